@@ -1,0 +1,5 @@
+"""hubkit: reasoning traces, compressed and distilled, released on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

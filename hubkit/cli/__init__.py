@@ -1,0 +1,46 @@
+"""The command line: one module per noun, no logic."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from hubkit.cli import hub, recipe, space
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="hubkit",
+    help="Reasoning traces, compressed and distilled, released on the Hugging Face Hub.\n\n"
+    "Start with: hubkit recipe run recipes/nano/recipe.yaml",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(recipe.app, name="recipe")
+app.add_typer(hub.app, name="hub")
+app.add_typer(space.app, name="space")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    if version:
+        from hubkit import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: errors a user can act on are one line, and Ctrl-C says that a rerun goes on."""
+    from hubkit.errors import HubkitError
+
+    try:
+        app()
+    except HubkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on where it was", file=sys.stderr)
+        sys.exit(130)

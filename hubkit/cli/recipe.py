@@ -1,0 +1,253 @@
+"""hubkit recipe: list, show, plan, run, status, report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from hubkit.config import Recipe
+    from hubkit.pipeline import Plan, State, Step
+    from hubkit.store import Record, Store
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Run recipes: from problems to a published release.", no_args_is_help=True)
+
+RecipePath = Annotated[Path, typer.Argument(help="A recipe.yaml.", show_default=False)]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=C", help="Override a key, e.g. --set students.seeds=[0,1]. Repeatable."),
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder of finished steps and work under way.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+RUNS = Path("runs")
+
+
+def _open(path: Path, sets: list[str] | None, out: Path) -> tuple[Recipe, Plan, Store]:
+    from hubkit.config import load_recipe
+    from hubkit.pipeline import make_plan
+    from hubkit.store import Store
+
+    recipe = load_recipe(path, sets)
+    root = out.resolve()
+    return recipe, make_plan(recipe, path, root), Store(root)
+
+
+def _table(*columns: str) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _print(renderable: Any) -> None:
+    from rich.console import Console
+
+    # Piped output is for reading by programs and logs: never wrap it at 80 columns.
+    Console(width=None if sys.stdout.isatty() else 160).print(renderable)
+
+
+@app.command("list")
+def list_(
+    folder: Annotated[Path, typer.Argument(help="Where to look for recipes.")] = Path("recipes"),
+    as_json: Json = False,
+) -> None:
+    """List the recipes below a folder, with what each is for.
+
+    Example: hubkit recipe list
+    """
+    from hubkit.config import load_recipe
+    from hubkit.errors import RecipeError
+
+    found = []
+    for path in sorted(folder.glob("*/*.yaml")):
+        try:
+            recipe = load_recipe(path)
+            found.append({"path": str(path), "name": recipe.name, "description": recipe.description})
+        except RecipeError as error:
+            found.append({"path": str(path), "name": "", "description": f"cannot be read: {error.message}"})
+    if not found:
+        raise RecipeError(f"no recipes below {folder}", "give the folder that holds them")
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    table = _table("recipe", "what it does")
+    for entry in found:
+        table.add_row(entry["path"], entry["description"])
+    _print(table)
+
+
+@app.command()
+def show(path: RecipePath, sets: Sets = None, as_json: Json = False) -> None:
+    """Print a recipe with all defaults filled in, as it would run.
+
+    Example: hubkit recipe show recipes/nano/recipe.yaml --set seed=1
+    """
+    import yaml
+
+    from hubkit.config import load_recipe
+
+    values = load_recipe(path, sets).model_dump(mode="json")
+    text = json.dumps(values, indent=2) if as_json else yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    typer.echo(text.rstrip())
+
+
+@app.command()
+def plan(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = False) -> None:
+    """Show every step: what is done, what would run and why, with estimates of tokens, time and bytes.
+
+    Estimates come from earlier runs of the same step here, where there are any; otherwise from the
+    recipe's limits and the rates of a CPU, and then they are upper bounds.
+
+    Example: hubkit recipe plan recipes/nano/recipe.yaml
+    """
+    from hubkit.estimate import estimate_all
+    from hubkit.pipeline import status as states_of
+
+    _, a_plan, store = _open(path, sets, out)
+    states = states_of(a_plan, store)
+    estimates = estimate_all(a_plan, store, states)
+    if as_json:
+        rows = [
+            {"step": s.step.name, "state": s.state, "why": s.why, "key": s.key, **estimates[s.step.name].__dict__}
+            for s in states
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = _table("step", "state", "tokens", "seconds", "bytes", "from", "why")
+    for state in states:
+        guess = estimates[state.step.name]
+        table.add_row(
+            state.step.name,
+            "cached" if state.state == "done" else "to run",
+            *guess.cells(),
+            guess.source,
+            state.why,
+        )
+    _print(table)
+    waiting = [estimates[s.step.name] for s in states if s.state != "done"]
+    if not waiting:
+        typer.echo("nothing to do: every step is done")
+        return
+    seconds = sum(guess.seconds or 0 for guess in waiting) / a_plan.recipe.run.workers
+    unknown = sum(guess.seconds is None for guess in waiting)
+    note = f", {unknown} of unknown time" if unknown else ""
+    typer.echo(f"{len(waiting)} of {len(states)} steps to run, about {seconds / 60:.1f} min{note}")
+
+
+@app.command()
+def run(
+    path: RecipePath,
+    sets: Sets = None,
+    until: Annotated[
+        list[str] | None, typer.Option(help="Stop after these steps: a kind (raw), a name or a pattern (student/s-*).")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Run only these steps; what they need must be done.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and show the plan; run nothing.")] = False,
+    out: Out = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Run a recipe: do every step that is not done, publish, and print the table of students.
+
+    It can be stopped at any moment and run again: finished steps stay, generation and training go on
+    where they were. Changing a field reruns exactly what depends on it.
+
+    Example: hubkit recipe run recipes/nano/recipe.yaml --until compressed
+    """
+    if dry_run:
+        from hubkit.preflight import check
+
+        _, a_plan, store = _open(path, sets, out)
+        check(a_plan, store)
+        plan(path, sets, out, as_json)
+        return
+    from hubkit import pipeline
+    from hubkit.cli.progress import Display
+    from hubkit.preflight import check
+
+    _, a_plan, store = _open(path, sets, out)
+    steps = pipeline.select(a_plan, until or (), only or ())
+    check(a_plan, store, steps)
+    with Display(a_plan.recipe.name, len(steps), as_json) as display:
+        records = pipeline.run(a_plan, store, steps, display.on_event)
+    if display.ran == 0:
+        typer.echo(json.dumps({"event": "nothing_to_do"}) if as_json else "nothing to do: every step is done")
+    if "report" in records and not as_json:
+        _closing(a_plan, store, records)
+
+
+def _closing(a_plan: Plan, store: Store, records: dict[str, Record]) -> None:
+    """The table of students, the report's path and the three commands that use the release."""
+    from hubkit.release.report import table
+
+    folder = store.folder("report", records["report"].key)
+    _print(table(json.loads((folder / "results.json").read_text(encoding="utf-8"))))
+    typer.echo(f"\nreport: {folder / 'report.html'}")
+    if "publish" in records:
+        from hubkit.release.publish import usage
+
+        release = json.loads((store.folder("publish", records["publish"].key) / "release.json").read_text())
+        typer.echo("\nuse what was published:")
+        hub = store.root / "hub"
+        for command in usage(release, hub if a_plan.recipe.hub.endpoint == "local" else None):
+            typer.echo(f"  {command}")
+
+
+@app.command()
+def status(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = False) -> None:
+    """Show how far a recipe is: steps done, under way and to come.
+
+    Example: hubkit recipe status recipes/nano/recipe.yaml
+    """
+    from hubkit import pipeline
+    from hubkit.store import is_locked
+
+    recipe, a_plan, store = _open(path, sets, out)
+    running = is_locked(store.root / "locks" / f"run-{recipe.name}.lock")
+    rows = []
+    for state in pipeline.status(a_plan, store):
+        progress = pipeline.read_progress(store, state.step.name, state.key) if state.state == "ready" else {}
+        name = "interrupted" if progress and not running else "running" if progress else state.state
+        rows.append({"step": state.step.name, "state": name, "counts": _counts(state), "progress": progress})
+    if as_json:
+        typer.echo(json.dumps({"recipe": recipe.name, "running": running, "steps": rows}, indent=2))
+        return
+    table = _table("step", "state", "")
+    for row in rows:
+        progress = row["progress"]
+        detail = f"{progress['done']}/{progress['total']}" if progress else row["counts"]
+        table.add_row(row["step"], row["state"], detail)
+    _print(table)
+    done = sum(row["state"] == "done" for row in rows)
+    typer.echo(f"{done} of {len(rows)} steps done; {'a run is under way' if running else 'no run is under way'}")
+
+
+def _counts(state: State) -> str:
+    return ", ".join(f"{name} {n}" for name, n in state.record.counts.items()) if state.record else ""
+
+
+@app.command()
+def report(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = False) -> None:
+    """Print the table of students of a finished recipe, and where its HTML report is.
+
+    Example: hubkit recipe report recipes/nano/recipe.yaml --json
+    """
+    from hubkit import pipeline
+    from hubkit.errors import InputError
+
+    recipe, a_plan, store = _open(path, sets, out)
+    records = {s.step.name: s.record for s in pipeline.status(a_plan, store, explain=False) if s.record}
+    if "report" not in records:
+        raise InputError(f"{recipe.name!r} has no report yet", f"run it first: hubkit recipe run {path}")
+    if as_json:
+        folder = store.folder("report", records["report"].key)
+        typer.echo((folder / "results.json").read_text(encoding="utf-8").rstrip())
+    else:
+        _closing(a_plan, store, records)

@@ -1,0 +1,408 @@
+"""The recipe: one YAML file, read into frozen pydantic models.
+
+Everything outside `run` says what is made and is part of the steps' identity; `run` says how (device,
+workers, engines, endpoints) and never is. Unknown keys are errors that name file, line and key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hubkit.errors import RecipeError
+
+__all__ = [
+    "Benchmark",
+    "Compressor",
+    "EngineRuntime",
+    "FileSource",
+    "Hub",
+    "HubSource",
+    "Lora",
+    "Method",
+    "ModelRef",
+    "ProblemSource",
+    "ReasoningGymSource",
+    "Recipe",
+    "Run",
+    "Sampling",
+    "Sft",
+    "Students",
+    "Teacher",
+    "load_recipe",
+]
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,38}$")]
+"""Part of step names and repo ids: lower case letters, digits, dots and dashes."""
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelRef(Frozen):
+    model: str
+    """A Hub id, or a folder beside the recipe when it starts with a dot."""
+    revision: str = ""
+    """Branch, tag or commit on the Hub; it is resolved to a commit once. Empty: the default branch."""
+
+
+class Sampling(Frozen):
+    """Decoding, by vLLM's names."""
+
+    max_tokens: int = Field(gt=0)
+    """Upper bound of generated tokens per response."""
+    temperature: float = Field(default=0.0, ge=0)
+    """0 is greedy."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    """0 keeps all tokens."""
+
+
+class ReasoningGymSource(Frozen):
+    source: Literal["reasoning-gym"]
+    task: str
+    """A dataset of reasoning-gym, such as chain_sum."""
+    options: dict[str, Any] = {}
+    """Passed to it unchanged."""
+    size: int = Field(gt=0)
+    seed: int = 0
+    split: Literal["train", "dev", "test"]
+    """Which side of hubkit's hash split (`split_of`) to draw from; the sides never share a problem."""
+
+
+class FileSource(Frozen):
+    source: Literal["file"]
+    path: str
+    """JSON lines or Parquet beside the recipe."""
+    problem: str = "problem"
+    """Column of the prompt."""
+    answer: str = "answer"
+    """Column of the known answer."""
+    verifier: Literal["math", "exact"] = "math"
+    limit: int | None = Field(default=None, gt=0)
+
+
+class HubSource(Frozen):
+    source: Literal["hub"]
+    dataset: str
+    revision: str = ""
+    config: str | None = None
+    split: str = "train"
+    problem: str = "problem"
+    answer: str = "answer"
+    verifier: Literal["math", "exact"] = "math"
+    limit: int | None = Field(default=None, gt=0)
+
+
+ProblemSource = Annotated[ReasoningGymSource | FileSource | HubSource, Field(discriminator="source")]
+
+
+class Teacher(ModelRef):
+    name: Name
+    samples: int = Field(default=1, gt=0)
+    """Responses per problem."""
+    sampling: Sampling
+    system: str = ""
+    """System message; empty for none."""
+    shards: int = Field(default=1, gt=0)
+    """Parts that can be generated at the same time."""
+
+
+class Compressor(ModelRef):
+    name: Name
+    prompt: str
+    """File beside the recipe with {problem} and {reasoning} in it."""
+    sampling: Sampling
+    attempts: int = Field(default=1, gt=0)
+    """Tries per trace until the compressed one still reaches the right answer."""
+    shards: int = Field(default=1, gt=0)
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_placeholders(cls, text: str) -> str:
+        # By the time this runs the loader has put the file's text in place of its name.
+        if "{reasoning}" not in text:
+            raise ValueError("the prompt has no {reasoning} placeholder: put it where the trace belongs")
+        return text
+
+
+class Sft(Frozen):
+    """Arguments of TRL's SFTConfig, by their own names."""
+
+    learning_rate: float = Field(gt=0)
+    num_train_epochs: float = Field(default=1, gt=0)
+    per_device_train_batch_size: int = Field(default=16, gt=0)
+    gradient_accumulation_steps: int = Field(default=1, gt=0)
+    max_length: int = Field(gt=0)
+    """Tokens of prompt and response; rows are cut beyond it (see max_cut_share)."""
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: int | float = Field(default=0.03, ge=0)
+    """Steps, or a share of them when below 1."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    optim: str = "adamw_torch"
+    gradient_checkpointing: bool = False
+    bf16: bool = False
+
+
+class Lora(Frozen):
+    """Arguments of PEFT's LoraConfig, by their own names."""
+
+    r: int = Field(default=16, gt=0)
+    lora_alpha: int = Field(default=32, gt=0)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: str | list[str] = "all-linear"
+    use_rslora: bool = False
+
+
+class Method(Frozen):
+    sft: Sft
+    lora: Lora | None = None
+    """Present: train an adapter. Absent: train all weights."""
+
+
+class Base(ModelRef):
+    name: Name
+
+
+class Students(Frozen):
+    bases: list[Base] = Field(min_length=1)
+    variants: list[str] = Field(min_length=1)
+    """raw, compressed-<compressor>, truncated-<compressor>."""
+    methods: dict[Name, Method] = Field(min_length=1)
+    seeds: list[int] = Field(default=[0], min_length=1)
+    max_cut_share: float = Field(default=0.02, ge=0, le=1)
+    """Refuse to train when max_length cuts a larger share of the rows."""
+    system: str = ""
+
+
+class Benchmark(Frozen):
+    """What students are evaluated on: the recipe's own held-out problems, or a task that lighteval knows."""
+
+    name: Name
+    problems: Name | None = None
+    """A set under `problems`."""
+    task: str | None = None
+    """A lighteval task such as gsm8k|0."""
+    sampling: Sampling
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Benchmark:
+        if (self.problems is None) == (self.task is None):
+            raise ValueError("give either `problems` (a set of this recipe) or `task` (a lighteval task)")
+        return self
+
+
+class Hub(Frozen):
+    endpoint: str = "local"
+    """local, or the address of a Hub such as https://huggingface.co."""
+    namespace: str = Field(default="local", pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,41}$")
+    private: bool = False
+
+
+class EngineRuntime(Frozen):
+    """How one model generates. Never part of an identity."""
+
+    engine: Literal["transformers", "openai"] = "transformers"
+    batch_size: int = Field(default=64, gt=0)
+    """transformers: sequences decoded together."""
+    endpoint: str = ""
+    """openai: base address ending in /v1."""
+    served_model: str = ""
+    """openai: the model's name there; empty: the recipe's."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """openai: environment variable that holds the key."""
+    window: int = Field(default=128, gt=0)
+    """openai: requests in flight."""
+    timeout_s: float = Field(default=600, gt=0)
+    """openai: seconds one request may take, all retries included."""
+
+
+class Run(Frozen):
+    workers: int = Field(default=1, gt=0)
+    """Steps at work at the same time, one process each."""
+    threads: int = Field(default=1, gt=0)
+    """torch threads per worker."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps."""
+    engines: dict[str, EngineRuntime] = {}
+    """Model name -> engine; `default` for all others."""
+
+    def engine(self, name: str) -> EngineRuntime:
+        return self.engines.get(name, self.engines.get("default", EngineRuntime()))
+
+
+class Recipe(Frozen):
+    name: Name
+    version: int = Field(default=1, gt=0)
+    description: str
+    license: str = "apache-2.0"
+    language: list[str] = ["en"]
+    seed: int = 0
+    problems: dict[Name, ProblemSource] = Field(min_length=1)
+    train_on: Name = "train"
+    """The problem set that teachers answer."""
+    teachers: list[Teacher] = Field(min_length=1)
+    compressors: list[Compressor] = []
+    students: Students
+    benchmarks: list[Benchmark] = Field(min_length=1)
+    hub: Hub = Hub()
+    run: Run = Run()
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Recipe:
+        sets = set(self.problems)
+        for name in [self.train_on, *(b.problems for b in self.benchmarks if b.problems)]:
+            if name not in sets:
+                raise ValueError(f"problem set {name!r} is not under `problems` ({', '.join(sorted(sets))})")
+        compressors = [c.name for c in self.compressors]
+        known = ["raw", *(f"{kind}-{name}" for name in compressors for kind in ("compressed", "truncated"))]
+        for variant in self.students.variants:
+            if variant not in known:
+                raise ValueError(f"variant {variant!r} cannot be made; this recipe can make {', '.join(known)}")
+        groups = {
+            "teachers": [t.name for t in self.teachers],
+            "compressors": compressors,
+            "bases": [b.name for b in self.students.bases],
+            "variants": self.students.variants,
+            "benchmarks": [b.name for b in self.benchmarks],
+            "seeds": [str(seed) for seed in self.students.seeds],
+        }
+        for group, names in groups.items():
+            if len(set(names)) != len(names):
+                raise ValueError(f"two {group} have the same name")
+        return self
+
+
+def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe and apply `a.b=c` overrides (lists by index: students.bases.0.name=x).
+
+    Raises RecipeError that names file, line, key and remedy.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        remedy = "give the path of a recipe.yaml; `hubkit recipe list` shows those here"
+        raise RecipeError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}", remedy) from error
+    try:
+        raw = yaml.safe_load(text)
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f":{where.line + 1}" if where else ""
+        raise RecipeError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}", "mend the syntax") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path}: not a recipe", "a recipe is a mapping that starts with `name:`")
+    for override in overrides or []:
+        _override(raw, override)
+    _inline_prompts(raw, path)
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise RecipeError(_explain(error, path, tree), "see docs/recipes.md for the keys") from error
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    name, equals, value = text.partition("=")
+    parts = name.split(".")
+    if not equals or not all(parts):
+        raise RecipeError(f"--set {text!r} is not a.b=c", "write for example --set run.workers=2")
+    node: Any = raw
+    for depth, part in enumerate(parts):
+        last = depth == len(parts) - 1
+        if isinstance(node, list) and part.isdecimal() and int(part) < len(node):
+            if last:
+                node[int(part)] = yaml.safe_load(value)
+            else:
+                node = node[int(part)]
+        elif isinstance(node, dict):
+            if last:
+                node[part] = yaml.safe_load(value)
+            else:
+                node = node.setdefault(part, {})
+        else:
+            raise RecipeError(f"--set {name}: nothing at {'.'.join(parts[: depth + 1])}", "check the path")
+
+
+def _inline_prompts(raw: dict[str, Any], path: Path) -> None:
+    """Put the text of prompt files in place of their names: prompts count by content."""
+    compressors = raw.get("compressors")
+    for index, compressor in enumerate(compressors if isinstance(compressors, list) else []):
+        if isinstance(compressor, dict) and isinstance(name := compressor.get("prompt"), str):
+            file = path.parent / name
+            try:
+                compressor["prompt"] = file.read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise RecipeError(
+                    f"{path}: compressors.{index}.prompt: cannot read {name!r}",
+                    "give the name of a text file beside the recipe",
+                ) from error
+
+
+def _explain(error: ValidationError, path: Path, tree: yaml.Node | None) -> str:
+    """The first problem in one line, and how many more there are."""
+    first = error.errors()[0]
+    keys = [str(part) for part in first["loc"] if part not in ("reasoning-gym", "file", "hub", "[key]") or part == "hub"]
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = f"unknown key {keys[-1]!r}"
+        known = _fields_at(keys[:-1])
+        if near := difflib.get_close_matches(keys[-1], known, n=1):
+            message += f", did you mean {near[0]!r}?"
+        elif known:
+            message += f"; known here: {', '.join(known)}"
+    elif first["type"] == "missing":
+        message = f"key {keys[-1]!r} is missing"
+    line = _line_of(tree, keys)
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    name = ".".join(keys)
+    return f"{path}:{line}: {name + ': ' if name else ''}{message}{more}"
+
+
+def _line_of(node: yaml.Node | None, keys: list[str]) -> int:
+    """Line (from 1) of the deepest node on the way to a key."""
+    line = 1
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((k, v) for k, v in node.value if k.value == key), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and key.isdecimal() and int(key) < len(node.value):
+            node = node.value[int(key)]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def _fields_at(keys: list[str]) -> list[str]:
+    """Names that the model at this place of the recipe knows; [] where it is not one model."""
+    model: Any = Recipe
+    for key in keys:
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            annotation = model.model_fields[key].annotation if key in model.model_fields else None
+            model = annotation
+        # list[X], dict[str, X], X | None: step into X
+        while (arguments := getattr(model, "__args__", None)) and not isinstance(model, type):
+            models = [a for a in arguments if isinstance(a, type) and issubclass(a, BaseModel)]
+            model = models[0] if models else None
+        if key.isdecimal() or not (isinstance(model, type) or model is None):
+            arguments = getattr(model, "__args__", ())
+            model = next((a for a in arguments if isinstance(a, type) and issubclass(a, BaseModel)), model)
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def prompt_sha(text: str) -> str:
+    """Short name of a prompt's content, published with compressed traces."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+SAFE_REPO_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")

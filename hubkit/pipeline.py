@@ -1,0 +1,450 @@
+"""From a recipe to its plan, and from the plan to finished steps.
+
+    recipe.yaml -> [problems/train, problems/test, contamination, traces/…, raw/…, …, report, publish]
+
+`make_plan` names the steps and ties them; `status` computes which are done; `run` does the others, as
+soon as their inputs are there. A step's key holds the digests of what its inputs *produced*, so a key
+is only known once they are done.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import json
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from hubkit import config as recipes
+from hubkit.errors import InputError, RecipeError, StepError
+from hubkit.executors.local import Call, LocalExecutor
+from hubkit.store import Record, Store, digest, digest_file, digest_folder, exclusive, write_json
+
+__all__ = ["Plan", "State", "Step", "make_plan", "run", "select", "status", "student_name"]
+
+FUNCTIONS: Final = {
+    "problems": "hubkit.problems:run",
+    "contamination": "hubkit.problems:check",
+    "traces": "hubkit.traces.generate:run",
+    "raw": "hubkit.traces.verify:run",
+    "compress": "hubkit.traces.compress:run",
+    "compressed": "hubkit.traces.compress:merge",
+    "truncated": "hubkit.traces.truncate:run",
+    "pairs": "hubkit.traces.pairs:run",
+    "student": "hubkit.students.train:run",
+    "evaluation": "hubkit.evaluation.evaluate:run",
+    "report": "hubkit.release.report:run",
+    "publish": "hubkit.release.publish:run",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One cached unit of work. `name` begins with its kind: raw/nano-teacher."""
+
+    name: str
+    config: dict[str, Any]
+    inputs: dict[str, str] = field(default_factory=dict)
+    """Input name -> name of the step that makes it."""
+    models: dict[str, str] = field(default_factory=dict)
+    """Name that the step uses -> key of `Plan.models`."""
+    runtime: dict[str, Any] = field(default_factory=dict)
+    paths: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        return self.name.split("/")[0]
+
+    @property
+    def version(self) -> int:
+        return int(importlib.import_module(FUNCTIONS[self.kind].split(":")[0]).VERSION)
+
+
+@dataclass(frozen=True)
+class Model:
+    """Something from outside, pinned: a model or dataset, by commit on the Hub or by content here."""
+
+    model: str
+    """Folder or Hub id."""
+    revision: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    recipe: recipes.Recipe
+    steps: list[Step]
+    """Every step stands after its inputs."""
+    models: dict[str, Model]
+
+
+def student_name(recipe: recipes.Recipe, teacher: str, base: str, variant: str, method: str, seed: int) -> str:
+    """<base>-<variant>-<method>; teachers and seeds after the first are named too.
+
+    So adding a second seed or teacher to a recipe renames, and reruns, nothing.
+    """
+    prefix = "" if teacher == recipe.teachers[0].name else f"{teacher}-"
+    suffix = "" if seed == recipe.students.seeds[0] else f"-seed{seed}"
+    return f"{prefix}{base}-{variant}-{method}{suffix}"
+
+
+def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
+    """All steps of a recipe. Raises RecipeError or HubError when a model or file is not there."""
+    models = _pin_models(recipe, path.parent, root)
+    runtime = {"device": recipe.run.device, "threads": recipe.run.threads}
+    steps: list[Step] = []
+
+    def add(name: str, config: dict[str, Any], **parts: Any) -> str:
+        parts.setdefault("runtime", runtime)
+        steps.append(Step(name, config, **parts))
+        return name
+
+    def engine(name: str) -> dict[str, Any]:
+        return {**runtime, "engine": recipe.run.engine(name).model_dump(mode="json")}
+
+    for name, source in recipe.problems.items():
+        paths, pinned = {}, {}
+        if isinstance(source, recipes.FileSource):
+            paths = {"source": _beside(path.parent, source.path, "problems." + name)}
+            pinned = {"source": f"problems/{name}"}
+        elif isinstance(source, recipes.HubSource):
+            pinned = {"source": f"problems/{name}"}
+        add(f"problems/{name}", source.model_dump(mode="json"), paths=paths, models=pinned)
+    tests = {b.problems: f"problems/{b.problems}" for b in recipe.benchmarks if b.problems}
+    contamination = add("contamination", {}, inputs={"train": f"problems/{recipe.train_on}"} | tests)
+
+    tokenizer = {"tokenizer": recipe.students.bases[0].name}
+    finished: dict[str, str] = {}
+    for teacher in recipe.teachers:
+        traces = {}
+        for i in range(teacher.shards):
+            config = teacher.model_dump(mode="json", exclude={"name", "model", "revision", "shards"})
+            traces[f"shard-{i}"] = add(
+                f"traces/{teacher.name}/{i}",
+                {"teacher": teacher.name, "seed": recipe.seed, "shard": [i, teacher.shards], **config},
+                inputs={"problems": f"problems/{recipe.train_on}"},
+                models={"teacher": teacher.name},
+                runtime=engine(teacher.name),
+            )
+        problems = {"problems": f"problems/{recipe.train_on}"}
+        variants = {"raw": add(f"raw/{teacher.name}", {}, inputs=problems | traces, models=tokenizer)}
+        for compressor in recipe.compressors:
+            wanted = [v for v in recipe.students.variants if v.endswith(f"-{compressor.name}")]
+            if not wanted:
+                continue
+            shards = {}
+            for i in range(compressor.shards):
+                config = compressor.model_dump(mode="json", exclude={"name", "model", "revision", "shards"})
+                shards[f"shard-{i}"] = add(
+                    f"compress/{teacher.name}/{compressor.name}/{i}",
+                    {
+                        "compressor": compressor.name,
+                        "prompt_sha": recipes.prompt_sha(compressor.prompt),
+                        "seed": recipe.seed,
+                        "shard": [i, compressor.shards],
+                        **config,
+                    },
+                    inputs=problems | {"raw": variants["raw"]},
+                    models={"compressor": compressor.name} | tokenizer,
+                    runtime=engine(compressor.name),
+                )
+            names = {"teacher": teacher.name, "compressor": compressor.name}
+            short = add(f"compressed/{teacher.name}/{compressor.name}", names, inputs=shards | {"raw": variants["raw"]})
+            variants[f"compressed-{compressor.name}"] = short
+            if f"truncated-{compressor.name}" in wanted:
+                variants[f"truncated-{compressor.name}"] = add(
+                    f"truncated/{teacher.name}/{compressor.name}",
+                    names,
+                    inputs={"raw": variants["raw"], "compressed": short},
+                    models=tokenizer,
+                )
+        pairs = add(f"pairs/{teacher.name}", {"teacher": teacher.name}, inputs=variants)
+        finished |= {name: name for name in variants.values()}
+
+        for seed in recipe.students.seeds:
+            for base in recipe.students.bases:
+                for variant in recipe.students.variants:
+                    for method, arguments in recipe.students.methods.items():
+                        student = student_name(recipe, teacher.name, base.name, variant, method, seed)
+                        config = {
+                            "student": student,
+                            "teacher": teacher.name,
+                            "base": base.name,
+                            "variant": variant,
+                            "method": method,
+                            "seed": seed,
+                        }
+                        trained = add(
+                            f"student/{student}",
+                            config
+                            | arguments.model_dump(mode="json")
+                            | {"max_cut_share": recipe.students.max_cut_share, "system": recipe.students.system},
+                            inputs={"data": variants[variant], "pairs": pairs, "contamination": contamination},
+                            models={"base": base.name},
+                        )
+                        finished[trained] = trained
+                        finished |= _evaluations(recipe, add, engine, config, {"student": trained}, base.name)
+    nobody = {"teacher": None, "variant": None, "method": None, "seed": None}
+    for base in recipe.students.bases:
+        config = {"student": base.name, "base": base.name, **nobody}
+        finished |= _evaluations(recipe, add, engine, config, {}, base.name)
+
+    about = {"recipe": recipe.name, "description": recipe.description}
+    report = add("report", about, inputs=finished)
+    everything = {step.name: step.name for step in steps if step.name != report}
+    local = {m: m for m in models}
+    config = {"recipe": recipe.model_dump(mode="json", exclude={"run"})}
+    add("publish", config, inputs=everything | {"report": report}, models=local, paths={"hub": root / "hub"})
+    return Plan(recipe, steps, models)
+
+
+def _evaluations(
+    recipe: recipes.Recipe,
+    add: Callable[..., str],
+    engine: Callable[[str], dict[str, Any]],
+    config: dict[str, Any],
+    inputs: dict[str, str],
+    base: str,
+) -> dict[str, str]:
+    names = {}
+    for benchmark in recipe.benchmarks:
+        problems = {"problems": f"problems/{benchmark.problems}"} if benchmark.problems else {}
+        name = add(
+            f"evaluation/{config['student']}/{benchmark.name}",
+            {**config, "benchmark": benchmark.model_dump(mode="json")},
+            inputs=inputs | problems,
+            models={"base": base},
+            runtime=engine("students"),
+        )
+        names[name] = name
+    return names
+
+
+def _beside(folder: Path, name: str, key: str) -> Path:
+    path = (folder / name).resolve()
+    if not path.exists():
+        raise RecipeError(f"{key}: {name!r} is not there", "give a path relative to the recipe's folder")
+    return path
+
+
+def _pin_models(recipe: recipes.Recipe, folder: Path, root: Path) -> dict[str, Model]:
+    """Pin every model, and datasets that problems come from: folders by content, the Hub's by commit.
+
+    Commits are resolved once and remembered, so that a recipe that names a branch stays what it was.
+    """
+    from hubkit.hub.client import resolve
+
+    memory_file = root / "resolved.json"
+    memory: dict[str, str] = json.loads(memory_file.read_text()) if memory_file.exists() else {}
+    models: dict[str, Model] = {}
+
+    def pin(kind: str, repo: str, revision: str) -> Model:
+        name = f"{kind}/{repo}@{revision}"
+        if name not in memory:
+            memory[name] = resolve(repo, revision, kind)
+            write_json(memory_file, memory)
+        return Model(repo, memory[name], memory[name])
+
+    named = [*recipe.teachers, *recipe.compressors, *recipe.students.bases]
+    for reference in named:
+        if reference.model.startswith("."):
+            place = _beside(folder, reference.model, f"model of {reference.name}")
+            for file in ("config.json", "tokenizer.json"):
+                if not (place / file).is_file():
+                    raise RecipeError(f"{reference.model} is no model: it has no {file}", "check the path")
+            model = Model(str(place), "", digest_folder(place))
+        elif not recipes.SAFE_REPO_ID.match(reference.model):
+            raise RecipeError(f"{reference.model!r} is no Hub id", "write org/name, or ./folder for a local one")
+        else:
+            model = pin("model", reference.model, reference.revision)
+        if models.get(reference.name, model) != model:
+            raise RecipeError(f"two models are called {reference.name!r}", "give each its own name")
+        models[reference.name] = model
+    for name, source in recipe.problems.items():
+        if isinstance(source, recipes.HubSource):
+            models[f"problems/{name}"] = pin("dataset", source.dataset, source.revision)
+        elif isinstance(source, recipes.FileSource):
+            place = _beside(folder, source.path, f"problems.{name}.path")
+            models[f"problems/{name}"] = Model(source.path, "", digest_file(place))
+    return models
+
+
+@dataclass(frozen=True)
+class State:
+    """How far one step is: `done` has a record, `ready` can run now, `waiting` needs its inputs first."""
+
+    step: Step
+    state: str
+    key: str = ""
+    record: Record | None = None
+    why: str = ""
+
+
+def _inputs(plan: Plan, step: Step, done: dict[str, Record]) -> dict[str, str]:
+    models = {f"model:{name}": plan.models[ref].digest for name, ref in step.models.items()}
+    return {name: done[of].output for name, of in step.inputs.items()} | models
+
+
+def _state(plan: Plan, store: Store, step: Step, done: dict[str, Record], explain: bool) -> State:
+    missing = [of for of in step.inputs.values() if of not in done]
+    if missing:
+        return State(step, "waiting", why=f"needs {missing[0]}")
+    inputs = _inputs(plan, step, done)
+    key = digest({"step": step.name, "version": step.version, "config": step.config, "inputs": inputs})
+    if record := store.find(step.name, key):
+        return State(step, "done", key, record)
+    why = store.why_missed(step.name, step.config, inputs, step.version) if explain else ""
+    return State(step, "ready", key, why=why)
+
+
+def status(plan: Plan, store: Store, explain: bool = True) -> list[State]:
+    """The state of every step, in the plan's order."""
+    done: dict[str, Record] = {}
+    states = []
+    for step in plan.steps:
+        state = _state(plan, store, step, done, explain)
+        if state.record:
+            done[step.name] = state.record
+        states.append(state)
+    return states
+
+
+def select(plan: Plan, until: Iterable[str] = (), only: Iterable[str] = ()) -> list[Step]:
+    """Steps whose name or kind matches: `only` those, or `until` those with all they need.
+
+    Patterns are a kind (raw), a name, or a shell pattern (student/s-*). Raises RecipeError for one that
+    matches nothing.
+    """
+    until, only = list(until), list(only)
+    if not until and not only:
+        return plan.steps
+    wanted: set[str] = set()
+    for pattern in until or only:
+        names = {s.name for s in plan.steps if s.kind == pattern or fnmatch.fnmatch(s.name, pattern)}
+        if not names:
+            kinds = ", ".join(dict.fromkeys(s.kind for s in plan.steps))
+            raise RecipeError(f"no step matches {pattern!r}", f"kinds here: {kinds}; `recipe plan` lists names")
+        wanted |= names
+    if until:
+        for step in reversed(plan.steps):
+            if step.name in wanted:
+                wanted |= set(step.inputs.values())
+    return [step for step in plan.steps if step.name in wanted]
+
+
+def run(
+    plan: Plan,
+    store: Store,
+    steps: list[Step],
+    on_event: Callable[[str, State | Step, dict[str, Any]], None],
+) -> dict[str, Record]:
+    """Do what is not done of `steps`; returns the records of all that are done.
+
+    `on_event(event, state, info)` hears cached, start, progress, done. Raises BusyError when another
+    run of this recipe is under way, StepError and other HubkitErrors from steps; whatever was finished
+    before stays finished.
+    """
+    recipe = plan.recipe
+    with exclusive(store.root / "locks" / f"run-{recipe.name}.lock", f"the recipe {recipe.name!r}"):
+        done: dict[str, Record] = {}
+        pending = []
+        for state in status(plan, store):
+            if state.record:
+                done[state.step.name] = state.record
+                if state.step in steps:
+                    on_event("cached", state, {})
+            elif state.step in steps:
+                pending.append(state.step)
+        if not pending:
+            return done
+        ready = {s.name for s in pending} | done.keys()
+        for step in pending:
+            for needed in step.inputs.values():
+                if needed not in ready:
+                    raise InputError(f"{step.name} needs {needed}, which is not done", "use --until instead of --only")
+        with LocalExecutor(recipe.run.workers, recipe.run.threads) as executor:
+            _work(plan, store, pending, done, executor, on_event)
+        return done
+
+
+def _work(
+    plan: Plan,
+    store: Store,
+    pending: list[Step],
+    done: dict[str, Record],
+    executor: LocalExecutor,
+    on_event: Callable[[str, State | Step, dict[str, Any]], None],
+) -> None:
+    running: dict[Future[Record], State] = {}
+    failure: BaseException | None = None
+    while running or (pending and failure is None):
+        # Only as many as there are workers: a step that becomes ready later may stand earlier in the plan.
+        for step in list(pending) if failure is None else []:
+            if len(running) >= plan.recipe.run.workers:
+                break
+            state = _state(plan, store, step, done, explain=True)
+            if state.state == "waiting":
+                continue
+            pending.remove(step)
+            if state.record:
+                done[step.name] = state.record
+                on_event("cached", state, {})
+                continue
+            on_event("start", state, {})
+            running[executor.submit(_call(plan, store, state, done))] = state
+        finished, _ = wait(running, timeout=0.3, return_when=FIRST_COMPLETED)
+        for future in finished:
+            state = running.pop(future)
+            try:
+                record = future.result()
+            except BrokenProcessPool:
+                failure = failure or StepError(
+                    f"{state.step.name}: its worker process died (killed, or out of memory)",
+                    "run again: it goes on where it stopped; fewer run.workers need less memory",
+                )
+            except Exception as error:
+                failure = failure or error
+            else:
+                done[state.step.name] = record
+                on_event("done", State(state.step, "done", state.key, record), {})
+        for state in running.values():
+            if info := read_progress(store, state.step.name, state.key):
+                on_event("progress", state, info)
+    if failure:
+        raise failure
+
+
+def read_progress(store: Store, step: str, key: str) -> dict[str, Any]:
+    """What a step under way last said: {"done", "total", "time", …}, or {}."""
+    try:
+        info: dict[str, Any] = json.loads((store.work(step, key) / "progress.json").read_text(encoding="utf-8"))
+        info["age_s"] = round(time.time() - info["time"], 1)
+        return info
+    except (OSError, ValueError, KeyError):
+        return {}
+
+
+def _call(plan: Plan, store: Store, state: State, done: dict[str, Record]) -> Call:
+    step = state.step
+    return Call(
+        function=FUNCTIONS[step.kind],
+        step=step.name,
+        kind=step.kind,
+        version=step.version,
+        key=state.key,
+        config=step.config,
+        runtime=step.runtime,
+        inputs=_inputs(plan, step, done),
+        folders={name: store.folder(of, done[of].key) for name, of in step.inputs.items()},
+        models={
+            name: {"model": plan.models[ref].model, "revision": plan.models[ref].revision}
+            for name, ref in step.models.items()
+        },
+        paths=step.paths,
+        root=store.root,
+    )

@@ -1,0 +1,174 @@
+"""Problems: prompts with known answers, from reasoning-gym, a local file or a Hub dataset.
+
+    reasoning-gym's entry {"question": "State the final answer … 47 + 38 =", "answer": "85", …}
+becomes
+    {"id": "chain_sum-2f6c81d0a1b2", "source": "reasoning-gym/chain_sum", "problem": "State … 47 + 38 =",
+     "answer": "85", "verifier": "reasoning-gym", "metadata": "{…the entry, for its scorer…}"}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import TypeAdapter
+
+from hubkit.config import FileSource, HubSource, ProblemSource, ReasoningGymSource
+from hubkit.errors import GateError, InputError
+from hubkit.records import PROBLEM_SCHEMA, Problem, read_rows, write_rows
+from hubkit.store import StepContext, write_json
+
+__all__ = ["VERSION", "check", "run", "split_of"]
+
+VERSION: Final = 1
+FILE: Final = "problems.parquet"
+
+
+def normalise(problem: str) -> str:
+    """The text by which two problems count as the same: case and white space folded."""
+    return " ".join(problem.split()).lower()
+
+
+def split_of(problem: str) -> Literal["train", "dev", "test"]:
+    """Which side a problem belongs to, by its text alone: 10 % test, 10 % dev, the rest train.
+
+    The same problem lands on the same side in every recipe and every run, so a model trained on one
+    side has not seen another, however many problems were drawn.
+    """
+    number = int.from_bytes(hashlib.sha256(" ".join(problem.split()).encode()).digest()[:8], "big") % 10
+    return "test" if number == 0 else "dev" if number == 1 else "train"
+
+
+def problem_id(prefix: str, problem: str) -> str:
+    """A stable id: the source's name and 12 hex digits of the text's sha256."""
+    safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", prefix).strip("-.")[:40]
+    return f"{safe}-{hashlib.sha256(problem.encode()).hexdigest()[:12]}"
+
+
+def run(context: StepContext) -> None:
+    """Write problems.parquet; problems that say the same are kept once."""
+    source: ProblemSource = TypeAdapter[ProblemSource](ProblemSource).validate_python(context.config)
+    seen: set[str] = set()
+    rows: list[Problem] = []
+    total = source.size if isinstance(source, ReasoningGymSource) else source.limit or 0
+    for problem in _read(source, context):
+        text = normalise(problem["problem"])
+        if not text or not problem["answer"].strip():
+            context.count("dropped_empty")
+        elif text in seen:
+            context.count("dropped_duplicate")
+        else:
+            seen.add(text)
+            rows.append(problem)
+            context.progress(len(rows), max(total, len(rows)))
+        if total and len(rows) == total:
+            break
+    if not rows:
+        raise InputError(f"{context.step}: no problem left", "check the source, its split and its columns")
+    if isinstance(source, ReasoningGymSource) and len(rows) < source.size:
+        raise InputError(
+            f"{context.step}: {source.task} gives only {len(rows)} different problems of {source.size}",
+            "ask for fewer, or widen the task's options",
+        )
+    context.count("kept", write_rows(context.out / FILE, rows, PROBLEM_SCHEMA))
+
+
+def check(context: StepContext) -> None:
+    """Refuse to go on when a test problem is in the training set, by normalised text or id."""
+    train: set[str] = set()
+    for row in read_rows(context.inputs["train"] / FILE):
+        train |= {normalise(row["problem"]), row["id"]}
+    report = {}
+    for name, folder in context.inputs.items():
+        if name != "train":
+            rows = list(read_rows(folder / FILE))
+            shared = [r["id"] for r in rows if r["id"] in train or normalise(r["problem"]) in train]
+            report[name] = {"problems": len(rows), "in_training": len(shared)}
+            if shared:
+                raise GateError(
+                    f"{len(shared)} of {len(rows)} problems of {name!r} are in the training set: {shared[:3]}",
+                    "draw them from another split or seed",
+                )
+    context.metrics.update(report)
+    write_json(context.out / "report.json", report)
+
+
+def _read(source: ProblemSource, context: StepContext) -> Iterator[Problem]:
+    if isinstance(source, ReasoningGymSource):
+        return _reasoning_gym(source)
+    if isinstance(source, FileSource):
+        return _columns(source, _file_rows(context.paths["source"]), Path(source.path).stem)
+    return _columns(source, _hub_rows(source, context.models["source"]["revision"]), source.dataset)
+
+
+def _reasoning_gym(source: ReasoningGymSource) -> Iterator[Problem]:
+    import reasoning_gym
+
+    # The hash split keeps 1 of 10 for test and dev, and small tasks repeat: draw more than is needed.
+    try:
+        drawn = reasoning_gym.create_dataset(
+            source.task, seed=source.seed, size=source.size * 40 + 1000, **source.options
+        )
+    except (ValueError, TypeError, AssertionError) as error:
+        raise InputError(
+            f"reasoning-gym cannot make {source.task!r}: {error}", "check `task` and `options` in its gallery"
+        ) from error
+    for index in range(len(drawn)):
+        entry: dict[str, Any] = drawn[index]
+        question = str(entry["question"])
+        if split_of(question) == source.split:
+            yield {
+                "id": problem_id(source.task, question),
+                "source": f"reasoning-gym/{source.task}",
+                "problem": question,
+                "answer": str(entry["answer"]),
+                "verifier": "reasoning-gym",
+                "metadata": json.dumps(entry, default=str, ensure_ascii=False),
+            }
+
+
+def _columns(source: FileSource | HubSource, rows: Iterator[dict[str, Any]], name: str) -> Iterator[Problem]:
+    for number, row in enumerate(rows):
+        for column in (source.problem, source.answer):
+            if column not in row:
+                raise InputError(
+                    f"{name}: row {number} has no column {column!r}", f"its columns are {', '.join(row)}"
+                )
+        problem = str(row[source.problem] or "")
+        yield {
+            "id": problem_id(name.split("/")[-1], problem),
+            "source": name,
+            "problem": problem,
+            "answer": str(row[source.answer] or ""),
+            "verifier": source.verifier,
+            "metadata": "",
+        }
+
+
+def _file_rows(path: Path) -> Iterator[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        yield from read_rows(path)
+        return
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    raise InputError(f"{path.name}:{number}: not JSON: {error}", "mend the line") from error
+                if not isinstance(row, dict):
+                    raise InputError(f"{path.name}:{number}: not an object", "one JSON object a line")
+                yield row
+
+
+def _hub_rows(source: HubSource, revision: str) -> Iterator[dict[str, Any]]:
+    import datasets
+
+    rows = datasets.load_dataset(
+        source.dataset, source.config, split=source.split, revision=revision, streaming=True
+    )
+    yield from rows

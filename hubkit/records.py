@@ -1,0 +1,192 @@
+"""What steps hand to each other: rows of Parquet, one schema per kind, with a version.
+
+A `problems` step writes Problem rows, `traces` writes Trace rows (one per problem and sample), and the
+variants (`raw`, `compressed`, `truncated`) write rows of one shared schema, so that they join on
+(`id`, `sample`) and load with `datasets.load_dataset` unchanged:
+
+    {"id": "chain_sum-3f2a…", "problem": "State the final answer … 47 + 38 =", "answer": "85",
+     "messages": [{"role": "user", …}, {"role": "assistant", "content": "<think>\\n…\\n</think>\\n\\n…"}],
+     "reasoning": "…", "solution": "The answer is \\\\boxed{85}.", "sample": 0, "correct": true, …}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final, TypedDict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hubkit.errors import InputError
+
+__all__ = [
+    "EVALUATION_SCHEMA",
+    "PROBLEM_SCHEMA",
+    "REJECTED_SCHEMA",
+    "SCHEMA_VERSION",
+    "TRACE_SCHEMA",
+    "VARIANT_SCHEMAS",
+    "Problem",
+    "Trace",
+    "messages_of",
+    "read_rows",
+    "write_rows",
+]
+
+SCHEMA_VERSION: Final = 1
+
+
+class Problem(TypedDict):
+    """A prompt with a known answer and the name of the verifier that judges it."""
+
+    id: str
+    source: str
+    problem: str
+    answer: str
+    verifier: str
+    metadata: str
+    """JSON that the verifier needs besides the answer (reasoning-gym's entry), or ""."""
+
+
+class Trace(TypedDict):
+    """One teacher response, split into the thinking span and what follows it."""
+
+    id: str
+    sample: int
+    teacher: str
+    reasoning: str
+    solution: str
+    thinking: str
+    """How the span was found: closed | unclosed | none | field."""
+    finish_reason: str
+    """stop | length | error."""
+    prompt_tokens: int
+    completion_tokens: int
+    error: str
+
+
+PROBLEM_SCHEMA: Final = pa.schema(
+    [(name, pa.string()) for name in ("id", "source", "problem", "answer", "verifier", "metadata")]
+)
+
+TRACE_SCHEMA: Final = pa.schema(
+    [
+        ("id", pa.string()),
+        ("sample", pa.int32()),
+        ("teacher", pa.string()),
+        ("reasoning", pa.string()),
+        ("solution", pa.string()),
+        ("thinking", pa.string()),
+        ("finish_reason", pa.string()),
+        ("prompt_tokens", pa.int32()),
+        ("completion_tokens", pa.int32()),
+        ("error", pa.string()),
+    ]
+)
+
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+_VARIANT = [
+    ("id", pa.string()),
+    ("source", pa.string()),
+    ("problem", pa.string()),
+    ("answer", pa.string()),
+    ("messages", _MESSAGES),
+    ("reasoning", pa.string()),
+    ("solution", pa.string()),
+    ("teacher", pa.string()),
+    ("sample", pa.int32()),
+    ("correct", pa.bool_()),
+    ("verifier", pa.string()),
+    ("finish_reason", pa.string()),
+    ("reasoning_chars", pa.int32()),
+    ("reasoning_tokens", pa.int32()),
+    ("raw_reasoning_chars", pa.int32()),
+    ("raw_reasoning_tokens", pa.int32()),
+    ("ratio", pa.float64()),
+]
+"""Published columns. Lengths are of `reasoning` alone, tokens by the recipe's tokenizer; `ratio` is
+reasoning_tokens / raw_reasoning_tokens."""
+
+VARIANT_SCHEMAS: Final = {
+    "raw": pa.schema(_VARIANT),
+    "compressed": pa.schema([*_VARIANT, ("compressor", pa.string()), ("prompt_sha", pa.string())]),
+    "truncated": pa.schema([*_VARIANT, ("budget_tokens", pa.int32()), ("matched_to", pa.string())]),
+}
+
+REJECTED_SCHEMA: Final = pa.schema(
+    [
+        ("id", pa.string()),
+        ("sample", pa.int32()),
+        ("teacher", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("text", pa.string()),
+    ]
+)
+"""What a step did not keep: `reason` is the counted category, `detail` one line for people."""
+
+EVALUATION_SCHEMA: Final = pa.schema(
+    [
+        ("id", pa.string()),
+        ("problem", pa.string()),
+        ("answer", pa.string()),
+        ("output", pa.string()),
+        ("correct", pa.bool_()),
+        ("output_tokens", pa.int32()),
+        ("finish_reason", pa.string()),
+    ]
+)
+"""One row per test problem of one evaluation; rows of all students stand in the same order of `id`."""
+
+
+def messages_of(problem: str, reasoning: str, solution: str) -> list[dict[str, str]]:
+    """The chat that a student is trained on: what `messages` holds.
+
+    The span is written inline rather than in a separate key: chat templates disagree on that key's
+    name, and inline text reaches the student through every template that does not rewrite content.
+    """
+    return [
+        {"role": "user", "content": problem},
+        {"role": "assistant", "content": f"<think>\n{reasoning}\n</think>\n\n{solution}"},
+    ]
+
+
+def write_rows(path: Path, rows: Iterable[Any], schema: pa.Schema, batch: int = 1024) -> int:
+    """Write rows as Parquet the way the Hub stores it best; returns their number.
+
+    zstd with content-defined chunks: an edited dataset then uploads only what changed.
+    """
+    schema = schema.with_metadata({"hubkit_schema_version": str(SCHEMA_VERSION)})
+    total = 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pq.ParquetWriter(path, schema, compression="zstd", use_content_defined_chunking=True) as writer:
+        chunk: list[Any] = []
+        for row in rows:
+            chunk.append(row)
+            if len(chunk) == batch:
+                writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
+                total += len(chunk)
+                chunk = []
+        if chunk or total == 0:
+            writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
+            total += len(chunk)
+    return total
+
+
+def read_rows(path: Path, batch: int = 1024) -> Iterator[dict[str, Any]]:
+    """Stream the rows of a Parquet file. Raises InputError for a file that is not ours to read."""
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"cannot read {path}: {error}", "delete the step's folder and run again") from error
+    with file:
+        version = (file.schema_arrow.metadata or {}).get(b"hubkit_schema_version", b"").decode()
+        if version not in ("", str(SCHEMA_VERSION)):
+            raise InputError(
+                f"{path} has schema version {version}, this hubkit reads {SCHEMA_VERSION}",
+                "use the hubkit that wrote it, or rerun the step",
+            )
+        for group in file.iter_batches(batch_size=batch):
+            yield from group.to_pylist()
