@@ -10,7 +10,8 @@ import difflib
 import hashlib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from hubkit.errors import RecipeError
 
 __all__ = [
+    "Base",
     "Benchmark",
     "Compressor",
     "EngineRuntime",
@@ -266,7 +268,9 @@ class Recipe(Frozen):
         known = ["raw", *(f"{kind}-{name}" for name in compressors for kind in ("compressed", "truncated"))]
         for variant in self.students.variants:
             if variant not in known:
-                raise ValueError(f"variant {variant!r} cannot be made; this recipe can make {', '.join(known)}")
+                raise ValueError(
+                    f"variant {variant!r} cannot be made; this recipe can make {', '.join(known)}"
+                )
         groups = {
             "teachers": [t.name for t in self.teachers],
             "compressors": compressors,
@@ -290,14 +294,18 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         remedy = "give the path of a recipe.yaml; `hubkit recipe list` shows those here"
-        raise RecipeError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}", remedy) from error
+        raise RecipeError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or error}", remedy
+        ) from error
     try:
         raw = yaml.safe_load(text)
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f":{where.line + 1}" if where else ""
-        raise RecipeError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}", "mend the syntax") from error
+        raise RecipeError(
+            f"{path}{line}: not YAML: {getattr(error, 'problem', error)}", "mend the syntax"
+        ) from error
     if not isinstance(raw, dict):
         raise RecipeError(f"{path}: not a recipe", "a recipe is a mapping that starts with `name:`")
     for override in overrides or []:
@@ -349,7 +357,9 @@ def _inline_prompts(raw: dict[str, Any], path: Path) -> None:
 def _explain(error: ValidationError, path: Path, tree: yaml.Node | None) -> str:
     """The first problem in one line, and how many more there are."""
     first = error.errors()[0]
-    keys = [str(part) for part in first["loc"] if part not in ("reasoning-gym", "file", "hub", "[key]") or part == "hub"]
+    # pydantic puts the chosen kind of source among the keys: problems.train.reasoning-gym.size
+    tags = {"reasoning-gym", "file", "hub"}
+    keys = [str(part) for place, part in enumerate(first["loc"]) if part not in tags or place == 0]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = f"unknown key {keys[-1]!r}"
@@ -384,20 +394,28 @@ def _line_of(node: yaml.Node | None, keys: list[str]) -> int:
 
 
 def _fields_at(keys: list[str]) -> list[str]:
-    """Names that the model at this place of the recipe knows; [] where it is not one model."""
-    model: Any = Recipe
+    """Names that a key at this place of the recipe can have; [] where the place takes free names."""
+    places: list[Any] = [Recipe]
     for key in keys:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            annotation = model.model_fields[key].annotation if key in model.model_fields else None
-            model = annotation
-        # list[X], dict[str, X], X | None: step into X
-        while (arguments := getattr(model, "__args__", None)) and not isinstance(model, type):
-            models = [a for a in arguments if isinstance(a, type) and issubclass(a, BaseModel)]
-            model = models[0] if models else None
-        if key.isdecimal() or not (isinstance(model, type) or model is None):
-            arguments = getattr(model, "__args__", ())
-            model = next((a for a in arguments if isinstance(a, type) and issubclass(a, BaseModel)), model)
-    return list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+        found: list[Any] = []
+        for place in places:
+            if isinstance(place, type) and issubclass(place, BaseModel):
+                field = place.model_fields.get(key)
+                found += _alternatives(field.annotation) if field else []
+            elif get_origin(place) in (list, dict):
+                found += _alternatives(get_args(place)[-1])
+        places = found
+    models = [place for place in places if isinstance(place, type) and issubclass(place, BaseModel)]
+    return list(dict.fromkeys(name for model in models for name in model.model_fields))
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """X | None, Annotated[X | Y, …] -> [X, Y]."""
+    if get_origin(annotation) is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [part for argument in get_args(annotation) for part in _alternatives(argument)]
+    return [annotation]
 
 
 def prompt_sha(text: str) -> str:

@@ -84,7 +84,9 @@ def _of_limits(plan: Plan, step: Step) -> Estimate:
         case "student":
             tokens = int(rows * config["sft"]["num_train_epochs"] * config["sft"]["max_length"])
             size = _parameters(plan, step.models["base"])
-            seconds = 6 * size * tokens / TRAIN_FLOPS if size and recipe.run.device in ("auto", "cpu") else None
+            seconds = (
+                6 * size * tokens / TRAIN_FLOPS if size and recipe.run.device in ("auto", "cpu") else None
+            )
             return Estimate(tokens, seconds, size * 4 if size else None, "limits")
         case "evaluation":
             problems = config["benchmark"]["problems"]
@@ -99,9 +101,16 @@ def _of_limits(plan: Plan, step: Step) -> Estimate:
 
 def _generation(plan: Plan, step: Step, model: str, tokens: int) -> Estimate:
     size = _parameters(plan, step.models[model])
-    known = size and plan.recipe.run.device in ("auto", "cpu") and step.runtime["engine"]["engine"] == "transformers"
+    known = (
+        size
+        and plan.recipe.run.device in ("auto", "cpu")
+        and step.runtime["engine"]["engine"] == "transformers"
+    )
     return Estimate(
-        tokens, 2 * size * tokens / GENERATE_FLOPS if size and known else None, tokens * BYTES_PER_TOKEN, "limits"
+        tokens,
+        2 * size * tokens / GENERATE_FLOPS if size and known else None,
+        tokens * BYTES_PER_TOKEN,
+        "limits",
     )
 
 

@@ -18,7 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from hubkit import config as recipes
 from hubkit.errors import InputError, RecipeError, StepError
@@ -83,7 +83,9 @@ class Plan:
     models: dict[str, Model]
 
 
-def student_name(recipe: recipes.Recipe, teacher: str, base: str, variant: str, method: str, seed: int) -> str:
+def student_name(
+    recipe: recipes.Recipe, teacher: str, base: str, variant: str, method: str, seed: int
+) -> str:
     """<base>-<variant>-<method>; teachers and seeds after the first are named too.
 
     So adding a second seed or teacher to a recipe renames, and reruns, nothing.
@@ -154,7 +156,11 @@ def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
                     runtime=engine(compressor.name),
                 )
             names = {"teacher": teacher.name, "compressor": compressor.name}
-            short = add(f"compressed/{teacher.name}/{compressor.name}", names, inputs=shards | {"raw": variants["raw"]})
+            short = add(
+                f"compressed/{teacher.name}/{compressor.name}",
+                names,
+                inputs=shards | {"raw": variants["raw"]},
+            )
             variants[f"compressed-{compressor.name}"] = short
             if f"truncated-{compressor.name}" in wanted:
                 variants[f"truncated-{compressor.name}"] = add(
@@ -183,8 +189,15 @@ def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
                             f"student/{student}",
                             config
                             | arguments.model_dump(mode="json")
-                            | {"max_cut_share": recipe.students.max_cut_share, "system": recipe.students.system},
-                            inputs={"data": variants[variant], "pairs": pairs, "contamination": contamination},
+                            | {
+                                "max_cut_share": recipe.students.max_cut_share,
+                                "system": recipe.students.system,
+                            },
+                            inputs={
+                                "data": variants[variant],
+                                "pairs": pairs,
+                                "contamination": contamination,
+                            },
                             models={"base": base.name},
                         )
                         finished[trained] = trained
@@ -243,14 +256,18 @@ def _pin_models(recipe: recipes.Recipe, folder: Path, root: Path) -> dict[str, M
     memory: dict[str, str] = json.loads(memory_file.read_text()) if memory_file.exists() else {}
     models: dict[str, Model] = {}
 
-    def pin(kind: str, repo: str, revision: str) -> Model:
+    def pin(kind: Literal["model", "dataset"], repo: str, revision: str) -> Model:
         name = f"{kind}/{repo}@{revision}"
         if name not in memory:
             memory[name] = resolve(repo, revision, kind)
             write_json(memory_file, memory)
         return Model(repo, memory[name], memory[name])
 
-    named = [*recipe.teachers, *recipe.compressors, *recipe.students.bases]
+    named: list[recipes.Teacher | recipes.Compressor | recipes.Base] = [
+        *recipe.teachers,
+        *recipe.compressors,
+        *recipe.students.bases,
+    ]
     for reference in named:
         if reference.model.startswith("."):
             place = _beside(folder, reference.model, f"model of {reference.name}")
@@ -259,7 +276,9 @@ def _pin_models(recipe: recipes.Recipe, folder: Path, root: Path) -> dict[str, M
                     raise RecipeError(f"{reference.model} is no model: it has no {file}", "check the path")
             model = Model(str(place), "", digest_folder(place))
         elif not recipes.SAFE_REPO_ID.match(reference.model):
-            raise RecipeError(f"{reference.model!r} is no Hub id", "write org/name, or ./folder for a local one")
+            raise RecipeError(
+                f"{reference.model!r} is no Hub id", "write org/name, or ./folder for a local one"
+            )
         else:
             model = pin("model", reference.model, reference.revision)
         if models.get(reference.name, model) != model:
@@ -328,7 +347,9 @@ def select(plan: Plan, until: Iterable[str] = (), only: Iterable[str] = ()) -> l
         names = {s.name for s in plan.steps if s.kind == pattern or fnmatch.fnmatch(s.name, pattern)}
         if not names:
             kinds = ", ".join(dict.fromkeys(s.kind for s in plan.steps))
-            raise RecipeError(f"no step matches {pattern!r}", f"kinds here: {kinds}; `recipe plan` lists names")
+            raise RecipeError(
+                f"no step matches {pattern!r}", f"kinds here: {kinds}; `recipe plan` lists names"
+            )
         wanted |= names
     if until:
         for step in reversed(plan.steps):
@@ -341,7 +362,7 @@ def run(
     plan: Plan,
     store: Store,
     steps: list[Step],
-    on_event: Callable[[str, State | Step, dict[str, Any]], None],
+    on_event: Callable[[str, State, dict[str, Any]], None],
 ) -> dict[str, Record]:
     """Do what is not done of `steps`; returns the records of all that are done.
 
@@ -366,7 +387,9 @@ def run(
         for step in pending:
             for needed in step.inputs.values():
                 if needed not in ready:
-                    raise InputError(f"{step.name} needs {needed}, which is not done", "use --until instead of --only")
+                    raise InputError(
+                        f"{step.name} needs {needed}, which is not done", "use --until instead of --only"
+                    )
         with LocalExecutor(recipe.run.workers, recipe.run.threads) as executor:
             _work(plan, store, pending, done, executor, on_event)
         return done
@@ -378,7 +401,7 @@ def _work(
     pending: list[Step],
     done: dict[str, Record],
     executor: LocalExecutor,
-    on_event: Callable[[str, State | Step, dict[str, Any]], None],
+    on_event: Callable[[str, State, dict[str, Any]], None],
 ) -> None:
     running: dict[Future[Record], State] = {}
     failure: BaseException | None = None
@@ -422,7 +445,9 @@ def _work(
 def read_progress(store: Store, step: str, key: str) -> dict[str, Any]:
     """What a step under way last said: {"done", "total", "time", …}, or {}."""
     try:
-        info: dict[str, Any] = json.loads((store.work(step, key) / "progress.json").read_text(encoding="utf-8"))
+        info: dict[str, Any] = json.loads(
+            (store.work(step, key) / "progress.json").read_text(encoding="utf-8")
+        )
         info["age_s"] = round(time.time() - info["time"], 1)
         return info
     except (OSError, ValueError, KeyError):

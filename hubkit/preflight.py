@@ -6,10 +6,12 @@ import os
 import shutil
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
-from hubkit.errors import EngineError, HubError, InputError, RecipeError
+from hubkit.errors import EngineError, InputError, RecipeError
 from hubkit.estimate import estimate_all
+from hubkit.hub.client import check_namespace, default_access
 from hubkit.pipeline import Plan, Step, status
 from hubkit.store import Store
 
@@ -31,14 +33,17 @@ def check(plan: Plan, store: Store, steps: list[Step] | None = None) -> None:
         if engine and engine["engine"] == "openai":
             _endpoint(engine["endpoint"], engine["api_key_env"], state.step.name)
     if "publish" in kinds and plan.recipe.hub.endpoint != "local":
-        _hub(plan.recipe.hub.endpoint, plan.recipe.hub.namespace)
+        access = replace(default_access(), endpoint=plan.recipe.hub.endpoint)
+        check_namespace(access, plan.recipe.hub.namespace)
     if plan.recipe.run.device == "cuda":
         import torch
 
         if not torch.cuda.is_available():
             raise RecipeError("run.device is cuda and torch sees no GPU", "--set run.device=auto")
     estimates = estimate_all(plan, store, states)
-    needed = sum(estimates[s.step.name].bytes or 0 for s in states if estimates[s.step.name].source != "limits")
+    needed = sum(
+        estimates[s.step.name].bytes or 0 for s in states if estimates[s.step.name].source != "limits"
+    )
     store.root.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(store.root).free
     if free < needed + 50_000_000:
@@ -52,42 +57,34 @@ def _model(name: str, folder: Path) -> None:
     if not folder.is_dir():
         return  # on the Hub: that it exists was seen when its commit was resolved
     if not list(folder.glob("*.safetensors")):
-        raise RecipeError(f"the model {name!r} has no safetensors weights", "convert it; pickles are not read")
+        raise RecipeError(
+            f"the model {name!r} has no safetensors weights", "convert it; pickles are not read"
+        )
     template = (folder / "chat_template.jinja").is_file()
-    if not template and '"chat_template"' not in (folder / "tokenizer_config.json").read_text(encoding="utf-8"):
-        raise RecipeError(f"the tokenizer of {name!r} has no chat template", "add chat_template.jinja to its folder")
+    if not template and '"chat_template"' not in (folder / "tokenizer_config.json").read_text(
+        encoding="utf-8"
+    ):
+        raise RecipeError(
+            f"the tokenizer of {name!r} has no chat template", "add chat_template.jinja to its folder"
+        )
 
 
 def _endpoint(endpoint: str, key_env: str, step: str) -> None:
     if not endpoint.startswith(("http://", "https://")):
-        raise RecipeError(f"{step}: engine openai needs an endpoint", "set run.engines.<model>.endpoint=http://…/v1")
+        raise RecipeError(
+            f"{step}: engine openai needs an endpoint", "set run.engines.<model>.endpoint=http://…/v1"
+        )
     headers = {"Authorization": f"Bearer {key}"} if (key := os.environ.get(key_env, "")) else {}
     request = urllib.request.Request(f"{endpoint.rstrip('/')}/models", headers=headers)
     try:
         urllib.request.urlopen(request, timeout=10).close()
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
-            raise EngineError(f"{endpoint} refuses the key in {key_env}", f"put a valid one in {key_env}") from None
+            raise EngineError(
+                f"{endpoint} refuses the key in {key_env}", f"put a valid one in {key_env}"
+            ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise EngineError(f"{endpoint} does not answer: {reason}", "start the server, or mend the endpoint") from None
-
-
-def _hub(endpoint: str, namespace: str) -> None:
-    from huggingface_hub import HfApi, get_token
-    from huggingface_hub.utils import HfHubHTTPError
-
-    token = get_token()
-    if not token:
-        raise HubError(f"publishing to {endpoint} needs a token", "run `hf auth login`, or set HF_TOKEN")
-    try:
-        me = HfApi(endpoint=endpoint, token=token).whoami()
-    except HfHubHTTPError as error:
-        raise HubError(
-            f"{endpoint} refuses the token (HTTP {error.response.status_code})", "log in again: `hf auth login`"
+        raise EngineError(
+            f"{endpoint} does not answer: {reason}", "start the server, or mend the endpoint"
         ) from None
-    except Exception as error:  # httpx's own connection errors are not part of huggingface_hub's API
-        raise HubError(f"{endpoint} does not answer ({type(error).__name__})", "check the address and network") from None
-    names = {me["name"], *(org["name"] for org in me.get("orgs", []))}
-    if namespace not in names:
-        raise HubError(f"the token cannot write to {namespace!r}", f"set hub.namespace to one of {sorted(names)}")

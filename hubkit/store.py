@@ -65,7 +65,9 @@ def canonical_json(value: Any) -> str:
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InputError(f"a value has no stable form: {error}", "use numbers, text, lists and mappings") from error
+        raise InputError(
+            f"a value has no stable form: {error}", "use numbers, text, lists and mappings"
+        ) from error
 
 
 def digest(value: Any) -> str:
@@ -172,7 +174,9 @@ def environment() -> dict[str, Any]:
         sha = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
         ).stdout.strip()
-        tracked = subprocess.run(["git", "ls-files", "--error-unmatch", "store.py"], cwd=here, capture_output=True)
+        tracked = subprocess.run(
+            ["git", "ls-files", "--error-unmatch", "store.py"], cwd=here, capture_output=True
+        )
         sha = sha if tracked.returncode == 0 else ""
     except (OSError, subprocess.CalledProcessError):
         sha = ""

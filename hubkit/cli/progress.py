@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from hubkit.pipeline import State
+if TYPE_CHECKING:
+    from hubkit.pipeline import State
 
 __all__ = ["Display"]
 
@@ -50,7 +51,9 @@ class Display:
             shown = {k: v for k, v in info.items() if k not in ("step", "done", "total", "time", "age_s")}
             text = " ".join(f"{key} {_short(value)}" for key, value in shown.items())
             if name in self._tasks:
-                self._progress.update(self._tasks[name], completed=info["done"], total=info["total"], info=text)
+                self._progress.update(
+                    self._tasks[name], completed=info["done"], total=info["total"], info=text
+                )
             return
         if event == "start":
             self.ran += 1
@@ -68,7 +71,9 @@ class Display:
         elif event == "done" and state.record:
             counts = ", ".join(f"{key} {value}" for key, value in state.record.counts.items())
             seconds = f"{state.record.seconds:6.1f} s"
-            self._say(f"[{self._done:>3}/{self._steps}] {seconds}  {name}" + (f"  ({counts})" if counts else ""))
+            self._say(
+                f"[{self._done:>3}/{self._steps}] {seconds}  {name}" + (f"  ({counts})" if counts else "")
+            )
 
     def _summary(self, state: State) -> dict[str, Any]:
         record = state.record

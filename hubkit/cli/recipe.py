@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from hubkit.config import Recipe
-    from hubkit.pipeline import Plan, State, Step
+    from hubkit.pipeline import Plan, State
     from hubkit.store import Record, Store
 
 __all__ = ["app"]
@@ -21,7 +21,9 @@ app = typer.Typer(help="Run recipes: from problems to a published release.", no_
 RecipePath = Annotated[Path, typer.Argument(help="A recipe.yaml.", show_default=False)]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="A.B=C", help="Override a key, e.g. --set students.seeds=[0,1]. Repeatable."),
+    typer.Option(
+        "--set", metavar="A.B=C", help="Override a key, e.g. --set students.seeds=[0,1]. Repeatable."
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder of finished steps and work under way.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -95,7 +97,11 @@ def show(path: RecipePath, sets: Sets = None, as_json: Json = False) -> None:
     from hubkit.config import load_recipe
 
     values = load_recipe(path, sets).model_dump(mode="json")
-    text = json.dumps(values, indent=2) if as_json else yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    text = (
+        json.dumps(values, indent=2)
+        if as_json
+        else yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    )
     typer.echo(text.rstrip())
 
 
@@ -116,7 +122,13 @@ def plan(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = F
     estimates = estimate_all(a_plan, store, states)
     if as_json:
         rows = [
-            {"step": s.step.name, "state": s.state, "why": s.why, "key": s.key, **estimates[s.step.name].__dict__}
+            {
+                "step": s.step.name,
+                "state": s.state,
+                "why": s.why,
+                "key": s.key,
+                **estimates[s.step.name].__dict__,
+            }
             for s in states
         ]
         typer.echo(json.dumps(rows, indent=2))
@@ -147,10 +159,15 @@ def run(
     path: RecipePath,
     sets: Sets = None,
     until: Annotated[
-        list[str] | None, typer.Option(help="Stop after these steps: a kind (raw), a name or a pattern (student/s-*).")
+        list[str] | None,
+        typer.Option(help="Stop after these steps: a kind (raw), a name or a pattern (student/s-*)."),
     ] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Run only these steps; what they need must be done.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and show the plan; run nothing.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Run only these steps; what they need must be done.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and show the plan; run nothing.")
+    ] = False,
     out: Out = RUNS,
     as_json: Json = False,
 ) -> None:
@@ -211,7 +228,7 @@ def status(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json =
 
     recipe, a_plan, store = _open(path, sets, out)
     running = is_locked(store.root / "locks" / f"run-{recipe.name}.lock")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for state in pipeline.status(a_plan, store):
         progress = pipeline.read_progress(store, state.step.name, state.key) if state.state == "ready" else {}
         name = "interrupted" if progress and not running else "running" if progress else state.state
@@ -226,7 +243,9 @@ def status(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json =
         table.add_row(row["step"], row["state"], detail)
     _print(table)
     done = sum(row["state"] == "done" for row in rows)
-    typer.echo(f"{done} of {len(rows)} steps done; {'a run is under way' if running else 'no run is under way'}")
+    typer.echo(
+        f"{done} of {len(rows)} steps done; {'a run is under way' if running else 'no run is under way'}"
+    )
 
 
 def _counts(state: State) -> str:

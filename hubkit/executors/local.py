@@ -69,7 +69,9 @@ def execute(call: Call) -> Record:
     except OSError as error:
         if error.errno not in (28, 30, 122):  # ENOSPC, EROFS, EDQUOT
             raise _unexpected(context, error) from None
-        raise StepError(f"{call.step}: cannot write: {error.strerror}", "free some space and run again") from None
+        raise StepError(
+            f"{call.step}: cannot write: {error.strerror}", "free some space and run again"
+        ) from None
     except Exception as error:
         raise _unexpected(context, error) from None
     finally:

@@ -30,7 +30,9 @@ def run(context: StepContext) -> None:
     ]
     common = set(keys[0]).intersection(*keys[1:])
     if not common:
-        raise GateError(f"{context.step}: the variants share no trace", "look at the counts of dropped traces")
+        raise GateError(
+            f"{context.step}: the variants share no trace", "look at the counts of dropped traces"
+        )
     rows = [{"id": id_, "sample": sample} for id_, sample in keys[0] if (id_, sample) in common]
     context.count("kept", write_rows(context.out / "pairs.parquet", rows, SCHEMA))
     context.metrics["problems"] = len({id_ for id_, _ in common})

@@ -65,7 +65,9 @@ def verify(problem: Mapping[str, Any], text: str) -> Verdict:
     match problem["verifier"]:
         case "exact":
             extracted = found if found is not None else text
-            status: Literal["correct", "wrong"] = "correct" if _plain(extracted) == _plain(answer) else "wrong"
+            status: Literal["correct", "wrong"] = (
+                "correct" if _plain(extracted) == _plain(answer) else "wrong"
+            )
             return Verdict(status, extracted.strip()[:200], "compared as text")
         case "reasoning-gym":
             return _reasoning_gym(problem, text if found is None else found)
@@ -101,7 +103,9 @@ def _math(answer: str, text: str) -> Verdict:
         return Verdict("timeout", shown, "math-verify ran out of time")
     except Exception as error:
         return Verdict("unparseable", shown, f"math-verify: {type(error).__name__}")
-    return Verdict("correct", shown, "equal by math-verify") if right else Verdict("wrong", shown, "not equal")
+    return (
+        Verdict("correct", shown, "equal by math-verify") if right else Verdict("wrong", shown, "not equal")
+    )
 
 
 @functools.lru_cache(maxsize=4096)
@@ -121,7 +125,9 @@ def _self_test() -> None:
     import math_verify
 
     if not math_verify.verify(math_verify.parse("\\boxed{1/2}"), math_verify.parse("0.5")):
-        raise InputError("math-verify does not work in this process", "verify on the main thread of a process")
+        raise InputError(
+            "math-verify does not work in this process", "verify on the main thread of a process"
+        )
 
 
 def _reasoning_gym(problem: Mapping[str, Any], answer: str) -> Verdict:

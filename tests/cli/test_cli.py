@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from conftest import NANO, ROOT, hubkit
+
+COMMANDS = [
+    [],
+    ["recipe"],
+    *[["recipe", name] for name in ("list", "show", "plan", "run", "status", "report")],
+    ["hub"],
+    ["hub", "serve"],
+    ["space"],
+    ["space", "open"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_that_teaches(command: list[str]) -> None:
+    done = hubkit(*command, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+    if len(command) == 2:
+        assert "Example" in done.stdout or "hubkit" in done.stdout
+
+
+def test_the_cli_reference_is_what_the_cli_says() -> None:
+    namespace: dict[str, object] = {"__file__": str(ROOT / "docs" / "make_cli_reference.py"), "__name__": "reference"}
+    exec((ROOT / "docs" / "make_cli_reference.py").read_text(), namespace)
+    assert (ROOT / "docs" / "cli.md").read_text() == namespace["reference"](), "run `make docs`"  # type: ignore[operator]
+
+
+def test_list_and_show() -> None:
+    done = hubkit("recipe", "list", str(ROOT / "recipes"), "--json")
+    assert "nano" in {entry["name"] for entry in json.loads(done.stdout)}
+    shown = hubkit("recipe", "show", str(NANO), "--set", "seed=5")
+    assert "seed: 5" in shown.stdout and "warmup_steps" in shown.stdout
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "teachers.0.model=./models/none"], "not there"),
+        (["--set", "teachers.0.sampels=3"], "did you mean 'samples'"),
+        (["--set", "problems.train.size=many"], "valid integer"),
+        (["--only", "student"], "not done"),
+        (["--until", "nonsense"], "no step matches"),
+        (["--set", "run.engines.nano-teacher={engine: openai}"], "needs an endpoint"),
+        (
+            ["--set", f"run.engines.nano-teacher={{engine: openai, endpoint: 'http://127.0.0.1:{free_port()}/v1'}}"],
+            "does not answer",
+        ),
+        (["--set", f"hub.endpoint=http://127.0.0.1:{free_port()}"], "HF_TOKEN"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_work(tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = hubkit("recipe", "run", str(NANO), "--out", str(tmp_path / "runs"), *arguments)
+    assert done.returncode == 1, done.stdout
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not list(tmp_path.glob("runs/steps/*/*"))
+
+
+def test_a_missing_recipe_and_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    assert "cannot read" in hubkit("recipe", "run", "nowhere.yaml").stderr
+    assert "no recipes" in hubkit("recipe", "list", str(tmp_path)).stderr
+    (tmp_path / "runs").write_text("a file")
+    done = hubkit("recipe", "run", str(NANO), "--out", str(tmp_path / "runs"))
+    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_dry_run_shows_the_plan_and_makes_nothing(tmp_path: Path) -> None:
+    done = hubkit("recipe", "run", str(NANO), "--dry-run", "--out", str(tmp_path / "runs"))
+    assert done.returncode == 0, done.stderr
+    assert "steps to run" in done.stdout and "publish" in done.stdout
+    assert not (tmp_path / "runs" / "steps").exists()

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import NANO, ROOT
+
+from hubkit.config import load_recipe
+from hubkit.errors import RecipeError
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/*/*.yaml")), ids=lambda p: p.name)
+def test_shipped_recipes_are_valid_and_say_how_to_launch(path: Path) -> None:
+    recipe = load_recipe(path)
+    header = path.read_text(encoding="utf-8").splitlines()[0]
+    assert header.startswith("#") and f"hubkit recipe run {path.relative_to(ROOT)}" in header
+    assert recipe.description
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("students.bases.0.nam=x", ["students.bases.0.nam", "did you mean 'name'"]),
+        ("problems.train.sizee=3", ["problems.train.sizee", "did you mean 'size'"]),
+        ("students.methods.full.sft.learning_rat=1", ["did you mean 'learning_rate'"]),
+        ("teachers.0.sampling.temperature=hot", ["teachers.0.sampling.temperature", "number"]),
+        ("run.workers=0", ["run.workers", "greater than 0"]),
+        ("benchmarks.0.problems=dev", ["problem set 'dev'", "test, train"]),
+        ("students.variants=[raw,compressed-x]", ["compressed-x", "can make raw"]),
+        ("name=../../etc", ["name"]),
+        ("hub.namespace=a/b", ["hub.namespace"]),
+        ("compressors.0.prompt=missing.md", ["compressors.0.prompt", "missing.md"]),
+    ],
+)
+def test_errors_name_file_key_and_remedy(override: str, parts: list[str]) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(NANO, [override])
+    text = str(caught.value)
+    assert all(part in text for part in [str(NANO), *parts]), text
+    assert "\n" not in text
+    assert caught.value.remedy
+
+
+def test_errors_name_the_line(tmp_path: Path) -> None:
+    lines = NANO.read_text(encoding="utf-8").splitlines()
+    place = next(i for i, line in enumerate(lines) if line.strip().startswith("samples:"))
+    lines[place] = lines[place].replace("samples", "sampels")
+    (tmp_path / "prompts").symlink_to(NANO.parent / "prompts")
+    path = tmp_path / "recipe.yaml"
+    path.write_text("\n".join(lines))
+    with pytest.raises(RecipeError, match=rf"recipe.yaml:{place + 1}: .*did you mean 'samples'"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("text", ["", "- a", "name: [", "\x00", "name: !!python/object:os.system {}"])
+def test_a_file_that_is_no_recipe(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=r"recipe\.yaml"):
+        load_recipe(path)
+
+
+def test_missing_file_and_bad_override() -> None:
+    with pytest.raises(RecipeError, match="cannot read"):
+        load_recipe(Path("nowhere.yaml"))
+    with pytest.raises(RecipeError, match=r"a\.b=c"):
+        load_recipe(NANO, ["nonsense"])
+    with pytest.raises(RecipeError, match="nothing at"):
+        load_recipe(NANO, ["name.x.y=1"])
+
+
+def test_prompts_count_by_content(tmp_path: Path) -> None:
+    raw = yaml.safe_load(NANO.read_text(encoding="utf-8"))
+    (tmp_path / "prompts").mkdir()
+    prompt = tmp_path / raw["compressors"][0]["prompt"]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(raw))
+    prompt.write_text("Shorten: {reasoning}")
+    first = load_recipe(tmp_path / "recipe.yaml")
+    prompt.write_text("Shorten it: {reasoning}")
+    second = load_recipe(tmp_path / "recipe.yaml")
+    assert first.compressors[0].prompt == "Shorten: {reasoning}"
+    assert first != second
+    prompt.write_text("no placeholder")
+    with pytest.raises(RecipeError, match=r"\{reasoning\}"):
+        load_recipe(tmp_path / "recipe.yaml")

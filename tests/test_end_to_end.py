@@ -1,0 +1,200 @@
+"""A small run of the nano recipe with all its stages, killed on the way, then used as its users would."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import NANO, hubkit
+
+from hubkit.hub.server import LocalHub
+
+SMALL = [
+    "problems.train.size=24",
+    "problems.test.size=12",
+    "students.bases=[{name: s, model: ./models/student-s}]",
+    "students.methods.full.sft.num_train_epochs=1",
+    "students.methods.lora.sft.num_train_epochs=1",
+]
+ARGUMENTS = [str(NANO), *(part for value in SMALL for part in ("--set", value))]
+
+
+def plan(root: Path, *more: str) -> dict[str, dict[str, Any]]:
+    done = hubkit("recipe", "plan", *ARGUMENTS, "--out", str(root), "--json", *more)
+    assert done.returncode == 0, done.stderr
+    return {row["step"]: row for row in json.loads(done.stdout)}
+
+
+def records(root: Path) -> dict[str, dict[str, Any]]:
+    found = [json.loads(path.read_text()) for path in (root / "steps").rglob("record.json")]
+    return {record["step"]: record for record in found}
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs folder of a finished small release, whose run was killed several times at random moments."""
+    root = tmp_path_factory.mktemp("runs")
+    command = [sys.executable, "-m", "hubkit", "recipe", "run", *ARGUMENTS, "--out", str(root)]
+    generator = random.Random(1)
+    for _ in range(4):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        try:
+            process.wait(generator.uniform(8, 25))
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (root / "stdout.txt").write_text(done.stdout)
+    return root
+
+
+@pytest.fixture(scope="session")
+def hub(root: Path) -> Iterator[LocalHub]:
+    with LocalHub(root / "hub") as hub:
+        yield hub
+
+
+def plain(hub: LocalHub, code: str) -> str:
+    """Run code in a process that cannot import hubkit, with nothing but HF_ENDPOINT set."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+    environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(hub.folder.parent / "hf_home")}
+    code = "import sys; sys.modules['hubkit'] = None\n" + code
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_every_step_is_done_and_nothing_is_lost_or_doubled(root: Path) -> None:
+    assert {row["state"] for row in plan(root).values()} == {"done"}
+    found = records(root)
+    traces = sum(r["counts"]["traces"] for name, r in found.items() if name.startswith("traces/"))
+    assert traces == 24 * 2
+    raw = found["raw/nano-teacher"]["counts"]
+    assert sum(raw.values()) == traces and raw["kept"] > 0
+    short = found["compressed/nano-teacher/nano-compressor"]["counts"]
+    assert short["kept"] + sum(n for name, n in short.items() if name.startswith("dropped_")) == raw["kept"]
+    for path in (root / "steps").rglob("data.parquet"):
+        keys = pq.read_table(path, columns=["id", "sample"]).to_pylist()
+        assert len({(k["id"], k["sample"]) for k in keys}) == len(keys)
+    assert not list((root / "tmp").iterdir())
+    assert not [p for p in (root / "work").rglob("*") if p.is_file()]
+
+
+def test_the_run_ends_with_the_table_and_three_commands(root: Path) -> None:
+    text = (root / "stdout.txt").read_text()
+    for part in ("s-raw-full", "s-compressed-nano-compressor-lora", "report.html", "load_dataset", "from_pretrained"):
+        assert part in text
+    assert "hubkit space open" in text
+
+
+def test_a_second_run_does_nothing_and_says_so(root: Path) -> None:
+    done = hubkit("recipe", "run", *ARGUMENTS, "--out", str(root))
+    assert done.returncode == 0 and "nothing to do" in done.stdout, done.stderr
+    shown = json.loads(hubkit("recipe", "status", *ARGUMENTS, "--out", str(root), "--json").stdout)
+    assert {step["state"] for step in shown["steps"]} == {"done"} and not shown["running"]
+
+
+@pytest.mark.parametrize(
+    ("override", "reruns", "stays"),
+    [
+        ("run.engines.default.batch_size=7", [], ["traces", "student", "publish"]),
+        ("students.methods.lora.sft.learning_rate=1e-3", ["student/s-raw-lora", "report"], ["student/s-raw-full", "raw"]),
+        ("compressors.0.sampling.max_tokens=90", ["compress/"], ["traces", "raw", "evaluation/s/"]),
+        ("teachers.0.sampling.temperature=0.5", ["traces/"], ["problems", "contamination", "evaluation/s/"]),
+        ("benchmarks.0.sampling.max_tokens=300", ["evaluation/"], ["student", "compressed"]),
+        ("description=other", ["publish"], ["student", "evaluation"]),
+    ],
+)
+def test_changing_a_field_reruns_what_depends_on_it(
+    root: Path, override: str, reruns: list[str], stays: list[str]
+) -> None:
+    rows = plan(root, "--set", override)
+    for name, row in rows.items():
+        if any(name.startswith(prefix) for prefix in reruns):
+            assert row["state"] != "done", name
+            if row["state"] == "ready":
+                assert override.split("=")[0].split(".")[-1] in row["why"]
+        if any(name.startswith(prefix) for prefix in stays):
+            assert row["state"] == "done", name
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_load_dataset(hub: LocalHub, streaming: bool) -> None:
+    code = f"""
+from datasets import load_dataset
+rows = {{}}
+for config in ("raw", "compressed-nano-compressor", "truncated-nano-compressor"):
+    rows[config] = list(load_dataset("local/nano-traces", config, split="train", streaming={streaming}))
+raw = {{(r["id"], r["sample"]): r for r in rows["raw"]}}
+short = {{(r["id"], r["sample"]): r for r in rows["compressed-nano-compressor"]}}
+cut = {{(r["id"], r["sample"]): r for r in rows["truncated-nano-compressor"]}}
+assert raw.keys() >= short.keys() == cut.keys() and short
+for key, row in cut.items():
+    assert row["reasoning_tokens"] == min(short[key]["reasoning_tokens"], raw[key]["reasoning_tokens"])
+    assert raw[key]["reasoning"].startswith(row["reasoning"])
+    assert row["messages"][1]["role"] == "assistant"
+print(len(raw), len(short))
+"""
+    assert plain(hub, code)
+
+
+def test_students_load_and_answer(hub: LocalHub) -> None:
+    code = """
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
+for repo, loader in (
+    ("local/nano-s-raw-full", AutoModelForCausalLM),
+    ("local/nano-s-raw-lora", AutoModelForCausalLM),
+    ("local/nano-s-compressed-nano-compressor-lora", AutoPeftModelForCausalLM),
+):
+    tokenizer, model = AutoTokenizer.from_pretrained(repo), loader.from_pretrained(repo)
+    chat = [{"role": "user", "content": "State the final answer to the following arithmetic problem: 4 + 5 ="}]
+    inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    out = model.generate(**inputs, max_new_tokens=40, do_sample=False)
+    assert out.shape[1] > inputs["input_ids"].shape[1]
+    print(tokenizer.decode(out[0]))
+"""
+    assert plain(hub, code)
+
+
+def test_cards_parse_and_every_repo_is_tied(root: Path, hub: LocalHub) -> None:
+    code = """
+from huggingface_hub import DatasetCard, HfApi, ModelCard, get_collection
+api = HfApi()
+cards = [ModelCard.load(m.id) for m in api.list_models(author="local")]
+cards += [DatasetCard.load(d.id) for d in api.list_datasets(author="local")]
+assert len(cards) >= 9, len(cards)
+for card in cards:
+    assert card.data.license == "apache-2.0" and "hubkit" in card.data.tags
+    assert "arxiv.org/abs/2606.05988" in card.text
+student = ModelCard.load("local/nano-s-raw-lora").data
+assert student.base_model == "local/nano-s" and student.base_model_relation == "adapter"
+assert "local/nano-traces" in student.datasets
+(collection,) = api.list_collections(owner="local")
+items = {i.item_id for i in get_collection(collection.slug).items}
+assert {"local/nano-traces", "local/nano-evals", "local/nano-compare", "local/nano-s-raw-full"} <= items
+"""
+    plain(hub, code)
+
+
+def test_two_runs_at_once(root: Path) -> None:
+    command = [sys.executable, "-m", "hubkit", "recipe", "run", *ARGUMENTS, "--set", "seed=7", "--out", str(root)]
+    command += ["--until", "traces"]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(6)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    output, errors = first.communicate(timeout=200)
+    assert first.returncode == 0, errors
+    assert second.returncode == 1 and "another process is at work" in second.stderr
+    assert len(second.stderr.strip().splitlines()) == 1

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hubkit.errors import GateError, InputError
+from hubkit.problems import check, run, split_of
+from hubkit.records import PROBLEM_SCHEMA, read_rows, write_rows
+from hubkit.store import StepContext
+
+GYM = {
+    "source": "reasoning-gym",
+    "task": "chain_sum",
+    "options": {"min_terms": 2, "max_terms": 3},
+    "size": 30,
+}
+
+
+def make(folder: Path, config: dict[str, Any], **parts: Any) -> list[dict[str, Any]]:
+    folder.mkdir(parents=True)
+    context = StepContext("problems/x", config, {}, {}, parts.pop("models", {}), folder, folder, **parts)
+    run(context)
+    return list(read_rows(folder / "problems.parquet"))
+
+
+def test_the_splits_of_any_seeds_never_share_a_problem(tmp_path: Path) -> None:
+    rows = {
+        split: make(tmp_path / split, {**GYM, "seed": seed, "split": split})
+        for seed, split in enumerate(["train", "dev", "test"])
+    }
+    for split, problems in rows.items():
+        assert len(problems) == 30 == len({p["id"] for p in problems})
+        assert {split_of(p["problem"]) for p in problems} == {split}
+    context = StepContext(
+        "contamination",
+        {},
+        {},
+        {"train": tmp_path / "train", "test": tmp_path / "test"},
+        {},
+        tmp_path,
+        tmp_path,
+    )
+    check(context)
+    assert context.metrics == {"test": {"problems": 30, "in_training": 0}}
+
+
+def test_a_shared_problem_stops_the_run_even_when_spelt_differently(tmp_path: Path) -> None:
+    row = {
+        "id": "a",
+        "source": "s",
+        "problem": "What is 1 + 1?",
+        "answer": "2",
+        "verifier": "math",
+        "metadata": "",
+    }
+    for name, changed in (("train", row), ("test", row | {"id": "b", "problem": "what  is 1 + 1?"})):
+        write_rows(tmp_path / name / "problems.parquet", [changed], PROBLEM_SCHEMA)
+    folders = {"train": tmp_path / "train", "test": tmp_path / "test"}
+    with pytest.raises(GateError, match="training set"):
+        check(StepContext("contamination", {}, {}, folders, {}, tmp_path, tmp_path))
+
+
+def test_the_same_seed_gives_the_same_problems(tmp_path: Path) -> None:
+    config = {**GYM, "seed": 3, "split": "train"}
+    assert make(tmp_path / "a", config) == make(tmp_path / "b", config)
+
+
+def test_a_task_that_does_not_exist_or_is_too_small(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no_such_task"):
+        make(tmp_path / "a", {**GYM, "task": "no_such_task", "split": "train"})
+    small = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
+    with pytest.raises(InputError, match="only"):
+        make(tmp_path / "b", {**GYM, "options": small, "size": 500, "split": "test"})
+
+
+def test_a_file_of_problems(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    rows = [{"q": "1 + 1?", "a": 2}, {"q": "1 + 1?", "a": 2}, {"q": "", "a": 3}, {"q": "2 + 2?", "a": 4}]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    config = {"source": "file", "path": "mine.jsonl", "problem": "q", "answer": "a"}
+    found = make(tmp_path / "out", config, paths={"source": path})
+    assert [(row["problem"], row["answer"], row["verifier"]) for row in found] == [
+        ("1 + 1?", "2", "math"),
+        ("2 + 2?", "4", "math"),
+    ]
+    with pytest.raises(InputError, match="no column 'question'"):
+        make(tmp_path / "b", {**config, "problem": "question"}, paths={"source": path})
+    path.write_text('{"q": "x"}\n{torn')
+    with pytest.raises(InputError, match=r"mine.jsonl:2|no column"):
+        make(tmp_path / "c", config, paths={"source": path})
