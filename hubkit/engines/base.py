@@ -1,0 +1,56 @@
+"""What every engine takes and gives: a stream of requests in, responses out as they finish."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+from hubkit.config import Sampling
+
+__all__ = ["Engine", "Request", "Response"]
+
+
+@dataclass(frozen=True)
+class Request:
+    key: str
+    """Comes back with the response; unique within a stream."""
+    messages: list[dict[str, str]]
+    sampling: Sampling
+    seed: int
+    """Of this request alone, so that an answer does not depend on what was generated beside it."""
+
+
+@dataclass(frozen=True)
+class Response:
+    key: str
+    text: str
+    """Generated text without special tokens; thinking tags stay."""
+    finish_reason: Literal["stop", "length", "error"]
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    """Generated tokens, the end token included."""
+    latency_s: float = 0.0
+    reasoning: str | None = None
+    """Where a server gives the thinking span in a field of its own."""
+    error: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    """Generated ids, where the engine knows them."""
+
+
+class Engine(Protocol):
+    """A source of generated text, open inside `with`."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def stream(self, requests: Iterable[Request]) -> AsyncIterator[Response]:
+        """Answer each request once, in any order; `requests` is drawn from as room appears.
+
+        Raises EngineError when no request can succeed any more.
+        """
+        ...
