@@ -1,0 +1,216 @@
+"""Distillation: one student from one variant, by supervised fine-tuning with TRL.
+
+    rows {"messages": [{"role": "user", …}, {"role": "assistant", "content": "<think>\\n…"}], …}
+    -> model/ (config, weights or adapter, tokenizer), training.json (the log), and in the record
+       {"train_rows": 692, "train_tokens": 353012, "train_seconds": 41.2, "final_loss": 0.11, …}
+
+Loss counts on the assistant's tokens only. On a CPU batches are grouped by length and padded; on a
+GPU sequences are packed (on CPU attention packing costs three times as much).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from hubkit.errors import StepError
+from hubkit.records import read_rows
+from hubkit.store import StepContext, write_json
+from hubkit.students.gates import Example, check_examples, check_template, encode
+
+__all__ = ["VERSION", "run"]
+
+VERSION: Final = 1
+CHECKPOINTS: Final = 4
+"""Checkpoints per run; the last one is kept."""
+
+
+def run(context: StepContext) -> None:
+    """Train, and write model/ and training.json."""
+    import torch
+    from transformers import AutoTokenizer
+
+    torch.set_num_threads(context.runtime["threads"])
+    _quiet()
+    base = context.model("base")
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    rows = _rows(context)
+    max_length = context.config["sft"]["max_length"]
+    check_template(tokenizer, rows[0])
+    examples = [encode(tokenizer, messages) for messages in rows]
+    cut_share = check_examples(examples, _end_tokens(base, tokenizer), max_length, context.config["max_cut_share"])
+    trainer, dtype = _trainer(context, base, tokenizer, examples)
+    parameters = [p for p in trainer.model.parameters()]
+    context.metrics.update(
+        train_rows=len(rows),
+        cut_share=cut_share,
+        parameters=sum(p.numel() for p in parameters),
+        trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
+    )
+    _train(context, trainer)
+    epochs = context.config["sft"]["num_train_epochs"]
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    context.metrics.update(
+        train_tokens=round(epochs * sum(min(len(e.input_ids), max_length) for e in examples)),
+        loss_tokens=round(epochs * sum(sum(e.trainable[:max_length]) for e in examples)),
+        steps=trainer.state.global_step,
+        final_loss=history[-1]["loss"] if history else None,
+    )
+    context.count("rows", len(rows))
+    write_json(context.out / "training.json", trainer.state.log_history)
+    _save(context, trainer.model, tokenizer, dtype)
+
+
+def _rows(context: StepContext) -> list[list[dict[str, str]]]:
+    """Chats of the rows that all variants have, so that every student sees the same problems."""
+    pairs = {(row["id"], row["sample"]) for row in read_rows(context.inputs["pairs"] / "pairs.parquet")}
+    system = context.config["system"]
+    head = [{"role": "system", "content": system}] if system else []
+    rows = [
+        head + row["messages"]
+        for row in read_rows(context.inputs["data"] / "data.parquet")
+        if (row["id"], row["sample"]) in pairs
+    ]
+    if len(rows) != len(pairs):
+        raise StepError(f"{context.step}: {len(pairs) - len(rows)} rows of the pairs are missing", "rerun the variant")
+    return rows
+
+
+def _end_tokens(base: Path, tokenizer: Any) -> set[int]:
+    """What ends a turn: the tokenizer's eos, and those of generation_config.json."""
+    ends = {tokenizer.eos_token_id}
+    path = base / "generation_config.json"
+    if path.is_file():
+        named = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id", [])
+        ends |= set(named if isinstance(named, list) else [named])
+    return ends - {None}
+
+
+def _trainer(context: StepContext, base: Path, tokenizer: Any, examples: list[Example]) -> tuple[Any, Any]:
+    """TRL's trainer over prepared tokens, and the dtype that the base is stored in."""
+    import datasets
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+    from trl import SFTConfig, SFTTrainer
+
+    config, sft = context.config, context.config["sft"]
+    device = context.runtime["device"]
+    cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+    set_seed(config["seed"])  # LoRA's initial weights are drawn before the trainer sets its own seed
+    stored = AutoConfig.from_pretrained(base).dtype or torch.float32
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32 if cpu else stored, use_safetensors=True)
+    rows = [
+        {
+            "input_ids": example.input_ids[: sft["max_length"]],
+            "labels": [
+                token if counts else -100 for token, counts in zip(example.input_ids, example.trainable, strict=True)
+            ][: sft["max_length"]],
+        }
+        for example in examples
+    ]
+    steps = -(-len(rows) // (sft["per_device_train_batch_size"] * sft["gradient_accumulation_steps"]))
+    total = max(1, round(steps * sft["num_train_epochs"]))
+    arguments = SFTConfig(
+        **sft,
+        output_dir=str(context.work / "checkpoints"),
+        seed=config["seed"],
+        data_seed=config["seed"],
+        use_cpu=cpu,
+        packing=not cpu,
+        train_sampling_strategy="group_by_length" if cpu else "random",
+        logging_steps=max(1, total // 50),
+        save_steps=max(25, -(-total // CHECKPOINTS)),
+        save_total_limit=1,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=not cpu,
+    )
+    peft_config = None
+    if config["lora"]:
+        from peft import LoraConfig
+
+        peft_config = LoraConfig(task_type="CAUSAL_LM", **config["lora"])
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=datasets.Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=peft_config,
+    )
+    return trainer, stored
+
+
+def _train(context: StepContext, trainer: Any) -> None:
+    """Train from the last whole checkpoint. Time spent before a kill counts, up to that checkpoint."""
+    from transformers import PrinterCallback, TrainerCallback
+
+    spent = context.work / "spent.json"
+    before = {"seconds": 0.0, "cpu_seconds": 0.0}
+    checkpoint = _last_checkpoint(context.work / "checkpoints")
+    if checkpoint and spent.is_file():
+        before = json.loads(spent.read_text(encoding="utf-8"))
+    clock, cpu = time.monotonic(), time.process_time()
+
+    def now() -> dict[str, float]:
+        return {
+            "seconds": before["seconds"] + time.monotonic() - clock,
+            "cpu_seconds": before["cpu_seconds"] + time.process_time() - cpu,
+        }
+
+    class Watch(TrainerCallback):  # type: ignore[misc,unused-ignore]
+        loss = 0.0
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+            self.loss = float((logs or {}).get("loss", self.loss))
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            context.progress(state.global_step, state.max_steps, loss=self.loss)
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            write_json(spent, now())
+
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Watch())
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    context.metrics.update(
+        train_seconds=round(now()["seconds"], 3), train_cpu_seconds=round(now()["cpu_seconds"], 3)
+    )
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint; torn ones, whose trainer state was not written yet, are removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]), reverse=True)
+    for path in found:
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+            return path
+        except (OSError, ValueError):
+            shutil.rmtree(path)
+    return None
+
+
+def _save(context: StepContext, model: Any, tokenizer: Any, dtype: Any) -> None:
+    """Weights (as wide as the base's) or adapter, with tokenizer and chat template, and nothing else."""
+    folder = context.out / "model"
+    model.to(dtype).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for name in ("README.md", "training_args.bin"):
+        (folder / name).unlink(missing_ok=True)
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        # Publishing puts the base's Hub id here; a folder of this machine is no use to anyone.
+        write_json(adapter, json.loads(adapter.read_text()) | {"base_model_name_or_path": context.config["base"]})
+
+
+def _quiet() -> None:
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
