@@ -229,7 +229,7 @@ def _evaluations(
         problems = {"problems": f"problems/{benchmark.problems}"} if benchmark.problems else {}
         name = add(
             f"evaluation/{config['student']}/{benchmark.name}",
-            {**config, "benchmark": benchmark.model_dump(mode="json")},
+            {**config, "benchmark": benchmark.model_dump(mode="json"), "system": recipe.students.system},
             inputs=inputs | problems,
             models={"base": base},
             runtime=engine("students"),

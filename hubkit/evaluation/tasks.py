@@ -1,0 +1,102 @@
+"""What lighteval is asked to evaluate: a recipe's own held-out problems, or a task of its own.
+
+    Problem {"problem": "State the final answer … 47 + 38 - 12 =", "answer": "73", …}
+    -> lighteval's Doc(query="State the final answer …", choices=["73"], specific={"problem": …})
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from hubkit.errors import RecipeError
+from hubkit.traces.verify import verify
+
+__all__ = ["own_task", "registry"]
+
+METRIC: Final = "accuracy"
+
+
+def own_task(name: str, folder: Path, max_tokens: int) -> types.ModuleType:
+    """A module with TASKS_TABLE, as lighteval's custom tasks are, for problems.parquet in a folder."""
+    import numpy as np
+    from lighteval.metrics.metrics_sample import SampleLevelComputation
+    from lighteval.metrics.utils.metric_utils import SampleLevelMetric
+    from lighteval.tasks.lighteval_task import LightevalTaskConfig
+    from lighteval.tasks.requests import Doc, SamplingMethod
+
+    class Judge(SampleLevelComputation):  # type: ignore[misc,unused-ignore]
+        """The verifier that the problem names, on the text after the thinking span."""
+
+        def compute(self, doc: Any, model_response: Any, **_: Any) -> float:
+            problem = json.loads(doc.specific["problem"])
+            return float(verify(problem, model_response.final_text[0]).status == "correct")
+
+    def prompt(line: dict[str, Any], task_name: str) -> Any:
+        return Doc(
+            task_name=task_name,
+            query=line["problem"],
+            choices=[line["answer"]],
+            gold_index=0,
+            specific={"problem": json.dumps(line, ensure_ascii=False)},
+        )
+
+    metric = SampleLevelMetric(
+        metric_name=METRIC,
+        higher_is_better=True,
+        category=SamplingMethod.GENERATIVE,
+        sample_level_fn=Judge(),
+        corpus_level_fn=np.mean,
+    )
+    module = types.ModuleType("hubkit_tasks")
+    module.TASKS_TABLE = [  # type: ignore[attr-defined]
+        LightevalTaskConfig(
+            name=name,
+            prompt_function=prompt,
+            hf_repo=str(folder),
+            hf_subset="default",
+            hf_avail_splits=["train"],
+            evaluation_splits=["train"],
+            generation_size=max_tokens,
+            metrics=[metric],
+        )
+    ]
+    return module
+
+
+@contextmanager
+def registry(task: str, custom: types.ModuleType | None) -> Iterator[None]:
+    """Let lighteval's registry load only what is asked for.
+
+    Its own loader (lighteval 0.13.0, Registry.load_all_task_configs) imports every built-in task; one of
+    them reaches the network at import, and another calls what huggingface_hub 2 has removed.
+    """
+    from lighteval.tasks.registry import Registry
+
+    def load(custom_tasks: Any = None, load_multilingual: bool = False) -> dict[str, Any]:
+        modules = [custom] if custom else [importlib.import_module(_module_of(task.split("|")[0]))]
+        return {config.name: config for module in modules for config in module.TASKS_TABLE}
+
+    original = Registry.load_all_task_configs
+    Registry.load_all_task_configs = staticmethod(load)
+    try:
+        yield
+    finally:
+        Registry.load_all_task_configs = staticmethod(original)
+
+
+def _module_of(task: str) -> str:
+    """The module of lighteval that defines a task: found by its name in the source, without importing."""
+    import lighteval.tasks
+
+    folder = Path(lighteval.tasks.__file__).parent / "tasks"
+    for path in sorted([*folder.glob("*.py"), *folder.glob("*/main.py")]):
+        text = path.read_text(encoding="utf-8")
+        if f'name="{task}"' in text or f'name="{task}:' in text:
+            return "lighteval.tasks." + ".".join(path.relative_to(folder.parent).with_suffix("").parts)
+    raise RecipeError(f"lighteval has no task {task!r}", "its names are in `lighteval tasks list`; write name|0")
