@@ -6,7 +6,9 @@ import sys
 
 import typer
 
-from hubkit.cli import hub, recipe, space
+from hubkit.cli.hub import app as hub
+from hubkit.cli.recipe import app as recipe
+from hubkit.cli.space import app as space
 
 __all__ = ["app", "main"]
 
@@ -18,9 +20,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.add_typer(recipe.app, name="recipe")
-app.add_typer(hub.app, name="hub")
-app.add_typer(space.app, name="space")
+app.add_typer(recipe, name="recipe")
+app.add_typer(hub, name="hub")
+app.add_typer(space, name="space")
 
 
 @app.callback(invoke_without_command=True)

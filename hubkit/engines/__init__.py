@@ -6,18 +6,29 @@ from pathlib import Path
 
 from hubkit.config import EngineRuntime
 from hubkit.engines.base import Engine, Request, Response
+from hubkit.errors import EngineError
 
 __all__ = ["Engine", "Request", "Response", "open_engine"]
 
 
 def open_engine(
-    model: Path, runtime: EngineRuntime, device: str = "auto", threads: int = 1, adapter: Path | None = None
+    model: Path | str,
+    runtime: EngineRuntime,
+    device: str = "auto",
+    threads: int = 1,
+    adapter: Path | None = None,
 ) -> Engine:
-    """The engine for a model folder (and a PEFT adapter on it). Use it in a `with`."""
+    """The engine for a model folder and a PEFT adapter on it; `openai` takes a Hub id too. Use it in `with`."""
     if runtime.engine == "openai":
         from hubkit.engines.openai import OpenAIEngine
 
-        return OpenAIEngine(runtime, runtime.served_model or model.name)
+        if adapter is not None:
+            # It would answer with the base model, and nobody would notice.
+            raise EngineError(
+                "an adapter cannot be sent to an endpoint", "use engine: transformers for students"
+            )
+        name = Path(model).name if Path(model).is_dir() else str(model)
+        return OpenAIEngine(runtime, runtime.served_model or name)
     from hubkit.engines.transformers import TransformersEngine
 
-    return TransformersEngine(model, runtime.batch_size, device, threads, adapter)
+    return TransformersEngine(Path(model), runtime.batch_size, device, threads, adapter)

@@ -1,9 +1,10 @@
-"""The embedded engine: any full-attention causal model of transformers, batched continuously.
+"""The embedded engine: any causal model of transformers with full or sliding attention, batched continuously.
 
 `model.generate` decodes a batch until its longest answer ends, and spends more time around a small
 model than in it. Here a fixed number of slots decode together; a slot whose answer ended is given the
 next prompt, and keys and values stay in one preallocated tensor per layer. Sampling draws its random
 numbers per request, so an answer does not depend on what was decoded beside it (up to float rounding).
+benchmarks/engine_transformers.py compares the two.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from hubkit.engines.base import Request, Response
 from hubkit.errors import EngineError, InputError
@@ -26,10 +27,14 @@ if TYPE_CHECKING:
 
 __all__ = ["TransformersEngine"]
 
-REFILL_SHARE = 8
+REFILL_SHARE: Final = 8
 """Slots are refilled when 1/8 of them is free: prefilling one prompt costs almost as much as a few."""
-PREFILL_TOKENS = 8192
+PREFILL_TOKENS: Final = 8192
 """Padded prompt tokens prefilled at once, a bound on memory."""
+CACHE_GROWTH: Final = 5 / 4
+"""The cache is made longer by a quarter when an answer outgrows it: `max_tokens` is often far above what
+is used, and growing copies everything."""
+_HARMONY: Final = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>")
 
 
 @dataclass
@@ -39,15 +44,21 @@ class _Slot:
     request: Request
     prompt: int
     """Tokens of the prompt."""
-    started: float
-    generated: int = 0
+    opened: str
+    """`<think>` where the template opened the span in the prompt: text begins with it."""
+    started: float = 0.0
 
 
 class TransformersEngine:
     """Continuous batching over transformers' own models. `batch_size` is the number of slots."""
 
     def __init__(
-        self, model: Path, batch_size: int, device: str = "auto", threads: int = 1, adapter: Path | None = None
+        self,
+        model: Path,
+        batch_size: int,
+        device: str = "auto",
+        threads: int = 1,
+        adapter: Path | None = None,
     ) -> None:
         self._folder = model
         self._size = batch_size
@@ -74,11 +85,14 @@ class TransformersEngine:
                 f"cannot load the model {self._folder.name}: {str(error).splitlines()[0]}", "check its folder"
             ) from error
         if not self._tokenizer.chat_template:
-            raise InputError(f"the tokenizer of {self._folder.name} has no chat template", "add chat_template.jinja")
-        kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
-        if kinds != {"full_attention"}:
+            raise InputError(
+                f"the tokenizer of {self._folder.name} has no chat template", "add chat_template.jinja"
+            )
+        kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
+        strange = kinds - {"full_attention", "sliding_attention"}
+        if strange or model._is_stateful or not model._supports_attention_backend:
             raise EngineError(
-                f"{self._folder.name} has {', '.join(sorted(kinds - {'full_attention'}))} layers",
+                f"{self._folder.name} has {', '.join(sorted(strange)) or 'attention'} layers of its own kind",
                 "serve it with vLLM and use engine: openai",
             )
         if self._adapter is not None:
@@ -91,8 +105,16 @@ class TransformersEngine:
         if (own := self._tokenizer.eos_token_id) is not None and own not in ends:
             ends.append(own)
         if not ends:
-            raise InputError(f"{self._folder.name} names no end token", "set eos_token_id in generation_config.json")
+            raise InputError(
+                f"{self._folder.name} names no end token", "set eos_token_id in generation_config.json"
+            )
         self._ends = torch.tensor(ends, device=self._device)
+        # Some tokenizers hold the marks of the thinking span as special tokens: those stay in the text.
+        kept = {"<think>", "</think>"}
+        known = self._tokenizer.get_vocab()
+        if "<|channel|>" in known:
+            kept.update(_HARMONY)
+        self._hidden = set(self._tokenizer.all_special_ids) - {known[name] for name in kept if name in known}
         return self
 
     def __exit__(
@@ -101,54 +123,71 @@ class TransformersEngine:
         del self._model
 
     async def stream(self, requests: Iterable[Request]) -> AsyncIterator[Response]:
-        """Answer requests as slots become free. Prompts longer than the model's context come back as errors."""
-        for response in self._decode(iter(requests)):
-            yield response
-            await asyncio.sleep(0)  # let the caller's other tasks run between answers
-
-    def _decode(self, requests: Iterator[Request]) -> Iterator[Response]:
+        """Answer requests as slots become free. What exceeds the model's context comes back as an error."""
         import torch
 
-        waiting: deque[tuple[Request, list[int]]] = deque()
+        try:
+            for response in self._decode(iter(requests)):
+                if response is not None:
+                    yield response
+                await asyncio.sleep(0)  # let the caller's other tasks run between steps
+        except torch.OutOfMemoryError as error:
+            raise EngineError(
+                f"{self._folder.name}: out of memory with {self._size} sequences", "lower batch_size"
+            ) from error
+
+    def _decode(self, requests: Iterator[Request]) -> Iterator[Response | None]:
+        """Responses as they finish, and None after each step."""
+        import torch
+
+        waiting: deque[tuple[_Slot, list[int]]] = deque()
         batch = _Batch(self._model, self._size)
         exhausted = False
-        with torch.inference_mode():
-            while True:
-                while not exhausted and len(waiting) < self._size:
-                    request = next(requests, None)
-                    if request is None:
-                        exhausted = True
-                        break
-                    prompt = self._encode(request)
-                    if len(prompt) + request.sampling.max_tokens > self._limit():
-                        message = f"prompt of {len(prompt)} tokens + max_tokens exceed the model's context"
-                        yield Response(request.key, "", "error", prompt_tokens=len(prompt), error=message)
-                    else:
-                        waiting.append((request, prompt))
-                free = self._size - len(batch.slots)
+        while True:
+            while not exhausted and len(waiting) < self._size:
+                request = next(requests, None)
+                if request is None:
+                    exhausted = True
+                    break
+                prompt, opened = self._encode(request)
+                if len(prompt) + request.sampling.max_tokens > self._limit():
+                    message = f"prompt of {len(prompt)} tokens + max_tokens exceed the model's context"
+                    yield Response(request.key, "", "error", prompt_tokens=len(prompt), error=message)
+                else:
+                    waiting.append((_Slot(request, len(prompt), opened), prompt))
+            free = self._size - len(batch.slots)
+            # Not around the yields: the mode would hold for the caller's code too.
+            with torch.inference_mode():
                 if waiting and (not batch.slots or free >= max(1, self._size // REFILL_SHARE)):
                     batch.fill([waiting.popleft() for _ in range(min(free, len(waiting)))])
                 if not batch.slots:
                     return
-                for slot, ids, stopped in batch.step(self._ends):
-                    text = self._tokenizer.decode(ids, skip_special_tokens=True)
-                    yield Response(
-                        slot.request.key,
-                        text,
-                        "stop" if stopped else "length",
-                        prompt_tokens=slot.prompt,
-                        completion_tokens=len(ids),
-                        latency_s=time.monotonic() - slot.started,
-                        token_ids=ids,
-                    )
+                finished = batch.step(self._ends)
+            for slot, ids, stopped in finished:
+                text = self._tokenizer.decode([number for number in ids if number not in self._hidden])
+                yield Response(
+                    slot.request.key,
+                    slot.opened + text,
+                    "stop" if stopped else "length",
+                    prompt_tokens=slot.prompt,
+                    completion_tokens=len(ids),
+                    latency_s=time.monotonic() - slot.started,
+                    token_ids=ids,
+                )
+            yield None
 
-    def _encode(self, request: Request) -> list[int]:
-        text = self._tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, tokenize=False)
+    def _encode(self, request: Request) -> tuple[list[int], str]:
+        """(ids of the prompt, the thinking tag that the template opened at its end)."""
+        text = self._tokenizer.apply_chat_template(
+            request.messages, add_generation_prompt=True, tokenize=False
+        )
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        # Without the tag, an answer that was cut off could not be told from one that never thought.
+        return ids, "<think>" if text.rstrip().endswith("<think>") else ""
 
     def _limit(self) -> int:
-        return int(getattr(self._model.config, "max_position_embeddings", None) or 1 << 30)
+        config = self._model.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
 
 
 class _Batch:
@@ -160,7 +199,13 @@ class _Batch:
         self.slots: list[_Slot] = []
         self._model = model
         self._device = model.device
-        self._cache = _SlotCache(model.config.num_hidden_layers, size)
+        config = model.config.get_text_config()
+        self._cache = _SlotCache(config.num_hidden_layers, size)
+        self._window = getattr(config, "sliding_window", None)
+        types = getattr(config, "layer_types", None)
+        # Without a list, a window is that of all layers (Mistral, Phi-3).
+        self._kinds = set(types or ["sliding_attention" if self._window else "full_attention"])
+        self._named_masks = bool(types) and self._kinds != {"full_attention"}
         self._length = torch.zeros(size, dtype=torch.long, device=self._device)
         """Tokens in the cache, per row."""
         self._last = torch.zeros(size, dtype=torch.long, device=self._device)
@@ -170,8 +215,10 @@ class _Batch:
         """Random numbers of every row, one per token to come."""
         self._count = torch.zeros(size, dtype=torch.long, device=self._device)
         self._limit = torch.zeros(size, dtype=torch.long, device=self._device)
+        self._sampling = torch.zeros(size, 3, device=self._device)
+        """Temperature, top_p and top_k of every row."""
 
-    def fill(self, entries: list[tuple[Request, list[int]]]) -> None:
+    def fill(self, entries: list[tuple[_Slot, list[int]]]) -> None:
         """Prefill prompts into free rows, in groups of similar length."""
         entries = sorted(entries, key=lambda entry: len(entry[1]))
         while entries:
@@ -180,31 +227,39 @@ class _Batch:
             del entries[-len(group) :]
             self._prefill(group)
 
-    def _prefill(self, group: list[tuple[Request, list[int]]]) -> None:
+    def _prefill(self, group: list[tuple[_Slot, list[int]]]) -> None:
         import torch
 
         first, rows = len(self.slots), len(group)
         lengths = torch.tensor([len(prompt) for _, prompt in group], device=self._device)
         longest = int(lengths.max())
         ids = torch.zeros(rows, longest, dtype=torch.long)
-        most = max(request.sampling.max_tokens for request, _ in group)
-        self._widen(most)
-        now = time.monotonic()
-        for i, (request, prompt) in enumerate(group):
+        self._widen(max(slot.request.sampling.max_tokens for slot, _ in group))
+        for i, (slot, prompt) in enumerate(group):
             ids[i, longest - len(prompt) :] = torch.tensor(prompt)
-            self.slots.append(_Slot(request, len(prompt), now))
-            generator = torch.Generator().manual_seed(request.seed & 0x7FFFFFFFFFFFFFFF)
-            tokens = request.sampling.max_tokens
+            slot.started = time.monotonic()
+            self.slots.append(slot)
+            generator = torch.Generator().manual_seed(slot.request.seed & 0x7FFFFFFFFFFFFFFF)
+            tokens = slot.request.sampling.max_tokens
             self._uniform[first + i, :tokens] = torch.rand(tokens, generator=generator).to(self._device)
             self._limit[first + i] = tokens
+            sampling = slot.request.sampling
+            # 2 is above every sum of probabilities, rounded or not: it keeps all tokens.
+            settings = (sampling.temperature, 2.0 if sampling.top_p == 1 else sampling.top_p, sampling.top_k)
+            self._sampling[first + i] = torch.tensor(settings)
         # Left-padded, so that the last column is every row's next token; positions count from the text.
         place = torch.arange(longest, device=self._device)
         pad = (longest - lengths)[:, None]
         allowed = (place[None, :] <= place[:, None])[None] & (place[None, :] >= pad)[:, None]
-        # A padded query sees itself: a row of nothing but -inf would be NaN.
+        # A padded query sees itself: a row of nothing but the lowest number can become NaN in half precision.
         allowed |= torch.eye(longest, dtype=torch.bool, device=self._device)[None]
-        self._cache.prefill(first, lengths, longest + most)
-        logits = self._forward(ids.to(self._device), (place[None] - pad).clamp(min=0), allowed[:, None])
+        self._cache.prefill(first, lengths, longest)
+        logits = self._forward(
+            ids.to(self._device),
+            (place[None] - pad).clamp(min=0),
+            allowed[:, None],
+            place[:, None] - place[None],
+        )
         self._length[first : first + rows] = lengths
         self._count[first : first + rows] = 0
         self._choose(slice(first, first + rows), logits)
@@ -233,21 +288,32 @@ class _Batch:
             width = int(lengths.max()) + 1
             self._cache.decode(lengths, width)
             place = torch.arange(width, device=self._device)
-            allowed = (place[None] <= lengths[:, None])[:, None, None]
-            logits = self._forward(self._last[:active, None], lengths[:, None], allowed)
+            distance = (lengths[:, None] - place[None])[:, None, None]
+            logits = self._forward(self._last[:active, None], lengths[:, None], distance >= 0, distance)
             self._length[:active] += 1
             self._choose(slice(0, active), logits)
         return finished
 
-    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
-        """Logits of the last column, float32 [rows, vocabulary]."""
+    def _forward(
+        self, ids: torch.Tensor, positions: torch.Tensor, allowed: torch.Tensor, distance: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits of the last column, float32 [rows, vocabulary].
+
+        `allowed` and `distance` (of a key from its query) are [rows, 1, queries, keys] or broadcast to it.
+        """
         import torch
 
-        mask = torch.zeros(allowed.shape, dtype=self._model.dtype, device=self._device)
-        mask.masked_fill_(~allowed, torch.finfo(self._model.dtype).min)
+        def additive(seen: torch.Tensor) -> torch.Tensor:
+            mask = torch.zeros(seen.shape, dtype=self._model.dtype, device=self._device)
+            return mask.masked_fill_(~seen, torch.finfo(self._model.dtype).min)
+
+        masks: Any = {kind: additive(allowed) for kind in self._kinds if kind == "full_attention"}
+        if "sliding_attention" in self._kinds:
+            masks["sliding_attention"] = additive(allowed & (distance < self._window))
         output = self._model(
             input_ids=ids,
-            attention_mask=mask,
+            # Models with layers of two kinds take a mask for each by name, all others one tensor.
+            attention_mask=masks if self._named_masks else next(iter(masks.values())),
             position_ids=positions,
             past_key_values=self._cache.cache,
             use_cache=True,
@@ -260,16 +326,16 @@ class _Batch:
         """Greedy or sampled next tokens of some rows, by each row's own settings."""
         import torch
 
-        slots = self.slots[rows]
+        number = torch.arange(rows.start, rows.stop, device=self._device)
+        asked = [slot.request.sampling for slot in self.slots[rows]]
         tokens = logits.argmax(-1)
-        if any(slot.request.sampling.temperature > 0 for slot in slots):
-            number = torch.arange(rows.start, rows.stop, device=self._device)
+        if any(sampling.temperature > 0 for sampling in asked):
             uniform = self._uniform[number, self._count[rows]]
-            sampled = _sample(logits, slots, uniform)
-            greedy = torch.tensor([s.request.sampling.temperature == 0 for s in slots], device=self._device)
-            tokens = torch.where(greedy, tokens, sampled)
+            filtered = any(sampling.top_k > 0 or sampling.top_p < 1 for sampling in asked)
+            sampled = _sample(logits, self._sampling[rows], uniform, filtered)
+            tokens = torch.where(self._sampling[rows, 0] == 0, tokens, sampled)
         self._last[rows] = tokens
-        self._out[torch.arange(rows.start, rows.stop, device=self._device), self._count[rows]] = tokens
+        self._out[number, self._count[rows]] = tokens
         self._count[rows] += 1
 
     def _keep(self, keep: list[int]) -> None:
@@ -282,7 +348,15 @@ class _Batch:
         if moving:
             source = torch.tensor(moving, device=self._device)
             target = torch.tensor(free, device=self._device)
-            for tensor in (self._length, self._last, self._out, self._uniform, self._count, self._limit):
+            for tensor in (
+                self._length,
+                self._last,
+                self._out,
+                self._uniform,
+                self._count,
+                self._limit,
+                self._sampling,
+            ):
                 tensor[target] = tensor[source]
             self._cache.move(source, target)
             for from_, to in zip(moving, free, strict=True):
@@ -298,24 +372,24 @@ class _Batch:
             self._uniform = torch.nn.functional.pad(self._uniform, (0, missing))
 
 
-def _sample(logits: torch.Tensor, slots: list[_Slot], uniform: torch.Tensor) -> torch.Tensor:
-    """Temperature, top_k and top_p as vLLM applies them, then the inverse of the distribution."""
+def _sample(
+    logits: torch.Tensor, settings: torch.Tensor, uniform: torch.Tensor, filtered: bool
+) -> torch.Tensor:
+    """Temperature, top_k and top_p as vLLM applies them, then the inverse of the distribution.
+
+    `settings` is [rows, 3] (temperature, top_p, top_k); `filtered` says whether any row has the last two.
+    """
     import torch
 
-    settings = [slot.request.sampling for slot in slots]
-    device = logits.device
-    temperature = torch.tensor([s.temperature or 1.0 for s in settings], device=device)
-    probability = (logits / temperature[:, None]).softmax(-1)
-    if all(s.top_k == 0 and s.top_p == 1.0 for s in settings):
-        order = None
-    else:
-        probability, order = probability.sort(dim=-1, descending=True)
-        rank = torch.arange(probability.shape[1], device=device)
-        top_k = torch.tensor([s.top_k or probability.shape[1] for s in settings], device=device)
-        probability = probability.masked_fill(rank[None] >= top_k[:, None], 0.0)
-        top_p = torch.tensor([s.top_p for s in settings], device=device)
+    temperature, top_p, top_k = settings[:, :1], settings[:, 1:2], settings[:, 2:]
+    probability = (logits / temperature.where(temperature > 0, 1.0)).softmax(-1)
+    order = None
+    if filtered:
+        probability, order = probability.sort(dim=-1, descending=True, stable=True)
+        rank = torch.arange(probability.shape[1], device=logits.device)
+        probability = probability.masked_fill((top_k > 0) & (rank >= top_k), 0.0)
         before = probability.cumsum(-1) - probability
-        probability = probability.masked_fill(before > top_p[:, None] * probability.sum(-1, keepdim=True), 0.0)
+        probability = probability.masked_fill(before >= top_p * probability.sum(-1, keepdim=True), 0.0)
     total = probability.cumsum(-1)
     # Scaled by the sum, so that a number just below 1 cannot fall behind the last token.
     drawn = torch.searchsorted(total, uniform[:, None] * total[:, -1:], right=True)
@@ -341,16 +415,27 @@ def _attention() -> str:
         **more: Any,
     ) -> tuple[torch.Tensor, None]:
         rows, heads, columns, dim = query.shape
-        if columns > 1 or more.get("softcap") or more.get("s_aux") is not None:
+        softcap, sinks = more.get("softcap"), more.get("s_aux")
+        if columns > 1 and softcap is None and sinks is None:
             result: tuple[torch.Tensor, None] = sdpa_attention_forward(
                 module, query, key, value, attention_mask, scaling=scaling, **more
             )
             return result
-        # One query per row: the queries of a group stand where a sequence's would, and nothing is copied.
-        grouped = query.view(rows, key.shape[1], heads // key.shape[1], dim)
+        # The queries of a group stand where a longer sequence's would, so that no key is copied.
+        shared = key.shape[1]
+        grouped = query.reshape(rows, shared, -1, dim)
         scores = torch.matmul(grouped, key.transpose(2, 3)) * (dim**-0.5 if scaling is None else scaling)
-        weights = (scores + attention_mask).softmax(-1, dtype=torch.float32).to(value.dtype)
-        return torch.matmul(weights, value).view(rows, 1, heads, dim), None
+        if softcap is not None:
+            scores = torch.tanh(scores / softcap) * softcap
+        scores = scores.view(rows, shared, -1, columns, key.shape[2]) + attention_mask[:, :, None]
+        if sinks is not None:  # gpt-oss: one more logit per head, which takes weight and gives no value
+            sink = sinks.view(1, shared, -1, 1, 1).expand(*scores.shape[:4], 1)
+            weights = torch.cat([scores, sink], -1).softmax(-1, dtype=torch.float32)[..., :-1]
+        else:
+            weights = scores.softmax(-1, dtype=torch.float32)
+        weights = weights.to(value.dtype).view(rows, shared, -1, key.shape[2])
+        mixed = torch.matmul(weights, value).view(rows, heads, columns, -1)
+        return mixed.transpose(1, 2), None
 
     AttentionInterface.register("hubkit_slots", attend)
     return "hubkit_slots"
@@ -379,8 +464,7 @@ class _SlotCache:
             ) -> tuple[torch.Tensor, torch.Tensor]:
                 if not self.is_initialized:
                     self.lazy_initialization(key_states, value_states)
-                if self.keys.shape[2] < plan.capacity:
-                    more = plan.capacity - self.keys.shape[2]
+                if (more := plan.capacity - self.keys.shape[2]) > 0:
                     self.keys = torch.nn.functional.pad(self.keys, (0, 0, 0, more))
                     self.values = torch.nn.functional.pad(self.values, (0, 0, 0, more))
                 return plan.store(self, key_states, value_states)
@@ -406,7 +490,11 @@ class _SlotCache:
     def prefill(self, first: int, lengths: torch.Tensor, longest: int) -> None:
         """The next forward pass brings whole, left-padded prompts for the rows from `first` on."""
         self._prefilling = (first, lengths.tolist())
-        self.capacity = max(self.capacity, longest)
+        self._reserve(longest)
+
+    def _reserve(self, columns: int) -> None:
+        if columns > self.capacity:
+            self.capacity = int(columns * CACHE_GROWTH)
 
     def decode(self, positions: torch.Tensor, width: int) -> None:
         """The next forward pass brings one token per row, for these positions."""
@@ -415,8 +503,11 @@ class _SlotCache:
         self._prefilling = None
         self._rows = torch.arange(len(positions), device=positions.device)
         self._positions, self._width = positions.clone(), width
+        self._reserve(width)
 
-    def store(self, layer: Any, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def store(
+        self, layer: Any, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         if self._prefilling is not None:
             first, lengths = self._prefilling
             for i, length in enumerate(lengths):

@@ -87,9 +87,13 @@ def _requests(config: dict[str, Any], rows: list[dict[str, Any]], attempt: int) 
         sampling = sampling.model_copy(update={"temperature": RETRY_TEMPERATURE})
     for row in rows:
         key = Key(row["id"], row["sample"], attempt)
-        # One literal pass: a trace that says {problem} is text like any other, and braces mean nothing.
-        prompt = _PLACEHOLDER.sub(lambda match, row=row: str(row[match[1]]), config["prompt"])
+        prompt = _fill(config["prompt"], row)
         yield key, Request(key.text, [{"role": "user", "content": prompt}], sampling, request_seed(config["seed"], key))
+
+
+def _fill(prompt: str, row: dict[str, Any]) -> str:
+    """One literal pass: a trace that says {problem} is text like any other, and other braces mean nothing."""
+    return _PLACEHOLDER.sub(lambda match: str(row[match[1]]), prompt)
 
 
 def _judge(

@@ -1,0 +1,68 @@
+"""Small random models and a tokenizer, built in a second, for tests that need a model but not its wits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+__all__ = ["CHAT_TEMPLATE", "save_tiny_model", "save_tiny_tokenizer"]
+
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
+    "{%- endfor -%}{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
+)
+SPECIAL = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
+
+
+def save_tiny_tokenizer(folder: Path, template: str = CHAT_TEMPLATE, special: list[str] | None = None) -> Any:
+    """A byte-level tokenizer without merges: one token per byte, and whole tags."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    names = SPECIAL + (special or [])
+    vocabulary = {name: number for number, name in enumerate([*names, *alphabet])}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens([AddedToken(name, special=True) for name in names])
+    core.add_tokens([AddedToken(tag, special=False) for tag in ("<think>", "</think>") if tag not in names])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|pad|>")
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def save_tiny_model(folder: Path, kind: str = "qwen3", ends: list[int] | None = None, **options: Any) -> Path:
+    """A random model whose greedy answers wander, so that some end early and some at the limit.
+
+    `ends` are the ids of its end tokens; ten of 260 make answers of different lengths.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    tokenizer = save_tiny_tokenizer(folder)
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        kind,
+        **{
+            "vocab_size": len(tokenizer),
+            "hidden_size": 48,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 12,
+            "max_position_embeddings": 512,
+            "initializer_range": 0.4,
+            "pad_token_id": 0,
+            "bos_token_id": None,
+            "eos_token_id": 2,
+        }
+        | options,
+    )
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.generation_config = GenerationConfig(eos_token_id=ends or [2, *range(20, 29)], pad_token_id=0)
+    model.save_pretrained(folder)
+    return folder
