@@ -20,7 +20,9 @@ def reference() -> str:
     def walk(command: object, names: list[str]) -> None:
         assert isinstance(command, typer.core.TyperCommand | TyperGroup)
         context = typer.Context(command, info_name=" ".join(names))
-        lines.extend([f"{'#' * min(len(names) + 1, 4)} {' '.join(names)}", "", (command.help or "").strip(), ""])
+        lines.extend(
+            [f"{'#' * min(len(names) + 1, 4)} {' '.join(names)}", "", (command.help or "").strip(), ""]
+        )
         options = [record for p in command.get_params(context) if (record := p.get_help_record(context))]
         arguments = [p for p in command.get_params(context) if p.param_type_name == "argument"]
         if arguments:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hubkit.config import HubSource, FileSource, ReasoningGymSource
+from hubkit.config import FileSource, HubSource, ReasoningGymSource
 from hubkit.pipeline import Plan, State, Step
 from hubkit.store import Record, Store
 

@@ -70,7 +70,9 @@ def plain(hub: LocalHub, code: str) -> str:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
     environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(hub.folder.parent / "hf_home")}
     code = "import sys; sys.modules['hubkit'] = None\n" + code
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=250)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=250
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -93,7 +95,13 @@ def test_every_step_is_done_and_nothing_is_lost_or_doubled(root: Path) -> None:
 
 def test_the_run_ends_with_the_table_and_three_commands(root: Path) -> None:
     text = (root / "stdout.txt").read_text()
-    for part in ("s-raw-full", "s-compressed-nano-compressor-lora", "report.html", "load_dataset", "from_pretrained"):
+    for part in (
+        "s-raw-full",
+        "s-compressed-nano-compressor-lora",
+        "report.html",
+        "load_dataset",
+        "from_pretrained",
+    ):
         assert part in text
     assert "hubkit space open" in text
 
@@ -109,7 +117,11 @@ def test_a_second_run_does_nothing_and_says_so(root: Path) -> None:
     ("override", "reruns", "stays"),
     [
         ("run.engines.default.batch_size=7", [], ["traces", "student", "publish"]),
-        ("students.methods.lora.sft.learning_rate=1e-3", ["student/s-raw-lora", "report"], ["student/s-raw-full", "raw"]),
+        (
+            "students.methods.lora.sft.learning_rate=1e-3",
+            ["student/s-raw-lora", "report"],
+            ["student/s-raw-full", "raw"],
+        ),
         ("compressors.0.sampling.max_tokens=90", ["compress/"], ["traces", "raw", "evaluation/s/"]),
         ("teachers.0.sampling.temperature=0.5", ["traces/"], ["problems", "contamination", "evaluation/s/"]),
         ("benchmarks.0.sampling.max_tokens=300", ["evaluation/"], ["student", "compressed"]),
@@ -189,12 +201,23 @@ assert {"local/nano-traces", "local/nano-evals", "local/nano-compare", "local/na
 
 
 def test_two_runs_at_once(root: Path) -> None:
-    command = [sys.executable, "-m", "hubkit", "recipe", "run", *ARGUMENTS, "--set", "seed=7", "--out", str(root)]
+    command = [
+        sys.executable,
+        "-m",
+        "hubkit",
+        "recipe",
+        "run",
+        *ARGUMENTS,
+        "--set",
+        "seed=7",
+        "--out",
+        str(root),
+    ]
     command += ["--until", "traces"]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     time.sleep(6)
     second = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    output, errors = first.communicate(timeout=200)
+    _, errors = first.communicate(timeout=200)
     assert first.returncode == 0, errors
     assert second.returncode == 1 and "another process is at work" in second.stderr
     assert len(second.stderr.strip().splitlines()) == 1

@@ -18,7 +18,7 @@ def open_engine(
     threads: int = 1,
     adapter: Path | None = None,
 ) -> Engine:
-    """The engine for a model folder and a PEFT adapter on it; `openai` takes a Hub id too. Use it in `with`."""
+    """The engine for a model folder and a PEFT adapter on it, or for a model that an endpoint serves."""
     if runtime.engine == "openai":
         from hubkit.engines.openai import OpenAIEngine
 

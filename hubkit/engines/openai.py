@@ -58,7 +58,9 @@ class OpenAIEngine:
             running: set[asyncio.Task[Response]] = set()
             try:
                 while True:
-                    while len(running) < self._runtime.window and (request := next(waiting, None)) is not None:
+                    while (
+                        len(running) < self._runtime.window and (request := next(waiting, None)) is not None
+                    ):
                         running.add(asyncio.create_task(self._answer(session, request)))
                     if not running:
                         return
@@ -90,7 +92,9 @@ class OpenAIEngine:
                         self._url, json=self._body(request), timeout=aiohttp.ClientTimeout(total=left)
                     ) as reply:
                         if reply.status == 200:
-                            return _parse(request, await reply.json(content_type=None), time.monotonic() - started)
+                            return _parse(
+                                request, await reply.json(content_type=None), time.monotonic() - started
+                            )
                         text = (await reply.text())[:500]
                         error = f"HTTP {reply.status}: {' '.join(text.split())[:200]}"
                         if reply.status not in RETRIED:

@@ -77,7 +77,7 @@ class TransformersEngine:
         dtype = torch.float32 if self._device == "cpu" else "auto"
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(self._folder)
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 self._folder, dtype=dtype, use_safetensors=True, attn_implementation=_attention()
             )
         except (OSError, ValueError) as error:
@@ -99,7 +99,7 @@ class TransformersEngine:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, self._adapter).merge_and_unload()
-        self._model = model.to(self._device).eval()
+        self._model: Any = model.to(self._device).eval()
         ends = self._model.generation_config.eos_token_id
         ends = [ends] if isinstance(ends, int) else list(ends or [])
         if (own := self._tokenizer.eos_token_id) is not None and own not in ends:
@@ -201,7 +201,7 @@ class _Batch:
         self._device = model.device
         config = model.config.get_text_config()
         self._cache = _SlotCache(config.num_hidden_layers, size)
-        self._window = getattr(config, "sliding_window", None)
+        self._window: int | None = getattr(config, "sliding_window", None)
         types = getattr(config, "layer_types", None)
         # Without a list, a window is that of all layers (Mistral, Phi-3).
         self._kinds = set(types or ["sliding_attention" if self._window else "full_attention"])
@@ -308,7 +308,7 @@ class _Batch:
             return mask.masked_fill_(~seen, torch.finfo(self._model.dtype).min)
 
         masks: Any = {kind: additive(allowed) for kind in self._kinds if kind == "full_attention"}
-        if "sliding_attention" in self._kinds:
+        if "sliding_attention" in self._kinds and self._window is not None:
             masks["sliding_attention"] = additive(allowed & (distance < self._window))
         output = self._model(
             input_ids=ids,
@@ -452,7 +452,10 @@ class _SlotCache:
 
         plan = self
 
-        class Layer(CacheLayerMixin):  # type: ignore[misc,unused-ignore]
+        class Layer(CacheLayerMixin):  # type: ignore[misc,no-untyped-call,unused-ignore]
+            keys: Any
+            values: Any
+
             def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
                 shape = (size, key_states.shape[1], plan.capacity, key_states.shape[3])
                 self.keys = key_states.new_zeros(shape)
@@ -478,14 +481,13 @@ class _SlotCache:
             def get_max_length(self) -> int:
                 return -1
 
-        import torch
-
         self.capacity = 0
         self._prefilling: tuple[int, list[int]] | None = None
         self._rows: torch.Tensor | None = None
         self._positions: torch.Tensor | None = None
         self._width = 0
-        self.cache = Cache(layers=[Layer() for _ in range(layers)])
+        self._layers: list[Any] = [Layer() for _ in range(layers)]  # type: ignore[no-untyped-call,unused-ignore]
+        self.cache = Cache(layers=self._layers)
 
     def prefill(self, first: int, lengths: torch.Tensor, longest: int) -> None:
         """The next forward pass brings whole, left-padded prompts for the rows from `first` on."""
@@ -520,6 +522,6 @@ class _SlotCache:
         return layer.keys[:rows, :, : self._width], layer.values[:rows, :, : self._width]
 
     def move(self, source: torch.Tensor, target: torch.Tensor) -> None:
-        for layer in self.cache.layers:
+        for layer in self._layers:
             layer.keys[target] = layer.keys[source]
             layer.values[target] = layer.values[source]

@@ -95,7 +95,9 @@ def _evaluate(
         adapter = student if (student / "adapter_config.json").is_file() else None
         tokenizer = AutoTokenizer.from_pretrained(student)
         if not tokenizer.chat_template:
-            raise InputError(f"{config['student']} has no chat template", "add chat_template.jinja to its tokenizer")
+            raise InputError(
+                f"{config['student']} has no chat template", "add chat_template.jinja to its tokenizer"
+            )
         output = context.work / "lighteval"
         shutil.rmtree(output, ignore_errors=True)  # of an attempt that was killed
         tracker = EvaluationTracker(output_dir=str(output), save_details=True)
@@ -124,7 +126,9 @@ def _evaluate(
             pipeline.evaluate()
         tracker.save()
         samples = [
-            _sample(detail, model.responses) for details in tracker.details_logger.details.values() for detail in details
+            _sample(detail, model.responses)
+            for details in tracker.details_logger.details.values()
+            for detail in details
         ]
     (results,) = output.glob("results/**/*.json")
     shutil.copytree(output / "details", context.out / "details")
@@ -166,5 +170,3 @@ def _contained() -> Iterator[None]:
     finally:
         logging.disable(before)
         torch.set_grad_enabled(gradients)
-
-

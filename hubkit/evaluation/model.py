@@ -47,7 +47,10 @@ class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
             seed=seed,
         )
         self.config = ModelConfig(
-            model_name=name, generation_parameters=generation, system_prompt=system or None, cache_dir=str(cache)
+            model_name=name,
+            generation_parameters=generation,
+            system_prompt=system or None,
+            cache_dir=str(cache),
         )
         self.responses: dict[str, Response] = {}
         # lighteval's cache of answers goes by model name, not weights; nothing here reads or fills it,
@@ -71,17 +74,23 @@ class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
     def greedy_until(self, docs: list[Any]) -> list[Any]:
         """Answer documents, decoding as the benchmark says (lighteval calls all generation by this name)."""
         if any(doc.fewshot_samples for doc in docs):
-            raise RecipeError("few-shot prompts are not supported for chat students", "ask for the task as name|0")
+            raise RecipeError(
+                "few-shot prompts are not supported for chat students", "ask for the task as name|0"
+            )
         system = [{"role": "system", "content": self._system}] if self._system else []
         requests = [
-            Request(doc.id, [*system, {"role": "user", "content": doc.query}], self._sampling, self._seed + place)
+            Request(
+                doc.id, [*system, {"role": "user", "content": doc.query}], self._sampling, self._seed + place
+            )
             for place, doc in enumerate(docs)
         ]
 
         async def drain() -> None:
             async for response in self._engine.stream(requests):
                 if response.finish_reason == "error":
-                    raise EngineError(f"problem {response.key}: {response.error}", "mend the engine or max_tokens")
+                    raise EngineError(
+                        f"problem {response.key}: {response.error}", "mend the engine or max_tokens"
+                    )
                 self.responses[response.key] = response
                 self._progress(len(self.responses), len(docs))
 
@@ -101,7 +110,9 @@ class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
         )
 
     def loglikelihood(self, docs: list[Any]) -> NoReturn:
-        raise RecipeError("this task scores log-likelihoods, which engines do not give", "choose a generative task")
+        raise RecipeError(
+            "this task scores log-likelihoods, which engines do not give", "choose a generative task"
+        )
 
     def loglikelihood_rolling(self, docs: list[Any]) -> NoReturn:
         self.loglikelihood(docs)

@@ -23,7 +23,10 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     centre = (share + Z95**2 / (2 * n)) / denominator
     half = Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2)) / denominator
     # At the ends the interval meets 0 and 1 exactly; rounding must not move it past them.
-    return (0.0 if correct == 0 else max(0.0, centre - half), 1.0 if correct == n else min(1.0, centre + half))
+    return (
+        0.0 if correct == 0 else max(0.0, centre - half),
+        1.0 if correct == n else min(1.0, centre + half),
+    )
 
 
 def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:

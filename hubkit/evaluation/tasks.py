@@ -1,7 +1,7 @@
 """What lighteval is asked to evaluate: a recipe's own held-out problems, or a task of its own.
 
-    Problem {"problem": "State the final answer … 47 + 38 - 12 =", "answer": "73", …}
-    -> lighteval's Doc(query="State the final answer …", choices=["73"], specific={"problem": …})
+Problem {"problem": "State the final answer … 47 + 38 - 12 =", "answer": "73", …}
+-> lighteval's Doc(query="State the final answer …", choices=["73"], specific={"problem": …})
 """
 
 from __future__ import annotations
@@ -99,4 +99,6 @@ def _module_of(task: str) -> str:
         text = path.read_text(encoding="utf-8")
         if f'name="{task}"' in text or f'name="{task}:' in text:
             return "lighteval.tasks." + ".".join(path.relative_to(folder.parent).with_suffix("").parts)
-    raise RecipeError(f"lighteval has no task {task!r}", "its names are in `lighteval tasks list`; write name|0")
+    raise RecipeError(
+        f"lighteval has no task {task!r}", "its names are in `lighteval tasks list`; write name|0"
+    )

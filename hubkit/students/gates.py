@@ -68,7 +68,9 @@ def check_examples(
     if not examples:
         raise GateError("there is nothing to train on", "look at the counts of dropped traces")
     for number, example in enumerate(examples):
-        trained = {token for token, counts in zip(example.input_ids, example.trainable, strict=True) if counts}
+        trained = {
+            token for token, counts in zip(example.input_ids, example.trainable, strict=True) if counts
+        }
         if not trained & end_tokens:
             raise GateError(
                 f"row {number}: the end-of-turn token is not in the loss, so the student would never stop",
@@ -77,7 +79,8 @@ def check_examples(
     lost = sum(not any(example.trainable[:max_length]) for example in examples)
     if lost:
         raise GateError(
-            f"max_length {max_length} leaves no trainable token in {lost} of {len(examples)} rows", "raise max_length"
+            f"max_length {max_length} leaves no trainable token in {lost} of {len(examples)} rows",
+            "raise max_length",
         )
     share = sum(len(example.input_ids) > max_length for example in examples) / len(examples)
     if share > max_cut_share:

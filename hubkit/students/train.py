@@ -42,9 +42,11 @@ def run(context: StepContext) -> None:
     max_length = context.config["sft"]["max_length"]
     check_template(tokenizer, rows[0])
     examples = [encode(tokenizer, messages) for messages in rows]
-    cut_share = check_examples(examples, _end_tokens(base, tokenizer), max_length, context.config["max_cut_share"])
+    cut_share = check_examples(
+        examples, _end_tokens(base, tokenizer), max_length, context.config["max_cut_share"]
+    )
     trainer, dtype = _trainer(context, base, tokenizer, examples)
-    parameters = [p for p in trainer.model.parameters()]
+    parameters = list(trainer.model.parameters())
     context.metrics.update(
         train_rows=len(rows),
         cut_share=cut_share,
@@ -76,7 +78,9 @@ def _rows(context: StepContext) -> list[list[dict[str, str]]]:
         if (row["id"], row["sample"]) in pairs
     ]
     if len(rows) != len(pairs):
-        raise StepError(f"{context.step}: {len(pairs) - len(rows)} rows of the pairs are missing", "rerun the variant")
+        raise StepError(
+            f"{context.step}: {len(pairs) - len(rows)} rows of the pairs are missing", "rerun the variant"
+        )
     return rows
 
 
@@ -102,12 +106,15 @@ def _trainer(context: StepContext, base: Path, tokenizer: Any, examples: list[Ex
     cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
     set_seed(config["seed"])  # LoRA's initial weights are drawn before the trainer sets its own seed
     stored = AutoConfig.from_pretrained(base).dtype or torch.float32
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32 if cpu else stored, use_safetensors=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        base, dtype=torch.float32 if cpu else stored, use_safetensors=True
+    )
     rows = [
         {
             "input_ids": example.input_ids[: sft["max_length"]],
             "labels": [
-                token if counts else -100 for token, counts in zip(example.input_ids, example.trainable, strict=True)
+                token if counts else -100
+                for token, counts in zip(example.input_ids, example.trainable, strict=True)
             ][: sft["max_length"]],
         }
         for example in examples
@@ -164,7 +171,9 @@ def _train(context: StepContext, trainer: Any) -> None:
     class Watch(TrainerCallback):  # type: ignore[misc,unused-ignore]
         loss = 0.0
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
+        ) -> None:
             self.loss = float((logs or {}).get("loss", self.loss))
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -203,7 +212,9 @@ def _save(context: StepContext, model: Any, tokenizer: Any, dtype: Any) -> None:
     adapter = folder / "adapter_config.json"
     if adapter.is_file():
         # Publishing puts the base's Hub id here; a folder of this machine is no use to anyone.
-        write_json(adapter, json.loads(adapter.read_text()) | {"base_model_name_or_path": context.config["base"]})
+        write_json(
+            adapter, json.loads(adapter.read_text()) | {"base_model_name_or_path": context.config["base"]}
+        )
 
 
 def _quiet() -> None:

@@ -81,14 +81,21 @@ def run(context: StepContext) -> None:
     write_rows(context.out / "rejected.parquet", rejected, REJECTED_SCHEMA)
 
 
-def _requests(config: dict[str, Any], rows: list[dict[str, Any]], attempt: int) -> Iterator[tuple[Key, Request]]:
+def _requests(
+    config: dict[str, Any], rows: list[dict[str, Any]], attempt: int
+) -> Iterator[tuple[Key, Request]]:
     sampling = Sampling(**config["sampling"])
     if attempt and sampling.temperature < RETRY_TEMPERATURE:
         sampling = sampling.model_copy(update={"temperature": RETRY_TEMPERATURE})
     for row in rows:
         key = Key(row["id"], row["sample"], attempt)
         prompt = _fill(config["prompt"], row)
-        yield key, Request(key.text, [{"role": "user", "content": prompt}], sampling, request_seed(config["seed"], key))
+        yield (
+            key,
+            Request(
+                key.text, [{"role": "user", "content": prompt}], sampling, request_seed(config["seed"], key)
+            ),
+        )
 
 
 def _fill(prompt: str, row: dict[str, Any]) -> str:
@@ -140,7 +147,10 @@ def merge(context: StepContext) -> None:
         (row["id"], row["sample"]): place
         for place, row in enumerate(read_rows(context.inputs["raw"] / "data.parquet"))
     }
-    for file, schema in (("data.parquet", VARIANT_SCHEMAS["compressed"]), ("rejected.parquet", REJECTED_SCHEMA)):
+    for file, schema in (
+        ("data.parquet", VARIANT_SCHEMAS["compressed"]),
+        ("rejected.parquet", REJECTED_SCHEMA),
+    ):
         rows = [row for name in shards for row in read_rows(context.inputs[name] / file)]
         rows.sort(key=lambda row: order[row["id"], row["sample"]])
         write_rows(context.out / file, rows, schema)

@@ -93,7 +93,9 @@ class _Gate:
         if self._seen != self._after:
             return
         if self._errors == self._seen:
-            raise EngineError(f"{self._step}: every request failed: {self._last}", "mend the engine's settings")
+            raise EngineError(
+                f"{self._step}: every request failed: {self._last}", "mend the engine's settings"
+            )
         if self._thinking == 0:
             raise GateError(
                 f"{self._step}: none of the first {self._seen} answers has a thinking span",

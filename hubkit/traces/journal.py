@@ -108,7 +108,9 @@ class Journal:
 
 
 def _storage_error(error: sqlite3.Error) -> StepError:
-    return StepError(f"the journal cannot be written: {error}", "free some space and run again; nothing is lost")
+    return StepError(
+        f"the journal cannot be written: {error}", "free some space and run again; nothing is lost"
+    )
 
 
 def request_hash(request: Request) -> str:
@@ -159,7 +161,9 @@ def answer(
         nonlocal done, tokens
         async for response in engine.stream(wanted()):
             if response.key not in asked:
-                raise EngineError(f"an answer to nothing that was asked: {response.key!r}", "restart the server")
+                raise EngineError(
+                    f"an answer to nothing that was asked: {response.key!r}", "restart the server"
+                )
             key, hashed = asked.pop(response.key)
             if on_response:
                 on_response(response)

@@ -28,7 +28,10 @@ def test_every_command_has_help_that_teaches(command: list[str]) -> None:
 
 
 def test_the_cli_reference_is_what_the_cli_says() -> None:
-    namespace: dict[str, object] = {"__file__": str(ROOT / "docs" / "make_cli_reference.py"), "__name__": "reference"}
+    namespace: dict[str, object] = {
+        "__file__": str(ROOT / "docs" / "make_cli_reference.py"),
+        "__name__": "reference",
+    }
     exec((ROOT / "docs" / "make_cli_reference.py").read_text(), namespace)
     assert (ROOT / "docs" / "cli.md").read_text() == namespace["reference"](), "run `make docs`"  # type: ignore[operator]
 
@@ -56,7 +59,10 @@ def free_port() -> int:
         (["--until", "nonsense"], "no step matches"),
         (["--set", "run.engines.nano-teacher={engine: openai}"], "needs an endpoint"),
         (
-            ["--set", f"run.engines.nano-teacher={{engine: openai, endpoint: 'http://127.0.0.1:{free_port()}/v1'}}"],
+            [
+                "--set",
+                f"run.engines.nano-teacher={{engine: openai, endpoint: 'http://127.0.0.1:{free_port()}/v1'}}",
+            ],
             "does not answer",
         ),
         (["--set", f"hub.endpoint=http://127.0.0.1:{free_port()}"], "HF_TOKEN"),

@@ -26,7 +26,7 @@ def length(text: str) -> int:
 def test_a_cut_is_a_beginning_within_the_budget(text: str, budget: int) -> None:
     short = cut(tokenizer(), text, budget)
     assert text.startswith(short)
-    assert length(short) <= budget or short == text and length(text) <= budget
+    assert length(short) <= budget or (short == text and length(text) <= budget)
 
 
 def test_traces_are_cut_to_exactly_the_budget() -> None:

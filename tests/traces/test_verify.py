@@ -155,5 +155,5 @@ def test_zero_correct_traces_stop_the_run(tmp_path: Path, models: Path) -> None:
     )
     write_rows(tmp_path / "problems" / "problems.parquet", [problem("4")], PROBLEM_SCHEMA)
     folders = {"problems": tmp_path / "problems", "shard-0": store.folder("traces/t/0", "k" * 64)}
-    with pytest.raises(GateError, match="not one trace is correct.*wrong 1"):
+    with pytest.raises(GateError, match=r"not one trace is correct.*wrong 1"):
         run(StepContext("raw/t", {}, {}, folders, {}, tmp_path, tmp_path))

@@ -1,0 +1,389 @@
+"""The client side of the Hub: every request of hubkit to a Hub goes through here.
+
+    push(access, "org/nano-traces", "dataset", {"README.md": b"…", "data/raw/…": Path(…)}, "v1")
+        -> Pushed(repo_id="org/nano-traces", repo_type="dataset", sha="9c1f…", changed=True)
+
+A push is one commit: readers see the whole old release or the whole new one. (huggingface_hub's own
+`upload_folder` makes several over xet, its default transfer.) What is on the Hub already is not sent again,
+so a release that was killed half-way is finished by running it again. Failures are HubErrors
+that say what to change, and no token is ever part of their text.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+
+from hubkit.errors import HubError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+__all__ = [
+    "MODEL_FILES",
+    "Access",
+    "CollectionItem",
+    "Pushed",
+    "RepoType",
+    "check_namespace",
+    "default_access",
+    "download_file",
+    "download_model",
+    "list_spaces",
+    "push",
+    "put_collection",
+    "put_tag",
+    "repo_path",
+    "resolve",
+]
+
+RepoType = Literal["model", "dataset", "space"]
+T = TypeVar("T")
+
+MODEL_FILES: Final = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.tiktoken", "tokenizer.model")
+"""What a model is loaded from. Pickled weights (*.bin, *.pt) and Python files are neither fetched nor pushed."""
+_DUPLICATES: Final = ("original/*", "metal/*", "consolidated*.safetensors")
+"""The same weights once more, in the formats of other programs."""
+_TAG: Final = "hubkit"
+"""Tag in the card of every repo that hubkit made; a repo without it is not overwritten."""
+
+_DELAYS: Final = [1.0, 2.0, 4.0, 8.0, 16.0]
+"""Seconds before each retry, plus jitter; a 429 is told by the server how long to wait."""
+_LONGEST_WAIT: Final = 300
+"""Seconds a server may ask for: the Hub's rate limits are counted in windows of five minutes."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """A Hub and the right to use it."""
+
+    endpoint: str
+    token: str | None = field(default=None, repr=False)
+
+    def api(self) -> HfApi:
+        from huggingface_hub import HfApi
+
+        # False, not None: None would look for the user's own token and send it to any endpoint.
+        return HfApi(endpoint=self.endpoint, token=self.token or False)
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """A repo after a push."""
+
+    repo_id: str
+    repo_type: RepoType
+    sha: str
+    changed: bool
+    """False: the Hub had all of it already."""
+
+
+@dataclass(frozen=True)
+class CollectionItem:
+    repo_id: str
+    repo_type: RepoType
+    note: str = ""
+
+
+def default_access() -> Access:
+    """The Hub that HF_ENDPOINT names and the token that `hf auth login` or HF_TOKEN left for it."""
+    from huggingface_hub import get_token
+
+    return Access(os.environ.get("HF_ENDPOINT") or "https://huggingface.co", get_token())
+
+
+def repo_path(repo_id: str, repo_type: RepoType) -> str:
+    """Path of a repo's page: datasets/org/name."""
+    return repo_id if repo_type == "model" else f"{repo_type}s/{repo_id}"
+
+
+def resolve(repo_id: str, revision: str, repo_type: RepoType = "model", access: Access | None = None) -> str:
+    """Commit that a branch, a tag or the default branch ("") of a repo stands at."""
+    access = access or default_access()
+    api = access.api()
+    what = f"look up {repo_type} {repo_id}" + (f" at {revision}" if revision else "")
+    info = _try(access, what, lambda: api.repo_info(repo_id, repo_type=repo_type, revision=revision or None))
+    return str(info.sha)
+
+
+def download_model(repo_id: str, revision: str, access: Access | None = None) -> Path:
+    """Fetch a model's weights, configuration and tokenizer, and no code. Returns the local folder."""
+    from huggingface_hub import snapshot_download
+
+    access = access or default_access()
+    folder = _try(
+        access,
+        f"download model {repo_id}",
+        lambda: Path(
+            snapshot_download(
+                repo_id,
+                revision=revision or None,
+                endpoint=access.endpoint,
+                token=access.token or False,
+                allow_patterns=list(MODEL_FILES),
+                ignore_patterns=list(_DUPLICATES),
+            )
+        ),
+    )
+    if not any(folder.glob("*.safetensors")):
+        raise HubError(
+            f"model {repo_id} has no safetensors weights", "convert it, or choose a revision that has them"
+        )
+    return folder
+
+
+def download_file(
+    repo_id: str, path: str, repo_type: RepoType = "model", revision: str = "", access: Access | None = None
+) -> Path:
+    """Fetch one file of a repo. Returns where it lies in the cache."""
+    from huggingface_hub import hf_hub_download
+
+    access = access or default_access()
+    return _try(
+        access,
+        f"download {path} of {repo_type} {repo_id}",
+        lambda: Path(
+            hf_hub_download(
+                repo_id,
+                path,
+                repo_type=repo_type,
+                revision=revision or None,
+                endpoint=access.endpoint,
+                token=access.token or False,
+            )
+        ),
+    )
+
+
+def list_spaces(access: Access) -> list[str]:
+    """Ids of the Spaces that a (local) Hub shows."""
+    api = access.api()
+    return _try(access, "list the Spaces", lambda: [space.id for space in api.list_spaces(limit=1000)])
+
+
+def check_namespace(access: Access, namespace: str) -> None:
+    """Ask before any work whether the token may write under a user or organisation name."""
+    if not access.token:
+        raise HubError(f"no token for {access.endpoint}", "run `hf auth login`, or set HF_TOKEN")
+    user = _try(access, "ask who the token belongs to", access.api().whoami)
+    names = [user["name"], *(org["name"] for org in user.get("orgs", []))]
+    if namespace not in names:
+        raise HubError(
+            f"the token may not write to {namespace} (it can to {', '.join(names)})",
+            "set hub.namespace in the recipe, or log in as a member of it",
+        )
+
+
+def push(
+    access: Access,
+    repo_id: str,
+    repo_type: RepoType,
+    files: Mapping[str, Path | bytes],
+    message: str,
+    private: bool = False,
+) -> Pushed:
+    """Make a repo hold exactly these files, in one commit; nothing is committed when it does already.
+
+    The repo is created when missing. Files that an earlier release left and this one lacks are deleted in
+    the same commit (dot files and licences stay). Raises HubError for a repo that hubkit did not make.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    api = access.api()
+    _try(
+        access,
+        f"create {repo_type} {repo_id}",
+        lambda: api.create_repo(
+            repo_id,
+            repo_type=repo_type,
+            private=private,
+            exist_ok=True,
+            space_sdk="gradio" if repo_type == "space" else None,
+        ),
+    )
+
+    def commit() -> Pushed:
+        # All of this is repeated on a retry: a commit whose answer was lost is then found to be there,
+        # and one that lost a race against another commit (412) starts from the new head.
+        info: Any = api.repo_info(repo_id, repo_type=repo_type)
+        there = {sibling.rfilename for sibling in info.siblings or []}
+        _check_ours(repo_id, info.card_data, there)
+        stale = sorted(name for name in there - files.keys() if not name.startswith((".", "LICENSE")))
+        operations: list[Any] = [
+            CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
+            for name, content in sorted(files.items())
+        ]
+        operations += [CommitOperationDelete(name, is_folder=False) for name in stale]
+        result = api.create_commit(
+            repo_id, operations, commit_message=message, repo_type=repo_type, parent_commit=info.sha
+        )
+        return Pushed(repo_id, repo_type, str(result.oid), changed=result.oid != info.sha)
+
+    return _try(access, f"push {repo_type} {repo_id}", commit)
+
+
+def put_tag(access: Access, pushed: Pushed, tag: str) -> None:
+    """Make a tag stand at a pushed commit; one that stands elsewhere is moved."""
+    api = access.api()
+
+    def put() -> None:
+        refs = api.list_repo_refs(pushed.repo_id, repo_type=pushed.repo_type)
+        at = {ref.name: ref.target_commit for ref in refs.tags}
+        if at.get(tag) == pushed.sha:
+            return
+        if tag in at:
+            api.delete_tag(pushed.repo_id, tag=tag, repo_type=pushed.repo_type)
+        api.create_tag(
+            pushed.repo_id, tag=tag, revision=pushed.sha, repo_type=pushed.repo_type, exist_ok=True
+        )
+
+    _try(access, f"tag {pushed.repo_type} {pushed.repo_id}", put)
+
+
+def put_collection(
+    access: Access,
+    namespace: str,
+    title: str,
+    description: str,
+    items: Sequence[CollectionItem],
+    private: bool,
+) -> str:
+    """Make a collection of that title hold these repos (and what it held before). Returns its slug."""
+    api = access.api()
+
+    def put() -> str:
+        # Found by title: the Hub gives every new collection a slug of its own, so creating blindly would double it.
+        mine = (c for c in api.list_collections(owner=namespace) if c.title == title)
+        found = next(mine, None) or api.create_collection(
+            title, namespace=namespace, description=description[:150], private=private, exists_ok=True
+        )
+        held = {(item.item_id, item.item_type) for item in api.get_collection(found.slug).items}
+        for item in items:
+            if (item.repo_id, item.repo_type) not in held:
+                api.add_collection_item(
+                    found.slug, item.repo_id, item.repo_type, note=item.note[:500] or None, exists_ok=True
+                )
+        return found.slug
+
+    return _try(access, f"put together the collection {title!r}", put)
+
+
+def _check_ours(repo_id: str, card: Any, there: set[str]) -> None:
+    """Refuse to overwrite a repo of somebody's that happens to have this name."""
+    tags = (card.to_dict().get("tags") if card is not None else None) or []
+    # A fresh repo holds .gitattributes, and a fresh Space a README of the Hub's own.
+    if any(name != "README.md" and not name.startswith(".") for name in there) and _TAG not in tags:
+        raise HubError(
+            f"{repo_id} exists and was not made by hubkit",
+            f"change the recipe's name or hub.namespace, or add the tag `{_TAG}` to its card to let it be replaced",
+        )
+
+
+def _try(access: Access, what: str, call: Callable[[], T]) -> T:
+    """Call, and call again after errors that pass by themselves; other errors become HubError."""
+    from httpx2 import HTTPError
+    from huggingface_hub.errors import HFValidationError
+
+    for delay in [*_DELAYS, None]:
+        try:
+            return call()
+        # hf_xet raises RuntimeError for its transfers.
+        except (HTTPError, HFValidationError, OSError, RuntimeError, ValueError) as error:
+            wait = _wait(error, delay)
+            if wait is None:
+                # Not chained: the original carries the request, and with it the token.
+                raise _explain(access, what, error) from None
+            time.sleep(wait)
+    raise AssertionError("the last round either returns or raises")
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _unreachable(error: BaseException) -> bool:
+    """No answer came: refused, timed out, cut off."""
+    from httpx2 import HTTPError
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if isinstance(error, LocalEntryNotFoundError):  # snapshot_download hides the cause in this
+        return True
+    return isinstance(error, HTTPError | ConnectionError | TimeoutError) and _status(error) is None
+
+
+def _wait(error: BaseException, delay: float | None) -> float | None:
+    """Seconds to wait before the next try; None when there is none."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    if delay is None or isinstance(error, OfflineModeIsEnabled):
+        return None
+    status = _status(error)
+    if status == 429:
+        asked = error.response.headers.get("retry-after", "")  # type: ignore[attr-defined]
+        seconds = float(asked) if asked.isdecimal() else delay
+        return seconds + _jitter() if seconds <= _LONGEST_WAIT else None
+    passing = status in (408, 412, 425, 500, 502, 503, 504) or _unreachable(error)
+    if passing or (type(error) is RuntimeError and status is None):
+        return delay + _jitter() * delay / 2
+    return None
+
+
+def _jitter() -> float:
+    """0 to 1: so that clients that failed together do not come back together."""
+    return random.random()  # noqa: S311
+
+
+def _explain(access: Access, what: str, error: BaseException) -> HubError:
+    """One line on what failed and what to change, without the token."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    status, where = _status(error), access.endpoint
+    said = str(getattr(error, "server_message", None) or error)
+    said = " ".join(said.split())[:300]
+    if access.token:
+        said = said.replace(access.token, "***")
+    failed = f"could not {what}"
+    login = "log in with `hf auth login`, or set HF_TOKEN"
+    if isinstance(error, OfflineModeIsEnabled):
+        return HubError(f"{failed}: offline mode is on", "unset HF_HUB_OFFLINE")
+    if status == 401 and not isinstance(error, GatedRepoError) and access.token:
+        return HubError(f"{failed}: {where} does not know this token", login)
+    if isinstance(error, GatedRepoError):
+        return HubError(
+            f"{failed}: its owner asks for terms to be accepted", f"accept them on its page, then {login}"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return HubError(f"{failed}: no such revision", "check the branch, tag or commit")
+    if isinstance(error, RepositoryNotFoundError):
+        return HubError(
+            f"{failed}: it is not on {where}, or it is private", f"check its name; if private, {login}"
+        )
+    if status == 401:
+        return HubError(f"{failed}: {where} wants a login", login)
+    if status == 403:
+        return HubError(f"{failed}: the token is not allowed to ({said})", "use one with write access to it")
+    if status == 429:
+        return HubError(
+            f"{failed}: rate limit of {where}", "wait and run again; what is done is not repeated"
+        )
+    if status == 412:
+        return HubError(
+            f"{failed}: somebody else keeps committing to it", "stop the other run, then run again"
+        )
+    if status is not None and status >= 500:
+        return HubError(f"{failed}: {where} answered {status} ({said})", "run again later")
+    if _unreachable(error):
+        return HubError(
+            f"{failed}: {where} cannot be reached", "check the network and HF_ENDPOINT, then run again"
+        )
+    return HubError(f"{failed}: {said}", "see the message; what is done is not repeated by another run")

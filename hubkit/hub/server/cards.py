@@ -1,0 +1,100 @@
+"""What the Hub reads from a README: its YAML becomes cardData and tags."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from typing import Any, Final
+
+import yaml
+
+__all__ = ["parse_card", "tags_of", "validate"]
+
+_FRONT: Final = re.compile(r"\A(?:\ufeff)?\s*---[ \t]*\r?\n(.*?)(?:\r?\n)---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+_ARXIV: Final = re.compile(r"arxiv\.org/(?:abs|pdf)/(\d{4}\.\d{4,5})", re.IGNORECASE)
+
+_PLAIN: Final = ("tags", "library_name", "pipeline_tag")
+"""Fields whose values are tags as they are."""
+_PREFIXED: Final = {
+    "license": "license",
+    "language": "language",
+    "datasets": "dataset",
+    "task_categories": "task_categories",
+    "task_ids": "task_ids",
+    "size_categories": "size_categories",
+    "source_datasets": "source_datasets",
+    "multilinguality": "multilinguality",
+    "annotations_creators": "annotations_creators",
+    "language_creators": "language_creators",
+}
+
+
+def _plain(value: Any) -> Any:
+    """YAML has dates and keys that JSON has not."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, date):
+        return value.isoformat()
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _load(text: str) -> tuple[dict[str, Any], str]:
+    """The fields, and what is wrong with them."""
+    front = _FRONT.match(text)
+    if front is None:
+        return {}, ""
+    if re.search(r"(?m)[\s\[,:-]\*\w", front[1]) and "&" in front[1]:
+        # Nested aliases can blow a small text up to gigabytes; no card needs one.
+        return {}, "YAML anchors are not allowed"
+    try:
+        data = yaml.safe_load(front[1])
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        return {}, f"invalid YAML: {error}"
+    if data is None:
+        return {}, ""
+    if not isinstance(data, dict):
+        return {}, "the metadata is not a mapping"
+    plain = _plain(data)
+    return plain if isinstance(plain, dict) else {}, ""
+
+
+def parse_card(text: str) -> dict[str, Any]:
+    """Fields of a card; none when its YAML cannot be read."""
+    return _load(text)[0]
+
+
+def validate(text: str) -> tuple[list[str], list[str]]:
+    """Errors and warnings, for clients that ask before they commit a README."""
+    card, error = _load(text)
+    if error:
+        return [error], []
+    errors = []
+    for field in ("tags", "datasets", "configs"):
+        if not isinstance(card.get(field, []), list | str | None):
+            errors.append(f"{field} must be a list")
+    configs = card.get("configs")
+    if isinstance(configs, list):
+        for config in configs:
+            if not isinstance(config, dict) or not isinstance(config.get("config_name"), str):
+                errors.append("each of configs must have a config_name")
+    return errors, [] if card else ["empty or missing yaml metadata in repo card"]
+
+
+def _values(value: Any) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [item for item in values if isinstance(item, str) and item]
+
+
+def tags_of(card: dict[str, Any], text: str) -> list[str]:
+    tags = [value for field in _PLAIN for value in _values(card.get(field))]
+    for field, prefix in _PREFIXED.items():
+        tags += [f"{prefix}:{value}" for value in _values(card.get(field))]
+    relation = card.get("base_model_relation")
+    for base in _values(card.get("base_model")):
+        tags.append(f"base_model:{base}")
+        if isinstance(relation, str):
+            tags.append(f"base_model:{relation}:{base}")
+    tags += [f"arxiv:{number}" for number in _ARXIV.findall(text)]
+    return list(dict.fromkeys(tags))

@@ -1,0 +1,525 @@
+"""Cards: the README.md of every repo of a release, rendered from the records of its steps and nothing else.
+
+    Record(step="raw/nano-teacher", counts={"kept": 870, "dropped_wrong": 91}, …)
+        -> "| raw | 870 | … | wrong 91 |" in the dataset's card
+
+The YAML on top goes through huggingface_hub's card classes; the text below it through the templates
+beside this file, which escape every value: a recipe's description, a model's name or a prompt may hold anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pyarrow as pa
+import yaml
+from markupsafe import Markup
+
+from hubkit.config import FileSource, HubSource, ModelRef, ReasoningGymSource, Recipe
+from hubkit.hub.client import RepoType, repo_path
+from hubkit.records import VARIANT_SCHEMAS
+from hubkit.release.results import RESULTS_SCHEMA, Facts, over_seeds, student_rows, variant_rows
+from hubkit.release.text import markdown
+from hubkit.store import Record
+
+__all__ = [
+    "OUTPUTS_SCHEMA",
+    "CardContext",
+    "dataset_card",
+    "evals_card",
+    "model_card",
+    "space_card",
+    "student_card",
+]
+
+_TAGS: Final = ["hubkit", "synthetic", "reasoning", "distillation"]
+_SIZES: Final = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_LARGER: Final = "1M<n<10M"
+
+_MEANING: Final = {
+    "id": "the problem; the same in every config",
+    "source": "where the problem comes from",
+    "problem": "the problem as the model reads it",
+    "answer": "its known answer",
+    "messages": "the chat a student is trained on; ready for TRL",
+    "reasoning": "the text of the thinking span",
+    "solution": "what follows the thinking span",
+    "teacher": "the model that wrote the raw trace",
+    "sample": "which of the teacher's responses to this problem",
+    "correct": "whether the final answer was found right",
+    "verifier": "what judged the answer",
+    "finish_reason": "stop, or length when the token limit ended it",
+    "reasoning_chars": "characters of reasoning",
+    "reasoning_tokens": "tokens of reasoning",
+    "raw_reasoning_chars": "characters of the raw trace's reasoning",
+    "raw_reasoning_tokens": "tokens of the raw trace's reasoning",
+    "ratio": "reasoning_tokens / raw_reasoning_tokens",
+    "compressor": "the model that rewrote the reasoning",
+    "prompt_sha": "its prompt: first 12 digits of the sha256",
+    "budget_tokens": "tokens that the reasoning was cut to",
+    "matched_to": "the compressor whose length that is",
+    "student": "the student's name; a base's name when untrained",
+    "base": "the model it started from",
+    "variant": "the traces it was trained on; null when untrained",
+    "method": "how it was trained; null when untrained",
+    "seed": "seed of its training; null when untrained",
+    "benchmark": "what it was evaluated on",
+    "output": "its whole output, thinking included",
+    "output_tokens": "tokens of output",
+    "n": "problems",
+    "accuracy": "correct / n",
+    "ci_low": "lower end of Wilson's 95 % interval",
+    "ci_high": "upper end of it",
+    "mean_output_tokens": "mean of output_tokens",
+    "cut_share": "share of outputs that the token limit ended",
+    "accuracy_per_1000_tokens": "accuracy / mean_output_tokens x 1000",
+    "train_rows": "rows it was trained on",
+    "train_tokens": "tokens processed in training, padding excluded",
+    "train_seconds": "seconds of training",
+    "trainable_parameters": "parameters that were trained",
+    "train_tokens_of_raw": "train_tokens over those of the same student on raw traces",
+    "train_seconds_of_raw": "train_seconds over those of the same student on raw traces",
+    "output_tokens_of_raw": "mean_output_tokens over those of the same student on raw traces",
+    "accuracy_of_raw": "accuracy over that of the same student on raw traces",
+}
+
+OUTPUTS_SCHEMA: Final = pa.schema(
+    [
+        ("student", pa.string()),
+        ("teacher", pa.string()),
+        ("base", pa.string()),
+        ("variant", pa.string()),
+        ("method", pa.string()),
+        ("seed", pa.int32()),
+        ("benchmark", pa.string()),
+        ("id", pa.string()),
+        ("problem", pa.string()),
+        ("answer", pa.string()),
+        ("output", pa.string()),
+        ("correct", pa.bool_()),
+        ("output_tokens", pa.int32()),
+        ("finish_reason", pa.string()),
+    ]
+)
+"""Config `outputs` of the evaluations: one row per student and problem."""
+
+
+@dataclass(frozen=True)
+class CardContext:
+    """What all cards of a release share."""
+
+    recipe: Recipe
+    facts: Facts
+    endpoint: str
+    """Address of the Hub for links; "" for a local one, whose address changes: links are then relative to it."""
+    evals: str
+    """Repo id of the evaluations."""
+    space: str
+    models: Mapping[str, str]
+    """Student, base, teacher or compressor -> repo id."""
+    commits: dict[str, str] = field(default_factory=dict)
+    """Repo id -> commit, for what is pinned or already pushed."""
+    pinned: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """What came from outside: name -> {"model": Hub id, "revision": commit}; only what is on the Hub."""
+
+    @property
+    def local(self) -> bool:
+        return not self.endpoint
+
+    def link(self, repo_id: str, repo_type: RepoType = "model") -> Markup:
+        # Recipe and repo names are checked patterns, the endpoint is the one the requests go to.
+        return Markup(f"{self.endpoint}/{repo_path(repo_id, repo_type)}")  # noqa: S704
+
+    def links(self) -> dict[str, Markup]:
+        return {name: self.link(repo) for name, repo in self.models.items()}
+
+
+def dataset_card(
+    context: CardContext, teacher: str, repo_id: str, sizes: Mapping[str, tuple[int, int]]
+) -> str:
+    """Card of a trace dataset. `sizes`: config -> (rows, bytes of its Arrow data) of the files pushed."""
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    recipe, facts = context.recipe, context.facts
+    variants = facts.variants(teacher)
+    schemas = {config: VARIANT_SCHEMAS[config.split("-")[0]] for config in variants}
+    data = DatasetCardData(
+        pretty_name=f"{recipe.name}: reasoning traces of {teacher}",
+        language=recipe.language,
+        license=recipe.license,
+        task_categories=["text-generation"],
+        size_categories=_size(sum(rows for rows, _ in sizes.values())),
+        source_datasets=_sources(recipe),
+        tags=[*_TAGS, "chain-of-thought", "trace-compression"],
+        configs=_configs(variants, "train"),
+        dataset_info=[
+            _info(config, schemas[config], "train", *sizes[config], facts.records[step], "data.parquet")
+            for config, step in variants.items()
+        ],
+    )
+    used = {config.partition("-")[2] for config in variants}
+    related = ("problems", "traces", "raw", "compress", "compressed", "truncated", "contamination")
+    first = next(iter(variants))
+    about = _about(context, facts.records[variants["raw"]], _of_teacher(facts, teacher, related))
+    problems = facts.records.get(f"problems/{recipe.train_on}")
+    body = markdown(
+        "dataset.md",
+        {
+            "title": data.pretty_name,
+            "recipe": recipe,
+            "teacher": next(t for t in recipe.teachers if t.name == teacher),
+            "compressors": [c for c in recipe.compressors if c.name in used],
+            "truncated": any(config.startswith("truncated") for config in variants),
+            "tokenizer": recipe.students.bases[0].name,
+            "problems": sum(n for name, n in problems.counts.items() if name == "kept") if problems else 0,
+            "source": _source_text(recipe),
+            "variants": [row for row in variant_rows(facts) if row["teacher"] == teacher],
+            "fields": _variant_fields(schemas),
+            "rows": [row for row in student_rows(facts) if row["teacher"] in (teacher, None)],
+            "links": context.links(),
+            "evals": context.evals,
+            "evals_link": context.link(context.evals, "dataset"),
+            "about": about,
+            "snippet": (
+                "from datasets import load_dataset\n\n"
+                f'traces = load_dataset("{repo_id}", "{first}", split="train")\n'
+                'print(traces[0]["messages"])'
+            ),
+        },
+    )
+    return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
+
+
+def student_card(
+    context: CardContext, student: str, base_id: str, dataset_id: str, tokenizer_id: str | None = None
+) -> str:
+    """Card of a student. Its base and dataset are named by repo id, with the commits in `context.commits`."""
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+    recipe, facts = context.recipe, context.facts
+    record = facts.records[f"student/{student}"]
+    config, repo_id = record.config, context.models[student]
+    lora = config.get("lora") is not None
+    rows = student_rows(facts)
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            task_name=f"accuracy on {row['benchmark']}",
+            dataset_type=context.evals,
+            dataset_name=f"{recipe.name} {row['benchmark']}",
+            dataset_config="outputs",
+            dataset_split="test",
+            metric_type=kind,
+            metric_name=name,
+            metric_value=row[column],
+            source_name=None if context.local else "problem by problem",
+            source_url=None if context.local else str(context.link(context.evals, "dataset")),
+        )
+        for row in rows
+        if row["student"] == student
+        for kind, name, column in (
+            ("accuracy", "accuracy", "accuracy"),
+            ("mean_output_tokens", "mean output tokens", "mean_output_tokens"),
+        )
+    ]
+    data = ModelCardData(
+        base_model=base_id,
+        base_model_relation="adapter" if lora else "finetune",
+        datasets=[dataset_id],
+        language=recipe.language,
+        license=recipe.license,
+        library_name="peft" if lora else "transformers",
+        pipeline_tag="text-generation",
+        tags=[*_TAGS, *(["lora"] if lora else []), "trl", "sft"],
+        model_name=repo_id.partition("/")[2],
+        eval_results=results or None,
+    )
+    arguments = {name: config[name] for name in ("sft", "lora") if config.get(name)}
+    related = (f"student/{student}", f"pairs/{config['teacher']}", f"evaluation/{student}/")
+    steps = {
+        name: r for name, r in facts.records.items() if name.startswith(related) and _exact(name, student)
+    }
+    variant_step = facts.variants(config["teacher"])[config["variant"]]
+    steps = {variant_step: facts.records[variant_step]} | steps
+    body = markdown(
+        "model.md",
+        _model_values(context)
+        | {
+            "title": repo_id.partition("/")[2],
+            "name": student,
+            "student": config,
+            "lora": lora,
+            "base": next(b for b in recipe.students.bases if b.name == config["base"]),
+            "base_id": base_id,
+            "base_link": context.link(base_id),
+            "base_sha": context.commits.get(base_id, ""),
+            "dataset": dataset_id,
+            "dataset_link": context.link(dataset_id, "dataset"),
+            "dataset_sha": context.commits.get(dataset_id, ""),
+            "metrics": record.metrics,
+            "arguments": yaml.safe_dump(arguments, sort_keys=False, allow_unicode=True),
+            "rows": rows,
+            "about": _about(context, record, steps),
+            "snippet": _snippet(repo_id, lora, tokenizer_id or repo_id, _question(config.get("system", ""))),
+        },
+    )
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
+
+
+def model_card(context: CardContext, name: str, role: str) -> str:
+    """Card of a model that the recipe brought along as a folder: a base, a teacher, a compressor."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    recipe, repo_id = context.recipe, context.models[name]
+    data = ModelCardData(
+        language=recipe.language,
+        license=recipe.license,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["hubkit", "reasoning", "distillation"],
+    )
+    record = next(iter(context.facts.records.values()))
+    rows = [row for row in student_rows(context.facts) if row["student"] == name]
+    body = markdown(
+        "model.md",
+        _model_values(context)
+        | {
+            "title": repo_id.partition("/")[2],
+            "name": name,
+            "role": role,
+            "rows": rows,
+            "about": _about(context, record, {}),
+            "snippet": _snippet(repo_id, False, repo_id, _question("")),
+        },
+    )
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
+
+
+def evals_card(context: CardContext, sizes: Mapping[str, tuple[int, int]], plot: bool) -> str:
+    """Card of the evaluations dataset."""
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    recipe, facts = context.recipe, context.facts
+    schemas = {"outputs": OUTPUTS_SCHEMA, "results": RESULTS_SCHEMA}
+    evaluations = facts.kind("evaluation")
+    first = next(iter(evaluations.values()))
+    data = DatasetCardData(
+        pretty_name=f"{recipe.name}: evaluations",
+        language=recipe.language,
+        license=recipe.license,
+        task_categories=["text-generation"],
+        size_categories=_size(sizes["outputs"][0]),
+        tags=[*_TAGS, "evaluation", "lighteval"],
+        configs=_configs(schemas, "test"),
+        dataset_info=[
+            _info(name, schema, "test", *sizes[name], None, "") for name, schema in schemas.items()
+        ],
+    )
+    rows = student_rows(facts)
+    names = {row["student"]: row["variant"] for row in rows}
+    body = markdown(
+        "evals.md",
+        {
+            "title": data.pretty_name,
+            "recipe": recipe,
+            "students": sum(variant is not None for variant in names.values()),
+            "bases": sum(variant is None for variant in names.values()),
+            "plot": plot,
+            "rows": rows,
+            "groups": over_seeds(rows),
+            "links": context.links(),
+            "benchmarks": recipe.benchmarks,
+            "fields": [
+                {"config": name, "name": f.name, "type": _type(f.type), "meaning": _MEANING[f.name]}
+                for name, schema in schemas.items()
+                for f in schema
+            ],
+            "about": _about(context, first, evaluations),
+            "snippet": (
+                "from datasets import load_dataset\n\n"
+                f'outputs = load_dataset("{context.evals}", "outputs", split="test")\n'
+                'print(outputs[0]["student"], outputs[0]["correct"], outputs[0]["output"])'
+            ),
+        },
+    )
+    return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
+
+
+def space_card(context: CardContext, card: str, datasets: Iterable[str], sdk_version: str) -> str:
+    """The Space's README: the YAML of `card` (spaces/compare/README.md) filled in for this release."""
+    from huggingface_hub import SpaceCard, SpaceCardData
+
+    recipe = context.recipe
+    title = f"{recipe.name}: students side by side"
+    data = SpaceCard(card).data.to_dict() | {
+        "title": title,
+        "license": recipe.license,
+        "sdk_version": sdk_version,
+        "models": list(context.models.values()),
+        "datasets": list(datasets),
+        "tags": ["hubkit", "reasoning", "distillation"],
+    }
+    values = {
+        "title": title,
+        "recipe": recipe,
+        "evals": context.evals,
+        "evals_link": context.link(context.evals, "dataset"),
+    }
+    return str(SpaceCard(f"---\n{SpaceCardData(**data).to_yaml()}\n---\n\n{markdown('space.md', values)}"))
+
+
+def _model_values(context: CardContext) -> dict[str, Any]:
+    return {
+        "recipe": context.recipe,
+        "student": None,
+        "lora": False,
+        "links": context.links(),
+        "evals": context.evals,
+        "evals_link": context.link(context.evals, "dataset"),
+    }
+
+
+def _exact(step: str, student: str) -> bool:
+    """Not a longer name that only begins alike (…-lora-seed1 for …-lora)."""
+    kind, _, rest = step.partition("/")
+    return kind == "pairs" or rest == student or rest.startswith(f"{student}/")
+
+
+def _question(system: str) -> str:
+    messages = [{"role": "system", "content": system}] if system else []
+    return repr([*messages, {"role": "user", "content": "What is 47 + 38?"}])
+
+
+def _snippet(repo_id: str, lora: bool, tokenizer_id: str, messages: str) -> str:
+    loader, module = (
+        ("AutoPeftModelForCausalLM", "peft") if lora else ("AutoModelForCausalLM", "transformers")
+    )
+    imports = (
+        f"from {module} import {loader}\nfrom transformers import AutoTokenizer"
+        if lora
+        else "from transformers import AutoModelForCausalLM, AutoTokenizer"
+    )
+    return (
+        f"{imports}\n\n"
+        f'tokenizer = AutoTokenizer.from_pretrained("{tokenizer_id}")\n'
+        f'model = {loader}.from_pretrained("{repo_id}")\n'
+        f"messages = {messages}\n"
+        "inputs = tokenizer.apply_chat_template(\n"
+        '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True\n'
+        ")\n"
+        "output = model.generate(**inputs, max_new_tokens=512)\n"
+        'print(tokenizer.decode(output[0][inputs["input_ids"].shape[1] :]))'
+    )
+
+
+def _size(rows: int) -> list[str]:
+    return [next((name for limit, name in _SIZES if rows < limit), _LARGER)]
+
+
+def _configs(names: Iterable[str], split: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "config_name": name,
+            "data_files": [{"split": split, "path": f"data/{name}/{split}-*.parquet"}],
+            **({"default": True} if number == 0 else {}),
+        }
+        for number, name in enumerate(names)
+    ]
+
+
+def _info(
+    config: str, schema: pa.Schema, split: str, rows: int, size: int, record: Record | None, file: str
+) -> dict[str, Any]:
+    info: dict[str, Any] = {
+        "config_name": config,
+        "features": [_feature(f) for f in schema],
+        "splits": [{"name": split, "num_bytes": size, "num_examples": rows}],
+    }
+    if record is not None:
+        info["download_size"] = next(entry.size for entry in record.files if entry.path == file)
+    info["dataset_size"] = size
+    return info
+
+
+def _feature(f: pa.Field) -> dict[str, Any]:
+    """An Arrow field in the form of dataset_info's YAML."""
+    if pa.types.is_list(f.type):
+        return {"name": f.name, "list": [_feature(inner) for inner in f.type.value_type]}
+    return {"name": f.name, "dtype": _type(f.type)}
+
+
+def _type(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind):
+        return "list of {role, content}"
+    return {"double": "float64"}.get(str(kind), str(kind))
+
+
+def _variant_fields(schemas: Mapping[str, pa.Schema]) -> list[dict[str, str]]:
+    names: dict[str, pa.DataType] = {f.name: f.type for schema in schemas.values() for f in schema}
+    fields = []
+    for name, kind in names.items():
+        kinds = dict.fromkeys(config.split("-")[0] for config, s in schemas.items() if name in s.names)
+        configs = "all" if len(kinds) == len({c.split("-")[0] for c in schemas}) else ", ".join(kinds)
+        fields.append({"name": name, "type": _type(kind), "configs": configs, "meaning": _MEANING[name]})
+    return fields
+
+
+def _sources(recipe: Recipe) -> list[str]:
+    source = recipe.problems[recipe.train_on]
+    return [source.dataset] if isinstance(source, HubSource) else ["original"]
+
+
+def _source_text(recipe: Recipe) -> str:
+    source = recipe.problems[recipe.train_on]
+    match source:
+        case HubSource():
+            return f"{source.dataset}, split {source.split}"
+        case ReasoningGymSource():
+            return f"reasoning-gym's {source.task}, seed {source.seed}"
+        case FileSource():
+            return "a file beside the recipe"
+
+
+def _of_teacher(facts: Facts, teacher: str, kinds: tuple[str, ...]) -> dict[str, Record]:
+    """Steps of one teacher, and those that belong to none."""
+    shared = ("problems", "contamination")
+    return {
+        name: record
+        for name, record in facts.kind(*kinds).items()
+        if record.kind in shared or name.split("/")[1] == teacher
+    }
+
+
+def _about(context: CardContext, record: Record, steps: Mapping[str, Record]) -> dict[str, Any]:
+    """Lineage: the recipe, everything from outside with its commit, the steps, the versions."""
+    recipe = context.recipe
+    settings = recipe.model_dump(mode="json", exclude={"run"})
+    references: dict[str, ModelRef] = {t.name: t for t in recipe.teachers}
+    references |= {c.name: c for c in recipe.compressors} | {b.name: b for b in recipe.students.bases}
+    sources = []
+    for name, reference in references.items():
+        where = context.models.get(name, reference.model)
+        revision = context.pinned.get(name, {}).get("revision") or context.commits.get(where, "")
+        sources.append({"name": name, "where": where, "revision": revision})
+    for name, source in recipe.problems.items():
+        if isinstance(source, HubSource):
+            pin = context.pinned.get(f"problems/{name}", {})
+            sources.append(
+                {"name": f"problems/{name}", "where": source.dataset, "revision": pin.get("revision", "")}
+            )
+    return {
+        "recipe": recipe,
+        "yaml": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=100),
+        "sources": sources,
+        "steps": [
+            {"name": name, "key": r.key[:16], "output": r.output[:16], "counts": r.counts}
+            for name, r in steps.items()
+        ],
+        "python": record.environment.get("python", ""),
+        "platform": record.environment.get("platform", ""),
+        "packages": record.environment.get("packages", {}),
+        "git_sha": record.environment.get("git_sha", ""),
+        "local": context.local,
+    }

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+from openai_server import OpenAIServer
+
+from hubkit.config import EngineRuntime, Sampling
+from hubkit.engines import Engine, Request, Response, open_engine
+from hubkit.errors import EngineError
+
+KEY = "sk-secret-0123456789"
+
+
+@pytest.fixture
+def server() -> Iterator[OpenAIServer]:
+    with OpenAIServer() as server:
+        yield server
+
+
+def ask(text: str, seed: int = 0) -> Request:
+    return Request(
+        f"key of {text}", [{"role": "user", "content": text}], Sampling(max_tokens=9, top_k=3), seed
+    )
+
+
+def engine(server: OpenAIServer, **runtime: Any) -> Engine:
+    options = {"engine": "openai", "endpoint": server.endpoint, "window": 4, "timeout_s": 20} | runtime
+    return open_engine("org/model", EngineRuntime.model_validate(options))
+
+
+async def collect(engine: Engine, requests: Iterable[Request]) -> list[Response]:
+    return [response async for response in engine.stream(requests)]
+
+
+def answers(server: OpenAIServer, requests: Iterable[Request], **runtime: Any) -> dict[str, Response]:
+    with engine(server, **runtime) as opened:
+        found = asyncio.run(collect(opened, requests))
+    assert len({response.key for response in found}) == len(found)
+    return {response.key: response for response in found}
+
+
+def test_a_request_says_what_to_do_and_the_response_what_was_done(server: OpenAIServer) -> None:
+    [response] = answers(server, [ask("hello", seed=2**63 - 1)]).values()
+    assert response.text == "<think>\nabout hello\n</think>\n\nsaid hello"
+    assert (response.finish_reason, response.prompt_tokens, response.completion_tokens) == ("stop", 5, 7)
+    assert response.latency_s > 0 and response.reasoning is None
+    assert server.requests == [
+        {
+            "model": "org/model",
+            "messages": [{"role": "user", "content": "hello"}],
+            "max_tokens": 9,
+            "temperature": 0.0,
+            "top_p": 1.0,
+            "top_k": 3,
+            "seed": 2**31 - 1,
+        }
+    ]
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_a_separate_field_of_reasoning_is_read(server: OpenAIServer, field: str) -> None:
+    server.answers["x"] = {"content": "so 5", field: "2 + 3"}
+    server.answers["cut"] = {"content": None, field: "2 +", "finish_reason": "length"}
+    found = answers(server, [ask("x"), ask("cut")])
+    assert (found["key of x"].text, found["key of x"].reasoning) == ("so 5", "2 + 3")
+    cut = found["key of cut"]
+    assert (cut.text, cut.reasoning, cut.finish_reason) == ("", "2 +", "length")
+
+
+def test_half_a_character_does_not_reach_the_journal(server: OpenAIServer) -> None:
+    server.answers["x"] = {"content": "a\ud800b"}
+    assert answers(server, [ask("x")])["key of x"].text == "a?b"
+
+
+def test_an_answer_that_the_server_filtered_is_an_error(server: OpenAIServer) -> None:
+    server.answers["x"] = {"content": "half", "finish_reason": "content_filter"}
+    found = answers(server, [ask("x")])["key of x"]
+    assert found.finish_reason == "error" and "content_filter" in found.error
+
+
+@pytest.mark.parametrize("fault", ["429", "408", "500", "503", "garbage", "shape", "half", "drop"])
+def test_what_may_pass_is_tried_again(server: OpenAIServer, fault: str) -> None:
+    server.faults["b"] = [fault]
+    found = answers(server, [ask(text) for text in "abc"])
+    assert {response.finish_reason for response in found.values()} == {"stop"}
+    assert [body["messages"][0]["content"] for body in server.requests].count("b") == 2
+
+
+def test_every_request_is_answered_once_through_a_storm_of_faults(server: OpenAIServer) -> None:
+    names = ["429", "500", "garbage", "half", "drop", "shape"]
+    for i in range(0, 60, 2):
+        server.faults[str(i)] = [names[i // 2 % 6]]
+    found = answers(server, (ask(str(i)) for i in range(60)), window=16)
+    assert {r.text for r in found.values()} == {
+        f"<think>\nabout {i}\n</think>\n\nsaid {i}" for i in range(60)
+    }
+    assert server.most_at_once <= 16
+
+
+@pytest.mark.parametrize("date", [False, True])
+def test_the_server_says_how_long_to_wait(server: OpenAIServer, date: bool) -> None:
+    server.retry_after = formatdate(time.time() + 3, usegmt=True) if date else "2"
+    server.faults["a"] = ["429"]
+    started = time.monotonic()
+    answers(server, [ask("a")])
+    assert time.monotonic() - started >= 1.9
+
+
+def test_other_refusals_come_back_as_errors_at_once(server: OpenAIServer) -> None:
+    server.faults["b"] = ["400"]
+    found = answers(server, [ask(text) for text in "abc"])
+    assert found["key of b"].finish_reason == "error" and "HTTP 400" in found["key of b"].error
+    assert found["key of a"].finish_reason == found["key of c"].finish_reason == "stop"
+    assert len(server.requests) == 3
+
+
+def test_a_deadline_holds_over_all_tries(server: OpenAIServer) -> None:
+    server.faults["b"] = ["hang"] * 9
+    server.faults["c"] = ["500"] * 99
+    started = time.monotonic()
+    found = answers(server, [ask(text) for text in "abcd"], timeout_s=2)
+    assert time.monotonic() - started < 6
+    assert "no answer within 2 s" in found["key of b"].error
+    assert "HTTP 500" in found["key of c"].error
+    assert found["key of a"].finish_reason == found["key of d"].finish_reason == "stop"
+
+
+def test_a_long_answer_holds_nothing_back_and_requests_are_drawn_lazily(server: OpenAIServer) -> None:
+    server.faults["0"] = ["hang"]
+    drawn = 0
+
+    def requests() -> Iterator[Request]:
+        nonlocal drawn
+        for drawn in range(1000):
+            yield ask(str(drawn))
+
+    async def some() -> int:
+        with engine(server, window=4, timeout_s=60) as opened:
+            stream = opened.stream(requests())
+            for _ in range(50):
+                assert (await anext(stream)).key != "key of 0"
+            return drawn
+
+    # 50 were read; 4 may be under way, 4 answered and not read, and one is drawn by a worker at a time.
+    assert asyncio.run(some()) < 50 + 4 + 4 + 4
+    assert server.most_at_once <= 4
+
+
+@pytest.mark.parametrize("fault", ["401", "500"])
+def test_a_server_that_answers_nothing_is_given_up(
+    server: OpenAIServer, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hubkit.engines.openai.BACKOFF_S", 0.01)
+    server.always = fault
+    seen: list[Response] = []
+
+    async def read() -> None:
+        with engine(server, window=10) as opened:
+            async for response in opened.stream(ask(str(i)) for i in range(1000)):
+                seen.append(response)
+
+    with pytest.raises(EngineError, match=rf"20 requests in a row failed: HTTP {fault}"):
+        asyncio.run(read())
+    assert len(seen) == 20 and {response.finish_reason for response in seen} == {"error"}
+    assert len(server.requests) <= 35 * 5
+
+
+def test_a_server_that_dies_on_the_way_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubkit.engines.openai.BACKOFF_S", 0.01)
+
+    async def read(server: OpenAIServer) -> None:
+        number = 0
+        with engine(server, window=10, timeout_s=1) as opened:
+            async for _ in opened.stream(ask(str(i)) for i in range(100_000)):
+                number += 1
+                if number == 30:
+                    await asyncio.to_thread(server.__exit__, None, None, None)
+
+    server = OpenAIServer(delay_s=0.005).__enter__()
+    with pytest.raises(EngineError, match="in a row failed: cannot connect to .*refused"):
+        asyncio.run(read(server))
+
+
+def test_refusals_after_an_answer_do_not_end_the_stream(server: OpenAIServer) -> None:
+    for i in range(1, 60):
+        server.faults[str(i)] = ["400"]
+    found = answers(server, (ask(str(i)) for i in range(61)), window=1)
+    assert [r.finish_reason for r in found.values()].count("error") == 59
+
+
+def test_a_server_that_is_not_there_is_an_error_at_once() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    runtime = EngineRuntime(engine="openai", endpoint=f"http://user:{KEY}@127.0.0.1:{port}/v1?key={KEY}")
+    started = time.monotonic()
+    with pytest.raises(EngineError, match="cannot connect") as caught, open_engine("m", runtime) as opened:
+        asyncio.run(collect(opened, [ask("a")]))
+    assert time.monotonic() - started < 5
+    assert KEY not in str(caught.value) and "start the server" in caught.value.remedy
+
+
+@pytest.mark.parametrize("endpoint", ["", "localhost:8000/v1", "file:///etc/passwd"])
+def test_an_address_that_is_none_is_refused(endpoint: str) -> None:
+    with pytest.raises(EngineError, match="no address"):
+        open_engine("m", EngineRuntime(engine="openai", endpoint=endpoint)).__enter__()
+
+
+def test_the_key_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_KEY", KEY + "-wrong")
+    with OpenAIServer(key=KEY) as server:
+        found = answers(server, [ask("a")], api_key_env="TEST_KEY")["key of a"]
+        assert found.finish_reason == "error" and "401" in found.error and KEY not in found.error
+        monkeypatch.setenv("TEST_KEY", KEY + "\n")
+        assert answers(server, [ask("a")], api_key_env="TEST_KEY")["key of a"].finish_reason == "stop"
+        monkeypatch.setenv("TEST_KEY", f"{KEY}\nX-Evil: 1")
+        with pytest.raises(EngineError, match="TEST_KEY") as caught:
+            answers(server, [ask("a")], api_key_env="TEST_KEY")
+        assert KEY not in str(caught.value)
+
+
+def test_an_error_of_the_requests_reaches_the_reader(server: OpenAIServer) -> None:
+    def requests() -> Iterator[Request]:
+        yield ask("a")
+        raise LookupError("no more")
+
+    with pytest.raises(LookupError, match="no more"):
+        answers(server, requests())
+
+
+def test_an_adapter_is_not_silently_left_out(server: OpenAIServer, tmp_path: Any) -> None:
+    with pytest.raises(EngineError, match="adapter"):
+        open_engine("m", EngineRuntime(engine="openai", endpoint=server.endpoint), adapter=tmp_path)

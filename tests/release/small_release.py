@@ -1,0 +1,333 @@
+"""A small finished run, for tests of what comes after it: real records, Parquet files and model weights.
+
+Its texts are hostile on purpose: HTML, Markdown, template braces and code fences in prompts, problems and outputs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hubkit.config import Recipe
+from hubkit.records import (
+    EVALUATION_SCHEMA,
+    PROBLEM_SCHEMA,
+    VARIANT_SCHEMAS,
+    messages_of,
+    write_rows,
+)
+from hubkit.store import Record, StepContext, Store, digest
+
+HOSTILE = (
+    '<script>document.title="owned"</script><img src=x onerror="document.title=1"> **bold** | {{7*7}} ${8*8}'
+)
+PROMPT = (
+    "Shorten this.\n````\n```python\nprint('{reasoning}')\n```\n````\n</code></pre><script>alert(1)</script>"
+)
+COUNTS = {"raw": (12, 90), "compressed": (10, 12), "truncated": (10, 12)}
+"""Variant -> rows, reasoning tokens of each."""
+RIGHT = {"raw": 15, "compressed": 11, "truncated": 3, None: 1}
+PROBLEMS = 20
+
+
+@dataclass
+class Run:
+    """Folders of finished steps, and what a publish or report step is given."""
+
+    root: Path
+    recipe: Recipe
+    inputs: dict[str, Path]
+    models: dict[str, dict[str, str]]
+
+    def context(self, step: str, out: Path, config: dict[str, Any] | None = None) -> StepContext:
+        wanted = ("raw", "compressed", "truncated", "student", "evaluation")
+        inputs = {n: f for n, f in self.inputs.items() if step != "report" or n.split("/")[0] in wanted}
+        about = {"recipe": self.recipe.name, "description": self.recipe.description}
+        if step == "publish":
+            about = {"recipe": self.recipe.model_dump(mode="json", exclude={"run"})}
+        (out / "work").mkdir(parents=True, exist_ok=True)
+        return StepContext(
+            step=step,
+            config=config or about,
+            runtime={},
+            inputs=inputs,
+            models=self.models if step == "publish" else {},
+            out=out / "out",
+            work=out / "work",
+            paths={"hub": self.root / "hub"},
+        )
+
+    def finish(self, step: str, function: Callable[[StepContext], None], folder: Path) -> Record:
+        """Run a step through the store, as the pipeline does."""
+        context = self.context(step, folder)
+        key = digest([step, str(folder)])
+        record = Store(self.root).run(context, step, 1, key, {}, function)
+        self.inputs[step] = Store(self.root).folder(step, key)
+        return record
+
+
+def tiny_model(folder: Path) -> None:
+    """A Qwen3 with random weights and a byte-level tokenizer with a chat template."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {c: i for i, c in enumerate(["<|end|>", "<|start|>", *alphabet])}
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        eos_token="<|end|>",
+        pad_token="<|end|>",
+        chat_template=(
+            "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>{% endfor %}"
+            "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+        ),
+    )
+    config = Qwen3Config(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        eos_token_id=0,
+        pad_token_id=0,
+        bos_token_id=None,
+    )
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def adapter(base: Path, folder: Path) -> None:
+    """A LoRA adapter as PEFT saves it, with the base's local path in it."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(base)
+    get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"])).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+
+
+def small_recipe() -> Recipe:
+    sampling = {"max_tokens": 40}
+    sft = {"learning_rate": 1e-3, "max_length": 128}
+    return Recipe.model_validate(
+        {
+            "name": "tiny",
+            "description": f"A test release {HOSTILE}",
+            "problems": {
+                "train": {"source": "reasoning-gym", "task": "chain_sum", "size": 20, "split": "train"},
+                "test": {"source": "reasoning-gym", "task": "chain_sum", "size": 20, "split": "test"},
+            },
+            "teachers": [{"name": "sage", "model": "./sage", "sampling": sampling, "system": "Be```brief"}],
+            "compressors": [{"name": "short", "model": "./short", "prompt": PROMPT, "sampling": sampling}],
+            "students": {
+                "bases": [{"name": "s", "model": "./s"}],
+                "variants": ["raw", "compressed-short", "truncated-short"],
+                "methods": {"full": {"sft": sft}, "lora": {"sft": sft, "lora": {"r": 2}}},
+                "seeds": [0, 1],
+            },
+            "benchmarks": [{"name": "test", "problems": "test", "sampling": sampling}],
+        }
+    )
+
+
+def build(root: Path) -> Run:
+    """Write all steps before report and publish, through the store."""
+    recipe = small_recipe()
+    run = Run(root, recipe, {}, {})
+    for name in ("s", "sage", "short"):
+        folder = root / "models" / name
+        tiny_model(folder)
+        (folder / "pytorch_model.bin").write_bytes(b"a pickle that must not be published")
+        (folder / "modeling.py").write_text("raise SystemExit('code that must not be published')")
+        run.models[name] = {"model": str(folder), "revision": ""}
+
+    def step(name: str, config: dict[str, Any], write: Callable[[StepContext], None]) -> None:
+        key = digest([name, config])
+        work = root / "work" / name
+        context = StepContext(name, config, {}, dict(run.inputs), {}, root / "tmp" / digest(name), work)
+        inputs = {of: Record.read(folder).output for of, folder in run.inputs.items()}
+        Store(root).run(context, name.split("/")[0], 1, key, inputs, write)
+        run.inputs[name] = Store(root).folder(name, key)
+
+    def problems(context: StepContext) -> None:
+        rows = [
+            {
+                "id": f"p{i}",
+                "source": "x",
+                "problem": problem(i),
+                "answer": str(i),
+                "verifier": "math",
+                "metadata": "",
+            }
+            for i in range(PROBLEMS)
+        ]
+        context.count("kept", write_rows(context.out / "problems.parquet", rows, PROBLEM_SCHEMA))
+
+    for name in ("train", "test"):
+        step(f"problems/{name}", {"set": name}, problems)
+    for kind, place in (("raw", "sage"), ("compressed", "sage/short"), ("truncated", "sage/short")):
+        step(f"{kind}/{place}", {}, lambda context, kind=kind: _variant(context, kind))
+
+    def pairs(context: StepContext) -> None:
+        (context.out / "pairs.json").write_text("[]")
+
+    step("pairs/sage", {"teacher": "sage"}, pairs)
+    students = [
+        ("s-raw-full", "raw", "full", 0),
+        ("s-raw-full-seed1", "raw", "full", 1),
+        ("s-compressed-short-full", "compressed-short", "full", 0),
+        ("s-truncated-short-full", "truncated-short", "full", 0),
+        ("s-raw-lora", "raw", "lora", 0),
+    ]
+    base = root / "models" / "s"
+    for student, variant, method, seed in students:
+        about = {
+            "student": student,
+            "teacher": "sage",
+            "base": "s",
+            "variant": variant,
+            "method": method,
+            "seed": seed,
+        }
+        arguments = recipe.students.methods[method].model_dump(mode="json")
+        step(f"student/{student}", about | arguments | {"system": ""}, lambda c: _student(c, base))
+        _evaluation(step, about)
+    nobody = {"teacher": None, "variant": None, "method": None, "seed": None}
+    _evaluation(step, {"student": "s", "base": "s", **nobody})
+    return run
+
+
+def problem(number: int) -> str:
+    return f"What is {number} + 0? {HOSTILE}"
+
+
+def _variant(context: StepContext, kind: str) -> None:
+    rows, tokens = COUNTS[kind]
+    extra = {
+        "raw": {},
+        "compressed": {"compressor": "short", "prompt_sha": "0123456789ab"},
+        "truncated": {"budget_tokens": 12, "matched_to": "short"},
+    }[kind]
+    data = [
+        {
+            "id": f"p{i}",
+            "source": "x",
+            "problem": problem(i),
+            "answer": str(i),
+            "messages": messages_of(problem(i), f"Think </pre>{HOSTILE}", f"\\boxed{{{i}}}"),
+            "reasoning": f"Think </pre>{HOSTILE}",
+            "solution": f"\\boxed{{{i}}}",
+            "teacher": "sage",
+            "sample": 0,
+            "correct": True,
+            "verifier": "math",
+            "finish_reason": "stop",
+            "reasoning_chars": tokens,
+            "reasoning_tokens": tokens,
+            "raw_reasoning_chars": 90,
+            "raw_reasoning_tokens": 90,
+            "ratio": tokens / 90,
+            **extra,
+        }
+        for i in range(rows)
+    ]
+    write_rows(context.out / "data.parquet", data, VARIANT_SCHEMAS[kind])
+    context.count("kept", rows)
+    context.count("dropped_wrong", 12 - rows + (8 if kind == "raw" else 0))
+    context.metrics |= {
+        "rows": rows,
+        "problems": rows,
+        "reasoning_tokens": rows * tokens,
+        "reasoning_chars": rows * tokens,
+        "raw_reasoning_tokens": rows * 90,
+        "raw_reasoning_chars": rows * 90,
+        "ratio_tokens": tokens / 90,
+        "ratio_chars": tokens / 90,
+        "quantiles": {
+            "reasoning_tokens": {"p5": tokens, "p50": tokens, "p95": tokens, "mean": float(tokens)}
+        },
+    }
+
+
+def _student(context: StepContext, base: Path) -> None:
+    import shutil
+
+    if context.config["lora"]:
+        adapter(base, context.out / "model")
+    else:
+        shutil.copytree(base, context.out / "model")
+        (context.out / "model" / "training_args.bin").write_bytes(b"a pickle that must not be published")
+    (context.out / "training.json").write_text("[]")
+    tokens = COUNTS[context.config["variant"].split("-")[0]][1] * 1000
+    context.metrics |= {
+        "train_rows": 10,
+        "train_tokens": tokens,
+        "loss_tokens": tokens // 2,
+        "steps": 7,
+        "train_seconds": tokens / 9000,
+        "train_cpu_seconds": tokens / 9000,
+        "parameters": 30000,
+        "trainable_parameters": 300,
+        "cut_share": 0.0,
+        "final_loss": 0.5,
+    }
+
+
+def _evaluation(step: Callable[..., None], about: dict[str, Any]) -> None:
+    kind = about["variant"].split("-")[0] if about["variant"] else None
+    right, tokens = RIGHT[kind], COUNTS.get(kind or "raw", (0, 90))[1]
+
+    def write(context: StepContext) -> None:
+        rows = [
+            {
+                "id": f"p{i}",
+                "problem": problem(i),
+                "answer": str(i),
+                "output": f"<think>\nthought {i} {HOSTILE}\n</think>\n\nanswer {i} {HOSTILE}",
+                "correct": i < right,
+                "output_tokens": tokens,
+                "finish_reason": "stop" if i % 5 else "length",
+            }
+            for i in range(PROBLEMS)
+        ]
+        write_rows(context.out / "samples.parquet", rows, EVALUATION_SCHEMA)
+        share = right / PROBLEMS
+        low, high = _wilson(right, PROBLEMS)
+        context.metrics |= {
+            "n": PROBLEMS,
+            "correct": right,
+            "accuracy": share,
+            "ci_low": low,
+            "ci_high": high,
+            "mean_output_tokens": float(tokens),
+            "cut_share": 0.2,
+            "accuracy_per_1000_tokens": share / tokens * 1000,
+            "seconds": 1.0,
+        }
+        (context.out / "results.json").write_text(json.dumps(context.metrics))
+        details = context.out / "details" / "results" / "results_1.json"
+        details.parent.mkdir(parents=True)
+        details.write_text("{}")
+
+    benchmark = {"name": "test", "problems": "test", "task": None, "sampling": {"max_tokens": 40}}
+    step(f"evaluation/{about['student']}/test", about | {"benchmark": benchmark}, write)
+
+
+def _wilson(right: int, n: int) -> tuple[float, float]:
+    z, p = 1.96, right / n
+    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))

@@ -1,0 +1,319 @@
+"""Cards, report and publishing of a small run, read back by the clients that people use."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import DatasetCard, HfApi, ModelCard, SpaceCard
+from markdown_it import MarkdownIt
+from markupsafe import escape
+from small_release import HOSTILE, PROMPT, Run, build
+
+from hubkit.errors import HubError, InputError
+from hubkit.release import publish, report
+from hubkit.release.cards import CardContext, dataset_card, evals_card, model_card, student_card
+from hubkit.release.results import Facts, over_seeds, paired_tests, student_rows, variant_rows
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = build(tmp_path_factory.mktemp("run"))
+    run.finish("report", report.run, run.root / "r")
+    return run
+
+
+@pytest.fixture(scope="module")
+def facts(run: Run) -> Facts:
+    return Facts.read(run.inputs)
+
+
+@pytest.fixture(scope="module")
+def cards(run: Run, facts: Facts) -> CardContext:
+    models = {name: f"local/tiny-{name}" for name in run.models}
+    models |= {n.partition("/")[2]: f"local/tiny-{n.partition('/')[2]}" for n in facts.kind("student")}
+    commits = {"local/tiny-s": "a" * 40}
+    return CardContext(run.recipe, facts, "", "local/tiny-evals", "local/tiny-compare", models, commits)
+
+
+def check_markdown(card: str) -> str:
+    """Rendered body of a card; fails when hostile text became markup."""
+    body = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
+    rendered = MarkdownIt("commonmark", {"html": True}).enable("table").render(body)
+    assert "<script" not in rendered and "<img src=x" not in rendered and "<strong>bold" not in rendered
+    assert "Undefined" not in card and "None" not in rendered
+    return rendered
+
+
+def test_rows_compare_with_raw(facts: Facts) -> None:
+    rows = {row["student"]: row for row in student_rows(facts)}
+    assert rows["s"]["variant"] is None and rows["s"]["train_tokens"] is None
+    assert rows["s-raw-full"]["train_tokens_of_raw"] == 1.0
+    short = rows["s-compressed-short-full"]
+    assert short["train_tokens_of_raw"] == pytest.approx(12 / 90)
+    assert short["accuracy_of_raw"] == pytest.approx(11 / 15)
+    assert rows["s-raw-full-seed1"]["train_tokens_of_raw"] == 1.0
+    assert next(iter(rows)) == "s"
+
+
+def test_seeds_are_summed_up(facts: Facts) -> None:
+    (group,) = over_seeds(student_rows(facts))
+    assert (group["seeds"], group["variant"], group["accuracy"]) == (2, "raw", 0.75)
+
+
+def test_variants_count_what_was_dropped(facts: Facts) -> None:
+    rows = {row["variant"]: row for row in variant_rows(facts)}
+    assert list(rows) == ["raw", "compressed-short", "truncated-short"]
+    assert rows["raw"]["dropped"] == {"wrong": 8} and rows["raw"]["rows"] == 12
+
+
+def test_paired_tests_use_the_pairs(facts: Facts) -> None:
+    tests = {(t["a"], t["b"], t["method"], t["seed"]): t for t in paired_tests(facts)}
+    assert len(tests) == 3
+    one = tests["raw", "truncated-short", "full", 0]
+    assert one["only_a"] == 12 and one["only_b"] == 0 and one["p"] == pytest.approx(2 / 2**12)
+    assert one["p_holm"] >= one["p"]
+
+
+def test_dataset_card(run: Run, facts: Facts, cards: CardContext) -> None:
+    sizes = {"raw": (12, 1000), "compressed-short": (10, 900), "truncated-short": (10, 900)}
+    text = dataset_card(cards, "sage", "local/tiny-traces", sizes)
+    data = DatasetCard(text).data.to_dict()
+    assert [c["config_name"] for c in data["configs"]] == list(sizes)
+    assert data["size_categories"] == "n<1K" and {"synthetic", "reasoning", "hubkit"} <= set(data["tags"])
+    assert data["license"] == "apache-2.0" and data["task_categories"] == ["text-generation"]
+    rendered = check_markdown(text)
+    assert PROMPT in html.unescape(rendered)
+    assert "arxiv.org/abs/2606.05988" in text and "wrong 8" in text
+    # The recipe comes back whole from its block.
+    blocks = re.findall(r"^(`{3,})yaml\n(.*?)\n\1$", text, flags=re.DOTALL | re.MULTILINE)
+    assert yaml.safe_load(blocks[0][1]) == run.recipe.model_dump(mode="json", exclude={"run"})
+    for name in ("raw/sage", "compressed/sage/short", "problems/train"):
+        assert facts.records[name].key[:16] in text
+    assert str(run.root) not in text
+
+
+def test_dataset_info_is_what_datasets_finds(facts: Facts, cards: CardContext) -> None:
+    from datasets import Dataset, Features
+
+    sizes = {"raw": (12, 1), "compressed-short": (10, 1), "truncated-short": (10, 1)}
+    data = DatasetCard(dataset_card(cards, "sage", "local/tiny-traces", sizes)).data.to_dict()
+    for info in data["dataset_info"]:
+        path = facts.folders[facts.variants("sage")[info["config_name"]]] / "data.parquet"
+        assert Features._from_yaml_list(info["features"]) == Dataset.from_parquet(str(path)).features
+
+
+def test_student_cards(facts: Facts, cards: CardContext) -> None:
+    for student, relation, library in (
+        ("s-raw-full", "finetune", "transformers"),
+        ("s-raw-lora", "adapter", "peft"),
+    ):
+        text = student_card(cards, student, "local/tiny-s", "local/tiny-traces")
+        data = ModelCard(text).data
+        assert data.base_model == "local/tiny-s" and data["base_model_relation"] == relation
+        assert data.library_name == library and data.datasets == ["local/tiny-traces"]
+        values = {result.metric_type: result.metric_value for result in data.eval_results}
+        assert values == {"accuracy": 0.75, "mean_output_tokens": 90.0}
+        rendered = check_markdown(text)
+        assert "a" * 40 in text and "learning_rate: 0.001" in text
+        # All students stand in its table; steps of other students do not stand in its lineage.
+        assert rendered.count("<td>test</td>") == 6
+        assert f"student/{student}" in text.replace("\\", "") and "student/s-raw-full-seed1" not in text
+
+
+def test_other_cards(cards: CardContext) -> None:
+    text = evals_card(cards, {"outputs": (120, 5000), "results": (6, 500)}, plot=True)
+    assert [c["config_name"] for c in DatasetCard(text).data["configs"]] == ["outputs", "results"]
+    assert "5 students and 1 untrained" in check_markdown(text)
+    text = model_card(cards, "sage", "A teacher")
+    assert "hubkit" in (ModelCard(text).data.tags or [])
+    check_markdown(text)
+
+
+class Page(HTMLParser):
+    """Elements and addresses of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.handlers: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        self.addresses += [v or "" for n, v in attrs if n in ("src", "href", "xlink:href", "action")]
+
+
+def test_report(run: Run) -> None:
+    folder = run.inputs["report"]
+    results = json.loads((folder / "results.json").read_text())
+    assert len(results["students"]) == 6 and results["tests"] and results["over_seeds"]
+    assert (folder / "tradeoff.png").read_bytes().startswith(b"\x89PNG")
+    text = (folder / "report.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert not page.tags & {"script", "img", "link", "iframe"} and not page.handlers
+    assert all(address.startswith("#") for address in page.addresses), page.addresses
+    assert str(escape(HOSTILE)) in text
+    assert str(run.root) not in text
+
+
+def test_report_is_the_same_every_time(run: Run, tmp_path: Path) -> None:
+    context = run.context("report", tmp_path)
+    context.out.mkdir()
+    report.run(context)
+    for name in ("report.html", "results.json", "tradeoff.png"):
+        assert (context.out / name).read_bytes() == (run.inputs["report"] / name).read_bytes()
+
+
+def test_terminal_table(run: Run) -> None:
+    from rich.console import Console
+
+    results = json.loads((run.inputs["report"] / "results.json").read_text())
+    results["students"][0]["student"] = "[red]s[/red]"
+    console = Console(width=160, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(report.table(results))
+    text = console.export_text()
+    assert "75.0 %" in text and "[red]s[/red] (untrained)" in text and "13 %" in text
+
+
+# Publishing, against the local Hub and read back as its users would.
+
+
+@pytest.fixture(scope="module")
+def published(run: Run) -> dict[str, Any]:
+    pytest.importorskip("hubkit.hub.server")
+    run.finish("publish", publish.run, run.root / "p")
+    return json.loads((run.inputs["publish"] / "release.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def hub(run: Run, published: dict[str, Any]) -> Any:
+    from hubkit.hub.server import LocalHub
+
+    with LocalHub(run.root / "hub") as hub:
+        yield hub
+
+
+def plain(hub: Any, home: Path, code: str) -> str:
+    """Run code in a process without hubkit, with nothing but HF_ENDPOINT set."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+    environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home)}
+    code = "import sys; sys.modules['hubkit'] = None\nimport torch; torch.set_num_threads(1)\n" + code
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=250
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_everything_is_published_without_code_or_pickles(published: dict[str, Any], hub: Any) -> None:
+    api = HfApi(endpoint=hub.endpoint, token=hub.token)
+    assert len(published["repos"]) == 3 + 1 + 5 + 1 + 1
+    for repo in published["repos"]:
+        info = api.repo_info(repo["id"], repo_type=repo["type"])
+        assert info.sha == repo["sha"]
+        names = {sibling.rfilename for sibling in info.siblings}
+        assert "README.md" in names
+        assert not [n for n in names if n.endswith((".bin", ".pt"))]
+        if repo["type"] != "space":
+            assert not [n for n in names if n.endswith(".py")]
+        refs = api.list_repo_refs(repo["id"], repo_type=repo["type"])
+        assert {ref.name: ref.target_commit for ref in refs.tags} == {"v1": repo["sha"]}
+    (collection,) = api.list_collections(owner="local")
+    assert len(api.get_collection(collection.slug).items) == len(published["repos"])
+
+
+def test_cards_and_space_on_the_hub(run: Run, published: dict[str, Any], hub: Any, tmp_path: Path) -> None:
+    api = HfApi(endpoint=hub.endpoint, token=hub.token)
+    text = Path(
+        api.hf_hub_download(published["space"], "README.md", repo_type="space", cache_dir=tmp_path)
+    ).read_text()
+    data = SpaceCard(text).data
+    assert (
+        data.sdk == "gradio"
+        and "local/tiny-evals" in data.datasets
+        and "local/tiny-s-raw-full" in data.models
+    )
+    about = json.loads(
+        Path(
+            api.hf_hub_download(published["space"], "release.json", repo_type="space", cache_dir=tmp_path)
+        ).read_text()
+    )
+    assert about["evals"] == "local/tiny-evals" and str(run.root) not in json.dumps(about)
+    config = json.loads(
+        Path(
+            api.hf_hub_download("local/tiny-s-raw-lora", "adapter_config.json", cache_dir=tmp_path)
+        ).read_text()
+    )
+    base = next(repo for repo in published["repos"] if repo["id"] == "local/tiny-s")
+    assert config["base_model_name_or_path"] == "local/tiny-s" and config["revision"] == base["sha"]
+
+
+def test_publishing_again_commits_nothing(run: Run, published: dict[str, Any], tmp_path: Path) -> None:
+    record = run.finish("publish", publish.run, tmp_path)
+    again = json.loads((run.inputs["publish"] / "release.json").read_text())
+    assert again == published
+    assert record.counts == {"unchanged": len(published["repos"])}
+
+
+def test_snippets_of_the_cards_run(published: dict[str, Any], hub: Any, tmp_path: Path) -> None:
+    api = HfApi(endpoint=hub.endpoint, token=hub.token)
+    for repo, kind in (
+        ("local/tiny-traces", "dataset"),
+        ("local/tiny-evals", "dataset"),
+        ("local/tiny-s-raw-full", "model"),
+        ("local/tiny-s-raw-lora", "model"),
+        ("local/tiny-s", "model"),
+    ):
+        card = Path(api.hf_hub_download(repo, "README.md", repo_type=kind, cache_dir=tmp_path)).read_text()
+        snippet = re.findall(r"^```python\n(.*?)\n```$", card, flags=re.DOTALL | re.MULTILINE)[0]
+        assert plain(hub, tmp_path / "home", snippet.replace("max_new_tokens=512", "max_new_tokens=4"))
+
+
+def test_every_config_loads(hub: Any, tmp_path: Path) -> None:
+    code = """
+from datasets import get_dataset_config_names, load_dataset
+for repo, split in (("local/tiny-traces", "train"), ("local/tiny-evals", "test")):
+    for name in get_dataset_config_names(repo):
+        print(name, len(load_dataset(repo, name, split=split)))
+"""
+    lines = plain(hub, tmp_path, code).splitlines()
+    assert lines == ["raw 12", "compressed-short 10", "truncated-short 10", "outputs 120", "results 6"]
+
+
+def test_a_recipe_cannot_send_the_token_elsewhere(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    context = run.context("publish", tmp_path)
+    context.config["recipe"]["hub"] = {"endpoint": "http://127.0.0.1:9", "namespace": "x", "private": False}
+    with pytest.raises(HubError, match="HF_ENDPOINT") as caught:
+        publish.run(context)
+    assert "hf_secret" not in str(caught.value)
+
+
+def test_names_too_long_for_the_hub_stop_before_anything(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("hubkit.hub.server")
+    context = run.context("publish", tmp_path)
+    context.paths["hub"] = tmp_path / "hub"
+    context.config["recipe"] |= {"name": "n" * 39}
+    context.config["recipe"]["hub"] = {"endpoint": "local", "namespace": "n" * 40, "private": False}
+    with pytest.raises(InputError, match="shorten"):
+        publish.run(context)
+
+
+def test_usage_names_commands_that_exist(published: dict[str, Any], tmp_path: Path) -> None:
+    text = "\n".join(publish.usage(published, tmp_path))
+    assert "load_dataset" in text and "from_pretrained" in text and "hubkit space open local/tiny" in text
