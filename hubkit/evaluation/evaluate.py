@@ -11,19 +11,22 @@ Every student gets the same problems, prompt, decoding and limit; samples of all
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import shutil
 import time
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from hubkit.config import Benchmark, EngineRuntime
-from hubkit.engines import open_engine
-from hubkit.errors import InputError, StepError
+from hubkit.engines import Response, open_engine
+from hubkit.errors import EngineError, InputError, StepError
 from hubkit.evaluation.statistics import wilson
 from hubkit.records import EVALUATION_SCHEMA, read_rows, write_rows
-from hubkit.store import StepContext
+from hubkit.store import StepContext, digest
+from hubkit.traces.journal import Journal
 
 __all__ = ["VERSION", "run"]
 
@@ -32,32 +35,69 @@ VERSION: Final = 1
 
 def run(context: StepContext) -> None:
     """Write samples.parquet, results.json and details/."""
-    from hubkit.evaluation.tasks import own_task
-
     benchmark = Benchmark.model_validate(context.config["benchmark"])
-    problems: list[dict[str, Any]] = []
-    custom: types.ModuleType | None = None
-    task = benchmark.task or f"{benchmark.name}|0"
-    if benchmark.problems:
-        # lighteval loads tasks through datasets, which wants a folder of its own for them.
-        folder = context.work / "problems"
-        folder.mkdir(exist_ok=True)
-        shutil.copyfile(context.inputs["problems"] / "problems.parquet", folder / "train.parquet")
-        problems = list(read_rows(folder / "train.parquet"))
-        custom = own_task(benchmark.name, folder, benchmark.sampling.max_tokens)
-    started = time.monotonic()
-    samples, results = _evaluate(context, benchmark, task, custom)
-    for sample in samples:
-        place = int(sample["id"])
+    weights, adapter, tokenizer = _student(context)
+    with _contained(context.work / "datasets"):
+        from hubkit.evaluation.tasks import built_in, own_task
+
+        problems: list[dict[str, Any]] = []
+        if benchmark.problems:
+            # lighteval loads tasks through datasets, which wants a folder of its own for them.
+            folder = context.work / "problems" / benchmark.problems
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(context.inputs["problems"] / "problems.parquet", folder / "train.parquet")
+            problems = list(read_rows(folder / "train.parquet"))
+            name, task = (
+                f"{benchmark.name}|0",
+                own_task(benchmark.name, folder, benchmark.sampling.max_tokens),
+            )
+        else:
+            assert benchmark.task is not None, "Benchmark has one of the two"
+            name, task = benchmark.task, built_in(benchmark.task, benchmark.sampling.max_tokens)
+        started = time.monotonic()  # lighteval's import, 10 to 20 s once per process, is not the student's
+        samples = _evaluate(context, benchmark, name, task, (weights, adapter, tokenizer))
+        seconds = round(time.monotonic() - started, 3)
+    for place, sample in enumerate(samples):
         if problems:
-            sample.update(id=problems[place]["id"], problem=problems[place]["problem"])
+            problem = problems[int(sample["id"].rpartition("/")[2])]
+            sample.update(id=problem["id"], problem=problem["problem"])
         else:
             sample["id"] = f"{benchmark.name}-{place}"
-    if problems and len(samples) != len(problems):
+    if problems and [sample["id"] for sample in samples] != [problem["id"] for problem in problems]:
         raise StepError(f"lighteval scored {len(samples)} of {len(problems)} problems", "run again")
-    (context.out / "results.json").write_text(results, encoding="utf-8")
+    if not samples:
+        raise InputError(f"{name} has no problems", "choose another benchmark")
     context.count("problems", write_rows(context.out / "samples.parquet", samples, EVALUATION_SCHEMA))
-    context.metrics.update(_metrics(samples), seconds=round(time.monotonic() - started, 3))
+    context.metrics.update(_metrics(samples), seconds=seconds)
+
+
+def _student(context: StepContext) -> tuple[Path, Path | None, Any]:
+    """Folder of the weights, adapter on them if there is one, and the tokenizer that the engine will use."""
+    from transformers import AutoTokenizer
+
+    weights, adapter = context.inputs.get("student", Path()) / "model", None
+    if "student" not in context.inputs:
+        weights = context.model("base")
+    elif context.runtime["engine"]["engine"] == "openai":
+        # It would answer with whatever model it serves, the same for every student.
+        raise EngineError(
+            f"{context.step}: an endpoint does not serve the student just trained",
+            "set run.engines.students.engine=transformers",
+        )
+    elif (weights / "adapter_config.json").is_file():
+        weights, adapter = context.model("base"), weights
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(weights)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{context.config['student']} has no usable tokenizer: {str(error).splitlines()[0]}",
+            "put its tokenizer files beside the weights",
+        ) from error
+    if not tokenizer.chat_template:
+        raise InputError(
+            f"{context.config['student']} has no chat template", "add chat_template.jinja to its tokenizer"
+        )
+    return weights, adapter, tokenizer
 
 
 def _metrics(samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -78,73 +118,72 @@ def _metrics(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _evaluate(
-    context: StepContext, benchmark: Benchmark, task: str, custom: types.ModuleType | None
-) -> tuple[list[dict[str, Any]], str]:
-    """Rows in the order of lighteval's document ids, and its results file. Moves details into the output."""
-    with _contained():
-        from lighteval.logging.evaluation_tracker import EvaluationTracker
-        from lighteval.pipeline import ParallelismManager, Pipeline, PipelineParameters
-        from transformers import AutoTokenizer
+    context: StepContext,
+    benchmark: Benchmark,
+    name: str,
+    task: types.ModuleType,
+    student: tuple[Path, Path | None, Any],
+) -> list[dict[str, Any]]:
+    """Rows in the order of the benchmark, with lighteval's document as id. Writes results.json and details/."""
+    from lighteval.logging.evaluation_tracker import EvaluationTracker
+    from lighteval.pipeline import ParallelismManager, Pipeline, PipelineParameters
 
-        from hubkit.evaluation.model import EngineModel
-        from hubkit.evaluation.tasks import registry
+    from hubkit.evaluation.model import EngineModel, document
+    from hubkit.evaluation.tasks import only
 
-        config = context.config
-        base = context.model("base")
-        student = context.inputs["student"] / "model" if "student" in context.inputs else base
-        adapter = student if (student / "adapter_config.json").is_file() else None
-        tokenizer = AutoTokenizer.from_pretrained(student)
-        if not tokenizer.chat_template:
-            raise InputError(
-                f"{config['student']} has no chat template", "add chat_template.jinja to its tokenizer"
-            )
-        output = context.work / "lighteval"
-        shutil.rmtree(output, ignore_errors=True)  # of an attempt that was killed
-        tracker = EvaluationTracker(output_dir=str(output), save_details=True)
-        parameters = PipelineParameters(
-            launcher_type=ParallelismManager.NONE,
-            custom_tasks_directory=custom,  # type: ignore[arg-type,unused-ignore]  # a module is taken too
-            remove_reasoning_tags=False,  # EngineModel did: lighteval leaves a span that never closed
-            bootstrap_iters=0,
+    config, (weights, adapter, tokenizer) = context.config, student
+    output = context.work / "lighteval"
+    shutil.rmtree(output, ignore_errors=True)  # of an attempt that was killed
+    tracker = EvaluationTracker(output_dir=str(output), save_details=True)
+    parameters = PipelineParameters(
+        launcher_type=ParallelismManager.NONE,
+        remove_reasoning_tags=False,  # EngineModel did: lighteval leaves a span that never closed
+        bootstrap_iters=0,
+    )
+    runtime, threads = EngineRuntime(**context.runtime["engine"]), context.runtime["threads"]
+    with (
+        Journal(context.work / "journal.sqlite", digest(config)) as journal,
+        open_engine(weights, runtime, context.runtime["device"], threads, adapter) as engine,
+    ):
+        model = EngineModel(
+            name=config["student"],
+            engine=engine,
+            tokenizer=tokenizer,
+            sampling=benchmark.sampling,
+            system=config["system"],
+            journal=journal,
+            context=context,
+            cache=context.work / "cache",
         )
-        runtime = EngineRuntime(**context.runtime["engine"])
-        threads = context.runtime["threads"]
-        weights = base if adapter else student
-        with open_engine(weights, runtime, context.runtime["device"], threads, adapter) as engine:
-            model = EngineModel(
-                name=config["student"],
-                engine=engine,
-                tokenizer=tokenizer,
-                sampling=benchmark.sampling,
-                system=config["system"],
-                seed=0,
-                cache=context.work / "cache",
-                progress=context.progress,
-            )
-            with registry(task, custom):
-                pipeline = Pipeline(task, parameters, tracker, model=model)
-            pipeline.evaluate()
-        tracker.save()
-        samples = [
-            _sample(detail, model.responses)
-            for details in tracker.details_logger.details.values()
-            for detail in details
-        ]
+        with only(task):
+            pipeline = Pipeline(name, parameters, tracker, model=model)
+        pipeline.evaluate()
+    tracker.save()
+    details = [detail for rows in tracker.details_logger.details.values() for detail in rows]
+    # lighteval shuffles documents; students are compared row by row.
+    details.sort(key=lambda detail: (detail.doc.task_name, int(detail.doc.id)))
     (results,) = output.glob("results/**/*.json")
+    # Published: no folder of this machine may stand in it. JSON may have escaped the folder's name.
+    text = results.read_text(encoding="utf-8")
+    for work in (json.dumps(f"{context.work}/")[1:-1], f"{context.work}/"):
+        text = text.replace(work, "")
+    (context.out / "results.json").write_text(text, encoding="utf-8")
     shutil.copytree(output / "details", context.out / "details")
-    samples.sort(key=lambda sample: int(sample["id"]))
-    # Published: no folder of this machine may stand in it.
-    return samples, results.read_text(encoding="utf-8").replace(str(context.work), "work")
+    return [
+        _sample(detail, model.responses[document(detail.doc)], document(detail.doc).id) for detail in details
+    ]
 
 
-def _sample(detail: Any, responses: dict[str, Any]) -> dict[str, Any]:
-    doc, response = detail.doc, responses[detail.doc.id]
+def _sample(detail: Any, response: Response, key: str) -> dict[str, Any]:
+    doc = detail.doc
     gold = doc.choices[doc.gold_index if isinstance(doc.gold_index, int) else doc.gold_index[0]]
+    # Where a server split off the reasoning, it is put back: an output is all that was generated.
+    span = f"<think>\n{response.reasoning}\n</think>\n\n" if response.reasoning else ""
     return {
-        "id": doc.id,
+        "id": key,
         "problem": doc.query,
-        "answer": str(gold),
-        "output": response.text,
+        "answer": str(gold).strip(),
+        "output": span + response.text,
         # A task with several metrics lists its main one first.
         "correct": float(next(iter(detail.metric.values()))) >= 0.5,
         "output_tokens": response.completion_tokens,
@@ -153,20 +192,29 @@ def _sample(detail: Any, responses: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _contained() -> Iterator[None]:
+def _contained(cache: Path) -> Iterator[None]:
     """Keep lighteval's habits to itself: importing it turns gradients off for the whole process (and this
-    process trains the next student), and it logs every stage and shows bars where hubkit shows one."""
+    process trains the next student), and it logs every stage and shows bars where hubkit shows one. What
+    datasets converts goes to `cache`, which goes away with the step."""
     import datasets
     import torch
     import transformers
 
+    bars = datasets.are_progress_bars_disabled()
+    folder, datasets.config.HF_DATASETS_CACHE = datasets.config.HF_DATASETS_CACHE, cache
+    verbosity = transformers.logging.get_verbosity()
+    before, gradients = logging.root.manager.disable, torch.is_grad_enabled()
     datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    before, gradients = logging.root.manager.disable, torch.is_grad_enabled()
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
         logging.disable(before)
+        transformers.logging.enable_progress_bar()
+        transformers.logging.set_verbosity(verbosity)
+        datasets.config.HF_DATASETS_CACHE = folder
+        if not bars:
+            datasets.enable_progress_bars()
         torch.set_grad_enabled(gradients)

@@ -1,5 +1,9 @@
 """A student as lighteval sees it: a model whose answers come from one of hubkit's engines.
 
+    lighteval's Doc(query="State the final answer … 47 + 38 - 12 =", id="7")
+    -> ModelResponse(text=["<think>\\n…\\n</think>\\n\\nThe answer is …"], output_tokens=[[510, …, 2]],
+                     text_post_processed=["The answer is …"])
+
 lighteval's own backends pad token counts, ignore sampling settings or cut prompts (0.13.0); this one
 gives exact counts and the same decoding as everywhere else, and keeps the finish reasons, for which
 lighteval has no place.
@@ -7,26 +11,32 @@ lighteval has no place.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from lighteval.models.abstract_model import LightevalModel, ModelConfig
 from lighteval.models.model_input import GenerationParameters
 from lighteval.models.model_output import ModelResponse
+from lighteval.tasks.prompt_manager import PromptManager
 from lighteval.utils.cache_management import SampleCache
 
 from hubkit.config import Sampling
 from hubkit.engines import Engine, Request, Response
 from hubkit.errors import EngineError, RecipeError
+from hubkit.store import StepContext
+from hubkit.traces.journal import Journal, Key, answer, request_hash, request_seed
 from hubkit.traces.thinking import split
 
-__all__ = ["EngineModel"]
+__all__ = ["EngineModel", "document"]
+
+
+def document(doc: Any) -> Key:
+    """What names a document: lighteval numbers them from 0 in each task anew."""
+    return Key(f"{doc.task_name}/{doc.id}", 0)
 
 
 class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
-    """Answers documents through an open engine. `responses` holds what the engine said, by document id."""
+    """Answers documents through an open engine. `responses` holds what the engine said, by `document`."""
 
     def __init__(
         self,
@@ -35,16 +45,16 @@ class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
         tokenizer: Any,
         sampling: Sampling,
         system: str,
-        seed: int,
+        journal: Journal,
+        context: StepContext,
         cache: Path,
-        progress: Callable[[int, int], None],
     ) -> None:
         generation = GenerationParameters(
             max_new_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k or None,
-            seed=seed,
+            seed=0,
         )
         self.config = ModelConfig(
             model_name=name,
@@ -52,12 +62,13 @@ class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
             system_prompt=system or None,
             cache_dir=str(cache),
         )
-        self.responses: dict[str, Response] = {}
+        self.responses: dict[Key, Response] = {}
         # lighteval's cache of answers goes by model name, not weights; nothing here reads or fills it,
         # but the pipeline wants one to be there.
         self._cache = SampleCache(self.config)
         self._engine, self._tokenizer, self._sampling = engine, tokenizer, sampling
-        self._system, self._seed, self._progress = system, seed, progress
+        self._journal, self._context = journal, context
+        self._prompts = PromptManager(use_chat_template=True, system_prompt=system or None)
 
     @property
     def tokenizer(self) -> Any:
@@ -72,33 +83,29 @@ class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
         return int(self._tokenizer.model_max_length)
 
     def greedy_until(self, docs: list[Any]) -> list[Any]:
-        """Answer documents, decoding as the benchmark says (lighteval calls all generation by this name)."""
-        if any(doc.fewshot_samples for doc in docs):
+        """Answer documents, decoding as the benchmark says (lighteval calls all generation by this name).
+
+        Stop sequences of a task are not used: they are for models that continue text, and "\\n\\n" or
+        "Question:" would end a student within its reasoning.
+        """
+        if any((doc.num_samples or 1) > 1 for doc in docs):
             raise RecipeError(
-                "few-shot prompts are not supported for chat students", "ask for the task as name|0"
+                "this task wants several answers per problem", "choose a task that takes one answer"
             )
-        system = [{"role": "system", "content": self._system}] if self._system else []
-        requests = [
-            Request(
-                doc.id, [*system, {"role": "user", "content": doc.query}], self._sampling, self._seed + place
-            )
-            for place, doc in enumerate(docs)
-        ]
+        requests = [(document(doc), self._request(doc)) for doc in docs]
+        answer(self._context, self._engine, self._journal, requests, len(docs), on_response=_refuse_errors)
+        return [self._answer(key, request) for key, request in requests]
 
-        async def drain() -> None:
-            async for response in self._engine.stream(requests):
-                if response.finish_reason == "error":
-                    raise EngineError(
-                        f"problem {response.key}: {response.error}", "mend the engine or max_tokens"
-                    )
-                self.responses[response.key] = response
-                self._progress(len(self.responses), len(docs))
+    def _request(self, doc: Any) -> Request:
+        # The engine applies the chat template; examples of a few-shot task become earlier turns.
+        messages = self._prompts.prepare_prompt_api(doc)
+        key = document(doc)
+        return Request(key.text, messages, self._sampling, request_seed(0, key))
 
-        asyncio.run(drain())
-        return [self._answer(request) for request in requests]
-
-    def _answer(self, request: Request) -> Any:
-        response = self.responses[request.key]
+    def _answer(self, key: Key, request: Request) -> Any:
+        response = self._journal.get(key, request_hash(request))
+        assert response is not None, f"{key} was answered"
+        self.responses[key] = response
         thought = split(response.text, response.reasoning)
         return ModelResponse(
             input=request.messages,
@@ -116,3 +123,11 @@ class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
 
     def loglikelihood_rolling(self, docs: list[Any]) -> NoReturn:
         self.loglikelihood(docs)
+
+
+def _refuse_errors(response: Response) -> None:
+    # A missing answer is not a wrong one. It is not kept, so that the next run asks again.
+    if response.finish_reason == "error":
+        raise EngineError(
+            f"no answer to problem {response.key}: {response.error}", "mend the engine or max_tokens"
+        )

@@ -6,6 +6,7 @@ Problem {"problem": "State the final answer … 47 + 38 - 12 =", "answer": "73",
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import types
@@ -15,9 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from hubkit.errors import RecipeError
+from hubkit.records import PROBLEM_SCHEMA
 from hubkit.traces.verify import verify
 
-__all__ = ["own_task", "registry"]
+__all__ = ["built_in", "only", "own_task"]
 
 METRIC: Final = "accuracy"
 
@@ -38,12 +40,13 @@ def own_task(name: str, folder: Path, max_tokens: int) -> types.ModuleType:
             return float(verify(problem, model_response.final_text[0]).status == "correct")
 
     def prompt(line: dict[str, Any], task_name: str) -> Any:
+        problem = {name: line[name] for name in PROBLEM_SCHEMA.names}  # lighteval adds notes of its own
         return Doc(
             task_name=task_name,
             query=line["problem"],
             choices=[line["answer"]],
             gold_index=0,
-            specific={"problem": json.dumps(line, ensure_ascii=False)},
+            specific={"problem": json.dumps(problem, ensure_ascii=False)},
         )
 
     metric = SampleLevelMetric(
@@ -69,9 +72,28 @@ def own_task(name: str, folder: Path, max_tokens: int) -> types.ModuleType:
     return module
 
 
+def built_in(task: str, max_tokens: int) -> types.ModuleType:
+    """The module of lighteval that defines a task such as gsm8k|0, with room for max_tokens in answers.
+
+    Raises RecipeError for a task that lighteval does not have.
+    """
+    name, bar, shots = task.partition("|")
+    if not bar or not shots.isdecimal():
+        raise RecipeError(f"{task!r} is not a lighteval task", "write name|number of examples: gsm8k|0")
+    source = importlib.import_module(_module_of(name))
+    module = types.ModuleType("hubkit_tasks")
+    # Copies: the next student may be asked for other lengths in this process.
+    module.TASKS_TABLE = [  # type: ignore[attr-defined]
+        dataclasses.replace(config, generation_size=max_tokens)
+        for config in source.TASKS_TABLE
+        if config.name == name or config.name.startswith(f"{name}:")
+    ]
+    return module
+
+
 @contextmanager
-def registry(task: str, custom: types.ModuleType | None) -> Iterator[None]:
-    """Let lighteval's registry load only what is asked for.
+def only(tasks: types.ModuleType) -> Iterator[None]:
+    """Let lighteval's registry know these tasks and no others.
 
     Its own loader (lighteval 0.13.0, Registry.load_all_task_configs) imports every built-in task; one of
     them reaches the network at import, and another calls what huggingface_hub 2 has removed.
@@ -79,8 +101,7 @@ def registry(task: str, custom: types.ModuleType | None) -> Iterator[None]:
     from lighteval.tasks.registry import Registry
 
     def load(custom_tasks: Any = None, load_multilingual: bool = False) -> dict[str, Any]:
-        modules = [custom] if custom else [importlib.import_module(_module_of(task.split("|")[0]))]
-        return {config.name: config for module in modules for config in module.TASKS_TABLE}
+        return {config.name: config for config in tasks.TASKS_TABLE}
 
     original = Registry.load_all_task_configs
     Registry.load_all_task_configs = staticmethod(load)

@@ -140,11 +140,10 @@ def usage(release: Mapping[str, Any], hub: Path | None) -> list[str]:
     if hub is None:
         page = f"{release['endpoint'].rstrip('/')}/spaces/{release['space']}"
         return [*commands, f"python -m webbrowser {page}"]
-    folder = f"--hub {shlex.quote(_shown(hub))}"
+    folder = shlex.quote(_shown(hub))
     return [
-        f"hubkit space open {release['namespace']}/{release['recipe']} {folder}",
-        f"hubkit hub serve {folder}    # then, with HF_ENDPOINT set to the address it prints:",
-        *commands,
+        *(f"hubkit hub exec {folder} -- {command}" for command in commands),
+        f"hubkit space open {release['namespace']}/{release['recipe']} --hub {folder}",
     ]
 
 

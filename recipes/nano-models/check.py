@@ -21,7 +21,7 @@ TRACE = re.compile(r"<think>\n(.*)\n</think>\n\n(.*)", re.DOTALL)
 
 
 def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    # The weights are stored in 16 bits and computed in 32: faster on CPUs.
+    # The weights are stored in 16 bits and computed in 32.
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     return model, AutoTokenizer.from_pretrained(folder, padding_side="left")
 

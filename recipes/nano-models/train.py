@@ -29,9 +29,9 @@ from transformers import PreTrainedTokenizerFast as Tokenizer
 
 PROMPT = Path(__file__).parents[1] / "nano" / "prompts" / "compress.md"
 
-# Tokens in one batch. About 20 traces: small enough for thousands of updates in ten minutes.
+# Tokens in one batch. About 20 traces: small enough for 1,600 updates in a quarter of an hour.
 BATCH_TOKENS = 4096
-# Documents drawn at a time; sorted by length inside, so that padding is 2-3 % and not half.
+# Documents drawn at a time; sorted by length inside, so that a batch holds little padding.
 POOL = 512
 
 Make = Callable[[random.Random, Tokenizer], str]
@@ -209,7 +209,7 @@ def save(model: Qwen3ForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    # Loaded without a dtype the weights become float32, which is what CPUs train and sample fastest.
+    # Loaded without a dtype the weights become float32, which students train in.
     edit(folder / "config.json", dtype="float32")
     # The name that transformers 4 knows as well as 5.
     edit(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")

@@ -191,7 +191,9 @@ def test_collections_are_not_doubled(local: Access) -> None:
     assert len(local.api().get_collection(slugs.pop()).items) == 1
 
 
-def test_models_come_without_code_or_pickles(local: Access, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_come_without_code_or_pickles(
+    local: Access, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files: dict[str, Path | bytes] = {
         "README.md": CARD,
         "config.json": b"{}",
