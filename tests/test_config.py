@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import NANO, ROOT
+from support import NANO, ROOT
 
 from hubkit.config import load_recipe
 from hubkit.errors import RecipeError

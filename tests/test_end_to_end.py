@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import NANO, hubkit
+from support import NANO, hubkit
 
 from hubkit.hub.server import LocalHub
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from support import ROOT
 
 HEAVY = {"torch", "transformers", "trl", "peft", "vllm", "lighteval", "gradio", "datasets", "matplotlib"}
 # A module may import from its own layer and from those before it. Steps never import other steps,

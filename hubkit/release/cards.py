@@ -353,7 +353,8 @@ def space_card(context: CardContext, card: str, datasets: Iterable[str], sdk_ver
 
     recipe = context.recipe
     title = f"{recipe.name}: students side by side"
-    data = SpaceCard(card).data.to_dict() | {
+    data: dict[str, Any] = dict(SpaceCard(card).data.to_dict())  # type: ignore[no-untyped-call]
+    data |= {
         "title": title,
         "license": recipe.license,
         "sdk_version": sdk_version,

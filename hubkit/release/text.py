@@ -70,7 +70,7 @@ def markdown(template: str, values: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         finalize=md,
-        autoescape=False,
+        autoescape=False,  # noqa: S701
     )
     environment.filters |= {"code": code, "fence": fence, "number": number, "percent": percent}
     text = environment.get_template(template).render(values)

@@ -234,7 +234,8 @@ def results_table(rows: list[Row]) -> str:
         first = f'<td style="--accent:{colour(row["variant"])}"><span class="dot"></span>{esc(name)}</td>'
         body += f"<tr>{first}{''.join(f'<td>{esc(cell)}</td>' for cell in cells)}</tr>"
     heads = "".join(f"<th>{esc(name)}</th>" for name in head)
-    return f'<div class="scroll"><table class="results"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+    table = f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="scroll"><table class="results">{table}</table></div>'
 
 
 def plot(rows: list[Row]) -> str:

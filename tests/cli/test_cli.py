@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from conftest import NANO, ROOT, hubkit
+from support import NANO, ROOT, hubkit
 
 COMMANDS = [
     [],

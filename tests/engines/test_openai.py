@@ -183,7 +183,7 @@ def test_a_server_that_dies_on_the_way_is_given_up(monkeypatch: pytest.MonkeyPat
                     await asyncio.to_thread(server.__exit__, None, None, None)
 
     server = OpenAIServer(delay_s=0.005).__enter__()
-    with pytest.raises(EngineError, match="in a row failed: cannot connect to .*refused"):
+    with pytest.raises(EngineError, match=r"in a row failed: cannot connect to .*refused"):
         asyncio.run(read(server))
 
 

@@ -1,17 +1,17 @@
+"""The embedded engine against transformers' own generate, on small random models of many architectures."""
+
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_model import CHAT_TEMPLATE, save_tiny_model, save_tiny_tokenizer
+from tiny_model import save_tiny_model
 
 from hubkit.config import EngineRuntime, Sampling
 from hubkit.engines import Engine, Request, Response, open_engine
-from hubkit.errors import EngineError, InputError
 
 GREEDY = Sampling(max_tokens=40)
 

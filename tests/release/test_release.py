@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import io
 import json
 import os
 import re
@@ -181,7 +182,7 @@ def test_terminal_table(run: Run) -> None:
 
     results = json.loads((run.inputs["report"] / "results.json").read_text())
     results["students"][0]["student"] = "[red]s[/red]"
-    console = Console(width=160, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console = Console(width=160, record=True, file=io.StringIO())
     console.print(report.table(results))
     text = console.export_text()
     assert "75.0 %" in text and "[red]s[/red] (untrained)" in text and "13 %" in text

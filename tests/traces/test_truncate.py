@@ -3,9 +3,9 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from conftest import MODELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import MODELS
 
 from hubkit.traces.truncate import cut
 

@@ -666,7 +666,7 @@ class App:
             case "POST", []:
                 owner = str(body.get("namespace") or self.namespace)
                 self._check_namespace(owner)
-                data = {
+                fields: dict[str, Any] = {
                     "owner": {"name": owner, "type": "user"},
                     "description": str(body.get("description") or "")[:150],
                     "private": bool(body.get("private")),
@@ -674,7 +674,7 @@ class App:
                     "upvotes": 0,
                     "position": 0,
                 }
-                return self._collection(store.create_collection(owner, _text(body, "title"), data), request)
+                return self._collection(store.create_collection(owner, _text(body, "title"), fields), request)
             case "GET", [_, _]:
                 return self._collection(store.collection(slug), request)
             case "PATCH", [_, _]:
