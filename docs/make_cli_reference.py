@@ -26,7 +26,7 @@ def reference() -> str:
         options = [record for p in command.get_params(context) if (record := p.get_help_record(context))]
         arguments = [p for p in command.get_params(context) if p.param_type_name == "argument"]
         if arguments:
-            usage = " ".join(p.make_metavar(context) for p in arguments)
+            usage = " ".join(p.metavar or (p.name or "").upper() for p in arguments)
             lines.extend([f"`{' '.join(names)} {usage}`", ""])
         if options and not isinstance(command, TyperGroup):
             lines.extend(["| option | what it does |", "|---|---|"])
