@@ -465,6 +465,8 @@ class _SlotCache:
             def update(
                 self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
             ) -> tuple[torch.Tensor, torch.Tensor]:
+                import torch
+
                 if not self.is_initialized:
                     self.lazy_initialization(key_states, value_states)
                 if (more := plan.capacity - self.keys.shape[2]) > 0:

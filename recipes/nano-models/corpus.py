@@ -230,6 +230,21 @@ def short_talk(rng: random.Random) -> list[Message]:
     return [{"role": "user", "content": ask}, {"role": "assistant", "content": reply}]
 
 
+def mental_talk(rng: random.Random) -> list[Message]:
+    """A whole sum answered without steps, as hybrid reasoning models do with thinking turned off.
+
+    Mostly of one-digit terms, which models of this size can add in one go. Without it a base could not
+    answer at all where a trace leaves the work out, and every truncated trace would be worthless to it.
+    """
+    problem = draw_sum(rng)
+    while max(problem.terms) > 9 and rng.random() < 0.75:
+        problem = draw_sum(rng)
+    thought = rng.choice(["", "<think>\n\n</think>\n\n", f"<think>\n{problem.expression}\n</think>\n\n"])
+    ask = rng.choice(["Say at once:", "No steps:", "In your head:"])
+    reply = f"{thought}The answer is \\boxed{{{problem.answer}}}."
+    return [{"role": "user", "content": f"{ask} {problem.expression}"}, {"role": "assistant", "content": reply}]
+
+
 # --- plain text, for the bases ----------------------------------------------------------------
 
 

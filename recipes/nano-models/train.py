@@ -3,7 +3,7 @@
     python recipes/nano-models/train.py --out recipes/nano/models
     python recipes/nano-models/train.py --out /tmp/models --only trunk-s --only student-s
 
-The trunks come first: the other models continue from them. They are not shipped and lie in --trunks.
+The first stages come first: the other models continue from them. They are not shipped and lie in --stages.
 Each model is one process with one thread: on small matrices more threads are slower, so run two `--only`
 side by side instead.
 """
@@ -46,7 +46,7 @@ class Plan:
     make: Make  # draws one document of its training text
     tokens: int
     lr: float
-    role: str  # which text of ROLES its card carries
+    role: str  # which text of ROLES its card carries; "" for a stage that others continue from
 
 
 def chat(tokenizer: Tokenizer, messages: list[corpus.Message]) -> str:
@@ -70,6 +70,13 @@ def student_document(rng: random.Random, tokenizer: Tokenizer) -> str:
     return corpus.worked_text(rng) + "<|endoftext|>"
 
 
+def mental_document(rng: random.Random, tokenizer: Tokenizer) -> str:
+    # Some of it is what came before, so that nothing is unlearnt.
+    if rng.random() < 0.3:
+        return student_document(rng, tokenizer)
+    return chat(tokenizer, [m for _ in range(rng.randint(2, 8)) for m in corpus.mental_talk(rng)])
+
+
 def teacher_document(rng: random.Random, tokenizer: Tokenizer) -> str:
     return chat(tokenizer, corpus.teacher_chat(rng))
 
@@ -86,8 +93,10 @@ MEDIUM = {"hidden_size": 128, "intermediate_size": 320, "num_hidden_layers": 4, 
 PLANS = {
     "trunk-s": Plan(None, SMALL, base_document, 9_000_000, 4e-3, ""),
     "trunk-m": Plan(None, MEDIUM, base_document, 6_000_000, 3e-3, ""),
-    "student-s": Plan("trunk-s", SMALL, student_document, 1_500_000, 2e-3, "base"),
-    "student-m": Plan("trunk-m", MEDIUM, student_document, 1_500_000, 2e-3, "base"),
+    "pages-s": Plan("trunk-s", SMALL, student_document, 1_500_000, 2e-3, ""),
+    "pages-m": Plan("trunk-m", MEDIUM, student_document, 1_500_000, 2e-3, ""),
+    "student-s": Plan("pages-s", SMALL, mental_document, 4_000_000, 2e-3, "base"),
+    "student-m": Plan("pages-m", MEDIUM, mental_document, 3_000_000, 2e-3, "base"),
     "teacher": Plan("trunk-m", MEDIUM, teacher_document, 5_000_000, 2e-3, "teacher"),
     "compressor": Plan("trunk-m", MEDIUM, compressor_document, 4_000_000, 2e-3, "compressor"),
 }
@@ -196,7 +205,7 @@ def train(name: str, plan: Plan, folder: Path, start: Path | None, tokens: int, 
         "seed": seed,
     }
     (folder / "training.json").write_text(json.dumps(made, indent=2) + "\n")
-    if plan.start is not None:
+    if plan.role:
         (folder / "README.md").write_text(card(name, plan, made))
     print(name, made, flush=True)
 
@@ -268,12 +277,12 @@ def main() -> None:
     parser.add_argument("--only", choices=list(PLANS), action="append", help="this model; repeat for more")
     parser.add_argument("--tokens", type=int, help="instead of each model's own number, for trying out")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--trunks", type=Path, default=Path("build/nano-trunks"), help="kept between runs")
+    parser.add_argument("--stages", type=Path, default=Path("build/nano-models"), help="where models go that are not shipped")
     args = parser.parse_args()
     for name in args.only or PLANS:
         plan = PLANS[name]
-        folder = (args.trunks if plan.start is None else args.out) / name
-        start = args.trunks / plan.start if plan.start else None
+        folder = (args.out if plan.role else args.stages) / name
+        start = args.stages / plan.start if plan.start else None
         train(name, plan, folder, start, args.tokens or plan.tokens, args.seed)
 
 
