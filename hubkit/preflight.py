@@ -44,7 +44,12 @@ def check(plan: Plan, store: Store, steps: list[Step] | None = None) -> None:
     needed = sum(
         estimates[s.step.name].bytes or 0 for s in states if estimates[s.step.name].source != "limits"
     )
-    store.root.mkdir(parents=True, exist_ok=True)
+    try:
+        store.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot use {store.root}: {error.strerror}", "choose another folder with --out"
+        ) from None
     free = shutil.disk_usage(store.root).free
     if free < needed + 50_000_000:
         raise InputError(

@@ -318,42 +318,57 @@ class Store:
 
         A second process that wants the same step waits here and then finds it done.
         """
-        final = self.folder(context.step, key)
         context.work.mkdir(parents=True, exist_ok=True)
         with exclusive(self.root / "locks" / f"{key[:16]}.lock", context.step, wait=True):
             if found := self.find(context.step, key):
                 return found
+            # Named by key, and this process holds the key's lock: what is there was left by a killed one.
             shutil.rmtree(context.out, ignore_errors=True)
             context.out.mkdir(parents=True)
-            started, clock, cpu = time.gmtime(), time.monotonic(), time.process_time()
-            function(context)
-            files = manifest(context.out)
-            record = Record(
-                step=context.step,
-                kind=kind,
-                version=version,
-                key=key,
-                config=context.config,
-                inputs=inputs,
-                runtime=context.runtime,
-                output=digest([entry.model_dump() for entry in files]),
-                files=files,
-                counts=context.counts,
-                metrics=context.metrics,
-                started=time.strftime("%Y-%m-%dT%H:%M:%SZ", started),
-                seconds=round(time.monotonic() - clock, 3),
-                cpu_seconds=round(time.process_time() - cpu, 3),
-                environment=environment(),
-            )
-            for entry in files:
-                _fsync(context.out / entry.path)
-            write_json(context.out / RECORD, record.model_dump())
-            final.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(final, ignore_errors=True)  # only a damaged one can be there: find() said so
-            context.out.rename(final)
-            _fsync(final.parent)
-            shutil.rmtree(context.work, ignore_errors=True)
-            return record
+            try:
+                return self._make(context, kind, version, key, inputs, function)
+            finally:
+                shutil.rmtree(context.out, ignore_errors=True)
+
+    def _make(
+        self,
+        context: StepContext,
+        kind: str,
+        version: int,
+        key: str,
+        inputs: dict[str, str],
+        function: Any,
+    ) -> Record:
+        started, clock, cpu = time.gmtime(), time.monotonic(), time.process_time()
+        function(context)
+        files = manifest(context.out)
+        record = Record(
+            step=context.step,
+            kind=kind,
+            version=version,
+            key=key,
+            config=context.config,
+            inputs=inputs,
+            runtime=context.runtime,
+            output=digest([entry.model_dump() for entry in files]),
+            files=files,
+            counts=context.counts,
+            metrics=context.metrics,
+            started=time.strftime("%Y-%m-%dT%H:%M:%SZ", started),
+            seconds=round(time.monotonic() - clock, 3),
+            cpu_seconds=round(time.process_time() - cpu, 3),
+            environment=environment(),
+        )
+        for entry in files:
+            _fsync(context.out / entry.path)
+        write_json(context.out / RECORD, record.model_dump())
+        final = self.folder(context.step, key)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(final, ignore_errors=True)  # only a damaged one can be there: find() said so
+        context.out.rename(final)
+        _fsync(final.parent)
+        shutil.rmtree(context.work, ignore_errors=True)
+        return record
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -40,22 +40,36 @@ def records(root: Path) -> dict[str, dict[str, Any]]:
     return {record["step"]: record for record in found}
 
 
+def run(root: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "hubkit", "recipe", "run", *ARGUMENTS, "--out", str(root)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(root: Path) -> str:
+    process = run(root)
+    out, errors = process.communicate(timeout=280)
+    assert process.returncode == 0, errors[-2000:]
+    return out
+
+
 @pytest.fixture(scope="session")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs folder of a finished small release, whose run was killed several times at random moments."""
+    """Runs folder of a finished small release, whose run was killed within every stage that takes time."""
     root = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, "-m", "hubkit", "recipe", "run", *ARGUMENTS, "--out", str(root)]
     generator = random.Random(1)
-    for _ in range(4):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        try:
-            process.wait(generator.uniform(8, 25))
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
+    for kind in ("traces", "compress", "student", "evaluation", "publish"):
+        process = run(root)
+        until = time.monotonic() + 120
+        # A step's work folder is there from its start to its end.
+        while not list((root / "work" / kind).rglob("*")) and process.poll() is None:
+            assert time.monotonic() < until, f"no {kind} step was seen"
+            time.sleep(0.02)
+        time.sleep(generator.uniform(0, 1.5))
+        process.send_signal(signal.SIGKILL)
         process.communicate()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-2000:]
-    (root / "stdout.txt").write_text(done.stdout)
+        left = [record["step"] for record in records(root).values()]
+        assert "publish" not in left, f"the run was done before it could be killed at {kind}"
+    (root / "stdout.txt").write_text(finish(root))
     return root
 
 
@@ -91,6 +105,20 @@ def test_every_step_is_done_and_nothing_is_lost_or_doubled(root: Path) -> None:
         assert len({(k["id"], k["sample"]) for k in keys}) == len(keys)
     assert not list((root / "tmp").iterdir())
     assert not [p for p in (root / "work").rglob("*") if p.is_file()]
+
+
+def test_a_run_that_was_killed_ends_as_one_that_was_not(root: Path, tmp_path: Path) -> None:
+    finish(tmp_path)
+    killed, whole = records(root), records(tmp_path)
+    assert killed.keys() == whole.keys()
+    for name, record in whole.items():
+        if name != "publish":
+            assert killed[name]["counts"] == record["counts"], name
+    # What the killed run had pushed was not pushed again.
+    assert sum(killed["publish"]["counts"].values()) == whole["publish"]["counts"]["pushed"]
+    for path in (tmp_path / "steps" / "raw").rglob("data.parquet"):
+        (twin,) = (root / "steps" / "raw").rglob("data.parquet")
+        assert pq.read_table(path).equals(pq.read_table(twin))
 
 
 def test_the_run_ends_with_the_table_and_three_commands(root: Path) -> None:

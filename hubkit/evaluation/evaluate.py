@@ -200,7 +200,7 @@ def _contained(cache: Path) -> Iterator[None]:
     import torch
     import transformers
 
-    bars = datasets.are_progress_bars_disabled()
+    bars = datasets.are_progress_bars_disabled(), transformers.logging.is_progress_bar_enabled()
     folder, datasets.config.HF_DATASETS_CACHE = datasets.config.HF_DATASETS_CACHE, cache
     verbosity = transformers.logging.get_verbosity()
     before, gradients = logging.root.manager.disable, torch.is_grad_enabled()
@@ -212,9 +212,10 @@ def _contained(cache: Path) -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-        transformers.logging.enable_progress_bar()
         transformers.logging.set_verbosity(verbosity)
         datasets.config.HF_DATASETS_CACHE = folder
-        if not bars:
+        if not bars[0]:
             datasets.enable_progress_bars()
+        if bars[1]:
+            transformers.logging.enable_progress_bar()
         torch.set_grad_enabled(gradients)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
 import time
@@ -56,7 +55,7 @@ def execute(call: Call) -> Record:
         runtime=call.runtime,
         inputs=call.folders,
         models=call.models,
-        out=call.root / "tmp" / f"{call.key[:16]}-{os.getpid()}",
+        out=call.root / "tmp" / call.key[:16],
         work=store.work(call.step, call.key),
         paths=call.paths,
     )
@@ -74,8 +73,6 @@ def execute(call: Call) -> Record:
         ) from None
     except Exception as error:
         raise _unexpected(context, error) from None
-    finally:
-        shutil.rmtree(context.out, ignore_errors=True)
 
 
 def _unexpected(context: StepContext, error: Exception) -> StepError:

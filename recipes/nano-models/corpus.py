@@ -242,7 +242,10 @@ def mental_talk(rng: random.Random) -> list[Message]:
     thought = rng.choice(["", "<think>\n\n</think>\n\n", f"<think>\n{problem.expression}\n</think>\n\n"])
     ask = rng.choice(["Say at once:", "No steps:", "In your head:"])
     reply = f"{thought}The answer is \\boxed{{{problem.answer}}}."
-    return [{"role": "user", "content": f"{ask} {problem.expression}"}, {"role": "assistant", "content": reply}]
+    return [
+        {"role": "user", "content": f"{ask} {problem.expression}"},
+        {"role": "assistant", "content": reply},
+    ]
 
 
 # --- plain text, for the bases ----------------------------------------------------------------

@@ -277,7 +277,9 @@ def main() -> None:
     parser.add_argument("--only", choices=list(PLANS), action="append", help="this model; repeat for more")
     parser.add_argument("--tokens", type=int, help="instead of each model's own number, for trying out")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--stages", type=Path, default=Path("build/nano-models"), help="where models go that are not shipped")
+    parser.add_argument(
+        "--stages", type=Path, default=Path("build/nano-models"), help="where models go that are not shipped"
+    )
     args = parser.parse_args()
     for name in args.only or PLANS:
         plan = PLANS[name]
