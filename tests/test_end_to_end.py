@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -226,6 +227,47 @@ items = {i.item_id for i in get_collection(collection.slug).items}
 assert {"local/nano-traces", "local/nano-evals", "local/nano-compare", "local/nano-s-raw-full"} <= items
 """
     plain(hub, code)
+
+
+def test_the_space_in_a_browser(root: Path) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
+    if browser is None:
+        pytest.skip("there is no Chromium on this machine: install one to test the Space in it")
+    from playwright.sync_api import expect, sync_playwright
+
+    command = [sys.executable, "-m", "hubkit", "space", "open", "--hub", str(root / "hub")]
+    space = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    asked: list[str] = []
+    try:
+        assert space.stdout is not None
+        address = space.stdout.readline().split()[0]
+        with sync_playwright() as play:
+            page = play.chromium.launch(
+                executable_path=browser, args=["--no-sandbox", "--disable-background-networking"]
+            ).new_page()
+            page.on("request", lambda request: asked.append(request.url))
+            page.goto(address)
+            # Six students, all three variants, each with its number of tokens.
+            expect(page.locator("#side .card")).to_have_count(6, timeout=60_000)
+            for text in (
+                "s-raw-full",
+                "s-compressed-nano-compressor-lora",
+                "s-truncated-nano-compressor-full",
+            ):
+                expect(page.locator("#side").get_by_text(text, exact=True)).to_be_visible()
+            assert page.locator("#side .card").filter(has_text="tokens").count() == 6
+            page.locator("#variant").get_by_text("raw").click()
+            expect(page.locator("#side .card")).to_have_count(4)
+            page.get_by_role("tab", name="Results").click()
+            expect(page.locator("#results table tbody tr")).to_have_count(7)
+            page.get_by_role("tab", name="Ask your own").click()
+            page.locator("#question textarea").fill("What is 4 + 5?")
+            page.locator("#go").click()
+            expect(page.locator("#live .card")).to_have_count(2, timeout=60_000)
+    finally:
+        space.send_signal(signal.SIGINT)
+        assert space.wait(30) == 0
+    assert all(url.startswith((address, "data:", "blob:")) for url in asked), asked
 
 
 def test_two_runs_at_once(root: Path) -> None:

@@ -33,7 +33,7 @@ def png(rows: list[Row]) -> bytes:
 def _draw(rows: list[Row], save: Callable[[Any], None]) -> None:
     import matplotlib
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter, ScalarFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, ScalarFormatter
 
     benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
     bases = list(dict.fromkeys(row["base"] for row in rows))
@@ -60,10 +60,10 @@ def _draw(rows: list[Row], save: Callable[[Any], None]) -> None:
                 )
                 labels.setdefault(label, drawn)
             axis.set_xscale("log")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.xaxis.set_major_formatter(ScalarFormatter())
-            axis.xaxis.set_minor_formatter(ScalarFormatter())
-            axis.tick_params(axis="x", which="minor", labelsize=7)
-            axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
             axis.set_ylim(bottom=0)
             axis.set_xlabel("mean output tokens (log scale)")
             axis.set_ylabel("accuracy, 95 % CI")
