@@ -107,7 +107,13 @@ def resolve(repo_id: str, revision: str, repo_type: RepoType = "model", access: 
     access = access or default_access()
     api = access.api()
     what = f"look up {repo_type} {repo_id}" + (f" at {revision}" if revision else "")
-    info = _try(access, what, lambda: api.repo_info(repo_id, repo_type=repo_type, revision=revision or None))
+    # Asked before any work, with somebody waiting: a Hub that is not there is told soon.
+    info = _try(
+        access,
+        what,
+        lambda: api.repo_info(repo_id, repo_type=repo_type, revision=revision or None),
+        patient=False,
+    )
     return str(info.sha)
 
 
@@ -129,6 +135,7 @@ def download_model(repo_id: str, revision: str, access: Access | None = None) ->
                 ignore_patterns=list(_DUPLICATES),
             )
         ),
+        patient=False,
     )
     if not any(folder.glob("*.safetensors")):
         raise HubError(
@@ -157,6 +164,7 @@ def download_file(
                 token=access.token or False,
             )
         ),
+        patient=False,
     )
 
 
@@ -284,8 +292,11 @@ def _check_ours(repo_id: str, card: Any, there: set[str]) -> None:
         )
 
 
-def _try(access: Access, what: str, call: Callable[[], T]) -> T:
-    """Call, and call again after errors that pass by themselves; other errors become HubError."""
+def _try(access: Access, what: str, call: Callable[[], T], patient: bool = True) -> T:
+    """Call, and call again after errors that pass by themselves; other errors become HubError.
+
+    Not `patient`: a Hub that cannot be reached is not tried again (downloads retry by themselves).
+    """
     from httpx2 import HTTPError
     from huggingface_hub.errors import HFValidationError
 
@@ -295,7 +306,7 @@ def _try(access: Access, what: str, call: Callable[[], T]) -> T:
         # hf_xet raises RuntimeError for its transfers.
         except (HTTPError, HFValidationError, OSError, RuntimeError, ValueError) as error:
             wait = _wait(error, delay)
-            if wait is None:
+            if wait is None or (not patient and _unreachable(error)):
                 # Not chained: the original carries the request, and with it the token.
                 raise _explain(access, what, error) from None
             time.sleep(wait)

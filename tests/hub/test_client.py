@@ -109,7 +109,9 @@ def test_unreachable() -> None:
     assert "HF_ENDPOINT" in caught.value.remedy
 
 
-def test_a_download_that_cannot_reach_the_hub() -> None:
+def test_a_download_that_cannot_reach_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    # huggingface_hub's own retries would take half a minute.
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     with pytest.raises(HubError, match="cannot be reached"):
         client.download_model("org/not-in-any-cache", "a" * 40, Access("http://127.0.0.1:9"))
 

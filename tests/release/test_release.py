@@ -90,7 +90,7 @@ def test_dataset_card(run: Run, facts: Facts, cards: CardContext) -> None:
     text = dataset_card(cards, "sage", "local/tiny-traces", sizes)
     data = DatasetCard(text).data.to_dict()
     assert [c["config_name"] for c in data["configs"]] == list(sizes)
-    assert data["size_categories"] == "n<1K" and {"synthetic", "reasoning", "hubkit"} <= set(data["tags"])
+    assert data["size_categories"] == ["n<1K"] and {"synthetic", "reasoning", "hubkit"} <= set(data["tags"])
     assert data["license"] == "apache-2.0" and data["task_categories"] == ["text-generation"]
     rendered = check_markdown(text)
     assert PROMPT in html.unescape(rendered)
