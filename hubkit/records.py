@@ -28,6 +28,7 @@ __all__ = [
     "TRACE_SCHEMA",
     "VARIANT_SCHEMAS",
     "Problem",
+    "RowWriter",
     "Trace",
     "messages_of",
     "read_rows",
@@ -153,30 +154,54 @@ def messages_of(problem: str, reasoning: str, solution: str) -> list[dict[str, s
     ]
 
 
-def write_rows(path: Path, rows: Iterable[Any], schema: pa.Schema, batch: int = 1024) -> int:
-    """Write rows as Parquet the way the Hub stores it best; returns their number.
+class RowWriter:
+    """Writes rows as Parquet the way the Hub stores it best, in batches, so that memory stays flat.
 
     zstd with content-defined chunks: an edited dataset then uploads only what changed.
     """
-    schema = schema.with_metadata({"hubkit_schema_version": str(SCHEMA_VERSION)})
-    total = 0
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetWriter(path, schema, compression="zstd", use_content_defined_chunking=True) as writer:
-        chunk: list[Any] = []
+
+    def __init__(self, path: Path, schema: pa.Schema, batch: int = 1024) -> None:
+        self._schema = schema.with_metadata({"hubkit_schema_version": str(SCHEMA_VERSION)})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = pq.ParquetWriter(
+            path, self._schema, compression="zstd", use_content_defined_chunking=True
+        )
+        self._batch = batch
+        self._chunk: list[Any] = []
+        self.rows = 0
+
+    def add(self, row: Any) -> None:
+        self._chunk.append(row)
+        self.rows += 1
+        if len(self._chunk) == self._batch:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._file.write_table(pa.Table.from_pylist(self._chunk, schema=self._schema))
+        self._chunk = []
+
+    def __enter__(self) -> RowWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._file:
+            if kind is None and (self._chunk or self.rows == 0):
+                self._flush()
+
+
+def write_rows(path: Path, rows: Iterable[Any], schema: pa.Schema, batch: int = 1024) -> int:
+    """Write rows as Parquet (see RowWriter); returns their number."""
+    with RowWriter(path, schema, batch) as writer:
         for row in rows:
-            chunk.append(row)
-            if len(chunk) == batch:
-                writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
-                total += len(chunk)
-                chunk = []
-        if chunk or total == 0:
-            writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
-            total += len(chunk)
-    return total
+            writer.add(row)
+    return writer.rows
 
 
-def read_rows(path: Path, batch: int = 1024) -> Iterator[dict[str, Any]]:
-    """Stream the rows of a Parquet file. Raises InputError for a file that is not ours to read."""
+def read_rows(path: Path, batch: int = 1024, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Stream the rows of a Parquet file, with all or some columns.
+
+    Raises InputError for a file that is not ours to read.
+    """
     try:
         file = pq.ParquetFile(path)
     except (OSError, pa.ArrowException) as error:
@@ -188,5 +213,5 @@ def read_rows(path: Path, batch: int = 1024) -> Iterator[dict[str, Any]]:
                 f"{path} has schema version {version}, this hubkit reads {SCHEMA_VERSION}",
                 "use the hubkit that wrote it, or rerun the step",
             )
-        for group in file.iter_batches(batch_size=batch):
+        for group in file.iter_batches(batch_size=batch, columns=columns):
             yield from group.to_pylist()
