@@ -215,16 +215,18 @@ class EngineRuntime(Frozen):
     engine: Literal["transformers", "openai"] = "transformers"
     batch_size: int = Field(default=64, gt=0)
     """transformers: sequences decoded together."""
-    endpoint: str = ""
-    """openai: base address ending in /v1."""
+    endpoint: str | list[str] = ""
+    """openai: base address ending in /v1, or several that share the load."""
     served_model: str = ""
     """openai: the model's name there; empty: the recipe's."""
     api_key_env: str = "OPENAI_API_KEY"
     """openai: environment variable that holds the key."""
     window: int = Field(default=128, gt=0)
-    """openai: requests in flight."""
+    """openai: requests in flight, at each endpoint."""
     timeout_s: float = Field(default=600, gt=0)
     """openai: seconds one request may take, all retries included."""
+    tries: int = Field(default=5, gt=0)
+    """openai: failures after which a request is set aside as an error."""
 
 
 class Run(Frozen):
