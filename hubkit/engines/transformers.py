@@ -114,7 +114,9 @@ class TransformersEngine:
         known = self._tokenizer.get_vocab()
         if "<|channel|>" in known:
             kept.update(_HARMONY)
-        self._hidden = set(self._tokenizer.all_special_ids) - {known[name] for name in kept if name in known}
+        special = {number for number, token in self._tokenizer.added_tokens_decoder.items() if token.special}
+        special.update(self._tokenizer.all_special_ids)
+        self._hidden = special - {known[name] for name in kept if name in known}
         return self
 
     def __exit__(
