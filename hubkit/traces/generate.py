@@ -23,7 +23,7 @@ from hubkit.traces.thinking import split
 
 __all__ = ["VERSION", "run"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 GATE: Final = 32
 """Responses after which a teacher that never thinks, or only fails, is stopped."""
 
