@@ -227,6 +227,19 @@ class EngineRuntime(Frozen):
     """openai: seconds one request may take, all retries included."""
     tries: int = Field(default=5, gt=0)
     """openai: failures after which a request is set aside as an error."""
+    max_spent_tokens: int | None = Field(default=None, gt=0)
+    """Tokens, of prompts and answers, that a step may spend, its shards and resumed runs together."""
+    max_cost: float | None = Field(default=None, gt=0)
+    """What a step may cost, in the currency of the prices."""
+    prompt_price: float = Field(default=0.0, ge=0)
+    completion_price: float = Field(default=0.0, ge=0)
+    """Per million tokens."""
+
+    @model_validator(mode="after")
+    def _cost_is_known(self) -> EngineRuntime:
+        if self.max_cost is not None and not (self.prompt_price or self.completion_price):
+            raise ValueError("max_cost needs prompt_price and completion_price, per million tokens")
+        return self
 
 
 class Run(Frozen):

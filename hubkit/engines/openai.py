@@ -13,17 +13,17 @@ import errno
 import os
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final, Self
 
 import aiohttp
 
 from hubkit.config import EngineRuntime
-from hubkit.engines.base import Request, Response
+from hubkit.engines.base import Request, Response, token_bound
 from hubkit.engines.endpoints import Endpoint, Endpoints, wished_pause
-from hubkit.engines.replies import body_of, response_of, token_bound
+from hubkit.engines.replies import body_of, response_of
 from hubkit.errors import EngineError
 
 __all__ = ["OpenAIEngine"]
@@ -50,6 +50,8 @@ class _Failure:
     """Seconds that the server asks to wait."""
     overloaded: bool = False
     unreachable: bool = False
+    sent: bool = True
+    """Whether the server may have worked on it, and bill it."""
     servers: bool = True
     """Whether it speaks against the server, not against this one request."""
 
@@ -80,7 +82,7 @@ class OpenAIEngine:
         addresses = self._runtime.endpoint
         return Endpoints([addresses] if isinstance(addresses, str) else addresses, self._runtime.window)
 
-    async def stream(self, requests: Iterable[Request]) -> AsyncIterator[Response]:
+    async def stream(self, requests: Iterable[Request]) -> AsyncGenerator[Response]:
         """Answers as they finish.
 
         Raises EngineError when no server is there, when BROKEN_AFTER requests in a row failed of it, when most
@@ -141,7 +143,7 @@ class OpenAIEngine:
         loop = asyncio.get_running_loop()
         most, limit = token_bound(request), self._runtime.timeout_s
         body = body_of(request, self._model, self._extra)
-        tries, started, waited = 0, 0.0, 0.0
+        tries, started, waited, uncounted = 0, 0.0, 0.0, 0
         while True:
             endpoint = await endpoints.take(most)
             sent_at = loop.time()
@@ -155,8 +157,9 @@ class OpenAIEngine:
             if isinstance(outcome, Response):
                 endpoint.answered()
                 health.succeeded = True
-                return outcome
+                return replace(outcome, uncounted_tokens=uncounted) if uncounted else outcome
             failure = outcome
+            uncounted += most if failure.sent else 0
             if failure.overloaded:
                 if failure.pause is not None and failure.pause > limit:
                     raise EngineError(
@@ -177,7 +180,14 @@ class OpenAIEngine:
             over = now + pause >= started + limit + waited
             if not failure.retry or over or tries >= self._runtime.tries:
                 health.blame(request.key, failure)
-                return Response(request.key, "", "error", latency_s=now - started, error=failure.error)
+                return Response(
+                    request.key,
+                    "",
+                    "error",
+                    latency_s=now - started,
+                    error=failure.error,
+                    uncounted_tokens=uncounted,
+                )
             await asyncio.sleep(pause)
 
     async def _try(
@@ -201,7 +211,9 @@ class OpenAIEngine:
             number = error.errno or 0
             reason = os.strerror(number) if number in errno.errorcode else str(error.os_error)
             return _Failure(
-                self._line(f"cannot connect to {endpoint.shown}: {reason.lower()}"), unreachable=True
+                self._line(f"cannot connect to {endpoint.shown}: {reason.lower()}"),
+                unreachable=True,
+                sent=False,
             )
         except (aiohttp.ClientError, OSError) as error:
             return _Failure(self._line(f"{type(error).__name__}: {error}"))
@@ -213,6 +225,7 @@ class OpenAIEngine:
         return _Failure(
             self._line(f"HTTP {status}: {content[:1000].decode(errors='replace')}"),
             retry=status in RETRIED,
+            sent=False,  # refusals are not billed
             pause=pause,
             overloaded=status in OVERLOADED or (status == 503 and pause is not None),
             # A wrong key, path or model refuses every request; other 4xx mostly this one.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 from hubkit.engines.base import Request, Response
 
-__all__ = ["Unfinished", "body_of", "response_of", "token_bound"]
+__all__ = ["Unfinished", "body_of", "response_of"]
 
-REFUSED = {"content_filter"}
-GIVEN_UP = {"abort", "error"}
+REFUSED: Final = {"content_filter"}
+GIVEN_UP: Final = {"abort", "error"}
 
 
 class Unfinished(ValueError):
@@ -56,15 +56,6 @@ def response_of(request: Request, body: bytes, latency_s: float) -> Response:
         error=f"the server withheld the answer: {reason}" if reason in REFUSED else "",
         token_ids=[int(number) for number in ids],
     )
-
-
-def token_bound(request: Request) -> int:
-    """The most tokens a request can take, prompt and answer: no token is shorter than a byte.
-
-    Sixty-four more per message are for what chat templates put around them.
-    """
-    prompt = sum(len(message["content"].encode()) + 64 for message in request.messages)
-    return prompt + request.sampling.max_tokens
 
 
 def _whole(text: str) -> str:

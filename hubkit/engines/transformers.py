@@ -13,7 +13,7 @@ import asyncio
 import functools
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -124,7 +124,7 @@ class TransformersEngine:
     ) -> None:
         del self._model
 
-    async def stream(self, requests: Iterable[Request]) -> AsyncIterator[Response]:
+    async def stream(self, requests: Iterable[Request]) -> AsyncGenerator[Response]:
         """Answer requests as slots become free. What exceeds the model's context comes back as an error."""
         import torch
 
