@@ -215,16 +215,31 @@ class EngineRuntime(Frozen):
     engine: Literal["transformers", "openai"] = "transformers"
     batch_size: int = Field(default=64, gt=0)
     """transformers: sequences decoded together."""
-    endpoint: str = ""
-    """openai: base address ending in /v1."""
+    endpoint: str | list[str] = ""
+    """openai: base address ending in /v1, or several that share the load."""
     served_model: str = ""
     """openai: the model's name there; empty: the recipe's."""
     api_key_env: str = "OPENAI_API_KEY"
     """openai: environment variable that holds the key."""
     window: int = Field(default=128, gt=0)
-    """openai: requests in flight."""
+    """openai: requests in flight, at each endpoint."""
     timeout_s: float = Field(default=600, gt=0)
     """openai: seconds one request may take, all retries included."""
+    tries: int = Field(default=5, gt=0)
+    """openai: failures after which a request is set aside as an error."""
+    max_spent_tokens: int | None = Field(default=None, gt=0)
+    """Tokens, of prompts and answers, that a step may spend, its shards and resumed runs together."""
+    max_cost: float | None = Field(default=None, gt=0)
+    """What a step may cost, in the currency of the prices."""
+    prompt_price: float = Field(default=0.0, ge=0)
+    completion_price: float = Field(default=0.0, ge=0)
+    """Per million tokens."""
+
+    @model_validator(mode="after")
+    def _cost_is_known(self) -> EngineRuntime:
+        if self.max_cost is not None and not (self.prompt_price or self.completion_price):
+            raise ValueError("max_cost needs prompt_price and completion_price, per million tokens")
+        return self
 
 
 class Run(Frozen):

@@ -31,7 +31,9 @@ def check(plan: Plan, store: Store, steps: list[Step] | None = None) -> None:
     for state in states:
         engine = state.step.runtime.get("engine")
         if engine and engine["engine"] == "openai":
-            _endpoint(engine["endpoint"], engine["api_key_env"], state.step.name)
+            addresses = engine["endpoint"]
+            for address in [addresses] if isinstance(addresses, str) else addresses:
+                _endpoint(address, engine["api_key_env"], state.step.name)
     if "publish" in kinds and plan.recipe.hub.endpoint != "local":
         access = replace(default_access(), endpoint=plan.recipe.hub.endpoint)
         check_namespace(access, plan.recipe.hub.namespace)

@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -259,8 +259,9 @@ class StepContext:
         path = self.work / "progress.json"
         temporary = path.with_suffix(".tmp")
         state = {"step": self.step, "done": done, "total": total, "time": time.time(), **info}
-        temporary.write_text(json.dumps(state), encoding="utf-8")
-        temporary.replace(path)
+        with suppress(OSError):  # of a full disk, what must be written tells
+            temporary.write_text(json.dumps(state), encoding="utf-8")
+            temporary.replace(path)
 
 
 class Store:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
 from hubkit.config import Sampling
 
-__all__ = ["Engine", "Request", "Response"]
+__all__ = ["Engine", "Request", "Response", "token_bound"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,19 @@ class Response:
     error: str = ""
     token_ids: list[int] = field(default_factory=list)
     """Generated ids, where the engine knows them."""
+    uncounted_tokens: int = 0
+    """The most that tries may have cost whose answer never came, prompt and answer: some servers bill them."""
+
+
+def token_bound(request: Request) -> int:
+    """The most tokens a request can take, prompt and answer: no token is shorter than a byte.
+
+    Sixty-four more per message are for what chat templates put around them.
+    """
+    prompt = sum(
+        len(message["content"].encode("utf-8", "surrogatepass")) + 64 for message in request.messages
+    )
+    return prompt + request.sampling.max_tokens
 
 
 class Engine(Protocol):
@@ -48,7 +61,7 @@ class Engine(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def stream(self, requests: Iterable[Request]) -> AsyncIterator[Response]:
+    def stream(self, requests: Iterable[Request]) -> AsyncGenerator[Response]:
         """Answer each request once, in any order; `requests` is drawn from as room appears.
 
         Raises EngineError when no request can succeed any more.

@@ -1,44 +1,76 @@
 """Any OpenAI-compatible endpoint: vLLM, SGLang, TGI, inference providers, hosted APIs.
 
 A bounded window of requests is in flight and refilled one by one, so that a long answer never holds
-back the rest. What passes by itself (408, 429, 5xx, broken connections) is tried again with backoff and
-jitter until the request's deadline; other refusals come back as error responses.
+back the rest. What passes by itself (408, 429, 5xx, broken connections, replies that are none) is tried again
+with backoff and jitter; a request that waits leaves its place to others. After `tries` failures or at its
+deadline it comes back as an error response, as do other refusals at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
-import time
-from collections.abc import AsyncIterator, Iterable
+from collections import deque
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final, Self
 
 import aiohttp
 
 from hubkit.config import EngineRuntime
-from hubkit.engines.base import Request, Response
+from hubkit.engines.base import Request, Response, token_bound
+from hubkit.engines.endpoints import Endpoint, Endpoints, wished_pause
+from hubkit.engines.replies import body_of, response_of
 from hubkit.errors import EngineError
 
 __all__ = ["OpenAIEngine"]
 
 RETRIED: Final = {408, 409, 425, 429, 500, 502, 503, 504, 529}
-FIRST_DELAY_S: Final = 0.5
-LONGEST_DELAY_S: Final = 30.0
+OVERLOADED: Final = {429, 529}
+BACKOFF_S: Final = 0.5
+LONGEST_BACKOFF_S: Final = 30.0
 BROKEN_AFTER: Final = 20
-"""When this many requests in a row end in an error, the server is taken to be broken."""
+"""When this many requests in a row end in an error that says more about the server than about them."""
+RECENT: Final = 200
+"""And when more than half of the last 200 did so: a server may be broken for most requests."""
+LARGEST_REPLY: Final = 256 * 2**20
+"""Bytes: a million tokens with their ids are a tenth of it."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """One try that gave no answer."""
+
+    error: str
+    retry: bool = True
+    pause: float | None = None
+    """Seconds that the server asks to wait."""
+    overloaded: bool = False
+    unreachable: bool = False
+    sent: bool = True
+    """Whether the server may have worked on it, and bill it."""
+    servers: bool = True
+    """Whether it speaks against the server, not against this one request."""
 
 
 class OpenAIEngine:
     """Chat completions over HTTP. The key is read from the environment and put nowhere else."""
 
-    def __init__(self, runtime: EngineRuntime, model: str) -> None:
+    def __init__(
+        self, runtime: EngineRuntime, model: str, key: str | None = None, extra: dict[str, Any] | None = None
+    ) -> None:
+        """`key` in place of the environment's; `extra` fields for every request's body."""
         self._runtime = runtime
         self._model = model
-        self._url = f"{runtime.endpoint.rstrip('/')}/chat/completions"
+        self._key = key
+        self._extra = extra or {}
+        self._secrets: list[str] = []
 
     def __enter__(self) -> Self:
+        self._endpoints()  # an address that is none is told before the first request
         return self
 
     def __exit__(
@@ -46,104 +78,218 @@ class OpenAIEngine:
     ) -> None:
         return
 
-    async def stream(self, requests: Iterable[Request]) -> AsyncIterator[Response]:
-        """Answers as they finish. Raises EngineError when BROKEN_AFTER requests in a row have failed."""
-        key = os.environ.get(self._runtime.api_key_env, "")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        connector = aiohttp.TCPConnector(limit=self._runtime.window)
-        waiting = iter(requests)
-        failed = 0
-        async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
-            # Asked for one at a time: a slot that waits for a retry must not keep the window from refilling.
-            running: set[asyncio.Task[Response]] = set()
+    def _endpoints(self) -> Endpoints:
+        addresses = self._runtime.endpoint
+        return Endpoints([addresses] if isinstance(addresses, str) else addresses, self._runtime.window)
+
+    async def stream(self, requests: Iterable[Request]) -> AsyncGenerator[Response]:
+        """Answers as they finish.
+
+        Raises EngineError when no server is there, when BROKEN_AFTER requests in a row failed of it, when most
+        of the last RECENT did, and when a server asks to wait for longer than a request may take.
+        """
+        endpoints = self._endpoints()
+        headers = {"Content-Type": "application/json"} | self._authorization(endpoints)
+        health = _Health()
+        answers: asyncio.Queue[Response | Exception | None] = asyncio.Queue()
+        # Twice the window: half of these may wait for a retry, or to be read, while the window stays full.
+        room = asyncio.Semaphore(2 * self._runtime.window * len(endpoints.all))
+        running: set[asyncio.Task[None]] = set()
+
+        async def answer(session: aiohttp.ClientSession, request: Request) -> None:
+            try:
+                answers.put_nowait(await self._answer(session, endpoints, health, request))
+            except Exception as error:
+                answers.put_nowait(error)
+
+        async def feed(session: aiohttp.ClientSession, requests: Iterator[Request]) -> None:
             try:
                 while True:
-                    while (
-                        len(running) < self._runtime.window and (request := next(waiting, None)) is not None
-                    ):
-                        running.add(asyncio.create_task(self._answer(session, request)))
-                    if not running:
-                        return
-                    finished, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                    for task in finished:
-                        response = task.result()
-                        failed = failed + 1 if response.finish_reason == "error" else 0
-                        if failed >= BROKEN_AFTER:
-                            raise EngineError(
-                                f"{failed} requests in a row failed, the last with: {response.error}",
-                                "look at the server; run again to go on",
-                            )
-                        yield response
-            finally:
-                for task in running:
-                    task.cancel()
-                await asyncio.gather(*running, return_exceptions=True)
+                    await room.acquire()
+                    if (request := next(requests, None)) is None:
+                        break
+                    task = asyncio.create_task(answer(session, request))
+                    running.add(task)
+                    task.add_done_callback(running.discard)
+                    await asyncio.sleep(0)  # it is sent before drawing the next one takes its time
+                if running:
+                    await asyncio.wait(running)
+                answers.put_nowait(None)
+            except Exception as error:  # of the iterator
+                answers.put_nowait(error)
 
-    async def _answer(self, session: aiohttp.ClientSession, request: Request) -> Response:
-        started = time.monotonic()
-        deadline = started + self._runtime.timeout_s
-        delay = FIRST_DELAY_S
+        # Connections without limits of their own: `endpoints` has them, and sees more.
+        async with aiohttp.ClientSession(
+            headers=headers, connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout()
+        ) as session:
+            feeder = asyncio.create_task(feed(session, iter(requests)))
+            try:
+                while (response := await answers.get()) is not None:
+                    if isinstance(response, Exception):
+                        raise response
+                    room.release()
+                    yield response
+                    health.saw(response)
+            finally:
+                stopped = [feeder, *running]
+                for task in stopped:
+                    task.cancel()
+                await asyncio.gather(*stopped, return_exceptions=True)
+
+    async def _answer(
+        self, session: aiohttp.ClientSession, endpoints: Endpoints, health: _Health, request: Request
+    ) -> Response:
+        """One request to its end: an answer, or an error response after its tries or at its deadline."""
+        loop = asyncio.get_running_loop()
+        most, limit = token_bound(request), self._runtime.timeout_s
+        body = body_of(request, self._model, self._extra)
+        tries, started, waited, uncounted = 0, 0.0, 0.0, 0
         while True:
-            left = deadline - time.monotonic()
-            error, wait = "deadline passed", None
-            if left > 0:
-                try:
-                    async with session.post(
-                        self._url, json=self._body(request), timeout=aiohttp.ClientTimeout(total=left)
-                    ) as reply:
-                        if reply.status == 200:
-                            return _parse(
-                                request, await reply.json(content_type=None), time.monotonic() - started
-                            )
-                        text = (await reply.text())[:500]
-                        error = f"HTTP {reply.status}: {' '.join(text.split())[:200]}"
-                        if reply.status not in RETRIED:
-                            return Response(request.key, "", "error", error=error)
-                        wait = _retry_after(reply.headers.get("Retry-After"))
-                except TimeoutError:
-                    error = f"no answer within {self._runtime.timeout_s:g} s"
-                except (aiohttp.ClientError, ValueError, KeyError, TypeError, IndexError) as failure:
-                    # Broken connections, half a body, JSON that is none, and JSON of another shape.
-                    error = f"{type(failure).__name__}: {str(failure)[:200]}"
-            pause = wait if wait is not None else min(LONGEST_DELAY_S, delay) * random.uniform(0.5, 1.5)  # noqa: S311
-            delay *= 2
-            if time.monotonic() + pause >= deadline:
-                return Response(request.key, "", "error", latency_s=time.monotonic() - started, error=error)
+            endpoint = await endpoints.take(most)
+            sent_at = loop.time()
+            started = started or sent_at
+            left = started + limit + waited - sent_at
+            try:
+                outcome = await self._try(session, endpoint, request, body, left)
+            finally:
+                endpoints.give_back(endpoint, most)
+            now = loop.time()
+            if isinstance(outcome, Response):
+                endpoint.answered()
+                health.succeeded = True
+                return replace(outcome, uncounted_tokens=uncounted) if uncounted else outcome
+            failure = outcome
+            uncounted += most if failure.sent else 0
+            if failure.overloaded:
+                if failure.pause is not None and failure.pause > limit:
+                    raise EngineError(
+                        f"{endpoint.shown} asks to wait for {failure.pause:.0f} s: {failure.error}",
+                        "run again then; nothing is lost",
+                    )
+                endpoint.overloaded(now, sent_at, failure.pause)
+            elif failure.servers:
+                endpoint.failed(now, alone=len(endpoints.all) == 1, unreachable=failure.unreachable)
+                if not health.succeeded and all(other.unreachable for other in endpoints.all):
+                    raise EngineError(failure.error, "start the server, or mend run.engines.<model>.endpoint")
+            # A server that has too much to do is no fault of the request: it may wait for as long again.
+            tries += not failure.overloaded
+            backoff = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** min(max(tries, 1) - 1, 10))
+            pause = failure.pause or backoff * random.uniform(0.5, 1.5)  # noqa: S311
+            if failure.overloaded:
+                waited = min(limit, waited + now - sent_at + pause)
+            over = now + pause >= started + limit + waited
+            if not failure.retry or over or tries >= self._runtime.tries:
+                health.blame(request.key, failure)
+                return Response(
+                    request.key,
+                    "",
+                    "error",
+                    latency_s=now - started,
+                    error=failure.error,
+                    uncounted_tokens=uncounted,
+                )
             await asyncio.sleep(pause)
 
-    def _body(self, request: Request) -> dict[str, Any]:
-        sampling = request.sampling
-        body: dict[str, Any] = {
-            "model": self._model,
-            "messages": request.messages,
-            "max_tokens": sampling.max_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "seed": request.seed & 0x7FFFFFFF,  # servers differ in the width they take
-        }
-        if sampling.top_k:
-            body["top_k"] = sampling.top_k  # vLLM's and SGLang's extension
-        return body
+    async def _try(
+        self, session: aiohttp.ClientSession, endpoint: Endpoint, request: Request, body: bytes, left: float
+    ) -> Response | _Failure:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            async with (
+                asyncio.timeout(max(0.001, left)),
+                session.post(endpoint.url, data=body, allow_redirects=False) as reply,
+            ):
+                endpoint.heard(loop.time(), reply.headers)
+                content = await _read(reply)
+                if reply.status == 200:
+                    return response_of(request, content, loop.time() - started)
+                return self._refusal(reply, content)
+        except TimeoutError:
+            return _Failure(f"no answer within {self._runtime.timeout_s:g} s")
+        except aiohttp.ClientConnectorError as error:
+            number = error.errno or 0
+            reason = os.strerror(number) if number in errno.errorcode else str(error.os_error)
+            return _Failure(
+                self._line(f"cannot connect to {endpoint.shown}: {reason.lower()}"),
+                unreachable=True,
+                sent=False,
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            return _Failure(self._line(f"{type(error).__name__}: {error}"))
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+            return _Failure(self._line(f"not a chat completion: {type(error).__name__}: {error}"))
+
+    def _refusal(self, reply: aiohttp.ClientResponse, content: bytes) -> _Failure:
+        status, pause = reply.status, wished_pause(reply.headers)
+        return _Failure(
+            self._line(f"HTTP {status}: {content[:1000].decode(errors='replace')}"),
+            retry=status in RETRIED,
+            sent=False,  # refusals are not billed
+            pause=pause,
+            overloaded=status in OVERLOADED or (status == 503 and pause is not None),
+            # A wrong key, path or model refuses every request; other 4xx mostly this one.
+            servers=status in RETRIED or status in (401, 403, 404),
+        )
+
+    def _authorization(self, endpoints: Endpoints) -> dict[str, str]:
+        """The header with the key. All that is secret is kept from errors from here on."""
+        name = self._runtime.api_key_env
+        key = os.environ.get(name, "").strip() if self._key is None else self._key
+        self._secrets = [secret for endpoint in endpoints.all for secret in endpoint.secrets]
+        if not key:
+            return {}
+        if not (key.isascii() and key.isprintable()):
+            raise EngineError(
+                f"the key in {name} holds line breaks or other signs", f"put a valid one in {name}"
+            )
+        self._secrets.append(key)
+        return {"Authorization": f"Bearer {key}"}
+
+    def _line(self, text: str) -> str:
+        """An error's text as one short line without secrets."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return " ".join(text.split())[:300]
 
 
-def _parse(request: Request, answer: dict[str, Any], latency: float) -> Response:
-    choice = answer["choices"][0]
-    message, usage = choice["message"], answer.get("usage") or {}
-    reasoning = message.get("reasoning") or message.get("reasoning_content")
-    return Response(
-        request.key,
-        message.get("content") or "",
-        "length" if choice.get("finish_reason") == "length" else "stop",
-        prompt_tokens=int(usage.get("prompt_tokens") or 0),
-        completion_tokens=int(usage.get("completion_tokens") or 0),
-        latency_s=latency,
-        reasoning=reasoning if isinstance(reasoning, str) else None,
-    )
+class _Health:
+    """Whether the servers still answer; raises when they no longer do."""
+
+    def __init__(self) -> None:
+        self.succeeded = False
+        self._failed: set[str] = set()
+        self._row = 0
+        self._recent: deque[bool] = deque(maxlen=RECENT)
+
+    def blame(self, key: str, failure: _Failure) -> None:
+        """An error response to this key is on its way, and speaks against the server."""
+        if failure.servers:
+            self._failed.add(key)
+
+    def saw(self, response: Response) -> None:
+        """Count what the reader was given. Raises EngineError when the servers are broken."""
+        failed = response.finish_reason == "error"
+        servers = response.key in self._failed
+        self._failed.discard(response.key)
+        # Until something succeeded, refusals of all requests speak against the settings.
+        self._row = self._row + 1 if servers or (failed and not self.succeeded) else 0
+        self._recent.append(servers)
+        if self._row >= BROKEN_AFTER:
+            message = f"{self._row} requests in a row failed: {response.error}"
+        elif sum(self._recent) > RECENT / 2:
+            message = f"{sum(self._recent)} of {RECENT} requests failed, this one with: {response.error}"
+        else:
+            return
+        raise EngineError(message, "mend the server or run.engines.<model>, and run again to go on")
 
 
-def _retry_after(value: str | None) -> float | None:
-    """Seconds that a server asks to wait; dates, which few send, count as no wish."""
-    try:
-        return max(0.0, float(value)) if value else None
-    except ValueError:
-        return None
+async def _read(reply: aiohttp.ClientResponse) -> bytes:
+    """The body. Raises ValueError when it is too large to be an answer."""
+    parts, size = [], 0
+    async for part in reply.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > LARGEST_REPLY:
+            raise ValueError(f"more than {LARGEST_REPLY >> 20} MiB")
+    return b"".join(parts)

@@ -13,7 +13,7 @@ import asyncio
 import functools
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -114,7 +114,9 @@ class TransformersEngine:
         known = self._tokenizer.get_vocab()
         if "<|channel|>" in known:
             kept.update(_HARMONY)
-        self._hidden = set(self._tokenizer.all_special_ids) - {known[name] for name in kept if name in known}
+        special = {number for number, token in self._tokenizer.added_tokens_decoder.items() if token.special}
+        special.update(self._tokenizer.all_special_ids)
+        self._hidden = special - {known[name] for name in kept if name in known}
         return self
 
     def __exit__(
@@ -122,7 +124,7 @@ class TransformersEngine:
     ) -> None:
         del self._model
 
-    async def stream(self, requests: Iterable[Request]) -> AsyncIterator[Response]:
+    async def stream(self, requests: Iterable[Request]) -> AsyncGenerator[Response]:
         """Answer requests as slots become free. What exceeds the model's context comes back as an error."""
         import torch
 

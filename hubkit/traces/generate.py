@@ -10,8 +10,11 @@ A shard [i, n] takes every n-th problem from the i-th on, so shards are of equal
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
+
+import pyarrow.parquet as pq
 
 from hubkit.config import Sampling
 from hubkit.engines import Request, Response
@@ -23,7 +26,7 @@ from hubkit.traces.thinking import split
 
 __all__ = ["VERSION", "run"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 GATE: Final = 32
 """Responses after which a teacher that never thinks, or only fails, is stopped."""
 
@@ -32,18 +35,23 @@ def run(context: StepContext) -> None:
     """Write traces.parquet: one row per problem and sample, in the problems' order."""
     config = context.config
     index, shards = config["shard"]
-    problems = list(read_rows(context.inputs["problems"] / "problems.parquet"))[index::shards]
-    total = len(problems) * config["samples"]
+    path = context.inputs["problems"] / "problems.parquet"
+    total = len(range(index, pq.read_metadata(path).num_rows, shards)) * config["samples"]
+
+    def requests() -> Iterator[tuple[Key, Request]]:
+        """Drawn from disk: ten million problems never are in memory together."""
+        return _requests(config, itertools.islice(read_rows(path), index, None, shards))
+
     gate = _Gate(context.step, min(GATE, total))
     fingerprint = digest([config, context.models["teacher"]["revision"]])
     with Journal(context.work / "journal.sqlite", fingerprint) as journal:
         with step_engine(context, "teacher") as engine:
-            answer(context, engine, journal, _requests(config, problems), total, on_response=gate.see)
-        rows = _rows(context, journal, problems)
+            answer(context, engine, journal, requests(), total, on_response=gate.see)
+        rows = _rows(context, journal, requests())
         context.count("traces", write_rows(context.out / "traces.parquet", rows, TRACE_SCHEMA))
 
 
-def _requests(config: dict[str, Any], problems: list[dict[str, Any]]) -> Iterator[tuple[Key, Request]]:
+def _requests(config: dict[str, Any], problems: Iterable[dict[str, Any]]) -> Iterator[tuple[Key, Request]]:
     sampling = Sampling(**config["sampling"])
     system = [{"role": "system", "content": config["system"]}] if config["system"] else []
     for problem in problems:
@@ -53,9 +61,9 @@ def _requests(config: dict[str, Any], problems: list[dict[str, Any]]) -> Iterato
             yield key, Request(key.text, messages, sampling, request_seed(config["seed"], key))
 
 
-def _rows(context: StepContext, journal: Journal, problems: list[dict[str, Any]]) -> Iterator[Trace]:
+def _rows(context: StepContext, journal: Journal, requests: Iterable[tuple[Key, Request]]) -> Iterator[Trace]:
     tokens = {"prompt_tokens": 0, "completion_tokens": 0}
-    for key, request in _requests(context.config, problems):
+    for key, request in requests:
         response = journal.get(key, request_hash(request))
         assert response is not None, f"{key} was answered"
         thought = split(response.text, response.reasoning)

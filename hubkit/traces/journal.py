@@ -1,32 +1,55 @@
 """The journal of generation: every finished response is kept at once, and none is asked for twice.
 
 A SQLite file in the step's work folder, one row per (problem id, sample, attempt). After a kill at any
-byte the rows committed before are there, whole; only requests in flight are sent again. The step's
-Parquet output is written from it in a fixed order at the end.
+byte the rows committed before are there, whole; only requests in flight are sent again, and those that
+came back as errors. The step's Parquet output is written from it in a fixed order at the end.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
-from hubkit.config import EngineRuntime
+from hubkit.config import EngineRuntime, Sampling
 from hubkit.engines import Engine, Request, Response, open_engine
-from hubkit.errors import EngineError, InputError, StepError
-from hubkit.store import StepContext, digest
+from hubkit.engines.budget import Budget, Spent
+from hubkit.errors import BusyError, EngineError, HubkitError, InputError, StepError
+from hubkit.store import StepContext
 
 __all__ = ["Journal", "Key", "answer", "request_hash", "request_seed", "step_engine"]
 
 BATCH: Final = 32
+COMMIT_S: Final = 1.0
 """Responses per commit, or one second's worth: what a kill can cost."""
+# The keys apart from the answers: looking a million of them up must not read gigabytes of text.
+TABLES: Final = """
+CREATE TABLE IF NOT EXISTS meta (fingerprint TEXT);
+CREATE TABLE IF NOT EXISTS requests (
+    id TEXT, sample INTEGER, attempt INTEGER, request TEXT, failed INTEGER,
+    prompt_tokens INTEGER, completion_tokens INTEGER, uncounted_tokens INTEGER, response INTEGER,
+    PRIMARY KEY (id, sample, attempt)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS responses (number INTEGER PRIMARY KEY, response TEXT);
+"""
+# What is there stays, unless it was an error that was asked again; its tokens were spent all the same.
+KEEP: Final = """
+INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET
+    failed = excluded.failed, prompt_tokens = prompt_tokens + excluded.prompt_tokens,
+    completion_tokens = completion_tokens + excluded.completion_tokens,
+    uncounted_tokens = uncounted_tokens + excluded.uncounted_tokens, response = excluded.response
+WHERE failed
+"""
 
 
 class Key(NamedTuple):
@@ -38,33 +61,37 @@ class Key(NamedTuple):
 
     @property
     def text(self) -> str:
-        return json.dumps(self)
+        return _json(self)
 
 
 class Journal:
-    """Finished responses by key. Raises InputError when it was begun under another fingerprint."""
+    """Finished responses by key.
+
+    Raises InputError when it was begun under another fingerprint, BusyError when another process has it open.
+    """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
         try:
             # WAL with synchronous=NORMAL: a kill loses nothing; a power cut may lose the last commits,
-            # which are then generated again, but never tears the file.
-            self._db = sqlite3.connect(path, isolation_level=None)
+            # which are then generated again, but never tears the file. The lock goes with the process.
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=0)
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute("CREATE TABLE IF NOT EXISTS meta (fingerprint TEXT)")
-            self._db.execute(
-                "CREATE TABLE IF NOT EXISTS responses (id TEXT, sample INTEGER, attempt INTEGER, request TEXT,"
-                " response TEXT, PRIMARY KEY (id, sample, attempt)) WITHOUT ROWID"
-            )
+            self._db.executescript(TABLES)
             found = self._db.execute("SELECT fingerprint FROM meta").fetchone()
             if found is None:
                 self._db.execute("INSERT INTO meta VALUES (?)", (fingerprint,))
+            (last,) = self._db.execute("SELECT max(number) FROM responses").fetchone()
         except sqlite3.Error as error:
             raise _storage_error(error) from error
         if found is not None and found[0] != fingerprint:
             self._db.close()
-            raise InputError(f"{path} belongs to another configuration", "remove it, or restore the recipe")
-        self._pending: list[tuple[str, int, int, str, str]] = []
+            raise InputError(
+                f"{path.name} belongs to another configuration", f"remove {path}, or restore the recipe"
+            )
+        self._next = (last or 0) + 1
+        self._pending: list[tuple[Key, str, Response]] = []
         self._committed = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -74,48 +101,114 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.commit()
+            # What stopped the work is told, not that a full disk is still full.
+            with contextlib.suppress(HubkitError) if error is not None else contextlib.nullcontext():
+                self.commit()
         finally:
             self._db.close()
 
     def add(self, key: Key, request: str, response: Response) -> None:
         """Keep a response; it is on disk after at most BATCH others or the next `commit`."""
-        self._pending.append((*key, request, json.dumps(dataclasses.asdict(response), ensure_ascii=False)))
-        if len(self._pending) >= BATCH or time.monotonic() - self._committed > 1:
+        self._pending.append((key, request, response))
+        if len(self._pending) >= BATCH or time.monotonic() - self._committed > COMMIT_S:
             self.commit()
 
     def commit(self) -> None:
-        """Put what is pending on disk. Raises StepError when the disk is full or read-only."""
+        """Put what is pending on disk. Raises StepError when that fails, and keeps it for another try."""
+        if not self._pending:
+            return
+        keys, texts = [], []
+        for number, (key, request, response) in enumerate(self._pending, self._next):
+            failed = response.finish_reason == "error"
+            tokens = (response.prompt_tokens, response.completion_tokens, response.uncounted_tokens)
+            keys.append((*key, request, failed, *tokens, number))
+            texts.append((number, json.dumps(dataclasses.asdict(response), ensure_ascii=False)))
         try:
             self._db.execute("BEGIN")
-            self._db.executemany("INSERT OR IGNORE INTO responses VALUES (?, ?, ?, ?, ?)", self._pending)
+            self._db.executemany("INSERT INTO responses VALUES (?, ?)", texts)
+            self._db.executemany(KEEP, keys)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise _storage_error(error) from error
+        self._next += len(self._pending)
         self._pending.clear()
         self._committed = time.monotonic()
 
+    def try_commit(self) -> None:
+        """Commit by the clock, for the next response may be an hour away; what fails is told when it comes."""
+        with contextlib.suppress(HubkitError):
+            self.commit()
+
     def get(self, key: Key, request: str) -> Response | None:
-        """The response to this very request, if it is finished."""
-        row = self._db.execute(
-            "SELECT request, response FROM responses WHERE id = ? AND sample = ? AND attempt = ?", key
-        ).fetchone()
+        """The response to this very request, an error too, if there is one."""
+        row = self._row(
+            "SELECT request, responses.response FROM requests JOIN responses ON number = requests.response"
+            " WHERE id = ? AND sample = ? AND attempt = ?",
+            key,
+        )
         if row is None:
             return None
-        if row[0] != request:
-            raise InputError(f"the journal holds another request for {key}", "remove the step's work folder")
+        _check(key, row[0], request)
         return Response(**json.loads(row[1]))
 
+    def has(self, key: Key, request: str) -> bool:
+        """Whether this very request is answered, and not by an error."""
+        row = self._row(
+            "SELECT request, failed FROM requests WHERE id = ? AND sample = ? AND attempt = ?", key
+        )
+        if row is None:
+            return False
+        _check(key, row[0], request)
+        return not row[1]
 
-def _storage_error(error: sqlite3.Error) -> StepError:
+    def spent(self) -> Spent:
+        """Tokens of all responses so far, those of errors included."""
+        row = self._row(
+            "SELECT total(prompt_tokens), total(completion_tokens), total(uncounted_tokens) FROM requests"
+        )
+        assert row is not None  # aggregates always give one
+        return Spent(*map(int, row))
+
+    def _row(self, query: str, values: tuple[object, ...] = ()) -> tuple[Any, ...] | None:
+        try:
+            row: tuple[Any, ...] | None = self._db.execute(query, values).fetchone()
+            return row
+        except sqlite3.Error as error:
+            raise _storage_error(error) from error
+
+
+def _check(key: Key, found: str, request: str) -> None:
+    if found != request:
+        raise InputError(f"the journal holds another request for {key}", "remove the step's work folder")
+
+
+def _storage_error(error: sqlite3.Error) -> HubkitError:
+    name = getattr(error, "sqlite_errorname", "") or ""
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return BusyError("another process is at work on this journal", "wait for it, or stop it")
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return InputError(f"the journal is damaged: {error}", "remove the step's work folder")
     return StepError(
-        f"the journal cannot be written: {error}", "free some space and run again; nothing is lost"
+        f"the journal cannot be written: {error}",
+        "make room on the disk, or let it be written to, and run again; what was finished is kept",
     )
 
 
 def request_hash(request: Request) -> str:
     """Of all that decides an answer besides the model, which the fingerprint holds."""
-    return digest([request.messages, request.sampling.model_dump(), request.seed])[:16]
+    text = f"{_sampling(request.sampling)}{request.seed}{_json(request.messages)}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_json = json.JSONEncoder().encode
+"""Half the time of json.dumps with any option: a million requests are hashed when a run is resumed."""
+
+
+@functools.lru_cache(maxsize=16)
+def _sampling(sampling: Sampling) -> str:
+    return sampling.model_dump_json()
 
 
 def request_seed(seed: int, key: Key) -> int:
@@ -141,39 +234,63 @@ def answer(
 ) -> None:
     """Answer what the journal does not hold yet, and keep each response as it comes.
 
-    `total` and `done` are for the progress: responses wanted, and had before this call.
+    `total` and `done` are for the progress: responses wanted, and had before this call. Raises EngineError
+    when the next request could pass the engine's budget.
     """
     asked: dict[str, tuple[Key, str]] = {}
     started, tokens = time.monotonic(), 0
+    budget = Budget(EngineRuntime(**context.runtime["engine"]), context.config.get("shard", (0, 1))[1])
+    budget.add(journal.spent())
 
-    def wanted() -> Iterable[Request]:
+    def missing() -> Iterator[tuple[Key, str, Request]]:
         nonlocal done
         for key, request in requests:
             hashed = request_hash(request)
-            if journal.get(key, hashed) is not None:
+            if journal.has(key, hashed):
                 done += 1
                 context.progress(done, total)
             else:
-                asked[request.key] = (key, hashed)
-                yield request
+                yield key, hashed, request
+
+    waiting = missing()
+    following = next(waiting, None)
+
+    def affordable() -> Iterator[Request]:
+        nonlocal following
+        while following is not None and budget.reserve(following[2]):
+            key, hashed, request = following
+            asked[request.key] = (key, hashed)
+            yield request
+            following = next(waiting, None)
 
     async def drain() -> None:
         nonlocal done, tokens
-        async for response in engine.stream(wanted()):
-            if response.key not in asked:
-                raise EngineError(
-                    f"an answer to nothing that was asked: {response.key!r}", "restart the server"
-                )
-            key, hashed = asked.pop(response.key)
-            if on_response:
-                on_response(response)
-            journal.add(key, hashed, response)
-            done += 1
-            tokens += response.completion_tokens
-            rate = tokens / max(1e-9, time.monotonic() - started)
-            context.progress(done, total, tokens_per_s=round(rate))
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle | None = None
+        async with contextlib.aclosing(engine.stream(affordable())) as responses:
+            async for response in responses:
+                if response.key not in asked:
+                    raise EngineError(
+                        f"an answer to nothing that was asked: {response.key!r}", "restart the server"
+                    )
+                key, hashed = asked.pop(response.key)
+                if on_response:
+                    on_response(response)
+                journal.add(key, hashed, response)
+                budget.settle(response)
+                if timer is None or timer.when() < loop.time():
+                    timer = loop.call_later(COMMIT_S, journal.try_commit)
+                done += 1
+                tokens += response.completion_tokens
+                rate = tokens / max(1e-9, time.monotonic() - started)
+                context.progress(done, total, tokens_per_s=round(rate))
 
-    asyncio.run(drain())
+    while following is not None:
+        left = following
+        asyncio.run(drain())
+        # All that was under way has ended and cost less than it might have: the rest may fit now.
+        if following is left:
+            raise budget.reached()
     journal.commit()
     if tokens:
         context.metrics["tokens_per_second"] = round(tokens / (time.monotonic() - started), 1)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import json
+import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_model import save_tiny_model
+from tiny_model import CHAT_TEMPLATE, save_tiny_model, save_tiny_tokenizer
 
 from hubkit.config import EngineRuntime, Sampling
 from hubkit.engines import Engine, Request, Response, open_engine
+from hubkit.engines.transformers import TransformersEngine
+from hubkit.errors import EngineError, InputError
+from hubkit.traces.thinking import split
 
 GREEDY = Sampling(max_tokens=40)
 
@@ -93,3 +98,163 @@ def test_other_architectures_answer_as_generate_does(kind: str, tmp_path: Path) 
     requests = [ask(i) for i in range(6)]
     found, wanted = answers(folder, requests, batch_size=4), one_by_one(folder, requests)
     assert {key: response.token_ids for key, response in found.items()} == wanted
+
+
+def text_of(responses: dict[str, Response]) -> dict[str, str]:
+    return {key: response.text for key, response in responses.items()}
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 5}, {"top_p": 0.7}, {"top_k": 20, "top_p": 0.9}])
+def test_a_sampled_answer_depends_on_its_seed_alone(model: Path, options: dict[str, Any]) -> None:
+    sampling = Sampling(max_tokens=24, temperature=0.8, **options)
+    requests = [ask(i, sampling) for i in range(20)]
+    found = text_of(answers(model, requests, batch_size=16))
+    # Alone, in another order, and among greedy and longer ones.
+    assert text_of(answers(model, requests[:3], batch_size=1)) == {str(i): found[str(i)] for i in range(3)}
+    others = [ask(i, Sampling(max_tokens=60)) for i in range(100, 110)]
+    mixed = text_of(answers(model, [*others, *reversed(requests)], batch_size=5))
+    assert {key: mixed[key] for key in found} == found
+    greedy = text_of(answers(model, [ask(i, Sampling(max_tokens=24)) for i in range(20)], batch_size=16))
+    assert sum(greedy[key] != found[key] for key in found) > 10
+    again = [Request(r.key, r.messages, r.sampling, r.seed + 1000) for r in requests]
+    assert sum(text_of(answers(model, again, batch_size=16))[key] != found[key] for key in found) > 10
+
+
+def test_one_token_to_choose_from_is_greedy(model: Path) -> None:
+    greedy = text_of(answers(model, [ask(i) for i in range(6)], batch_size=3))
+    for options in ({"top_k": 1}, {"top_p": 1e-6}):
+        sampling = Sampling(max_tokens=40, temperature=1.5, **options)
+        assert text_of(answers(model, [ask(i, sampling) for i in range(6)], batch_size=3)) == greedy
+
+
+def test_samples_follow_the_models_distribution(model: Path) -> None:
+    """First tokens of many seeds against the probabilities that transformers gives, cut by top_k and top_p."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(model)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+    message = [{"role": "user", "content": "hello"}]
+    prompt = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+    with torch.no_grad():
+        logits = loaded(**tokenizer(prompt, add_special_tokens=False, return_tensors="pt")).logits[0, -1]
+    probability = (logits / 1.3).softmax(-1)
+    kept = probability.argsort(descending=True)[:8]
+    kept = kept[: int((probability[kept].cumsum(0) / probability[kept].sum() < 0.8).sum()) + 1]
+    expected = torch.zeros_like(probability)
+    expected[kept] = probability[kept] / probability[kept].sum()
+    sampling = Sampling(max_tokens=1, temperature=1.3, top_k=8, top_p=0.8)
+    number = 2000
+    found = answers(model, [Request(str(i), message, sampling, i) for i in range(number)], batch_size=256)
+    counts = torch.zeros_like(probability)
+    for response in found.values():
+        counts[response.token_ids[0]] += 1
+    assert set(counts.nonzero()[:, 0].tolist()) == set(kept.tolist())
+    # The seeds are fixed, so this either always holds or never; 5 standard deviations would be chance.
+    deviation = (expected * (1 - expected) / number).sqrt()
+    assert bool(((counts / number - expected).abs() <= 5 * deviation).all())
+
+
+def test_an_adapter_answers_as_its_merged_model(model: Path, tmp_path: Path) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(3)
+    base: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    adapted: Any = get_peft_model(
+        base, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    )
+    adapted.save_pretrained(tmp_path / "adapter")
+    adapted.merge_and_unload().save_pretrained(tmp_path / "merged")
+    for file in (*model.glob("tokenizer*"), *model.glob("chat_template*"), model / "generation_config.json"):
+        (tmp_path / "merged" / file.name).write_bytes(file.read_bytes())
+    requests = [ask(i) for i in range(6)]
+    found = text_of(answers(model, requests, 3, adapter=tmp_path / "adapter"))
+    assert found == text_of(answers(tmp_path / "merged", requests, 3))
+    assert found != text_of(answers(model, requests, 3))
+
+
+def test_a_prompt_beyond_the_context_is_an_error_response(model: Path) -> None:
+    long = Request("long", [{"role": "user", "content": "x" * 500}], Sampling(max_tokens=20), 0)
+    found = answers(model, [ask(1), long, ask(2)], batch_size=2)
+    assert found["long"].finish_reason == "error" and "context" in found["long"].error
+    assert found["long"].prompt_tokens > 500 and not found["long"].completion_tokens
+    assert "error" not in (found["1"].finish_reason, found["2"].finish_reason)
+    assert answers(model, [long], batch_size=2).keys() == {"long"}
+
+
+def test_a_span_that_the_template_opened_stands_in_the_text(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path)
+    save_tiny_tokenizer(folder, CHAT_TEMPLATE.replace("assistant\\n", "assistant\\n<think>\\n"))
+    found = answers(folder, [ask(i) for i in range(4)], batch_size=2)
+    assert all(response.text.startswith("<think>") for response in found.values())
+    assert split(found["0"].text).form in ("closed", "unclosed")
+
+
+def test_marks_of_thinking_stay_and_other_special_tokens_do_not(tmp_path: Path) -> None:
+    harmony = ["<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<think>", "</think>"]
+    folder = save_tiny_model(tmp_path)
+    tokenizer = save_tiny_tokenizer(folder, special=harmony)
+    with opened(folder, 1) as engine:
+        assert isinstance(engine, TransformersEngine)
+        hidden = engine._hidden
+    assert hidden == set(tokenizer.convert_tokens_to_ids(["<|pad|>", "<|im_start|>", "<|im_end|>"]))
+
+
+def test_what_a_model_folder_lacks_is_named(model: Path, tmp_path: Path) -> None:
+    def copy(name: str) -> Path:
+        return Path(shutil.copytree(model, tmp_path / name))
+
+    (copy("no-template") / "chat_template.jinja").unlink()
+    with pytest.raises(InputError, match="no chat template"):
+        opened(tmp_path / "no-template", 1).__enter__()
+
+    folder = copy("no-end")
+    (folder / "generation_config.json").unlink()
+    for name, key in (("config.json", "eos_token_id"), ("tokenizer_config.json", "eos_token")):
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({k: v for k, v in content.items() if k != key}))
+    with pytest.raises(InputError, match="no end token"):
+        opened(folder, 1).__enter__()
+
+    (copy("no-weights") / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="cannot load the model no-weights"):
+        opened(tmp_path / "no-weights", 1).__enter__()
+    with pytest.raises(InputError, match="cannot load the model nothing"):
+        opened(tmp_path / "nothing", 1).__enter__()
+
+
+@pytest.mark.parametrize("kind", ["mamba", "qwen3_next"])
+def test_layers_that_slots_cannot_hold_are_refused(kind: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"mamba": {"state_size": 4}, "qwen3_next": {"num_experts": 2}}[kind]
+    folder = save_tiny_model(tmp_path, kind, **options)
+    with pytest.raises(EngineError, match=r"layers of its own kind .*vLLM"):
+        opened(folder, 1).__enter__()
+
+
+def test_requests_are_drawn_as_slots_become_free(model: Path) -> None:
+    drawn = 0
+
+    def requests() -> Iterator[Request]:
+        nonlocal drawn
+        for drawn in range(1000):
+            yield ask(drawn % 20, Sampling(max_tokens=4 + drawn % 8))
+
+    async def some() -> int:
+        with opened(model, 8) as engine:
+            stream = engine.stream(requests())
+            for _ in range(40):
+                await anext(stream)
+            return drawn
+
+    assert asyncio.run(some()) <= 40 + 3 * 8
+
+
+def test_an_error_of_the_requests_reaches_the_reader(model: Path) -> None:
+    def requests() -> Iterator[Request]:
+        yield ask(1)
+        raise LookupError("no more")
+
+    with pytest.raises(LookupError, match="no more"):
+        answers(model, requests(), batch_size=2)

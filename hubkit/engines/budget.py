@@ -1,0 +1,69 @@
+"""Caps on what one step may spend, held before a request is sent rather than noticed afterwards."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hubkit.config import EngineRuntime
+from hubkit.engines.base import Request, Response, token_bound
+from hubkit.errors import EngineError
+
+__all__ = ["Budget", "Spent"]
+
+
+class Spent(NamedTuple):
+    """Tokens. `uncounted`: the most that tries without an answer may have cost."""
+
+    prompt: int = 0
+    completion: int = 0
+    uncounted: int = 0
+
+
+class Budget:
+    """`max_spent_tokens` and `max_cost` of an engine, of which each of a step's `shards` gets an equal part."""
+
+    def __init__(self, runtime: EngineRuntime, shards: int = 1) -> None:
+        self._runtime = runtime
+        self._shards = shards
+        self._spent = Spent()
+        self._reserved: dict[str, int] = {}
+        """Request key -> the most tokens that it can take, all tries included."""
+        self._outstanding = 0
+
+    def add(self, spent: Spent) -> None:
+        self._spent = Spent(*(a + b for a, b in zip(self._spent, spent, strict=True)))
+
+    def reserve(self, request: Request) -> bool:
+        """Whether the request fits whatever happens to it and to those under way; then it is one of them."""
+        most = token_bound(request) * self._runtime.tries
+        if not self._fits(self._outstanding + most):
+            return False
+        self._reserved[request.key] = most
+        self._outstanding += most
+        return True
+
+    def settle(self, response: Response) -> None:
+        """The request has ended: what it cost takes the place of what it might have."""
+        self._outstanding -= self._reserved.pop(response.key, 0)
+        self.add(Spent(response.prompt_tokens, response.completion_tokens, response.uncounted_tokens))
+
+    def reached(self) -> EngineError:
+        """The error of a step whose next request does not fit."""
+        tokens = sum(self._spent)
+        return EngineError(
+            f"the budget is spent: {tokens} tokens and {self._cost(0):.2f} of costs so far, "
+            "and the next request could pass it",
+            "raise max_spent_tokens or max_cost under run.engines, and run again to go on",
+        )
+
+    def _fits(self, more: int) -> bool:
+        tokens, cost = self._runtime.max_spent_tokens, self._runtime.max_cost
+        return (tokens is None or sum(self._spent) + more <= tokens / self._shards) and (
+            cost is None or self._cost(more) <= cost / self._shards
+        )
+
+    def _cost(self, more: int) -> float:
+        """Of what is spent and so many more tokens, which may all be of the dearer kind."""
+        prompt, completion = self._runtime.prompt_price, self._runtime.completion_price
+        dearer = (self._spent.uncounted + more) * max(prompt, completion)
+        return (self._spent.prompt * prompt + self._spent.completion * completion + dearer) / 1e6

@@ -1,0 +1,181 @@
+"""Which server gets the next request, and when: load, adaptive window and rate limits of each address.
+
+A server's window opens by one with every window of answers and halves when it says "too many"; what a
+server tells of its rate limits (`Retry-After`, `x-ratelimit-remaining-*`) is kept to beforehand. Of several
+servers, the one with the fewest tokens outstanding is taken: answers differ in length by a factor of
+a thousand, so counting requests would not even out the load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from yarl import URL
+
+from hubkit.errors import EngineError
+
+__all__ = ["Endpoint", "Endpoints", "wished_pause"]
+
+BACKOFF_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 30.0
+"""A server that fails while others answer is tried again after 1, 2, 4 … 30 seconds."""
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Endpoint:
+    """One server: what is under way there, and how much more it can be given."""
+
+    def __init__(self, address: str, window: int) -> None:
+        try:
+            url = URL(address)
+        except ValueError:
+            url = URL()
+        if url.scheme not in ("http", "https") or not url.host:
+            raise EngineError(
+                "no address of a server in `endpoint`", "set run.engines.<model>.endpoint=http://…/v1"
+            )
+        self.url = url / "chat/completions"
+        self.shown = f"{url.scheme}://{url.host}:{url.port}{url.path}"
+        """The address as errors may show it: a user, password or query may be secret."""
+        self.secrets = [part for part in (url.user, url.password, *url.query.values()) if part]
+        self.tokens = 0
+        """Outstanding: the most that the requests under way can take, prompt and answer."""
+        self.unreachable = False
+        """Whether the last connection could not be made."""
+        self._most = window
+        self._window = float(window)
+        self._running = 0
+        self._failures = 0
+        self._free_at = 0.0
+        self._narrowed_at = -1.0
+        self._left: dict[str, tuple[float, float]] = {}
+        """requests, tokens: (what may still be asked for, when that is over)."""
+
+    def opens_at(self, now: float, tokens: int) -> float | None:
+        """When a request of so many tokens may be sent; None: only after another one has ended."""
+        if self._running >= max(1, int(self._window)):
+            return None
+        at = self._free_at
+        for name, cost in (("requests", 1), ("tokens", tokens)):
+            left, until = self._left.get(name, (0.0, 0.0))
+            if now < until and left < cost:
+                at = max(at, until)
+        return at
+
+    def begin(self, tokens: int) -> None:
+        self._running += 1
+        self.tokens += tokens
+        for name, cost in (("requests", 1), ("tokens", tokens)):
+            if name in self._left:
+                left, until = self._left[name]
+                self._left[name] = (left - cost, until)
+
+    def end(self, tokens: int) -> None:
+        self._running -= 1
+        self.tokens -= tokens
+
+    def answered(self) -> None:
+        self._failures = 0
+        self.unreachable = False
+        if self._window < self._most:
+            self._window = min(self._most, self._window + 1 / self._window)
+
+    def overloaded(self, now: float, sent_at: float, pause: float | None) -> None:
+        """The server said "too many requests" to one sent at that time."""
+        self.unreachable = False
+        # All that were under way say so together: that is one reason to send fewer, not fifty.
+        if sent_at > self._narrowed_at:
+            self._window = max(1.0, self._window / 2)
+            self._narrowed_at = now
+        if pause is not None:
+            self._free_at = max(self._free_at, now + pause)
+
+    def failed(self, now: float, alone: bool, unreachable: bool) -> None:
+        """No answer came. `alone`: there is no other server, and requests wait by themselves."""
+        self._failures += 1
+        self.unreachable = unreachable
+        if not alone:
+            # Else it would get most requests: one that fails at once has the fewest outstanding.
+            pause = min(LONGEST_PAUSE_S, BACKOFF_S * 2 ** min(self._failures - 1, 10))
+            self._free_at = max(self._free_at, now + pause)
+
+    def heard(self, now: float, headers: Mapping[str, str]) -> None:
+        """Keep what the server tells of its limits: `x-ratelimit-remaining-tokens` and its like."""
+        for name in ("requests", "tokens"):
+            remaining = headers.get(f"x-ratelimit-remaining-{name}")
+            reset = _duration(headers.get(f"x-ratelimit-reset-{name}", ""))
+            if remaining is not None and reset is not None and remaining.isdecimal():
+                self._left[name] = (float(remaining), now + min(reset, LONGEST_PAUSE_S * 2))
+
+
+class Endpoints:
+    """All servers of a model; at most `window` requests are under way at each."""
+
+    def __init__(self, addresses: Sequence[str], window: int) -> None:
+        self.all = [Endpoint(address, window) for address in addresses]
+        self._waiting: deque[tuple[int, asyncio.Future[Endpoint]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def take(self, tokens: int) -> Endpoint:
+        """Wait in turn for room for a request of at most so many tokens; end it with `give_back`."""
+        place: asyncio.Future[Endpoint] = asyncio.get_running_loop().create_future()
+        self._waiting.append((tokens, place))
+        self._serve()
+        return await place
+
+    def give_back(self, endpoint: Endpoint, tokens: int) -> None:
+        endpoint.end(tokens)
+        self._serve()
+
+    def _serve(self) -> None:
+        """Give places to those who wait, first come first served; set a timer where a pause must end first."""
+        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._waiting:
+            tokens, place = self._waiting[0]
+            if place.done():  # cancelled
+                self._waiting.popleft()
+                continue
+            now = loop.time()
+            openings = [(at, e) for e in self.all if (at := e.opens_at(now, tokens)) is not None]
+            ready = [endpoint for at, endpoint in openings if at <= now]
+            if not ready:
+                if openings:
+                    self._timer = loop.call_at(min(at for at, _ in openings), self._serve)
+                return
+            self._waiting.popleft()
+            chosen = min(ready, key=lambda endpoint: endpoint.tokens)
+            chosen.begin(tokens)
+            place.set_result(chosen)
+
+
+def wished_pause(headers: Mapping[str, str]) -> float | None:
+    """Seconds that `Retry-After` asks to wait, as a number or a date; None where it asks for nothing.
+
+    A date is read against the server's own clock, which this machine's need not agree with.
+    """
+    value = headers.get("Retry-After", "").strip()
+    try:
+        if value.replace(".", "", 1).isdecimal():
+            return float(value) or None
+        if value:
+            then, now = parsedate_to_datetime(value), parsedate_to_datetime(headers["Date"])
+            return max(0.0, (then - now).total_seconds()) or None
+    except (ValueError, KeyError, TypeError, OverflowError):
+        pass
+    return None
+
+
+def _duration(text: str) -> float | None:
+    """`6m0s`, `20ms` or plain seconds; None for what is none."""
+    if _DURATION.sub("", text) == "" and text:
+        return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(text))
+    return float(text) if text.replace(".", "", 1).isdecimal() else None
