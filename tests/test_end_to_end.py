@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -265,8 +266,10 @@ def test_the_space_in_a_browser(root: Path) -> None:
             page.locator("#go").click()
             expect(page.locator("#live .card")).to_have_count(2, timeout=60_000)
     finally:
-        space.send_signal(signal.SIGINT)
-        assert space.wait(30) == 0
+        space.send_signal(signal.SIGTERM)
+        space.wait(30)
+    with pytest.raises(OSError, match="refused"):  # the app has ended too
+        urllib.request.urlopen(address, timeout=5)
     assert all(url.startswith((address, "data:", "blob:")) for url in asked), asked
 
 

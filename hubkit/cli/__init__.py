@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import typer
@@ -38,6 +39,8 @@ def main() -> None:
     """Entry point: errors a user can act on are one line, and Ctrl-C says that a rerun goes on."""
     from hubkit.errors import HubkitError
 
+    # A polite kill unwinds like Ctrl-C, so that servers and apps started for a command end with it.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app()
     except HubkitError as error:
