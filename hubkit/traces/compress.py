@@ -27,11 +27,11 @@ from hubkit.traces.verify import verify
 
 __all__ = ["VERSION", "merge", "run", "strip_answer"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 RETRY_TEMPERATURE: Final = 0.7
 """Further attempts sample: a greedy answer would come out the same again."""
 _PLACEHOLDER: Final = re.compile(r"\{(problem|reasoning)\}")
-_ANSWER_LINE: Final = re.compile(r"\s*[^\n\w]*\\boxed\{[^\n]*\}[.$\s]*$")
+_ANSWER_LINE: Final = re.compile(r"\s*[^\n\w]*\\boxed\{[^\n]*\}[.$*\s]*$")
 
 
 def run(context: StepContext) -> None:
