@@ -4,8 +4,8 @@
 
 Traces are those that the nano teacher was trained on, budgets 15 to 30 % of each trace's tokens, as
 compressors leave. Raw speed is the fastest that the tokenizers library offers (`encode_batch_fast`,
-lengths only) on the same traces in the same batches. Rounds go through all three in turn, so that a busy
-machine slows all alike; ratios are of the medians of CPU seconds (one thread each). Truncation is
+lengths only) on the same traces in the same batches. Rounds go through all three in turn, so that a
+busy machine slows all alike; ratios are of the medians of CPU seconds (one thread each). Truncation is
 measured as the step does it: budgets in, cut texts and their token counts out. That the cuts are exact
 is counted, too.
 """
