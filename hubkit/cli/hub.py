@@ -61,6 +61,7 @@ def exec_(
     from hubkit.errors import HubError
     from hubkit.hub.server import LocalHub
 
+    command = command[1:] if command[0] == "--" else command
     with LocalHub(folder, host, port, namespace) as hub:
         try:
             done = subprocess.run(command, env=os.environ | {"HF_ENDPOINT": hub.endpoint}, check=False)

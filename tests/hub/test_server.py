@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -468,37 +469,52 @@ def test_hf_command(
 # The process
 
 
-def test_kill_during_commits_loses_and_tears_nothing(tmp_path: Path) -> None:
+COMMITTING = """
+import itertools, os, sys
+from huggingface_hub import CommitOperationAdd, HfApi
+api = HfApi()
+for number in itertools.count(int(sys.argv[1])):
+    files = {f"{i}.bin": b"%d\\0" % number * 2000 + bytes([i]) for i in range(3)} | {"n.txt": b"%d" % number}
+    operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+    print(api.create_commit("local/x", operations, commit_message=str(number)).oid, flush=True)
+"""
+
+
+def test_kill_during_commits_loses_and_tears_nothing(
+    tmp_path: Path, client_environment: dict[str, str]
+) -> None:
     """Whatever the server had confirmed is there after kill -9; a commit has all of its files or none."""
     generator = random.Random(4)
-    confirmed: dict[str, int] = {}
+    confirmed: set[str] = set()
     with LocalHub(tmp_path / "hub") as hub:
         HfApi(endpoint=hub.endpoint, token=hub.token).create_repo("local/x")
-    for _ in range(4):
+    for turn in range(4):
         with LocalHub(tmp_path / "hub") as hub:
-            api = HfApi(endpoint=hub.endpoint, token=hub.token)
-            assert hub._process is not None
-            killer = threading.Timer(generator.uniform(0.3, 1.0), os.kill, (hub._process.pid, signal.SIGKILL))
-            killer.start()
-            number = max([0, *confirmed.values()])
-            try:
-                while True:
-                    number += 1
-                    content = b"%d\0" % number * 2000
-                    files: dict[str, bytes | str] = {f"{i}.bin": content + bytes([i]) for i in range(3)}
-                    confirmed[add(api, "local/x", {**files, "n.txt": b"%d" % number})] = number
-            except (OSError, RuntimeError, ValueError):
-                killer.join()
-    assert confirmed
+            environment = client_environment | {
+                "HF_ENDPOINT": hub.endpoint,
+                "HF_TOKEN": hub.token,
+                "HF_HUB_DISABLE_XET": str(turn % 2),
+            }
+            # A process of its own: clients would try for minutes to reach the dead server again.
+            command = [sys.executable, "-c", COMMITTING, str(turn * 1000)]
+            with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as client:
+                assert client.stdout is not None and hub._process is not None
+                confirmed.add(client.stdout.readline().strip())
+                time.sleep(generator.uniform(0, 0.5))
+                hub._process.kill()
+                time.sleep(0.2)  # for what was confirmed before the kill to arrive
+                client.kill()
+                confirmed |= set(client.stdout.read().split())
     with LocalHub(tmp_path / "hub") as hub:
         api = HfApi(endpoint=hub.endpoint, token=hub.token)
-        commits = [c.commit_id for c in api.list_repo_commits("local/x")][:-1]
-        assert confirmed.keys() <= set(commits)
-        for commit in commits:
-            folder = Path(api.snapshot_download("local/x", revision=commit, cache_dir=tmp_path / "cache"))
-            number = int((folder / "n.txt").read_text())
+        commits = {c.commit_id: int(c.title) for c in list(api.list_repo_commits("local/x"))[:-1]}
+        assert len(confirmed) >= 4 and confirmed <= commits.keys()
+        fs = HfFileSystem(endpoint=hub.endpoint, token=False)
+        for commit, number in commits.items():
+            assert fs.cat_file(f"local/x@{commit}/n.txt") == b"%d" % number
             for i in range(3):
-                assert (folder / f"{i}.bin").read_bytes() == b"%d\0" % number * 2000 + bytes([i])
+                content = fs.cat_file(f"local/x@{commit}/{i}.bin")
+                assert content == b"%d\0" % number * 2000 + bytes([i])
 
 
 def test_the_server_is_shared_and_ends_with_its_last_user(tmp_path: Path) -> None:

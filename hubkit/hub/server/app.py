@@ -479,7 +479,7 @@ class App:
         tree = self.store.tree(self.store.resolve(repo, revision))
         ignored = _ignore_rules(str(body.get("gitIgnore") or ""))
         answers = []
-        for file in body.get("files") or []:
+        for file in lfs.items(body, "files"):
             path = check_path(_text(file, "path"))
             there = tree.get(path)
             answers.append(

@@ -19,7 +19,17 @@ from typing import Any, Final
 
 from hubkit.hub.server.store import Store, StoreError, Upload
 
-__all__ = ["LARGEST_FILE", "PART", "batch", "check_signature", "complete", "parse_json", "part_path", "sign"]
+__all__ = [
+    "LARGEST_FILE",
+    "PART",
+    "batch",
+    "check_signature",
+    "complete",
+    "items",
+    "parse_json",
+    "part_path",
+    "sign",
+]
 
 PART: Final = 16 << 20
 LARGEST_FILE: Final = 1 << 40
@@ -59,7 +69,7 @@ def batch(store: Store, endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
         raise StoreError(501, "LFS download by git is not implemented; use the resolve addresses")
     answers: list[dict[str, Any]] = []
     transfers = body.get("transfers") or ["basic"]
-    for item in body.get("objects") or []:
+    for item in items(body, "objects"):
         oid, size = item.get("oid"), item.get("size")
         if not isinstance(oid, str) or not re.fullmatch(r"[0-9a-f]{64}", oid) or not isinstance(size, int):
             raise StoreError(400, "malformed LFS object")
@@ -103,6 +113,14 @@ def complete(store: Store, upload: str, oid: str, size: int, body: dict[str, Any
                 raise StoreError(400, f"part {number} was not uploaded") from None
         whole.keep_object(oid, size)
     shutil.rmtree(part_path(store, upload, 1).parent, ignore_errors=True)
+
+
+def items(body: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """A list of JSON objects out of a request's body; none when it is not there."""
+    found = body.get(key) or []
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise StoreError(400, f"{key} must be a list of objects")
+    return found
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
