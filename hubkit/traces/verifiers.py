@@ -146,7 +146,9 @@ def _exact(answer: str, answered: str) -> Verdict:
     return _verdict("correct" if same else "wrong", answered, "compared as text")
 
 
-_LETTER: Final = re.compile(r"(?:\\(?:text|textbf|mathrm|mathbf)\{)?[\s(*]*([A-Z])(?:[\s).:*}]|\Z)")
+_LETTER: Final = re.compile(
+    r"(?:\\(?:text|textbf|mathrm|mathbf)\{)?[\s(*]*([A-Z])\s*(?:[).:*},/&]|\Z|(?:or|and)\b)"
+)
 _ANSWER_IS: Final = re.compile(
     r"(?i:answer|choice|option)(?i:\s+is)?\W{0,6}(?:\\text\{)?\(?([A-Z])(?![A-Za-z'])"
 )
@@ -163,8 +165,8 @@ def _choice(answer: str, answered: str, in_box: bool, metadata: str) -> Verdict:
 
     def letter(text: str) -> str:
         text = text.strip().strip("$").strip()
-        if (said := " ".join(text.split()).lower()) in options:
-            return chr(ord("A") + options.index(said))
+        if (folded := " ".join(text.split()).lower()) in options:
+            return chr(ord("A") + options.index(folded))
         match = _LETTER.match(text)
         rest = text[match.end() :] if match else ""
         return (
@@ -176,9 +178,8 @@ def _choice(answer: str, answered: str, in_box: bool, metadata: str) -> Verdict:
     key = letter(answer)
     if not key:
         return _verdict("unparseable", "", f"the answer key {answer[:40]!r} is no choice")
-    found = letter(answered)
-    if not found and not in_box and (said := _ANSWER_IS.findall(answered)):
-        found = said[-1]
+    said = [] if in_box else _ANSWER_IS.findall(answered)
+    found = said[-1] if said else letter(answered)
     if not found:
         return _verdict("unparseable", answered if in_box else "", "no single choice found")
     return _verdict("correct" if found == key else "wrong", found, f"choice {found}")

@@ -47,9 +47,11 @@ def test_mathematics(answer: str, text: str, status: str) -> None:
     assert verdict.reason
 
 
-def test_an_unreadable_key_is_an_error_and_never_correct() -> None:
-    with pytest.raises(InputError, match="cannot be read"):
-        verify(problem("no mathematics at all?!"), "\\boxed{7}")
+def test_an_unreadable_key_is_never_correct_and_no_verifier_an_error() -> None:
+    assert verify(problem("no mathematics at all?!"), "\\boxed{7}").status == "wrong"
+    verdict = verify(problem(""), "\\boxed{7}")
+    assert verdict.status == "unparseable" and "answer key" in verdict.reason
+    assert verify(problem(""), "\\boxed{}").status == "unparseable"
     with pytest.raises(InputError, match="no verifier"):
         verify(problem("1", "vibes"), "2")
 
