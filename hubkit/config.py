@@ -79,28 +79,37 @@ class ReasoningGymSource(Frozen):
     """Which side of hubkit's hash split (`split_of`) to draw from; the sides never share a problem."""
 
 
-class FileSource(Frozen):
-    source: Literal["file"]
-    path: str
-    """JSON lines or Parquet beside the recipe."""
+class RowSource(Frozen):
+    """What sources of rows share: where the problem stands in a row, and how answers to it are judged."""
+
     problem: str = "problem"
     """Column of the prompt."""
     answer: str = "answer"
-    """Column of the known answer."""
-    verifier: Literal["math", "exact"] = "math"
+    """Column of the known answer; for code any text, such as a known solution."""
+    verifier: Literal["math", "exact", "choice", "numeric", "code"] = "math"
+    """How answers are compared: docs/verifiers.md."""
+    options: str = ""
+    """choice: column with the list of the options' texts, if answers may be those."""
+    tolerance: float = Field(default=1e-6, ge=0)
+    """numeric: accepted difference, relative to the answer (absolute where that is 0)."""
+    tests: str = "tests"
+    """code: column with the list of tests."""
     limit: int | None = Field(default=None, gt=0)
+    """Problems taken at most."""
 
 
-class HubSource(Frozen):
+class FileSource(RowSource):
+    source: Literal["file"]
+    path: str
+    """JSON lines or Parquet beside the recipe."""
+
+
+class HubSource(RowSource):
     source: Literal["hub"]
     dataset: str
     revision: str = ""
     config: str | None = None
     split: str = "train"
-    problem: str = "problem"
-    answer: str = "answer"
-    verifier: Literal["math", "exact"] = "math"
-    limit: int | None = Field(default=None, gt=0)
 
 
 ProblemSource = Annotated[ReasoningGymSource | FileSource | HubSource, Field(discriminator="source")]

@@ -1,4 +1,4 @@
-"""What can be known to fail before the first expensive second: models, endpoints, token, disk."""
+"""What can be known to fail before the first expensive second: models, endpoints, sandbox, token, disk."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
+from hubkit.config import ReasoningGymSource
 from hubkit.errors import EngineError, InputError, RecipeError
 from hubkit.estimate import estimate_all
 from hubkit.hub.client import check_namespace, default_access
 from hubkit.pipeline import Plan, Step, status
 from hubkit.store import Store
+from hubkit.traces.verify_code import check_sandbox
 
 __all__ = ["check"]
 
@@ -34,6 +36,11 @@ def check(plan: Plan, store: Store, steps: list[Step] | None = None) -> None:
             addresses = engine["endpoint"]
             for address in [addresses] if isinstance(addresses, str) else addresses:
                 _endpoint(address, engine["api_key_env"], state.step.name)
+    if "raw" in kinds and any(
+        not isinstance(source, ReasoningGymSource) and source.verifier == "code"
+        for source in plan.recipe.problems.values()
+    ):
+        check_sandbox()
     if "publish" in kinds and plan.recipe.hub.endpoint != "local":
         access = replace(default_access(), endpoint=plan.recipe.hub.endpoint)
         check_namespace(access, plan.recipe.hub.namespace)

@@ -132,8 +132,11 @@ def _reasoning_gym(source: ReasoningGymSource) -> Iterator[Problem]:
 
 
 def _columns(source: FileSource | HubSource, rows: Iterator[dict[str, Any]], name: str) -> Iterator[Problem]:
+    needed = [source.problem, source.answer]
+    needed += [source.tests] if source.verifier == "code" else []
+    needed += [source.options] if source.verifier == "choice" and source.options else []
     for number, row in enumerate(rows):
-        for column in (source.problem, source.answer):
+        for column in needed:
             if column not in row:
                 raise InputError(
                     f"{name}: row {number} has no column {column!r}", f"its columns are {', '.join(row)}"
@@ -145,8 +148,30 @@ def _columns(source: FileSource | HubSource, rows: Iterator[dict[str, Any]], nam
             "problem": problem,
             "answer": str(row[source.answer] or ""),
             "verifier": source.verifier,
-            "metadata": "",
+            "metadata": _metadata(source, row, f"{name}: row {number}"),
         }
+
+
+def _metadata(source: FileSource | HubSource, row: dict[str, Any], where: str) -> str:
+    """What the verifier needs besides the answer, as JSON; "" where that is all."""
+    if source.verifier == "numeric":
+        return json.dumps({"tolerance": source.tolerance})
+    if source.verifier == "code":
+        kind, value = "tests", row[source.tests]
+    elif source.verifier == "choice" and source.options:
+        kind, value = "options", row[source.options]
+    else:
+        return ""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)  # lists of mixed kinds are often stored so in Parquet
+        except ValueError as error:
+            raise InputError(f"{where}: {kind} are not JSON: {error}", "see docs/verifiers.md") from error
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list) or not value:
+        raise InputError(f"{where}: {kind} are no list", "see docs/verifiers.md")
+    return json.dumps({kind: value}, ensure_ascii=False)
 
 
 def _file_rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -91,3 +91,41 @@ def test_a_file_of_problems(tmp_path: Path) -> None:
     path.write_text('{"q": "x"}\n{torn')
     with pytest.raises(InputError, match=r"mine.jsonl:2|no column"):
         make(tmp_path / "c", config, paths={"source": path})
+
+
+def test_what_a_verifier_needs_travels_with_the_problem(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    rows = [
+        {"problem": "Double x.", "answer": "-", "tests": ["assert double(2) == 4"], "options": ["a", "b"]},
+        {
+            "problem": "Double it.",
+            "answer": "-",
+            "tests": '[{"input": "2", "output": "4"}]',
+            "options": ["c"],
+        },
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    config = {"source": "file", "path": "mine.jsonl"}
+
+    def metadata(name: str, **more: Any) -> list[Any]:
+        found = make(tmp_path / name, config | more, paths={"source": path})
+        return [json.loads(row["metadata"] or "null") for row in found]
+
+    assert metadata("code", verifier="code") == [
+        {"tests": ["assert double(2) == 4"]},
+        {"tests": [{"input": "2", "output": "4"}]},
+    ]
+    assert metadata("choice", verifier="choice", options="options") == [
+        {"options": ["a", "b"]},
+        {"options": ["c"]},
+    ]
+    assert metadata("letters", verifier="choice") == [None, None]
+    assert metadata("numeric", verifier="numeric", tolerance=0.01) == [{"tolerance": 0.01}] * 2
+    with pytest.raises(InputError, match="no column 'cases'"):
+        metadata("missing", verifier="code", tests="cases")
+    path.write_text(json.dumps(rows[0] | {"tests": "[torn"}))
+    with pytest.raises(InputError, match="tests are not JSON"):
+        metadata("torn", verifier="code")
+    path.write_text(json.dumps(rows[0] | {"tests": []}))
+    with pytest.raises(InputError, match="tests are no list"):
+        metadata("none", verifier="code")

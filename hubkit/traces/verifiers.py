@@ -147,8 +147,9 @@ def _exact(answer: str, answered: str) -> Verdict:
 
 
 _LETTER: Final = re.compile(
-    r"(?:\\(?:text|textbf|mathrm|mathbf)\{)?[\s(*]*([A-Z])\s*(?:[).:*},/&]|\Z|(?:or|and)\b)"
+    r"(?:\\(?:text|textbf|mathrm|mathbf)\{)?[\s(*]*([A-Z])(?=\s*(?:[).:*},/&]|\Z|(?:or|and)\b))"
 )
+_SECOND: Final = re.compile(r"[\s).*}]*(?:,|/|&|or\b|and\b)[\s(*]*[A-Z](?![A-Za-z])")
 _ANSWER_IS: Final = re.compile(
     r"(?i:answer|choice|option)(?i:\s+is)?\W{0,6}(?:\\text\{)?\(?([A-Z])(?![A-Za-z'])"
 )
@@ -168,12 +169,7 @@ def _choice(answer: str, answered: str, in_box: bool, metadata: str) -> Verdict:
         if (folded := " ".join(text.split()).lower()) in options:
             return chr(ord("A") + options.index(folded))
         match = _LETTER.match(text)
-        rest = text[match.end() :] if match else ""
-        return (
-            match[1]
-            if match and not re.search(r"(?:^|\b(?:or|and)\b|,|/|&)\W*\(?[A-Z]\)?(?:\W|$)", rest)
-            else ""
-        )
+        return match[1] if match and not _SECOND.match(text, match.end()) else ""
 
     key = letter(answer)
     if not key:
