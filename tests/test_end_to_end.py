@@ -210,6 +210,23 @@ for repo, loader in (
     assert plain(hub, code)
 
 
+def test_messages_train_in_trl_as_they_are(hub: LocalHub, tmp_path: Path) -> None:
+    options = {
+        "model_name_or_path": "local/nano-s",
+        "dataset_name": "local/nano-traces",
+        "dataset_config": "compressed-nano-compressor",
+        "assistant_only_loss": "true",
+        "max_steps": "2",
+        "use_cpu": "true",
+        "bf16": "false",
+        "report_to": "none",
+        "output_dir": str(tmp_path / "out"),
+    }
+    arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+    plain(hub, f"sys.argv = {['trl', 'sft', *arguments]!r}\nfrom trl.cli import main\nmain()")
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
 def test_cards_parse_and_every_repo_is_tied(root: Path, hub: LocalHub) -> None:
     code = """
 from huggingface_hub import DatasetCard, HfApi, ModelCard, get_collection

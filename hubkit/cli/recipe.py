@@ -202,10 +202,14 @@ def run(
 
 def _closing(a_plan: Plan, store: Store, records: dict[str, Record]) -> None:
     """The table of students, the report's path and the three commands that use the release."""
-    from hubkit.release.report import table
+    from hubkit.release.report import seeds_table, table
 
     folder = store.folder("report", records["report"].key)
-    _print(table(json.loads((folder / "results.json").read_text(encoding="utf-8"))))
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    _print(table(results))
+    if (seeds := seeds_table(results)) is not None:
+        typer.echo()
+        _print(seeds)
     typer.echo(f"\nreport: {folder / 'report.html'}")
     if "publish" in records:
         from hubkit.release.publish import usage
