@@ -67,8 +67,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert time.monotonic() < until, f"no {kind} step was seen"
             time.sleep(0.02)
         time.sleep(generator.uniform(0, 1.5))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        polite = kind == "compress"
+        process.send_signal(signal.SIGINT if polite else signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+        if polite:
+            assert process.returncode == 130 and "run the same command again" in errors
         left = [record["step"] for record in records(root).values()]
         assert "publish" not in left, f"the run was done before it could be killed at {kind}"
     (root / "stdout.txt").write_text(finish(root))

@@ -192,8 +192,12 @@ def run(
     _, a_plan, store = _open(path, sets, out)
     steps = pipeline.select(a_plan, until or (), only or ())
     check(a_plan, store, steps)
-    with Display(a_plan.recipe.name, len(steps), as_json) as display:
-        records = pipeline.run(a_plan, store, steps, display.on_event)
+    try:
+        with Display(a_plan.recipe.name, len(steps), as_json) as display:
+            records = pipeline.run(a_plan, store, steps, display.on_event)
+    except KeyboardInterrupt:
+        typer.echo("stopped; run the same command again to go on where it was", err=True)
+        raise typer.Exit(130) from None
     if display.ran == 0:
         typer.echo(json.dumps({"event": "nothing_to_do"}) if as_json else "nothing to do: every step is done")
     if "report" in records and not as_json:
