@@ -123,7 +123,7 @@ class OpenAIEngine:
 
         # Connections without limits of their own: `endpoints` has them, and sees more.
         async with aiohttp.ClientSession(
-            headers=headers, connector=_Connector(limit=0), timeout=aiohttp.ClientTimeout()
+            headers=headers, connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout()
         ) as session:
             feeder = asyncio.create_task(feed(session, iter(requests)))
             try:
@@ -262,22 +262,6 @@ class OpenAIEngine:
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return " ".join(text.split())[:300]
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Connections on which nothing waits to be read.
-
-    aiohttp takes what a server sent to a resting connection for the reply to the next request.
-    """
-
-    async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
-    ) -> aiohttp.connector.Connection:
-        while True:
-            connection = await super().connect(req, traces, timeout)
-            if connection.protocol is None or not connection.protocol.should_close:
-                return connection
-            connection.close()
 
 
 class _Health:

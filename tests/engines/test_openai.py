@@ -7,13 +7,11 @@ from collections.abc import Iterable, Iterator
 from email.utils import formatdate
 from typing import Any
 
-import aiohttp
 import pytest
 from openai_server import OpenAIServer
 
 from hubkit.config import EngineRuntime, Sampling
 from hubkit.engines import Engine, Request, Response, open_engine
-from hubkit.engines.openai import _Connector
 from hubkit.errors import EngineError
 
 KEY = "sk-secret-0123456789"
@@ -247,28 +245,6 @@ def test_a_second_reply_is_nobodys_answer(server: OpenAIServer) -> None:
     found = answers(server, (ask(str(i)) for i in range(40)), window=2)
     for i in range(40):
         assert found[f"key of {i}"].text.endswith(f"said {i}"), found[f"key of {i}"]
-
-
-def test_a_reply_to_a_resting_connection_is_nobodys_answer() -> None:
-    async def run() -> list[bytes]:
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nright")
-            await asyncio.sleep(0.05)
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong")
-
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-        found = []
-        async with aiohttp.ClientSession(connector=_Connector()) as session:
-            for _ in range(3):
-                async with session.get(url) as reply:
-                    found.append(await reply.read())
-                await asyncio.sleep(0.2)
-        server.close()
-        return found
-
-    assert asyncio.run(run()) == [b"right"] * 3
 
 
 def test_a_key_is_not_sent_where_a_server_points(server: OpenAIServer) -> None:
