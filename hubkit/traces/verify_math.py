@@ -15,65 +15,29 @@ Doubtful cases, settled here once:
 from __future__ import annotations
 
 import functools
-import re
 import time
-from fractions import Fraction
 from typing import Any, Final
 
 from hubkit.errors import StepError
 from hubkit.traces.verifiers import SHOWN, Box, Task, Verdict
+from hubkit.traces.verify_plain import equal
 
 __all__ = ["judge_math", "settle_math"]
 
 SECONDS: Final = 3
 """math-verify's default limit for each expression, by SIGALRM."""
-PRECISION: Final = Fraction(1, 100_000)
-"""Decimals further apart than this differ for math-verify, which rounds to 6 places."""
-_EXACT: Final = re.compile(
-    r"(?P<int>-?(?:[0-9]{1,15}|[0-9]{1,3}(?:,[0-9]{3}){1,4}))(?P<decimals>\.[0-9]{1,9})?"
-    r"|(?P<minus>-?)\\[dt]?frac\{(?P<top>-?[0-9]{1,6})\}\{(?P<below>[0-9]{1,6})\}"
-    r"|(?P<over>-?[0-9]{1,6})/(?P<under>[0-9]{1,6})"
-)
-_FRAC: Final = re.compile(r"\\[dt]frac(?![A-Za-z])")
-_SPACES: Final = re.compile(r"\s*([{}()\[\]^_+*/=<>|-])\s*")
 
 
 def settle_math(answer: str, text: str, box: Box | None) -> Verdict | Task:
     """Decide what needs no sympy: equal spellings, and numbers and fractions of moderate length."""
     if box is None or not box.alone:
         return Task("math", answer, text)
-    found = box.content
-    if _spelling(found) == _spelling(answer) != "":
-        return Verdict("correct", found.strip()[:SHOWN], "equal to the answer")
-    gold, guess = _number(answer), _number(found)
-    if gold and guess:
-        apart = abs(gold[0] - guess[0])
-        if apart == 0 and not (gold[1] or guess[1]):
-            return Verdict("correct", found.strip()[:SHOWN], "equal in value")
-        if apart > (PRECISION if gold[1] or guess[1] else 0):
-            return Verdict("wrong", found.strip()[:SHOWN], "not equal in value")
-    return Task("math", answer, f"\\boxed{{{found}}}")
-
-
-def _spelling(text: str) -> str:
-    """Answers that are equal here are equal for math-verify: it normalises the same and more."""
-    text = _FRAC.sub(r"\\frac", text.strip().strip("$").strip())
-    return _SPACES.sub(r"\1", text)
-
-
-@functools.lru_cache(maxsize=4096)
-def _number(text: str) -> tuple[Fraction, bool] | None:
-    """(value, whether it is written as a decimal) of a plain number or fraction, else None."""
-    match = _EXACT.fullmatch(text.strip().strip("$").strip())
-    if match is None:
-        return None
-    if match["int"]:
-        return Fraction(match["int"].replace(",", "") + (match["decimals"] or "")), bool(match["decimals"])
-    below = int(match["below"] or match["under"])
-    if below == 0:
-        return None
-    value = Fraction(int(match["top"] or match["over"]), below)
-    return (-value if match["minus"] else value), False
+    same = equal(answer, box.content)
+    if same is None:
+        return Task("math", answer, f"\\boxed{{{box.content}}}")
+    return Verdict(
+        "correct" if same else "wrong", box.content.strip()[:SHOWN], "equal" if same else "not equal"
+    )
 
 
 @functools.lru_cache(maxsize=4096)
