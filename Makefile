@@ -1,16 +1,20 @@
-# make nano   the whole nano recipe, from an empty folder to a published release
-# make test   format, lint, types, unit tests and an end-to-end run
-# Both make .venv and install into it first. PYTHON=python3.12 chooses another interpreter.
+# make nano    the whole nano recipe, from an empty folder to a published release
+# make test    format, lint, types, unit tests and an end-to-end run
+# make sweep   the nano recipe with three seeds per student; what it shares with `make nano` is not made again
+# All make .venv and install into it first. PYTHON=python3.12 chooses another interpreter.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints/cpu.txt
 
-.PHONY: nano test format docs clean
+.PHONY: nano sweep test format docs clean
 
 nano: $(VENV)/installed
 	$(BIN)/hubkit recipe run recipes/nano/recipe.yaml
+
+sweep: $(VENV)/installed
+	$(BIN)/hubkit recipe run recipes/nano/recipe.yaml --set students.seeds=[0,1,2]
 
 test: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -221,21 +221,23 @@ class Hub(Frozen):
 class EngineRuntime(Frozen):
     """How one model generates. Never part of an identity."""
 
-    engine: Literal["transformers", "openai"] = "transformers"
+    engine: Literal["transformers", "vllm", "openai"] = "transformers"
     batch_size: int = Field(default=64, gt=0)
     """transformers: sequences decoded together."""
+    vllm: dict[str, Any] = {}
+    """vllm: arguments of its server by their own names, such as tensor_parallel_size or max_model_len."""
     endpoint: str | list[str] = ""
     """openai: base address ending in /v1, or several that share the load."""
     served_model: str = ""
     """openai: the model's name there; empty: the recipe's."""
     api_key_env: str = "OPENAI_API_KEY"
     """openai: environment variable that holds the key."""
-    window: int = Field(default=128, gt=0)
-    """openai: requests in flight, at each endpoint."""
-    timeout_s: float = Field(default=600, gt=0)
-    """openai: seconds one request may take, all retries included."""
+    window: int = Field(default=256, gt=0)
+    """vllm, openai: requests in flight, at each server."""
+    timeout_s: float | None = Field(default=None, gt=0)
+    """vllm, openai: seconds one request may take, all retries included; unset: from its max_tokens."""
     tries: int = Field(default=5, gt=0)
-    """openai: failures after which a request is set aside as an error."""
+    """vllm, openai: failures after which a request is set aside as an error."""
     max_spent_tokens: int | None = Field(default=None, gt=0)
     """Tokens, of prompts and answers, that a step may spend, its shards and resumed runs together."""
     max_cost: float | None = Field(default=None, gt=0)
@@ -243,6 +245,16 @@ class EngineRuntime(Frozen):
     prompt_price: float = Field(default=0.0, ge=0)
     completion_price: float = Field(default=0.0, ge=0)
     """Per million tokens."""
+
+    @field_validator("vllm")
+    @classmethod
+    def _hubkits_own_are_not_given(cls, vllm: dict[str, Any]) -> dict[str, Any]:
+        for name in vllm:
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise ValueError(f"{name!r} is no argument of vLLM: write it with underscores, without --")
+            if name in VLLM_OWN:
+                raise ValueError(f"hubkit sets vLLM's {name} itself")
+        return vllm
 
     @model_validator(mode="after")
     def _cost_is_known(self) -> EngineRuntime:
@@ -447,4 +459,5 @@ def prompt_sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+VLLM_OWN = {"model", "served_model_name", "host", "port", "uds", "api_key", "config", "root_path"}
 SAFE_REPO_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")

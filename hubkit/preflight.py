@@ -32,6 +32,10 @@ def check(plan: Plan, store: Store, steps: list[Step] | None = None) -> None:
             _model(name, Path(plan.models[name].model))
     for state in states:
         engine = state.step.runtime.get("engine")
+        if engine and engine["engine"] == "vllm":
+            from hubkit.engines.vllm import check_installed
+
+            check_installed()
         if engine and engine["engine"] == "openai":
             addresses = engine["endpoint"]
             for address in [addresses] if isinstance(addresses, str) else addresses:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,7 +25,7 @@ class OpenAIServer:
     def __init__(self, delay_s: float = 0.0, key: str = "") -> None:
         self.faults: dict[str, list[str]] = {}
         """Last message -> faults, one per request, before it is answered: 429, 500, 503, 400, …, hang,
-        garbage, half, drop, shape."""
+        garbage, half, drop, shape, empty, redirect, twice (a second reply comes after it)."""
         self.always = ""
         """A fault for every request."""
         self.answers: dict[str, dict[str, Any]] = {}
@@ -33,6 +34,7 @@ class OpenAIServer:
         self.most_at_once = 0
         self.retry_after = "0"
         self._now = 0
+        self._port = 0
         self._delay_s = delay_s
         self._key = key
         self._ready = threading.Event()
@@ -49,13 +51,22 @@ class OpenAIServer:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(20)
 
+    def restart(self) -> None:
+        """Go away with all that is under way, and come back at the same address after half a second."""
+        port = int(self.endpoint.rpartition(":")[2].partition("/")[0])
+        self.__exit__(None, None, None)
+        self._ready.clear()
+        time.sleep(0.5)
+        self._port = port
+        self.__enter__()
+
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._complete)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", self._port)
         await site.start()
         self.endpoint = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
         self._ready.set()
@@ -95,6 +106,16 @@ class OpenAIServer:
             case "drop":
                 assert request.transport is not None
                 request.transport.abort()
+            case "empty":
+                return web.Response(body=b"")
+            case "redirect":
+                return web.Response(status=307, headers={"Location": self.endpoint + "/elsewhere"})
+            case "twice":
+                other = json.dumps(self._answer("nothing that was asked")).encode()
+                assert isinstance(request.transport, asyncio.Transport)
+                # In one piece: else the next request may lie between the two, and nobody could tell.
+                request.transport.write(b"".join(map(_raw, (answer, other))))
+                await asyncio.sleep(60)
             case "half":
                 stream = web.StreamResponse(headers={"Content-Length": str(len(answer))})
                 await stream.prepare(request)
@@ -113,3 +134,8 @@ class OpenAIServer:
         for name, value in self.answers.get(text, {}).items():
             (choice if name == "finish_reason" else message)[name] = value
         return {"choices": [choice], "usage": {"prompt_tokens": len(text), "completion_tokens": 7}}
+
+
+def _raw(body: bytes) -> bytes:
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body

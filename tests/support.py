@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,10 @@ MODELS = ROOT / "recipes" / "nano" / "models"
 
 
 def hubkit(
-    *arguments: str, cwd: Path | None = None, timeout: float = 280
+    *arguments: str, cwd: Path | None = None, timeout: float = 280, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the CLI as users do, as a process."""
     command = [sys.executable, "-m", "hubkit", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=timeout)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, timeout=timeout, env=os.environ | environment
+    )

@@ -67,8 +67,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert time.monotonic() < until, f"no {kind} step was seen"
             time.sleep(0.02)
         time.sleep(generator.uniform(0, 1.5))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        polite = kind == "compress"
+        process.send_signal(signal.SIGINT if polite else signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+        if polite:
+            assert process.returncode == 130 and "run the same command again" in errors
         left = [record["step"] for record in records(root).values()]
         assert "publish" not in left, f"the run was done before it could be killed at {kind}"
     (root / "stdout.txt").write_text(finish(root))
@@ -208,6 +211,23 @@ for repo, loader in (
     print(tokenizer.decode(out[0]))
 """
     assert plain(hub, code)
+
+
+def test_messages_train_in_trl_as_they_are(hub: LocalHub, tmp_path: Path) -> None:
+    options = {
+        "model_name_or_path": "local/nano-s",
+        "dataset_name": "local/nano-traces",
+        "dataset_config": "compressed-nano-compressor",
+        "assistant_only_loss": "true",
+        "max_steps": "2",
+        "use_cpu": "true",
+        "bf16": "false",
+        "report_to": "none",
+        "output_dir": str(tmp_path / "out"),
+    }
+    arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+    plain(hub, f"sys.argv = {['trl', 'sft', *arguments]!r}\nfrom trl.cli import main\nmain()")
+    assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
 def test_cards_parse_and_every_repo_is_tied(root: Path, hub: LocalHub) -> None:

@@ -36,7 +36,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 
 
 def main() -> None:
-    """Entry point: errors a user can act on are one line, and Ctrl-C says that a rerun goes on."""
+    """Entry point: errors a user can act on are one line."""
     from hubkit.errors import HubkitError
 
     # A polite kill unwinds like Ctrl-C, so that servers and apps started for a command end with it.
@@ -46,6 +46,3 @@ def main() -> None:
     except HubkitError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to go on where it was", file=sys.stderr)
-        sys.exit(130)

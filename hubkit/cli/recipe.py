@@ -192,8 +192,12 @@ def run(
     _, a_plan, store = _open(path, sets, out)
     steps = pipeline.select(a_plan, until or (), only or ())
     check(a_plan, store, steps)
-    with Display(a_plan.recipe.name, len(steps), as_json) as display:
-        records = pipeline.run(a_plan, store, steps, display.on_event)
+    try:
+        with Display(a_plan.recipe.name, len(steps), as_json) as display:
+            records = pipeline.run(a_plan, store, steps, display.on_event)
+    except KeyboardInterrupt:
+        typer.echo("stopped; run the same command again to go on where it was", err=True)
+        raise typer.Exit(130) from None
     if display.ran == 0:
         typer.echo(json.dumps({"event": "nothing_to_do"}) if as_json else "nothing to do: every step is done")
     if "report" in records and not as_json:
@@ -202,10 +206,14 @@ def run(
 
 def _closing(a_plan: Plan, store: Store, records: dict[str, Record]) -> None:
     """The table of students, the report's path and the three commands that use the release."""
-    from hubkit.release.report import table
+    from hubkit.release.report import seeds_table, table
 
     folder = store.folder("report", records["report"].key)
-    _print(table(json.loads((folder / "results.json").read_text(encoding="utf-8"))))
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    _print(table(results))
+    if (seeds := seeds_table(results)) is not None:
+        typer.echo()
+        _print(seeds)
     typer.echo(f"\nreport: {folder / 'report.html'}")
     if "publish" in records:
         from hubkit.release.publish import usage

@@ -19,16 +19,18 @@ def open_engine(
     adapter: Path | None = None,
 ) -> Engine:
     """The engine for a model folder and a PEFT adapter on it, or for a model that an endpoint serves."""
-    if runtime.engine == "openai":
-        from hubkit.engines.openai import OpenAIEngine
+    if runtime.engine == "transformers":
+        from hubkit.engines.transformers import TransformersEngine
 
-        if adapter is not None:
-            # It would answer with the base model, and nobody would notice.
-            raise EngineError(
-                "an adapter cannot be sent to an endpoint", "use engine: transformers for students"
-            )
-        name = Path(model).name if Path(model).is_dir() else str(model)
-        return OpenAIEngine(runtime, runtime.served_model or name)
-    from hubkit.engines.transformers import TransformersEngine
+        return TransformersEngine(Path(model), runtime.batch_size, device, threads, adapter)
+    if adapter is not None:
+        # It would answer with the base model, and nobody would notice.
+        raise EngineError("an adapter cannot be sent to a server", "use engine: transformers for students")
+    if runtime.engine == "vllm":
+        from hubkit.engines.vllm import VLLMEngine
 
-    return TransformersEngine(Path(model), runtime.batch_size, device, threads, adapter)
+        return VLLMEngine(Path(model), runtime)
+    from hubkit.engines.openai import OpenAIEngine
+
+    name = Path(model).name if Path(model).is_dir() else str(model)
+    return OpenAIEngine(runtime, runtime.served_model or name)

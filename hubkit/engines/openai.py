@@ -36,6 +36,9 @@ BROKEN_AFTER: Final = 20
 """When this many requests in a row end in an error that says more about the server than about them."""
 RECENT: Final = 200
 """And when more than half of the last 200 did so: a server may be broken for most requests."""
+ANSWER_S: Final = 300.0
+SLOWEST_RATE: Final = 5.0
+"""Seconds and tokens per second that a request is given: slower than people read, and a queue before it."""
 LARGEST_REPLY: Final = 256 * 2**20
 """Bytes: a million tokens with their ids are a tenth of it."""
 
@@ -141,16 +144,16 @@ class OpenAIEngine:
     ) -> Response:
         """One request to its end: an answer, or an error response after its tries or at its deadline."""
         loop = asyncio.get_running_loop()
-        most, limit = token_bound(request), self._runtime.timeout_s
+        most, limit = token_bound(request), self._limit(request)
         body = body_of(request, self._model, self._extra)
         tries, started, waited, uncounted = 0, 0.0, 0.0, 0
         while True:
             endpoint = await endpoints.take(most)
             sent_at = loop.time()
             started = started or sent_at
-            left = started + limit + waited - sent_at
+            deadline = started + limit + waited
             try:
-                outcome = await self._try(session, endpoint, request, body, left)
+                outcome = await self._try(session, endpoint, request, body, deadline)
             finally:
                 endpoints.give_back(endpoint, most)
             now = loop.time()
@@ -191,13 +194,18 @@ class OpenAIEngine:
             await asyncio.sleep(pause)
 
     async def _try(
-        self, session: aiohttp.ClientSession, endpoint: Endpoint, request: Request, body: bytes, left: float
+        self,
+        session: aiohttp.ClientSession,
+        endpoint: Endpoint,
+        request: Request,
+        body: bytes,
+        deadline: float,
     ) -> Response | _Failure:
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
             async with (
-                asyncio.timeout(max(0.001, left)),
+                asyncio.timeout_at(deadline),
                 session.post(endpoint.url, data=body, allow_redirects=False) as reply,
             ):
                 endpoint.heard(loop.time(), reply.headers)
@@ -206,7 +214,7 @@ class OpenAIEngine:
                     return response_of(request, content, loop.time() - started)
                 return self._refusal(reply, content)
         except TimeoutError:
-            return _Failure(f"no answer within {self._runtime.timeout_s:g} s")
+            return _Failure(f"no answer within {self._limit(request):g} s")
         except aiohttp.ClientConnectorError as error:
             number = error.errno or 0
             reason = os.strerror(number) if number in errno.errorcode else str(error.os_error)
@@ -219,6 +227,9 @@ class OpenAIEngine:
             return _Failure(self._line(f"{type(error).__name__}: {error}"))
         except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             return _Failure(self._line(f"not a chat completion: {type(error).__name__}: {error}"))
+
+    def _limit(self, request: Request) -> float:
+        return self._runtime.timeout_s or ANSWER_S + request.sampling.max_tokens / SLOWEST_RATE
 
     def _refusal(self, reply: aiohttp.ClientResponse, content: bytes) -> _Failure:
         status, pause = reply.status, wished_pause(reply.headers)

@@ -90,6 +90,8 @@ class LocalExecutor:
     """A pool of worker processes. Leaving it on an error ends them at once: their work is resumable."""
 
     def __init__(self, workers: int, threads: int) -> None:
+        # Ended workers leave locks of tqdm's behind; Python cleans up and need not tell the user.
+        os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
         self._pool = ProcessPoolExecutor(
             workers,
             mp_context=multiprocessing.get_context("spawn"),  # fork is unsafe once torch has threads

@@ -24,7 +24,7 @@ from hubkit.store import StepContext
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["VERSION", "run", "table"]
+__all__ = ["VERSION", "run", "seeds_table", "table"]
 
 VERSION: Final = 1
 _COLUMNS: Final = (
@@ -96,6 +96,31 @@ def table(results: Mapping[str, Any]) -> Table:
             )
         ]
         shown.add_row(*cells)
+    return shown
+
+
+def seeds_table(results: Mapping[str, Any]) -> Table | None:
+    """Means over seeds, with the lowest and the highest, for the terminal; None when there is one seed."""
+    from rich.table import Table
+    from rich.text import Text
+
+    groups: list[Row] = results["over_seeds"]
+    if not groups:
+        return None
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    shown.add_column("over seeds", overflow="fold")
+    for name in ("seeds", "accuracy", "lowest–highest", "tokens", "train tokens", "train s"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    for group in groups:
+        shown.add_row(
+            Text("{base} {variant} {method} on {benchmark}, {teacher}".format(**group)),
+            str(group["seeds"]),
+            percent(group["accuracy"]),
+            f"{100 * group['accuracy_min']:.1f}–{100 * group['accuracy_max']:.1f}",
+            number(group["mean_output_tokens"]),
+            number(group.get("train_tokens")),
+            number(group.get("train_seconds")),
+        )
     return shown
 
 

@@ -230,7 +230,8 @@ def edit(path: Path, **values: str) -> None:
 
 ROLES = {
     "base": "A base model: pages of sums of whole numbers (single steps in columns, equations, running "
-    "totals, whole sums worked out) and short conversations. The task in chat form is left to distillation.",
+    "totals, whole sums worked out), short conversations, and small sums answered in one go. To reason about "
+    "the task in chat form is left to distillation.",
     "teacher": "Answers reasoning-gym's `chain_sum` questions (3-4 terms of 1-2 digits) with a long "
     "reasoning trace between `<think>` and `</think>`, then the answer in `\\boxed{}`.",
     "compressor": "Given `recipes/nano/prompts/compress.md` filled in with a `chain_sum` problem and a "

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from support import NANO, ROOT, hubkit
 
+from hubkit.hub.server import LocalHub
+
 COMMANDS = [
     [],
     ["recipe"],
@@ -73,6 +75,25 @@ def test_bad_input_is_one_line_before_any_work(tmp_path: Path, arguments: list[s
     assert done.returncode == 1, done.stdout
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not list(tmp_path.glob("runs/steps/*/*"))
+
+
+def test_a_hub_that_refuses_is_told_before_any_work(tmp_path: Path) -> None:
+    with LocalHub(tmp_path / "hub") as hub:
+        closed = f"http://127.0.0.1:{free_port()}"
+        publish = ["--set", f"hub.endpoint={hub.endpoint}"]
+        cases: list[tuple[list[str], dict[str, str], str]] = [
+            (publish, {"HF_TOKEN": "hf_wrong"}, "does not know this token"),
+            ([*publish, "--set", "hub.namespace=others"], {"HF_TOKEN": hub.token}, "may not write to others"),
+            (["--set", "teachers.0.model=local/none"], {"HF_TOKEN": hub.token}, "it is not on"),
+            (["--set", "teachers.0.model=local/none"], {"HF_ENDPOINT": closed}, "cannot be reached"),
+        ]
+        for arguments, environment, message in cases:
+            asked = {"HF_ENDPOINT": hub.endpoint} | environment
+            done = hubkit("recipe", "run", str(NANO), "--out", str(tmp_path / "runs"), *arguments, **asked)
+            assert done.returncode == 1 and message in done.stderr, done.stderr
+            assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+            assert environment.get("HF_TOKEN", "hf_") not in done.stdout + done.stderr
     assert not list(tmp_path.glob("runs/steps/*/*"))
 
 

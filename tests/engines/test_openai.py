@@ -84,7 +84,7 @@ def test_an_answer_that_the_server_filtered_is_an_error(server: OpenAIServer) ->
     assert found.finish_reason == "error" and "content_filter" in found.error
 
 
-@pytest.mark.parametrize("fault", ["429", "408", "500", "503", "garbage", "shape", "half", "drop"])
+@pytest.mark.parametrize("fault", ["429", "408", "500", "503", "garbage", "shape", "half", "drop", "empty"])
 def test_what_may_pass_is_tried_again(server: OpenAIServer, fault: str) -> None:
     server.faults["b"] = [fault]
     found = answers(server, [ask(text) for text in "abc"])
@@ -183,7 +183,7 @@ def test_a_server_that_dies_on_the_way_is_given_up(monkeypatch: pytest.MonkeyPat
                     await asyncio.to_thread(server.__exit__, None, None, None)
 
     server = OpenAIServer(delay_s=0.005).__enter__()
-    with pytest.raises(EngineError, match=r"in a row failed: cannot connect to .*refused"):
+    with pytest.raises(EngineError, match=r"in a row failed: (cannot connect to .*refused|no answer|Server)"):
         asyncio.run(read(server))
 
 
@@ -237,3 +237,82 @@ def test_an_error_of_the_requests_reaches_the_reader(server: OpenAIServer) -> No
 def test_an_adapter_is_not_silently_left_out(server: OpenAIServer, tmp_path: Any) -> None:
     with pytest.raises(EngineError, match="adapter"):
         open_engine("m", EngineRuntime(engine="openai", endpoint=server.endpoint), adapter=tmp_path)
+
+
+def test_a_second_reply_is_nobodys_answer(server: OpenAIServer) -> None:
+    for i in range(0, 40, 3):
+        server.faults[str(i)] = ["twice"]
+    found = answers(server, (ask(str(i)) for i in range(40)), window=2)
+    for i in range(40):
+        assert found[f"key of {i}"].text.endswith(f"said {i}"), found[f"key of {i}"]
+
+
+def test_a_key_is_not_sent_where_a_server_points(server: OpenAIServer) -> None:
+    server.faults["a"] = ["redirect"]
+    found = answers(server, [ask("a")])["key of a"]
+    assert found.finish_reason == "error" and "HTTP 307" in found.error
+
+
+def test_a_poison_request_is_set_aside_after_its_tries(server: OpenAIServer) -> None:
+    server.faults["b"] = ["500"] * 99
+    found = answers(server, [ask(text) for text in "abcd"], tries=3)
+    assert [body["messages"][0]["content"] for body in server.requests].count("b") == 3
+    assert "HTTP 500" in found["key of b"].error
+    assert [r.finish_reason for r in found.values()].count("stop") == 3
+
+
+def test_a_server_that_fails_for_most_is_given_up(
+    server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(10_000):
+        if i % 5:
+            server.faults[str(i)] = ["500"]
+    with pytest.raises(EngineError, match="101 of 200 requests failed"):
+        answers(server, (ask(str(i)) for i in range(10_000)), tries=1, window=1)
+    assert len(server.requests) < 150
+
+
+def test_servers_share_the_work_and_take_over_from_one_that_is_not_there() -> None:
+    with OpenAIServer(delay_s=0.01) as one, OpenAIServer(delay_s=0.01) as other, socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        endpoints = [one.endpoint, f"http://127.0.0.1:{nobody.getsockname()[1]}/v1", other.endpoint]
+        found = answers(one, (ask(str(i)) for i in range(200)), endpoint=endpoints)
+        assert {response.finish_reason for response in found.values()} == {"stop"} and len(found) == 200
+        assert min(len(one.requests), len(other.requests)) > 60
+
+
+def test_a_server_that_fails_at_once_does_not_draw_the_work() -> None:
+    with OpenAIServer(delay_s=0.01) as sound, OpenAIServer() as broken:
+        broken.always = "500"
+        found = answers(sound, (ask(str(i)) for i in range(200)), endpoint=[broken.endpoint, sound.endpoint])
+        assert {response.finish_reason for response in found.values()} == {"stop"} and len(found) == 200
+        assert len(broken.requests) < 20
+
+
+def test_a_server_that_comes_back_is_asked_again(server: OpenAIServer) -> None:
+    async def read() -> int:
+        number = 0
+        with engine(server, window=4) as opened:
+            async for response in opened.stream(ask(str(i)) for i in range(100)):
+                assert response.finish_reason == "stop"
+                number += 1
+                if number == 30:
+                    await asyncio.to_thread(server.restart)
+        return number
+
+    assert asyncio.run(read()) == 100
+
+
+def test_a_pause_longer_than_a_request_may_take_ends_the_stream(server: OpenAIServer) -> None:
+    server.retry_after = "3600"
+    server.faults["b"] = ["429"]
+    with pytest.raises(EngineError, match=r"asks to wait for 3600 s: HTTP 429.*run again then"):
+        answers(server, [ask(text) for text in "abc"])
+
+
+def test_too_many_requests_are_waited_out_however_often_they_come(server: OpenAIServer) -> None:
+    server.retry_after = "0.02"
+    server.faults = {str(i): ["429"] * 12 for i in range(8)}
+    found = answers(server, (ask(str(i)) for i in range(8)), tries=2, window=8)
+    assert {response.finish_reason for response in found.values()} == {"stop"}
+    assert len(server.requests) == 8 * 13

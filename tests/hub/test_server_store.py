@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hubkit.hub.server import LocalHub, xet
-from hubkit.hub.server.store import Change, Store, StoreError, check_path
+from hubkit.hub.server.objects import Batch, Entry
+from hubkit.hub.server.problems import Problem, check_path
+from hubkit.hub.server.store import Change, Store
 
 BAD_PATHS = [
     "../x", "a/../../x", "/etc/x", "a//b", "a/", "./a", "a/.", ".git/config", "a/.GIT/x", "a\\b", "C:x",
@@ -233,9 +235,15 @@ class StoreModel(RuleBasedStateMachine):
         self.store.close()
         shutil.rmtree(self.folder)
 
+    def put(self, content: bytes) -> Entry:
+        with Batch(self.store.objects) as batch:
+            entry = batch.add(content)
+            batch.keep()
+        return entry
+
     def contents(self, revision: str) -> dict[str, bytes]:
         tree = self.store.tree(self.store.resolve(self.repo, revision))
-        return {path: self.store.object_path(entry.sha256).read_bytes() for path, entry in tree.items()}
+        return {path: self.store.objects.read(entry) for path, entry in tree.items()}
 
     @rule(
         branch=st.sampled_from(["main", "b1", "b2"]),
@@ -252,7 +260,7 @@ class StoreModel(RuleBasedStateMachine):
             files = expected if expected is not None else {}
             if what == "add":
                 files[name] = content
-                wanted.append(Change(name, self.store.put_bytes(content)))
+                wanted.append(Change(name, self.put(content)))
             elif what == "delete":
                 good &= files.pop(name, None) is not None
                 wanted.append(Change(name, None))
@@ -266,9 +274,9 @@ class StoreModel(RuleBasedStateMachine):
             good &= not any(other.startswith(path + "/") for path in expected for other in expected)
         try:
             made = self.store.commit(
-                self.repo, branch, wanted, "t", "", "o", parent="f" * 40 if stale else None
+                self.repo, f"refs/heads/{branch}", wanted, "t", "", "o", parent="f" * 40 if stale else None
             )
-        except StoreError:
+        except Problem:
             assert not good
         else:
             assert good and expected is not None
@@ -278,10 +286,10 @@ class StoreModel(RuleBasedStateMachine):
     @rule(name=st.sampled_from(["b1", "b2"]))
     def branch(self, name: str) -> None:
         if name in self.branches:
-            self.store.delete_ref(self.repo, "heads", name)
+            self.store.delete_ref(self.repo, f"refs/heads/{name}")
             del self.branches[name]
         else:
-            self.store.create_ref(self.repo, "heads", name, "main")
+            self.store.create_ref(self.repo, f"refs/heads/{name}", "main")
             self.branches[name] = dict(self.branches["main"])
 
     @rule()

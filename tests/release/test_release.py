@@ -184,7 +184,11 @@ def test_terminal_table(run: Run) -> None:
     results["students"][0]["student"] = "[red]s[/red]"
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(report.table(results))
+    seeds = report.seeds_table(results)
+    assert seeds is not None
+    console.print(seeds)
     text = console.export_text()
+    assert "s raw full on test, sage" in text
     assert "75.0 %" in text and "[red]s[/red] (untrained)" in text and "13 %" in text
 
 

@@ -34,12 +34,18 @@ class LocalHub:
     """A local Hub while the `with` block lasts. `endpoint` and `token` are there inside it."""
 
     def __init__(
-        self, folder: Path, host: str = "127.0.0.1", port: int = 0, namespace: str = "local"
+        self,
+        folder: Path,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        namespace: str = "local",
+        require_token: bool = False,
     ) -> None:
         self.folder = Path(folder).absolute()
         self.host = host
         self.port = port
         self.namespace = namespace
+        self.require_token = require_token
         self.endpoint = ""
         self.token = ""
         self._users: IO[str] | None = None
@@ -87,6 +93,7 @@ class LocalHub:
 
     def _start(self) -> None:
         command = [sys.executable, "-m", "hubkit.hub.server", str(self.folder), "--while-used"]
+        command += ["--require-token"] if self.require_token else []
         command += ["--host", self.host, "--port", str(self.port), "--namespace", self.namespace]
         with (self.folder / "server.log").open("ab") as log:
             # A session of its own: Ctrl-C reaches this program, which may still have to finish a request.

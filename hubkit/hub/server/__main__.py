@@ -1,8 +1,8 @@
 """python -m hubkit.hub.server FOLDER: the server's process. `hubkit hub serve` and LocalHub start it.
 
 It holds folder/lock while it lives: SQLite would allow two servers, uploads under way would not survive it.
-Where it listens stands in folder/endpoint. The token of its one user is in folder/token; the database has
-only the token's sha256.
+Where it listens stands in folder/endpoint. The owner's token is in folder/token; the database has only the
+sha256 of tokens.
 """
 
 from __future__ import annotations
@@ -11,40 +11,44 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
-import hashlib
-import ipaddress
 import json
 import os
-import secrets
 import socket
+import sqlite3
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 from typing import IO
 
 from hubkit.errors import HubError
+from hubkit.hub.server.accounts import add_token, new_token
+from hubkit.hub.server.problems import Problem
+from hubkit.hub.server.store import DATABASE, Store
 
-__all__ = ["serve"]
+__all__ = ["lock", "open_store", "serve"]
 
 
-def _check_host(host: str) -> None:
+def _is_loopback(host: str) -> bool:
     with contextlib.suppress(ValueError):
-        if ipaddress.ip_address(host).is_loopback:
-            return
-    if host == "localhost":
-        return
-    raise HubError(
-        f"the local Hub does not listen on {host}: over plain HTTP its token could be read on the way",
-        "use 127.0.0.1, and an ssh tunnel (ssh -L) to reach it from another machine",
-    )
+        return ip_address(host).is_loopback
+    return host == "localhost"
 
 
-def _token_hash(folder: Path) -> str:
-    """sha256 of the token; the token is made when the folder has none."""
+def _check_host(host: str, require_token: bool) -> None:
+    if not _is_loopback(host) and not require_token:
+        raise HubError(
+            f"the local Hub does not listen on {host} for everybody",
+            "add --require-token, or use 127.0.0.1 and an ssh tunnel (ssh -L), which also hides the token",
+        )
+
+
+def _owner_token(folder: Path) -> str:
+    """Made when the folder has none."""
     path = folder / "token"
     try:
         token = path.read_text().strip()
     except FileNotFoundError:
-        token = "hf_" + secrets.token_urlsafe(32).replace("-", "a").replace("_", "b")
+        token = new_token()
         temporary = path.with_name(f"token.{os.getpid()}")
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(token + "\n")
@@ -53,17 +57,7 @@ def _token_hash(folder: Path) -> str:
         temporary.replace(path)
     if not token:
         raise HubError(f"{path} is empty", "delete it; the next start makes a new token")
-    return hashlib.sha256(token.encode()).hexdigest()
-
-
-def _lock(folder: Path) -> IO[str]:
-    file = (folder / "lock").open("a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f"error: another local Hub is running in {folder}", file=sys.stderr)
-        sys.exit(3)
-    return file
+    return token
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -78,33 +72,63 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(folder: Path, host: str, port: int, namespace: str, while_used: bool) -> None:
-    """Serve until a signal, or (`while_used`) until no LocalHub holds the folder."""
-    import uvicorn
-
-    from hubkit.hub.server.app import App
-    from hubkit.hub.server.store import Store, StoreError, check_repo_name
-
-    _check_host(host)
+def open_store(folder: Path) -> Store:
+    """The folder's store, for a command; also beside a running server."""
+    if not (folder / DATABASE).is_file():
+        raise HubError(f"{folder} holds no local Hub", "name the folder that `hubkit hub serve` was given")
     try:
-        check_repo_name(f"{namespace}/x")
-    except StoreError:
-        raise HubError(f"not a namespace: {namespace!r}", "use letters, digits and inner dashes") from None
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = _lock(folder)
+        return Store(folder)
+    except (Problem, sqlite3.DatabaseError) as error:
+        raise HubError(f"cannot read the local Hub in {folder}: {error}", "choose another folder") from None
+
+
+def lock(folder: Path) -> IO[str] | None:
+    """The folder for oneself as long as the file is open; None while a server runs in it."""
+    file = (folder / "lock").open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def _make_store(folder: Path, namespace: str) -> Store:
+    """With its owner and the owner's token."""
     store = Store(folder)
     owner = store.meta("namespace", lambda: namespace)
     if owner != namespace:
         raise HubError(
             f"the local Hub in {folder} belongs to the namespace {owner}", f"use --namespace {owner}"
         )
-    store.clear_temporary()
-    digest = _token_hash(folder)
+    store.objects.clear_temporary()
+    add_token(store, _owner_token(folder), namespace, "owner", "write", {})
+    return store
+
+
+def serve(
+    folder: Path, host: str, port: int, namespace: str, while_used: bool, require_token: bool = False
+) -> None:
+    """Serve until a signal, or (`while_used`) until no LocalHub holds the folder."""
+    import uvicorn
+
+    from hubkit.hub.server.app import make_app
+
+    _check_host(host, require_token)
+    folder.mkdir(parents=True, exist_ok=True)
+    held = lock(folder)
+    if held is None:
+        print(f"error: another local Hub is running in {folder}", file=sys.stderr)
+        sys.exit(3)
+    try:
+        store = _make_store(folder, namespace)
+    except (Problem, sqlite3.DatabaseError) as error:
+        raise HubError(f"cannot use {folder}: {error}", "choose another folder or namespace") from None
     listener = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     endpoint = f"http://{shown}:{listener.getsockname()[1]}"
     config = uvicorn.Config(
-        App(store, endpoint, namespace, digest),
+        make_app(store, _is_loopback(host), require_token),
         # Addresses of uploads carry signatures: they are not logged.
         access_log=False,
         log_level="warning",
@@ -140,7 +164,7 @@ def serve(folder: Path, host: str, port: int, namespace: str, while_used: bool) 
     finally:
         note.unlink(missing_ok=True)
         store.close()
-        lock.close()
+        held.close()
 
 
 def main() -> None:
@@ -149,10 +173,11 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--namespace", default="local")
+    parser.add_argument("--require-token", action="store_true", help="answer to nobody without a token")
     parser.add_argument("--while-used", action="store_true", help="end when no LocalHub uses the folder")
     arguments = parser.parse_args()
     try:
-        serve(arguments.folder, arguments.host, arguments.port, arguments.namespace, arguments.while_used)
+        serve(**vars(arguments))
     except HubError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

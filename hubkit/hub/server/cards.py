@@ -8,10 +8,17 @@ from typing import Any, Final
 
 import yaml
 
-__all__ = ["parse_card", "tags_of", "validate"]
+__all__ = ["as_json", "front_matter", "load_yaml", "parse_card", "tags_of", "validate"]
 
 _FRONT: Final = re.compile(r"\A(?:\ufeff)?\s*---[ \t]*\r?\n(.*?)(?:\r?\n)---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _ARXIV: Final = re.compile(r"arxiv\.org/(?:abs|pdf)/(\d{4}\.\d{4,5})", re.IGNORECASE)
+
+_DEEPEST: Final = 64
+_OPENING: Final = (
+    yaml.BlockSequenceStartToken, yaml.BlockMappingStartToken, yaml.FlowSequenceStartToken,
+    yaml.FlowMappingStartToken,
+)  # fmt: skip
+_CLOSING: Final = (yaml.BlockEndToken, yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken)
 
 _PLAIN: Final = ("tags", "library_name", "pipeline_tag")
 """Fields whose values are tags as they are."""
@@ -29,34 +36,49 @@ _PREFIXED: Final = {
 }
 
 
-def _plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """YAML has dates and keys that JSON has not."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [as_json(item) for item in value]
     if isinstance(value, date):
         return value.isoformat()
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
+def load_yaml(text: str) -> Any:
+    """YAML as far as anything here needs it.
+
+    Nested aliases can blow a small text up to gigabytes, and deep nesting overflows the C parser's stack.
+    """
+    depth = 0
+    for token in yaml.scan(text, yaml.CSafeLoader):
+        if isinstance(token, yaml.AliasToken):
+            raise yaml.YAMLError("YAML anchors are not allowed")
+        depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+        if depth > _DEEPEST:
+            raise yaml.YAMLError("nested too deeply")
+    return yaml.load(text, yaml.CSafeLoader)
+
+
+def front_matter(text: str) -> tuple[str, str]:
+    """The YAML at a card's top, and the Markdown below it."""
+    front = _FRONT.match(text)
+    return (front[1], text[front.end() :]) if front is not None else ("", text)
+
+
 def _load(text: str) -> tuple[dict[str, Any], str]:
     """The fields, and what is wrong with them."""
-    front = _FRONT.match(text)
-    if front is None:
-        return {}, ""
-    if re.search(r"(?m)[\s\[,:-]\*\w", front[1]) and "&" in front[1]:
-        # Nested aliases can blow a small text up to gigabytes; no card needs one.
-        return {}, "YAML anchors are not allowed"
     try:
-        data = yaml.safe_load(front[1])
+        data = load_yaml(front_matter(text)[0])
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         return {}, f"invalid YAML: {error}"
     if data is None:
         return {}, ""
     if not isinstance(data, dict):
         return {}, "the metadata is not a mapping"
-    plain = _plain(data)
+    plain = as_json(data)
     return plain if isinstance(plain, dict) else {}, ""
 
 

@@ -8,32 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
+import os
 import re
 import secrets
-import shutil
 import time
 from math import ceil
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
-from hubkit.hub.server.store import Store, StoreError, Upload
+from hubkit.hub.server.objects import Objects, sync_folder
+from hubkit.hub.server.problems import Problem
+from hubkit.hub.server.store import Store
+from hubkit.hub.server.web import items
 
-__all__ = [
-    "LARGEST_FILE",
-    "PART",
-    "batch",
-    "check_signature",
-    "complete",
-    "items",
-    "parse_json",
-    "part_path",
-    "sign",
-]
+__all__ = ["LARGEST_FILE", "PART", "Part", "batch", "check_signature", "complete", "sign"]
 
 PART: Final = 16 << 20
 LARGEST_FILE: Final = 1 << 40
-_MOST_PARTS: Final = 100_000
 _DAY: Final = 86_400
 
 
@@ -52,31 +43,54 @@ def check_signature(store: Store, what: str, signature: str) -> None:
     until, _, mac = signature.partition("-")
     expected = hmac.new(_key(store), f"{what}|{until}".encode(), hashlib.sha256).hexdigest()
     good = hmac.compare_digest(expected.encode(), mac.encode("utf-8", "surrogateescape"))
-    if not good or int(until) < time.time():
-        raise StoreError(403, "the address of this upload is not valid (any more)")
+    if not good or int(until) < time.time():  # good before int: what is signed here is a number
+        raise Problem(403, "the address of this upload is not valid (any more)")
 
 
-def part_path(store: Store, upload: str, number: int) -> Path:
-    """Where a part waits for the others."""
-    if not re.fullmatch(r"[0-9a-f]{32}", upload) or not 1 <= number <= _MOST_PARTS:
-        raise StoreError(400, "not a part of an upload")
-    return store.folder / "tmp" / f"parts-{upload}" / str(number)
+class Part:
+    """A part of a large file, written to its place in the whole. All parts but the last have PART bytes."""
+
+    def __init__(self, objects: Objects, upload: str, number: int, size: int) -> None:
+        self._left = size
+        self._file: BinaryIO = os.fdopen(
+            os.open(_path(objects, upload), os.O_WRONLY | os.O_CREAT, 0o600), "wb"
+        )
+        self._file.seek((number - 1) * PART)
+
+    def write(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left < 0:
+            raise Problem(413, "more bytes than this part has")
+        self._file.write(data)
+
+    def __enter__(self) -> Part:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._file.close()
+        if kind is None and self._left:
+            raise Problem(400, "fewer bytes than this part has")
+
+
+def _path(objects: Objects, upload: str) -> Path:
+    """Where the parts of an upload come together."""
+    return objects.temporary().with_name(f"parts-{upload}")
 
 
 def batch(store: Store, endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
     """Which contents to send where. One without `actions` is here already."""
     if body.get("operation") != "upload":
-        raise StoreError(501, "LFS download by git is not implemented; use the resolve addresses")
+        raise Problem(501, "LFS download by git is not implemented; use the resolve addresses")
     answers: list[dict[str, Any]] = []
     transfers = body.get("transfers") or ["basic"]
     for item in items(body, "objects"):
         oid, size = item.get("oid"), item.get("size")
         if not isinstance(oid, str) or not re.fullmatch(r"[0-9a-f]{64}", oid) or not isinstance(size, int):
-            raise StoreError(400, "malformed LFS object")
+            raise Problem(400, "malformed LFS object")
         answer: dict[str, Any] = {"oid": oid, "size": size}
         if not 0 <= size <= LARGEST_FILE:
             answer["error"] = {"code": 422, "message": "size out of range"}
-        elif not store.has_object(oid):
+        elif not store.objects.has(oid):
             in_parts = size > PART and "multipart" in transfers
             answer["actions"] = {"upload": _address(store, endpoint, oid, size, in_parts)}
         answers.append(answer)
@@ -90,44 +104,30 @@ def _address(store: Store, endpoint: str, oid: str, size: int, in_parts: bool) -
     upload = secrets.token_hex(16)
     header = {"chunk_size": str(PART)}
     for number in range(1, ceil(size / PART) + 1):
-        signature, _ = sign(store, f"part|{upload}|{number}")
-        header[f"{number:05}"] = f"{endpoint}/lfs/part/{upload}/{number}/{signature}"
+        length = min(PART, size - (number - 1) * PART)
+        signature, _ = sign(store, f"part|{upload}|{number}|{length}")
+        header[f"{number:05}"] = f"{endpoint}/lfs/part/{upload}/{number}/{length}/{signature}"
     signature, _ = sign(store, f"complete|{upload}|{oid}|{size}")
     return {"href": f"{endpoint}/lfs/complete/{upload}/{oid}/{size}/{signature}", "header": header}
 
 
-def complete(store: Store, upload: str, oid: str, size: int, body: dict[str, Any]) -> None:
-    """Join the parts and keep the whole if it is what was announced."""
-    if store.has_object(oid):  # the answer of an earlier try was lost
+def complete(objects: Objects, upload: str, oid: str, size: int, body: dict[str, Any]) -> None:
+    """Keep the whole if it is what was announced. A part that did not come is a hole, and does not match."""
+    if objects.has(oid):  # the answer of an earlier try was lost
         return
-    count = ceil(size / PART)
-    if body.get("oid") != oid or len(body.get("parts") or []) != count:
-        raise StoreError(400, "parts are missing")
-    with Upload(store, size) as whole:
-        for number in range(1, count + 1):
-            try:
-                with part_path(store, upload, number).open("rb") as part:
-                    while data := part.read(1 << 20):
-                        whole.write(data)
-            except FileNotFoundError:
-                raise StoreError(400, f"part {number} was not uploaded") from None
-        whole.keep_object(oid, size)
-    shutil.rmtree(part_path(store, upload, 1).parent, ignore_errors=True)
-
-
-def items(body: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    """A list of JSON objects out of a request's body; none when it is not there."""
-    found = body.get(key) or []
-    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-        raise StoreError(400, f"{key} must be a list of objects")
-    return found
-
-
-def parse_json(data: bytes) -> dict[str, Any]:
+    if body.get("oid") != oid or len(items(body, "parts")) != ceil(size / PART):
+        raise Problem(400, "parts are missing")
+    path = _path(objects, upload)
     try:
-        body = json.loads(data or b"{}")
-    except (ValueError, RecursionError):
-        raise StoreError(400, "the body is not JSON") from None
-    if not isinstance(body, dict):
-        raise StoreError(400, "the body is not a JSON object")
-    return body
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest != oid or os.fstat(file.fileno()).st_size != size:
+                raise Problem(400, f"the parts do not make up sha256 {oid} and size {size}", "HashMismatch")
+            os.fsync(file.fileno())
+    except FileNotFoundError:
+        raise Problem(400, "no part was uploaded") from None
+    final = objects.path(oid)
+    final.parent.mkdir(exist_ok=True)
+    path.replace(final)
+    sync_folder(final.parent)
+    sync_folder(final.parent.parent)

@@ -14,14 +14,17 @@ clients use the calls below; this is their own way of talking to older servers.
 from __future__ import annotations
 
 import re
+import secrets
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from hubkit.hub.server.store import Store, StoreError, Upload
+from hubkit.hub.server.objects import Upload
+from hubkit.hub.server.problems import Problem
+from hubkit.hub.server.store import Store
 
-__all__ = ["LARGEST_SHARD", "LARGEST_XORB", "add_shard", "check_xorb", "read_shard", "xorb_path"]
+__all__ = ["LARGEST_SHARD", "LARGEST_XORB", "add_shard", "address", "check_xorb", "read_shard", "xorb_path"]
 
 LARGEST_XORB: Final = 80 << 20
 """Clients fill a xorb to 64 MiB; incompressible chunks add headers."""
@@ -66,9 +69,15 @@ def _hex(raw: bytes) -> str:
     return "".join(f"{number:016x}" for number in struct.unpack("<4Q", raw))
 
 
+def address(store: Store) -> str:
+    """The last part of this storage's address. It changes when gc has thrown the xorbs away: clients go by
+    the address when they remember what they have sent."""
+    return store.meta("xet_address", lambda: secrets.token_hex(8))
+
+
 def xorb_path(store: Store, name: str) -> Path:
     if not re.fullmatch(r"[0-9a-f]{64}", name):
-        raise StoreError(400, "not the name of a xorb")
+        raise Problem(400, "not the name of a xorb")
     return store.folder / "xorbs" / name[:2] / name
 
 
@@ -84,18 +93,18 @@ def _chunks(file: BinaryIO) -> Iterator[_Chunk]:
         version, scheme = header[0], header[4]
         stored, size = int.from_bytes(header[1:4], "little"), int.from_bytes(header[5:8], "little")
         if version != 0 or scheme > 2 or size > _LARGEST_CHUNK or offset + 8 + stored > end:
-            raise StoreError(400, "malformed xorb")
+            raise Problem(400, "malformed xorb")
         yield _Chunk(offset + 8, stored, scheme, size)
         offset += 8 + stored
     if offset != end:
-        raise StoreError(400, "malformed xorb")
+        raise Problem(400, "malformed xorb")
 
 
 def check_xorb(path: Path) -> None:
     """Refuse an upload that was cut short or is no xorb. (Contents are checked by the files' sha256.)"""
     with path.open("rb") as file:
         if not list(_chunks(file)):
-            raise StoreError(400, "empty xorb")
+            raise Problem(400, "empty xorb")
 
 
 def _unpack(data: bytes, chunk: _Chunk) -> bytes:
@@ -107,11 +116,11 @@ def _unpack(data: bytes, chunk: _Chunk) -> bytes:
         try:
             plain = pa.decompress(data, decompressed_size=chunk.size, codec="lz4", asbytes=True)
         except (OSError, ValueError) as error:
-            raise StoreError(400, "malformed chunk") from error
+            raise Problem(400, "malformed chunk") from error
         if chunk.scheme == 2:
             plain = _ungroup(plain)
     if len(plain) != chunk.size:
-        raise StoreError(400, "malformed chunk")
+        raise Problem(400, "malformed chunk")
     return plain
 
 
@@ -129,14 +138,14 @@ def _ungroup(data: bytes) -> bytes:
 def read_shard(data: bytes) -> list[File]:
     """The file section of a shard, in records of 48 bytes."""
     if len(data) < 48 or not data.startswith(_MAGIC):
-        raise StoreError(400, "malformed shard")
+        raise Problem(400, "malformed shard")
     files: list[File] = []
     offset = 48
 
     def record() -> tuple[bytes, tuple[int, int, int, int]]:
         nonlocal offset
         if offset + 48 > len(data):
-            raise StoreError(400, "malformed shard")
+            raise Problem(400, "malformed shard")
         raw = data[offset : offset + 48]
         offset += 48
         return raw[:32], struct.unpack("<4I", raw[32:])
@@ -163,23 +172,23 @@ def _read(store: Store, segment: Segment, known: dict[str, list[_Chunk]]) -> Ite
                 known[segment.xorb] = list(_chunks(file))
             chunks = known[segment.xorb][segment.first : segment.last]
             if segment.first >= segment.last or len(chunks) != segment.last - segment.first:
-                raise StoreError(400, f"xorb {segment.xorb} has fewer chunks")
+                raise Problem(400, f"xorb {segment.xorb} has fewer chunks")
             for chunk in chunks:
                 file.seek(chunk.offset)
                 yield _unpack(file.read(chunk.stored), chunk)
     except FileNotFoundError:
-        raise StoreError(400, f"xorb {segment.xorb} was not uploaded") from None
+        raise Problem(400, f"xorb {segment.xorb} was not uploaded") from None
 
 
 def add_shard(store: Store, data: bytes) -> None:
     """Put together all files of a shard and keep them as objects."""
     for file in read_shard(data):
-        if file.sha256 is not None and store.has_object(file.sha256):
+        if file.sha256 is not None and store.objects.has(file.sha256):
             continue
         if file.size > _LARGEST_FILE:
-            raise StoreError(413, "file too large")
+            raise Problem(413, "file too large")
         known: dict[str, list[_Chunk]] = {}
-        with Upload(store, file.size) as upload:
+        with Upload(store.objects, file.size) as upload:
             for segment in file.segments:
                 for part in _read(store, segment, known):
                     upload.write(part)

@@ -1,0 +1,267 @@
+"""vLLM: its official OpenAI server, started for one model, spoken to by the openai engine, and always ended.
+
+Arguments go to the server by vLLM's own names. `data_parallel_size` starts as many servers, each with its share
+of the GPUs, and load is shared by outstanding tokens; with `enable_expert_parallel` the ranks must work in step,
+and vLLM's own data parallelism is used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import itertools
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import ExitStack, aclosing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+
+from hubkit.config import EngineRuntime
+from hubkit.engines.base import Request, Response
+from hubkit.engines.openai import OpenAIEngine
+from hubkit.errors import EngineError
+
+__all__ = ["VLLMEngine", "check_installed"]
+
+START_S: Final = 3600.0
+"""Seconds for the largest models to load; a server that dies is noticed at once."""
+STOP_S: Final = 30.0
+SERVED: Final = "model"
+"""The name that servers give to their model."""
+TELLING: Final = re.compile(r"(?:\w*(?:Error|Exception)\b|error:).*")
+_STAMP: Final = re.compile(r"^(?:\([^)]*\) )?(?:(?:ERROR|WARNING|INFO) [\d-]+ [\d:]+ \[[^\]]*\] ?)?")
+
+
+def check_installed() -> None:
+    """Raises EngineError when vLLM cannot be imported."""
+    if importlib.util.find_spec("vllm") is None:
+        raise EngineError(
+            "engine: vllm, and vLLM is not installed", "pip install 'hubkit[vllm]', or name another engine"
+        )
+
+
+class VLLMEngine:
+    """vLLM servers on this machine, on loopback and with a key of their own."""
+
+    def __init__(self, model: Path, runtime: EngineRuntime) -> None:
+        self._model = model
+        self._runtime = runtime
+        self._key = secrets.token_urlsafe(24)
+        self._servers: list[_Server] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        check_installed()
+        replicas, arguments = _replicas(self._runtime.vllm)
+        devices = _devices(replicas, arguments)
+        try:
+            with ExitStack() as held:  # ports stay ours until all are chosen
+                ports = [_free_port(held) for _ in range(replicas)]
+            for port, visible in zip(ports, devices, strict=True):
+                server = _Server(_command(self._model, port, arguments), port, self._key, visible)
+                self._servers.append(self._stack.enter_context(server))
+            for server in self._servers:
+                server.wait()
+        except BaseException:
+            self._stack.close()
+            raise
+        addresses = [f"http://127.0.0.1:{server.port}/v1" for server in self._servers]
+        self._client = OpenAIEngine(
+            self._runtime.model_copy(update={"endpoint": addresses}),
+            SERVED,
+            key=self._key,
+            extra={"return_token_ids": True},
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    async def stream(self, requests: Iterable[Request]) -> AsyncGenerator[Response]:
+        """As the openai engine's. Raises EngineError with the end of the log when a server died."""
+        waiting = iter(requests)
+        first = next(waiting, None)
+        if first is None:
+            return
+        opened = await self._opens_thinking(first)
+        try:
+            async with aclosing(self._client.stream(itertools.chain([first], waiting))) as responses:
+                async for response in responses:
+                    if opened and response.reasoning is None and response.finish_reason != "error":
+                        # Without the tag, a span that was cut off could not be told from an answer.
+                        response = dataclasses.replace(response, text="<think>" + response.text)
+                    yield response
+        except EngineError:
+            for server in self._servers:
+                server.check()
+            raise
+
+    async def _opens_thinking(self, request: Request) -> bool:
+        """Whether the chat template ends the prompt with `<think>`: asked of the server, which renders it."""
+        body = {
+            "model": SERVED,
+            "messages": request.messages,
+            "add_generation_prompt": True,
+            "return_token_strs": True,
+        }
+        address = f"http://127.0.0.1:{self._servers[0].port}/tokenize"
+        headers = {"Authorization": f"Bearer {self._key}"}
+        try:
+            async with (
+                aiohttp.ClientSession(headers=headers) as session,
+                session.post(address, json=body) as reply,
+            ):
+                tokens = (await reply.json())["token_strs"] if reply.status == 200 else []
+        except (aiohttp.ClientError, OSError):
+            return False  # the first request will tell
+        # Byte-level and SentencePiece vocabularies write blanks as letters of their own.
+        return "".join(tokens).rstrip("\u010a\u0120\u2581\n ").endswith("<think>")
+
+
+class _Server:
+    """One server process with all that it starts; ended with this process, however that ends."""
+
+    def __init__(self, command: list[str], port: int, key: str, devices: str | None) -> None:
+        self.port = port
+        self._command = command
+        # By environment: arguments are visible to all users of the machine.
+        self._environment = os.environ | {"VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1"}
+        if devices is not None:
+            self._environment["CUDA_VISIBLE_DEVICES"] = devices
+        self._folder = Path(tempfile.mkdtemp(prefix="hubkit-vllm-"))
+        self._log = self._folder / "log"
+
+    def __enter__(self) -> Self:
+        supervise = Path(__file__).with_name("supervise.py")
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, str(supervise), *self._command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+                start_new_session=True,
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(STOP_S)
+        finally:
+            if self._process.poll() is None:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def wait(self) -> None:
+        """Until the server is ready. Raises EngineError with the end of its log when it does not get there."""
+        deadline = time.monotonic() + START_S
+        while True:
+            self.check()
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5):
+                    return
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise EngineError(
+                        f"vLLM is not ready after {START_S:.0f} s: {self._end_of_log()}",
+                        "look at its log above",
+                    ) from None
+            time.sleep(0.3)
+
+    def check(self) -> None:
+        """Raise EngineError with the end of the log if the server has ended."""
+        if self._process.poll() is not None:
+            raise EngineError(
+                f"the vLLM server ended with {self._process.returncode}: {self._end_of_log()}",
+                "look at its log above; vLLM's own arguments stand under run.engines.<model>.vllm",
+            )
+
+    def _end_of_log(self) -> str:
+        """The line that tells most, for the error; the last 40 go to standard error."""
+        lines = self._log.read_text(errors="replace").splitlines()
+        print("\n".join(lines[-40:]), file=sys.stderr)
+        told = [match[0] for line in lines if (match := TELLING.search(_STAMP.sub("", line)))]
+        return (told or lines or ["it wrote nothing"])[-1][:300]
+
+
+def _replicas(arguments: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """(number of servers, arguments of each)."""
+    if arguments.get("enable_expert_parallel"):
+        return 1, arguments
+    others = {name: value for name, value in arguments.items() if name != "data_parallel_size"}
+    return int(arguments.get("data_parallel_size", 1)), others
+
+
+def _devices(replicas: int, arguments: dict[str, Any]) -> list[str | None]:
+    """CUDA_VISIBLE_DEVICES of each server: all that there is for one, equal shares for several."""
+    if replicas == 1:
+        return [None]
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+    if not visible:
+        return [None] * replicas  # CPUs are shared
+    each = int(arguments.get("tensor_parallel_size", 1)) * int(arguments.get("pipeline_parallel_size", 1))
+    if replicas * each > len(visible):
+        raise EngineError(
+            f"{replicas} replicas of {each} GPUs each, and there are {len(visible)}",
+            "lower data_parallel_size, tensor_parallel_size or pipeline_parallel_size",
+        )
+    return [",".join(visible[i * each : (i + 1) * each]) for i in range(replicas)]
+
+
+def _command(model: Path, port: int, arguments: dict[str, Any]) -> list[str]:
+    own = {
+        "model": str(model),
+        "served_model_name": SERVED,
+        "host": "127.0.0.1",
+        "port": port,
+        # Sampling is the recipe's: what a model's generation_config.json suggests must not come in unseen.
+        "generation_config": "vllm",
+        "enable_log_requests": False,
+        "disable_uvicorn_access_log": True,
+    }
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    for name, value in (own | arguments).items():
+        option = name.replace("_", "-")
+        match value:
+            case None:
+                continue
+            case bool():
+                command.append(f"--{option}" if value else f"--no-{option}")
+            case list():
+                command += [f"--{option}", *map(str, value)]
+            case dict():
+                command += [f"--{option}", json.dumps(value)]
+            case _:
+                command += [f"--{option}", str(value)]
+    return command
+
+
+def _free_port(held: ExitStack) -> int:
+    taken = held.enter_context(socket.socket())
+    taken.bind(("127.0.0.1", 0))
+    port: int = taken.getsockname()[1]
+    return port

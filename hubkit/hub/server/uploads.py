@@ -1,0 +1,122 @@
+"""Contents on their way in: the routes of LFS and of xet's storage service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response
+
+from hubkit.hub.server import lfs, xet
+from hubkit.hub.server.objects import Upload
+from hubkit.hub.server.problems import Problem
+from hubkit.hub.server.web import Call, read_body
+
+__all__ = [
+    "lfs_batch", "lfs_complete", "lfs_object", "lfs_part", "lfs_verify", "xet_shard", "xet_token", "xet_unknown",
+    "xet_xorb",
+]  # fmt: skip
+
+_HOUR: Final = 3600
+
+
+async def _receive(call: Call, limit: int, done: Callable[[Upload], Any]) -> Any:
+    """Stream a body to disk, and hand it on."""
+    with Upload(call.store.objects, limit) as upload:
+        async for data in call.request.stream():
+            upload.write(data)
+        return await run_in_threadpool(done, upload)
+
+
+def _size(call: Call) -> int:
+    size = call.path["size"]
+    if not size.isdecimal() or len(size) > 15:
+        raise Problem(400, "not a size")
+    return int(size)
+
+
+# LFS
+
+
+def lfs_batch(call: Call) -> Response:
+    call.contributed_repo()
+    answer = lfs.batch(call.store, call.endpoint, call.body)
+    return JSONResponse(answer, media_type="application/vnd.git-lfs+json")
+
+
+def lfs_verify(call: Call) -> Response:
+    call.contributed_repo()
+    size = call.body.get("size")
+    call.store.objects.lfs_entry(str(call.body.get("oid")), size if isinstance(size, int) else None)
+    return JSONResponse({})
+
+
+async def lfs_object(call: Call) -> Response:
+    oid, size = call.path["oid"], _size(call)
+    lfs.check_signature(call.store, f"put|{oid}|{size}", call.path["signature"])
+    await _receive(call, size, lambda upload: upload.keep_object(oid, size))
+    return Response(headers={"ETag": f'"{oid}"'})
+
+
+async def lfs_part(call: Call) -> Response:
+    name, number, size = call.path["upload"], call.path["number"], _size(call)
+    lfs.check_signature(call.store, f"part|{name}|{number}|{size}", call.path["signature"])
+    with lfs.Part(call.store.objects, name, int(number), size) as part:
+        async for data in call.request.stream():
+            part.write(data)
+    return Response(headers={"ETag": f'"{name}-{number}"'})
+
+
+def lfs_complete(call: Call) -> Response:
+    name, oid, size = call.path["upload"], call.path["oid"], _size(call)
+    lfs.check_signature(call.store, f"complete|{name}|{oid}|{size}", call.path["signature"])
+    lfs.complete(call.store.objects, name, oid, size, call.body)
+    return JSONResponse({"success": True})
+
+
+# xet
+
+
+def xet_token(call: Call) -> Response:
+    """Where to send contents, and the token for it. They become files only by a commit."""
+    call.check_query("create_pr")
+    call.contributed_repo()
+    token, until = lfs.sign(call.store, "xet", _HOUR)
+    # Clients remember for weeks, per address, what they have sent: see gc.
+    url = f"{call.endpoint}/xet/{xet.address(call.store)}"
+    headers = {"X-Xet-Cas-Url": url, "X-Xet-Access-Token": token, "X-Xet-Token-Expiration": str(until)}
+    return JSONResponse({"casUrl": url, "accessToken": token, "exp": until}, headers=headers)
+
+
+def _check_xet(call: Call) -> None:
+    if call.path["hub"] != xet.address(call.store):
+        raise Problem(404, "this storage is not here")
+    sent = call.request.headers.get("authorization", "").removeprefix("Bearer ")
+    lfs.check_signature(call.store, "xet", sent)
+
+
+async def xet_xorb(call: Call) -> Response:
+    _check_xet(call)
+    path = xet.xorb_path(call.store, call.path["hash"])
+
+    def keep(upload: Upload) -> bool:
+        if path.exists():
+            return False
+        upload.keep(path, xet.check_xorb)
+        return True
+
+    return JSONResponse({"was_inserted": await _receive(call, xet.LARGEST_XORB, keep)})
+
+
+async def xet_shard(call: Call) -> Response:
+    _check_xet(call)
+    data = await read_body(call.request, xet.LARGEST_SHARD)
+    await run_in_threadpool(xet.add_shard, call.store, data)
+    return JSONResponse({"result": 1})
+
+
+async def xet_unknown(call: Call) -> Response:
+    """404, not 501: it makes clients fall back to the calls above. So does "no copy of this chunk is known"."""
+    _check_xet(call)
+    return JSONResponse({"error": "not implemented by the local Hub"}, 404)

