@@ -12,18 +12,19 @@ times in all; what then remains is rejected with its reason.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from hubkit.config import Sampling
-from hubkit.engines import Request, Response
+from hubkit.engines import Request
 from hubkit.errors import GateError
 from hubkit.records import REJECTED_SCHEMA, VARIANT_SCHEMAS, messages_of, read_rows, write_rows
 from hubkit.store import StepContext, digest
 from hubkit.traces.journal import Journal, Key, answer, request_hash, request_seed, step_engine
 from hubkit.traces.statistics import count_tokens, length_metrics
 from hubkit.traces.thinking import split
-from hubkit.traces.verify import verify
+from hubkit.traces.verifiers import Task, settle
+from hubkit.traces.verify_pool import shared_pool
 
 __all__ = ["VERSION", "merge", "run", "strip_answer"]
 
@@ -55,12 +56,9 @@ def run(context: StepContext) -> None:
             done = len(raw) - len(todo)
             answer(context, engine, journal, requests, len(raw), done)
             failed = []
-            for row, (key, request) in zip(todo, requests, strict=True):
-                response = journal.get(key, request_hash(request))
-                assert response is not None, f"{key} was answered"
-                context.metrics["prompt_tokens"] += response.prompt_tokens
-                context.metrics["completion_tokens"] += response.completion_tokens
-                outcome = _judge(context, problems[row["id"]], row, response)
+            answers = _answers(context, journal, problems, zip(todo, requests, strict=True))
+            for (row, text), verdict in shared_pool().stream(answers):
+                outcome = _outcome(context, row, text, verdict)
                 outcomes[row["id"], row["sample"]] = outcome
                 if outcome[0] != "kept":
                     failed.append(row)
@@ -103,25 +101,41 @@ def _fill(prompt: str, row: dict[str, Any]) -> str:
     return _PLACEHOLDER.sub(lambda match: str(row[match[1]]), prompt)
 
 
-def _judge(
-    context: StepContext, problem: dict[str, Any], row: dict[str, Any], response: Response
+def _answers(
+    context: StepContext,
+    journal: Journal,
+    problems: dict[str, dict[str, Any]],
+    asked: Iterable[tuple[dict[str, Any], tuple[Key, Request]]],
+) -> Iterator[tuple[tuple[dict[str, Any], str], Task | tuple[str, ...]]]:
+    """((raw row, text), verdict): the verdict is a task where a worker has to judge the text."""
+    for row, (key, request) in asked:
+        response = journal.get(key, request_hash(request))
+        assert response is not None, f"{key} was answered"
+        context.metrics["prompt_tokens"] += response.prompt_tokens
+        context.metrics["completion_tokens"] += response.completion_tokens
+        if response.finish_reason == "error":
+            yield (row, ""), ("error", response.error)
+        elif response.finish_reason == "length":
+            yield (row, response.text), ("length", "cut at max_tokens")
+        else:
+            text = split(response.text, response.reasoning).solution
+            yield (row, text), settle(problems[row["id"]], text)
+
+
+def _outcome(
+    context: StepContext, row: dict[str, Any], text: str, verdict: tuple[str, ...]
 ) -> tuple[str, str, str]:
     """(reason, detail, text): reason is kept, or why not."""
-    if response.finish_reason == "error":
-        return "error", response.error, ""
-    text = split(response.text, response.reasoning).solution
-    if response.finish_reason == "length":
-        return "length", "cut at max_tokens", response.text
-    verdict = verify(problem, text)
-    if verdict.status != "correct":
-        return verdict.status, verdict.reason, text
+    status, reason = verdict[0], verdict[-1]
+    if status != "correct":
+        return status, reason, text
     short = strip_answer(text)
     if not short:
         return "empty", "nothing but the answer", text
     tokens = count_tokens(context.model("tokenizer"), [short])[0]
     if tokens >= row["raw_reasoning_tokens"]:
         return "not_shorter", f"{tokens} tokens of {row['raw_reasoning_tokens']}", text
-    return "kept", verdict.reason, short
+    return "kept", reason, short
 
 
 def strip_answer(text: str) -> str:
