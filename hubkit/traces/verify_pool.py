@@ -36,7 +36,9 @@ MEMORY: Final = 2 << 30
 CHUNK: Final = 16
 """Items sent at a time: milliseconds of work each, so that sending costs nothing beside it."""
 BACKLOG: Final = 48
-"""Waiting items that are worth another worker: it starts in about a second."""
+PATIENCE: Final = 1.0
+"""Another worker starts when so many items wait, this many seconds after all others gave their first verdict:
+its own first one takes a second or three, which a few hundred items are not worth."""
 WINDOW: Final = 1024
 """Items under way, settled ones that wait for an earlier one included: traces of 100 kB make 100 MB."""
 
@@ -73,6 +75,8 @@ class _Worker:
         self.items: deque[_Item] = deque()
         self.due = 0.0
         self.ready = False
+        self.first_verdict = float("inf")
+        """When it gave one (monotonic seconds)."""
         self._deadline = deadline
         self._rest = b""
 
@@ -98,7 +102,8 @@ class _Worker:
                 item.error = getattr(errors, name)(message, remedy)
             else:
                 item.verdict = Verdict(*answer)
-            self.due = time.monotonic() + self._deadline
+            now = time.monotonic()
+            self.first_verdict, self.due = min(self.first_verdict, now), now + self._deadline
         return bool(data)
 
     def end(self) -> int:
@@ -181,14 +186,18 @@ class Pool:
         while self._queue:
             idle = next((worker for worker in self._workers if not worker.items), None)
             if idle is None:
-                wanted = not self._workers or len(self._queue) >= BACKLOG
-                if not wanted or len(self._workers) >= self._processes:
+                if self._workers and not self._another_is_worth_it():
                     return
                 idle = _Worker(self._deadline, self._memory)
                 self._workers.append(idle)
                 self._selector.register(idle.stdout, selectors.EVENT_READ, idle)
             size = max(1, min(CHUNK, len(self._queue) // self._processes))
             idle.send([self._queue.popleft() for _ in range(size)])
+
+    def _another_is_worth_it(self) -> bool:
+        if len(self._workers) >= self._processes or len(self._queue) < BACKLOG:
+            return False
+        return time.monotonic() > PATIENCE + max(worker.first_verdict for worker in self._workers)
 
     def _replace(self, worker: _Worker, late: str) -> None:
         """End a worker. The item that it was at gets a verdict; those behind it wait again."""
