@@ -64,12 +64,16 @@ class _Worker:
         # Its parts that multiply by threads are told not to: one worker, one core.
         single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+        theirs, self._lifeline = os.pipe()
+        limits = [str(memory), str(deadline), str(theirs)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "hubkit.traces.verify_worker", str(memory), str(deadline)],
+            [sys.executable, "-m", "hubkit.traces.verify_worker", *limits],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | single | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            pass_fds=[theirs],
         )
+        os.close(theirs)
         assert self.process.stdin and self.process.stdout
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
         self.items: deque[_Item] = deque()
@@ -112,6 +116,7 @@ class _Worker:
         with contextlib.suppress(BrokenPipeError):
             self.stdin.close()
         self.stdout.close()
+        os.close(self._lifeline)
         return self.process.wait()
 
 
@@ -207,7 +212,7 @@ class Pool:
         if not worker.ready:
             raise errors.StepError(
                 f"a verifier process could not start (exit status {status})",
-                "see what `python -m hubkit.traces.verify_worker 4000000000 30` says",
+                "see what `python -c 'import hubkit.traces.verify_worker'` says",
             )
         if worker.items:
             killed = "out of memory or killed" if status < 0 else f"exit status {status}"

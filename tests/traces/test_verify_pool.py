@@ -21,8 +21,6 @@ from hubkit.traces.verify_pool import WINDOW, Pool, shared_pool
 
 RIGHT = Task("math", "x^2+1", "\\boxed{1+x^2}")
 WRONG = Task("math", "x^2+1", "\\boxed{1+x^3}")
-HANG = Task("math", "3", "\\boxed{2^{3^{4^{5^{6}}}}}")
-"""One huge power: math-verify's alarm is not heard while it is computed."""
 
 
 def scorer(folder: Path, body: str) -> dict[str, str]:
@@ -38,7 +36,7 @@ GYM = Task("reasoning-gym", "1", "{}", "gym/x", "{}")
 
 @pytest.fixture
 def pool() -> Iterator[Pool]:
-    pool = Pool(2, deadline=4)
+    pool = Pool(2, deadline=8)
     yield pool
     pool.close()
 
@@ -72,21 +70,20 @@ def test_no_more_is_read_than_the_window_holds(pool: Pool) -> None:
     assert statuses(pool, [WRONG]) == ["wrong"]
 
 
+@pytest.mark.parametrize("hang", ["__import__('time').sleep(60)", "sum(iter(int, 1))"])
 def test_a_worker_that_hangs_is_replaced_and_only_its_item_lost(
-    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hang: str
 ) -> None:
-    for name, value in scorer(
-        tmp_path, "(time := __import__('time')).sleep(answer == '{}' and 60); return 1"
-    ).items():
+    for name, value in scorer(tmp_path, hang).items():
         monkeypatch.setenv(name, value)
     found = list(pool.stream((None, task) for task in [RIGHT, GYM, RIGHT, WRONG]))
     assert [verdict.status for _, verdict in found] == ["correct", "timeout", "correct", "wrong"]
-    assert "no verdict within 4 s" in found[1][1].reason
+    assert "no verdict within 8 s" in found[1][1].reason
 
 
-def test_computing_without_end_in_c_code_is_ended(pool: Pool) -> None:
-    assert statuses(pool, [RIGHT, HANG, RIGHT])[::2] == ["correct", "correct"]
-    assert statuses(pool, [HANG])[0] in ("timeout", "unparseable", "wrong")
+def test_sympy_bombs_are_timeouts(pool: Pool) -> None:
+    bombs = [Task("math", "3", f"\\boxed{{{text}}}") for text in ("9^{9^{9^{9}}}", "(10^{9})!")]
+    assert statuses(pool, [RIGHT, *bombs, RIGHT]) == ["correct", "timeout", "timeout", "correct"]
 
 
 @pytest.mark.parametrize(
@@ -144,11 +141,12 @@ def test_plain_answers_start_no_worker_and_any_thread_may_ask() -> None:
     assert shared_pool() is shared_pool()
 
 
-def test_no_worker_outlives_its_parent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hang", ["__import__('time').sleep(600)", "sum(iter(int, 1))"])
+def test_no_worker_outlives_its_parent(tmp_path: Path, hang: str) -> None:
     (tmp_path / "reasoning_gym.py").write_text(
-        "import os, time\n"
+        "import os\n"
         f"def get_score_answer_fn(name):\n    open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
-        "    time.sleep(600)\n"
+        f"    {hang}\n"
     )
     code = (
         "from hubkit.traces.verifiers import Task\nfrom hubkit.traces.verify_pool import shared_pool\n"
