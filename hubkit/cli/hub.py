@@ -1,4 +1,4 @@
-"""hubkit hub: serve, exec."""
+"""hubkit hub: serve, exec, token, member, fsck, gc."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ __all__ = ["app"]
 app = typer.Typer(help="A Hub on this machine, for releases without an account.", no_args_is_help=True)
 
 _NAMESPACE = Annotated[str, typer.Option(help="The user that repos belong to.")]
-_HOST = Annotated[str, typer.Option(help="Address of this machine to listen on; only loopback ones.")]
+_HOST = Annotated[str, typer.Option(help="Address of this machine to listen on.")]
+_FOLDER = Annotated[Path, typer.Argument(help="Folder that holds the Hub's contents.")]
 _PORT = Annotated[int, typer.Option(help="Port to listen on; 0: a free one.", min=0, max=65535)]
 
 
 @app.command()
 def serve(
-    folder: Annotated[Path, typer.Argument(help="Folder that holds the Hub's contents.")] = Path("runs/hub"),
+    folder: _FOLDER = Path("runs/hub"),
     port: _PORT = 0,
     host: _HOST = "127.0.0.1",
     namespace: _NAMESPACE = "local",
+    require_token: Annotated[
+        bool,
+        typer.Option("--require-token", help="Answer to nobody without a token; needed to listen elsewhere."),
+    ] = False,
 ) -> None:
     """Serve a local Hub until Ctrl-C. Programs that have HF_ENDPOINT set to it use it as the Hub.
 
@@ -29,9 +34,10 @@ def serve(
     """
     from hubkit.hub.server import LocalHub
 
-    with LocalHub(folder, host, port, namespace) as hub:
+    with LocalHub(folder, host, port, namespace, require_token) as hub:
         typer.echo(f"export HF_ENDPOINT={hub.endpoint}")
-        typer.echo(f"# reading needs no token; for writing: export HF_TOKEN=$(cat '{hub.folder / 'token'}')")
+        needed = "for everything" if require_token else "reading needs no token; for writing"
+        typer.echo(f"# {needed}: export HF_TOKEN=$(cat '{hub.folder / 'token'}')")
         typer.echo("# Ctrl-C stops it", err=True)
         try:
             hub.wait()
@@ -41,7 +47,7 @@ def serve(
 
 @app.command("exec", context_settings={"allow_interspersed_args": False})
 def exec_(
-    folder: Annotated[Path, typer.Argument(help="Folder that holds the Hub's contents.")],
+    folder: _FOLDER,
     command: Annotated[
         list[str], typer.Argument(metavar="-- COMMAND…", help="The command and its arguments.")
     ],
@@ -68,3 +74,72 @@ def exec_(
         except OSError as error:
             raise HubError(f"cannot run {command[0]}: {error.strerror}", "check the command") from None
     raise typer.Exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)
+
+
+@app.command()
+def token(
+    folder: _FOLDER,
+    user: Annotated[str, typer.Argument(help="Whose token it is; made when there is no such user.")],
+    role: Annotated[str, typer.Option(help="read, write or fineGrained.")] = "read",
+    name: Annotated[str, typer.Option(help="What whoami shows for it.")] = "token",
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="For fineGrained: NAMESPACE=repo.write or NAMESPACE/REPO=repo.content.read; may be repeated."
+        ),
+    ] = None,
+) -> None:
+    """Make a token and print it. It is kept hashed: it cannot be shown again.
+
+    Example: hubkit hub token runs/hub alice --role fineGrained --scope local/demo=repo.write
+    """
+    from hubkit.hub.server.commands import make_token
+
+    typer.echo(make_token(folder, user, role, name, scope or []))
+
+
+@app.command()
+def member(
+    folder: _FOLDER,
+    organization: Annotated[str, typer.Argument(help="Made when there is none of this name.")],
+    user: Annotated[str, typer.Argument(help="Made when there is none of this name.")],
+    role: Annotated[str, typer.Option(help="read, write or admin.")] = "write",
+) -> None:
+    """Make a user a member of an organisation.
+
+    Example: hubkit hub member runs/hub our-lab local
+    """
+    from hubkit.hub.server.commands import make_member
+
+    make_member(folder, organization, user, role)
+    typer.echo(f"{user} is a member of {organization} ({role})")
+
+
+@app.command()
+def fsck(folder: _FOLDER) -> None:
+    """Check all contents, commits and refs; also while a server runs. Fails when something is wrong.
+
+    Example: hubkit hub fsck runs/hub
+    """
+    from hubkit.hub.server.maintenance import fsck
+
+    report = fsck(folder)
+    for problem in report.problems:
+        typer.echo(problem)
+    typer.echo(
+        f"{len(report.problems)} problems in {report.repos} repos, {report.commits} commits and "
+        f"{report.objects} objects of {report.bytes:,} bytes"
+    )
+    raise typer.Exit(int(bool(report.problems)))
+
+
+@app.command()
+def gc(folder: _FOLDER) -> None:
+    """Remove commits that no ref leads to, and contents that no commit has. Needs the server stopped.
+
+    Example: hubkit hub gc runs/hub
+    """
+    from hubkit.hub.server.maintenance import gc
+
+    freed = gc(folder)
+    typer.echo(f"removed {freed.commits} commits and {freed.objects} files of {freed.bytes:,} bytes")

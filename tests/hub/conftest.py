@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import HfApi
 
 from hubkit.hub.server import LocalHub
 
@@ -37,3 +39,21 @@ def client_environment(local_hub: LocalHub, tmp_path: Path) -> dict[str, str]:
     """What a user has who set HF_ENDPOINT and nothing else."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     return kept | {"HF_ENDPOINT": local_hub.endpoint, "HF_HOME": str(tmp_path / "hf_home")}
+
+
+@pytest.fixture
+def api(local_hub: LocalHub) -> HfApi:
+    return HfApi(endpoint=local_hub.endpoint, token=local_hub.token)
+
+
+@pytest.fixture
+def anonymous(local_hub: LocalHub) -> HfApi:
+    return HfApi(endpoint=local_hub.endpoint, token=False)
+
+
+@pytest.fixture
+def repo(api: HfApi, request: pytest.FixtureRequest) -> Iterator[str]:
+    name = "local/" + re.sub("[^A-Za-z0-9]+", "-", request.node.name)[:60].strip("-")
+    api.create_repo(name)
+    yield name
+    api.delete_repo(name, missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import http.client
 import json
 import shutil
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_support import call
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -31,23 +31,6 @@ BAD_PATHS = [
 def repo(local_hub: LocalHub) -> str:
     assert call(local_hub, "POST", "/api/repos/create", {"name": "x", "organization": "local"})[0] == 200
     return "local/x"
-
-
-def call(
-    hub: LocalHub, method: str, path: str, body: Any = None, token: bool = True, **headers: str
-) -> tuple[int, dict[str, str], bytes]:
-    """A request exactly as given: no client in between that would tidy up its path."""
-    host, port = hub.endpoint.removeprefix("http://").split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=20)
-    if token:
-        headers["authorization"] = f"Bearer {hub.token}"
-    data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-    try:
-        connection.request(method, path, data, headers)
-        answer = connection.getresponse()
-        return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
-    finally:
-        connection.close()
 
 
 def commit(hub: LocalHub, *operations: dict[str, Any], header: dict[str, Any] | None = None) -> int:
@@ -117,8 +100,9 @@ def test_malformed_requests_are_answered_in_words(local_hub: LocalHub) -> None:
             body = {"files": files, "objects": files, "operation": "upload"}
             assert call(local_hub, "POST", path, body)[0] == 400, files
     assert call(local_hub, "POST", "/api/repos/create", b'{"name":"' + b"x" * (9 << 20) + b'"}')[0] == 413
-    status, headers, _ = call(local_hub, "GET", "/api/daily_papers")
-    assert status == 501 and "/api/daily_papers" in headers["x-error-message"]
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        status, headers, _ = call(local_hub, method, "/api/daily_papers/x", b"\xff")
+        assert status == 501 and f"{method} /api/daily_papers/x" in headers["x-error-message"]
 
 
 @pytest.mark.usefixtures("repo")

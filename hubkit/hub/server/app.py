@@ -38,9 +38,8 @@ async def _health(request: Request) -> Response:
     return JSONResponse({"hub": request.app.state.store.id})
 
 
-async def _not_implemented(request: Request) -> Response:
-    message = f"the local Hub does not implement {request.method} {request.scope['path']}"
-    raise Problem(501, message, "NotImplemented")
+async def _not_implemented(call: Call) -> Response:
+    raise call.not_implemented()
 
 
 def _repo_routes() -> list[Route]:
@@ -168,7 +167,10 @@ def make_app(store: Store, loopback: bool = True, require_token: bool = False) -
         *_repo_routes(),
         *_content_routes(),
         route("GET", "/api/{kinds}/{name}", _missing),
-        Route("/{rest:path}", _not_implemented, methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]),
+        *(
+            route(method, "/{rest:path}", _not_implemented)
+            for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        ),
     ]
     app = Starlette(routes=routes, exception_handlers={Problem: problem_response})
     app.router.redirect_slashes = False

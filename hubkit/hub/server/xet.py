@@ -24,7 +24,16 @@ from hubkit.hub.server.objects import Upload
 from hubkit.hub.server.problems import Problem
 from hubkit.hub.server.store import Store
 
-__all__ = ["LARGEST_SHARD", "LARGEST_XORB", "add_shard", "address", "check_xorb", "read_shard", "xorb_path"]
+__all__ = [
+    "LARGEST_SHARD",
+    "LARGEST_XORB",
+    "add_shard",
+    "address",
+    "check_xorb",
+    "forget_address",
+    "read_shard",
+    "xorb_path",
+]
 
 LARGEST_XORB: Final = 80 << 20
 """Clients fill a xorb to 64 MiB; incompressible chunks add headers."""
@@ -73,6 +82,11 @@ def address(store: Store) -> str:
     """The last part of this storage's address. It changes when gc has thrown the xorbs away: clients go by
     the address when they remember what they have sent."""
     return store.meta("xet_address", lambda: secrets.token_hex(8))
+
+
+def forget_address(store: Store) -> None:
+    with store.change() as db:
+        db.execute("DELETE FROM meta WHERE key = 'xet_address'")
 
 
 def xorb_path(store: Store, name: str) -> Path:
