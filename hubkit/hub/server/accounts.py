@@ -150,7 +150,7 @@ def who_sent(store: Store, authorization: str) -> Who:
     The database is asked for the hash of what was sent: how long that takes tells nothing about a token.
     """
     sent = authorization.removeprefix("Bearer ").strip()
-    if not sent:
+    if not sent or sent.startswith("Basic "):
         return NOBODY
     for row in store.rows("SELECT * FROM tokens WHERE sha256 = ?", _digest(sent)):
         mine = store.rows("SELECT org, role FROM members WHERE user = ?", row["user"])

@@ -14,7 +14,18 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from hubkit.hub.server import collections, commits, discussions, files, repos, results, spaces, uploads, users
+from hubkit.hub.server import (
+    collections,
+    commits,
+    discussions,
+    files,
+    pages,
+    repos,
+    results,
+    spaces,
+    uploads,
+    users,
+)
 from hubkit.hub.server.problems import Problem
 from hubkit.hub.server.store import Store
 from hubkit.hub.server.web import Call, problem_response, route
@@ -24,9 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = ["make_app"]
 
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _REPO: Final = "/api/{kinds}/{owner}/{name}"
 _SPACE: Final = "/api/spaces/{owner}/{name}"
 _DISCUSSION: Final = f"{_REPO}/discussions/{{num}}"
+_PAGES: Final = ("/datasets/{owner}/{name}", "/spaces/{owner}/{name}", "/{owner}/{name}")
 _COLLECTION: Final = "/api/collections/{owner}/{name}"
 
 
@@ -92,6 +105,34 @@ def _repo_routes() -> list[Route]:
     ]
 
 
+def _pages() -> list[Route]:
+    routes = [
+        route("GET", "/", pages.index),
+        route("GET", "/-/style.css", pages.style),
+        route("GET", "/login", pages.login),
+        route("GET", "/collections", pages.collection_list),
+        route("GET", "/collections/{owner}/{name}", pages.collection),
+        route("GET", "/{kinds}", pages.kind_list),
+    ]
+    for repo in _PAGES:
+        routes += [
+            route("GET", repo, pages.card),
+            route("GET", f"{repo}/tree/{{revision}}", pages.files),
+            route("GET", f"{repo}/tree/{{revision}}/{{path:path}}", pages.files),
+            route("GET", f"{repo}/blob/{{revision}}/{{path:path}}", pages.blob),
+            route("GET", f"{repo}/commits/{{revision}}", pages.commits),
+            route("GET", f"{repo}/commit/{{revision}}", pages.commit),
+            route("GET", f"{repo}/discussions", pages.discussion_list),
+            route("GET", f"{repo}/discussions/{{num}}", pages.discussion),
+        ]
+        if repo.startswith("/datasets"):
+            routes += [
+                route("GET", f"{repo}/viewer", pages.viewer),
+                route("GET", f"{repo}/leaderboard", pages.leaderboard),
+            ]
+    return routes
+
+
 def _other_routes() -> list[Route]:
     return [
         route("GET", "/api/whoami-v2", users.whoami),
@@ -121,7 +162,7 @@ def _content_routes() -> list[Route]:
         route("POST", "/xet/{hub}/v1/shards", uploads.xet_shard),
         *(route(method, "/xet/{hub}/{rest:path}", uploads.xet_unknown) for method in ("GET", "POST")),
     ]
-    for repo in ("/datasets/{owner}/{name}", "/spaces/{owner}/{name}", "/{owner}/{name}"):
+    for repo in _PAGES:
         routes += [
             route("POST", f"{repo}.git/info/lfs/objects/batch", uploads.lfs_batch),
             route("POST", f"{repo}.git/info/lfs/objects/verify", uploads.lfs_verify),
@@ -167,10 +208,9 @@ def make_app(store: Store, loopback: bool = True, require_token: bool = False) -
         *_repo_routes(),
         *_content_routes(),
         route("GET", "/api/{kinds}/{name}", _missing),
-        *(
-            route(method, "/{rest:path}", _not_implemented)
-            for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
-        ),
+        *(route(method, "/api/{rest:path}", _not_implemented) for method in _METHODS),
+        *_pages(),
+        *(route(method, "/{rest:path}", _not_implemented) for method in _METHODS),
     ]
     app = Starlette(routes=routes, exception_handlers={Problem: problem_response})
     app.router.redirect_slashes = False

@@ -18,7 +18,7 @@ from hubkit.hub.server.problems import Problem
 from hubkit.hub.server.store import Store, now
 from hubkit.hub.server.web import KINDS, Call, text
 
-__all__ = ["add_item", "change_item", "create", "delete", "listed", "one", "update"]
+__all__ = ["add_item", "change_item", "create", "delete", "listed", "one", "shown", "update", "visible"]
 
 _PAGE: Final = 100
 _LONGEST_TITLE: Final = 60
@@ -104,7 +104,17 @@ def _found(call: Call) -> dict[str, Any]:
 
 
 def one(call: Call) -> Response:
-    return JSONResponse(_shown(call, _found(call)))
+    return JSONResponse(shown(call))
+
+
+def shown(call: Call) -> dict[str, Any]:
+    return _shown(call, _found(call))
+
+
+def visible(call: Call) -> list[dict[str, Any]]:
+    """All that the caller may see, newest first."""
+    found = [_shown(call, data) for data in _all(call.store) if _may_read(call, data)]
+    return sorted(found, key=lambda data: str(data["lastUpdated"]), reverse=True)
 
 
 def listed(call: Call) -> Response:
@@ -114,15 +124,15 @@ def listed(call: Call) -> Response:
     if call.query.get("sort", ["lastModified"])[0] not in ("lastModified", "trending", "upvotes"):
         raise Problem(400, "sort is one of lastModified, trending, upvotes")
     found = []
-    for data in _all(call.store):
-        if not _may_read(call, data) or search not in data["title"].lower():
-            continue
-        shown = _shown(call, data)
-        held = {f"{item['type']}s/{item['id']}" for item in shown["items"]}
-        if (not owners or data["owner"] in owners) and (not wanted or held & wanted):
+    for data in visible(call):
+        held = {f"{item['type']}s/{item['id']}" for item in data["items"]}
+        if (
+            search in data["title"].lower()
+            and (not owners or data["owner"]["name"] in owners)
+            and (not wanted or held & wanted)
+        ):
             # Clients number the collections of a list themselves.
-            found.append({key: value for key, value in shown.items() if key != "position"})
-    found.sort(key=lambda data: data["lastUpdated"], reverse=True)
+            found.append({key: value for key, value in data.items() if key != "position"})
     return call.paged(found, _PAGE)
 
 

@@ -22,7 +22,7 @@ from hubkit.hub.server.web import Call, text
 
 __all__ = [
     "check_may_change", "comment", "create", "detail", "edit", "hide", "listed", "merge", "note_commit",
-    "number_of", "open_pull_request", "rename", "set_status",
+    "number_of", "open_pull_request", "rename", "set_status", "shown", "summaries",
 ]  # fmt: skip
 
 _PAGE: Final = 50
@@ -165,7 +165,12 @@ def listed(call: Call) -> Response:
 
 
 def detail(call: Call) -> Response:
-    repo, number = call.repo(), _number(call)
+    return JSONResponse(shown(call, call.repo(), with_diff=call.flag("diff")))
+
+
+def shown(call: Call, repo: Repo, with_diff: bool) -> dict[str, Any]:
+    """The discussion of the route, whole."""
+    number = _number(call)
     data = _load(call, repo, number)
     answer = _summary(repo, number, data) | {"events": data["events"], "filesWithConflicts": []}
     if data["start"] is not None:
@@ -175,9 +180,9 @@ def detail(call: Call) -> Response:
             answer["changes"]["mergeCommitId"] = data["mergeCommit"]
         else:
             answer["filesWithConflicts"] = _conflicts(before, after, main)
-        if call.flag("diff"):
+        if with_diff:
             answer["diff"] = diff(call.store, before, after)
-    return JSONResponse(answer)
+    return answer
 
 
 def _trees(call: Call, repo: Repo, number: int, data: dict[str, Any]) -> tuple[Tree, Tree, Tree]:

@@ -17,11 +17,19 @@ from hubkit.hub.server.repos import check_gate, lfs_fields
 from hubkit.hub.server.store import Commit, Repo, Store, Tree
 from hubkit.hub.server.web import Call, read_body, yes
 
-__all__ = ["history", "inside", "paths_info", "raw", "refs", "resolve", "tree"]
+__all__ = ["history", "inside", "is_text", "paths_info", "raw", "refs", "resolve", "tree"]
 
 _FORM_LIMIT: Final = 8 << 20
 _PAGE: Final = 1000
 _EXPANDED_PAGE: Final = 50
+_IMAGES: Final = {
+    ".gif": "image/gif",
+    ".jpeg": "image/jpeg",
+    ".jpg": "image/jpeg",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".webp": "image/webp",
+}
 _TEXTS: Final = (".csv", ".json", ".jsonl", ".md", ".py", ".txt", ".yaml", ".yml")
 
 
@@ -101,6 +109,10 @@ async def paths_info(call: Call) -> Response:
 # Contents
 
 
+def is_text(path: str, entry: Entry) -> bool:
+    return not entry.lfs and path.lower().endswith(_TEXTS)
+
+
 def _find(call: Call) -> tuple[Commit, Entry]:
     repo = call.repo()
     check_gate(call, repo)
@@ -133,11 +145,11 @@ def resolve(call: Call) -> Response:
     if call.request.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)
     path = Path(call.path["path"])
-    is_text = path.suffix.lower() in _TEXTS and not entry.lfs
+    media = _IMAGES.get(path.suffix.lower(), "application/octet-stream")
     response = FileResponse(
         call.store.objects.path(entry.sha256),
         headers=headers,
-        media_type="text/plain; charset=utf-8" if is_text else "application/octet-stream",
+        media_type="text/plain; charset=utf-8" if is_text(call.path["path"], entry) else media,
         filename=path.name,
         content_disposition_type="inline",
     )

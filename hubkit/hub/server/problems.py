@@ -11,7 +11,9 @@ _REPO_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 _REF_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,199}")
 _LONGEST_PATH: Final = 1024
 
-RESERVED: Final = frozenset({"api", "collections", "datasets", "health", "lfs", "models", "spaces", "xet"})
+RESERVED: Final = frozenset(
+    {"api", "collections", "datasets", "health", "lfs", "login", "models", "spaces", "xet"}
+)
 """First parts of the server's own addresses; no user may have such a name."""
 
 

@@ -7,6 +7,7 @@ which arrives as one quoted segment, stays one.
 
 from __future__ import annotations
 
+import base64
 import inspect
 import json
 import re
@@ -183,15 +184,30 @@ def _call(request: Request, body: dict[str, Any]) -> Call:
     if any("\0" in part for part in path.values()):
         raise Problem(400, "the path has a NUL")
     store: Store = request.app.state.store
-    who = who_sent(store, request.headers.get("authorization", ""))
+    authorization = request.headers.get("authorization", "")
+    if authorization.startswith("Basic ") and request.method in ("GET", "HEAD"):
+        # A browser that is logged in. It would send this along with the forms of other sites too: it only reads.
+        authorization = _password(authorization)
+    who = who_sent(store, authorization)
     signed = request.scope["path"].startswith(("/lfs/", "/xet/"))  # addresses that carry a signature
     if request.app.state.require_token and not who.user and not signed:
         raise Problem(401, "this Hub answers only to its tokens")
     return Call(request, store, who, path, parse_qs(request.url.query), body)
 
 
-def problem_response(_: Request, error: Exception) -> Response:
+def _password(authorization: str) -> str:
+    try:
+        return base64.b64decode(authorization.removeprefix("Basic ")).decode().partition(":")[2]
+    except ValueError:
+        raise Problem(400, "malformed Authorization header") from None
+
+
+def problem_response(request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)
+    if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+        from hubkit.hub.server.pages import problem_page  # a browser; pages are built on this module
+
+        return problem_page(error)
     headers = {"X-Error-Message": re.sub(r"[^ -~]", "?", error.message)[:300]}
     if error.code:
         headers["X-Error-Code"] = error.code
