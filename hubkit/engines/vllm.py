@@ -72,7 +72,8 @@ class VLLMEngine:
             with ExitStack() as held:  # ports stay ours until all are chosen
                 ports = [_free_port(held) for _ in range(replicas)]
             for port, visible in zip(ports, devices, strict=True):
-                server = _Server(_command(self._model, port, arguments), port, self._key, visible)
+                command = _command(self._model, port, {"max_num_seqs": self._runtime.window} | arguments)
+                server = _Server(command, port, self._key, visible)
                 self._servers.append(self._stack.enter_context(server))
             for server in self._servers:
                 server.wait()

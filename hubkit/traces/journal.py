@@ -238,7 +238,7 @@ def answer(
     when the next request could pass the engine's budget.
     """
     asked: dict[str, tuple[Key, str]] = {}
-    started, tokens = time.monotonic(), 0
+    started, tokens, prompts, failed, answered = time.monotonic(), 0, 0, 0, 0
     budget = Budget(EngineRuntime(**context.runtime["engine"]), context.config.get("shard", (0, 1))[1])
     budget.add(journal.spent())
 
@@ -264,7 +264,7 @@ def answer(
             following = next(waiting, None)
 
     async def drain() -> None:
-        nonlocal done, tokens
+        nonlocal done, tokens, prompts, failed, answered
         loop = asyncio.get_running_loop()
         timer: asyncio.TimerHandle | None = None
         async with contextlib.aclosing(engine.stream(affordable())) as responses:
@@ -281,9 +281,20 @@ def answer(
                 if timer is None or timer.when() < loop.time():
                     timer = loop.call_later(COMMIT_S, journal.try_commit)
                 done += 1
+                answered += 1
+                failed += response.finish_reason == "error"
                 tokens += response.completion_tokens
-                rate = tokens / max(1e-9, time.monotonic() - started)
-                context.progress(done, total, tokens_per_s=round(rate))
+                prompts += response.prompt_tokens
+                seconds = max(1e-9, time.monotonic() - started)
+                context.progress(
+                    done,
+                    total,
+                    tokens_per_s=round(tokens / seconds),
+                    prompt_tokens_per_s=round(prompts / seconds),
+                    in_flight=len(asked),
+                    failed=failed,
+                    left_s=round((total - done) * seconds / answered),
+                )
 
     while following is not None:
         left = following
