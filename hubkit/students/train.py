@@ -63,7 +63,14 @@ def run(context: StepContext) -> None:
         final_loss=history[-1]["loss"] if history else None,
     )
     context.count("rows", len(rows))
-    write_json(context.out / "training.json", trainer.state.log_history)
+    # Speeds go into the record: the same student twice must be the same files.
+    write_json(
+        context.out / "training.json",
+        [
+            {name: value for name, value in entry.items() if not name.endswith(("_runtime", "_per_second"))}
+            for entry in trainer.state.log_history
+        ],
+    )
     _save(context, trainer.model, tokenizer, dtype)
 
 
