@@ -118,7 +118,7 @@ def seeds_table(results: Mapping[str, Any]) -> Table | None:
             percent(group["accuracy"]),
             f"{100 * group['accuracy_min']:.1f}–{100 * group['accuracy_max']:.1f}",
             number(group["mean_output_tokens"]),
-            number(group.get("train_tokens")),
+            number(group.get("train_tokens"), 0),
             number(group.get("train_seconds")),
         )
     return shown
