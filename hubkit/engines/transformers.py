@@ -426,6 +426,11 @@ def _attention() -> str:
         # The queries of a group stand where a longer sequence's would, so that no key is copied.
         shared = key.shape[1]
         grouped = query.reshape(rows, shared, -1, dim)
+        if softcap is None and sinks is None:
+            fused = torch.nn.functional.scaled_dot_product_attention(
+                grouped, key, value, attn_mask=attention_mask, scale=scaling
+            )
+            return fused.reshape(rows, heads, 1, -1).transpose(1, 2), None
         scores = torch.matmul(grouped, key.transpose(2, 3)) * (dim**-0.5 if scaling is None else scaling)
         if softcap is not None:
             scores = torch.tanh(scores / softcap) * softcap
