@@ -10,9 +10,9 @@ answers are compared is said in `verifiers.py`, `verify_math.py` and `verify_cod
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from hubkit.errors import GateError, InputError
 from hubkit.records import REJECTED_SCHEMA, VARIANT_SCHEMAS, RowWriter, messages_of, read_rows
@@ -21,13 +21,12 @@ from hubkit.traces.statistics import LENGTH_COLUMNS, count_tokens, length_metric
 from hubkit.traces.verifiers import Task, Verdict, boxed, settle
 from hubkit.traces.verify_pool import shared_pool
 
-__all__ = ["VERSION", "Verdict", "boxed", "run", "verify", "verify_all"]
+__all__ = ["VERSION", "Verdict", "boxed", "run", "verify"]
 
 VERSION: Final = 1
 BATCH: Final = 256
 """Traces whose tokens are counted together."""
 
-T = TypeVar("T")
 Row = dict[str, Any]
 
 
@@ -39,11 +38,6 @@ def verify(problem: Mapping[str, Any], text: str) -> Verdict:
     """
     work = settle(problem, text)
     return shared_pool().judge(work) if isinstance(work, Task) else work
-
-
-def verify_all(items: Iterable[tuple[T, Mapping[str, Any], str]]) -> Iterator[tuple[T, Verdict]]:
-    """`verify` for many (anything, problem, text), on all cores; (anything, verdict) in the same order."""
-    return shared_pool().stream((thing, settle(problem, text)) for thing, problem, text in items)
 
 
 def run(context: StepContext) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from hubkit.errors import InputError, StepError
-from hubkit.traces.verifiers import Task, Verdict
-from hubkit.traces.verify import verify, verify_all
+from hubkit.traces.verifiers import Task, Verdict, settle
+from hubkit.traces.verify import verify
 from hubkit.traces.verify_pool import WINDOW, Pool, shared_pool
 
 RIGHT = Task("math", "x^2+1", "\\boxed{1+x^2}")
@@ -127,7 +127,8 @@ def test_plain_answers_start_no_worker_and_any_thread_may_ask() -> None:
     row: dict[str, Any] = {"answer": "x^2+1", "verifier": "math", "source": "", "metadata": ""}
     plain = row | {"answer": "85"}
     pool = Pool(1)
-    assert [v.status for _, v in verify_all([(None, plain, "\\boxed{85}"), (None, plain, "\\boxed{84}")])]
+    work = [(None, settle(plain, f"\\boxed{{{guess}}}")) for guess in ("85", "84")]
+    assert [verdict[0] for _, verdict in pool.stream(work)] == ["correct", "wrong"]
     assert not pool._workers
     found: list[str] = []
     threads = [
