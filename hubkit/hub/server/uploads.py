@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from hubkit.hub.server import lfs, xet
 from hubkit.hub.server.objects import Upload
 from hubkit.hub.server.problems import Problem
-from hubkit.hub.server.web import Call, read_body
+from hubkit.hub.server.web import Call, read_body, stream_to
 
 __all__ = [
     "lfs_batch", "lfs_complete", "lfs_object", "lfs_part", "lfs_verify", "xet_shard", "xet_token", "xet_unknown",
@@ -24,8 +24,7 @@ _HOUR: Final = 3600
 async def _receive(call: Call, limit: int, done: Callable[[Upload], Any]) -> Any:
     """Stream a body to disk, and hand it on."""
     with Upload(call.store.objects, limit) as upload:
-        async for data in call.request.stream():
-            upload.write(data)
+        await stream_to(call.request, upload.write)
         return await run_in_threadpool(done, upload)
 
 
@@ -63,8 +62,7 @@ async def lfs_part(call: Call) -> Response:
     name, number, size = call.path["upload"], _number(call, "number"), _number(call, "size")
     lfs.check_signature(call.store, f"part|{name}|{number}|{size}", call.path["signature"])
     with lfs.Part(call.store.objects, name, number, size) as part:
-        async for data in call.request.stream():
-            part.write(data)
+        await stream_to(call.request, part.write)
     return Response(headers={"ETag": f'"{name}-{number}"'})
 
 
