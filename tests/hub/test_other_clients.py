@@ -57,7 +57,7 @@ with fs.open("datasets/local/columns/x.parquet", "wb") as file:
     pq.write_table(pa.table({"x": range(100)}), file)
 assert pl.read_parquet(fs.open("datasets/local/columns/x.parquet"))["x"].sum() == 4950
 duckdb.register_filesystem(fs)
-assert duckdb.sql("SELECT sum(x) FROM 'hf://datasets/local/columns/x.parquet'").fetchone() == (4950,)
+assert duckdb.sql("SELECT sum(x) FROM 'hf://datasets/local/columns/x.parquet'").fetchall() == [(4950,)]
 """
     environment = client_environment | {"HF_TOKEN": local_hub.token, "PYTHONPATH": str(packages)}
     run(code, environment, str(packages))
