@@ -176,6 +176,7 @@ def test_rows_and_leaderboard(page: Page) -> None:
     assert HOSTILE in page.locator("tbody").inner_text()
     page.goto("/datasets/local/nano-bench")
     page.get_by_role("link", name="Leaderboard").click()
+    page.wait_for_url("**/leaderboard")
     assert texts(page, "tr:nth-child(1) td")[:3] == ["1", "local/student", "41.2"]
 
 

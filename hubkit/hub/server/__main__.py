@@ -133,6 +133,8 @@ def serve(
         access_log=False,
         log_level="warning",
         lifespan="off",
+        # Clients hash a large file between two requests, and some take a closed connection for an error.
+        timeout_keep_alive=120,
         timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)

@@ -139,6 +139,8 @@ def _other_routes() -> list[Route]:
         route("GET", "/api/users/{account}/overview", users.user_overview),
         route("GET", "/api/organizations/{account}/overview", users.org_overview),
         route("GET", "/api/organizations/{account}/members", users.members),
+        route("GET", "/api/settings/repositories", users.storage),
+        route("GET", "/api/organizations/{account}/settings/repositories", users.storage),
         route("POST", "/api/validate-yaml", repos.validate_yaml),
         # Collections
         route("GET", "/api/collections", collections.listed),
@@ -155,7 +157,7 @@ def _other_routes() -> list[Route]:
 def _content_routes() -> list[Route]:
     routes = [
         route("PUT", "/lfs/object/{oid}/{size}/{signature}", uploads.lfs_object),
-        route("PUT", "/lfs/part/{upload}/{number:int}/{size}/{signature}", uploads.lfs_part),
+        route("PUT", "/lfs/part/{upload}/{number}/{size}/{signature}", uploads.lfs_part),
         route("POST", "/lfs/complete/{upload}/{oid}/{size}/{signature}", uploads.lfs_complete),
         route("GET", f"{_REPO}/xet-write-token/{{revision}}", uploads.xet_token),
         route("POST", "/xet/{hub}/v1/xorbs/{prefix}/{hash}", uploads.xet_xorb),

@@ -17,7 +17,7 @@ from hubkit.hub.server import discussions, results
 from hubkit.hub.server.objects import Batch
 from hubkit.hub.server.problems import Problem, check_path
 from hubkit.hub.server.store import Change, Repo
-from hubkit.hub.server.web import Call, items, parse_json, text
+from hubkit.hub.server.web import Call, items, parse_json, stream_to, text
 
 __all__ = ["commit", "create_branch", "create_tag", "delete_branch", "delete_tag", "preupload", "squash"]
 
@@ -140,13 +140,14 @@ async def commit(call: Call) -> Response:
     repo, ref = await run_in_threadpool(_target, call)
     path = call.store.objects.temporary()
     try:
-        size = 0
         with path.open("xb") as file:
-            async for data in call.request.stream():
-                size += len(data)
-                if size > _COMMIT_LIMIT:
+
+            def write(data: bytes | bytearray) -> None:
+                if file.tell() + len(data) > _COMMIT_LIMIT:
                     raise Problem(413, f"a commit may have at most {_COMMIT_LIMIT} bytes")
                 file.write(data)
+
+            await stream_to(call.request, write)
         return await run_in_threadpool(_apply, call, repo, ref, path)
     finally:
         path.unlink(missing_ok=True)

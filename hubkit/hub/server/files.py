@@ -15,7 +15,7 @@ from hubkit.hub.server.objects import Entry, pointer
 from hubkit.hub.server.problems import Problem
 from hubkit.hub.server.repos import check_gate, lfs_fields
 from hubkit.hub.server.store import Commit, Repo, Store, Tree
-from hubkit.hub.server.web import Call, read_body, yes
+from hubkit.hub.server.web import Call, parse_json, read_body, yes
 
 __all__ = ["history", "inside", "is_text", "paths_info", "raw", "refs", "resolve", "tree"]
 
@@ -91,17 +91,30 @@ def tree(call: Call) -> Response:
     return JSONResponse(_described(call.store, repo, commit, page, expand), headers=headers)
 
 
+def _asked(call: Call, body: bytes) -> tuple[list[str], bool]:
+    """Paths, and whether with their last commits: Python's client sends a form, JavaScript's sends JSON."""
+    if "json" not in call.request.headers.get("content-type", ""):
+        form = parse_qs(body.decode("utf-8", "replace"))
+        return form.get("paths", []), yes(form, "expand")
+    sent = parse_json(body)
+    paths = sent.get("paths")
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise Problem(400, "paths must be a list of texts")
+    return paths, bool(sent.get("expand"))
+
+
 async def paths_info(call: Call) -> Response:
-    form = parse_qs((await read_body(call.request, _FORM_LIMIT)).decode("utf-8", "replace"))
+    body = await read_body(call.request, _FORM_LIMIT)
 
     def answer() -> Response:
+        paths, expand = _asked(call, body)
         repo = call.repo()
         commit = call.store.resolve(repo, call.path["revision"])
         files = call.store.tree(commit)
         folders = {path[:i] for path in files for i, char in enumerate(path) if char == "/"}
-        asked = dict.fromkeys(path.strip("/") for path in form.get("paths", []))
+        asked = dict.fromkeys(path.strip("/") for path in paths)
         names = [path for path in asked if path in files or path in folders]
-        return JSONResponse(_described(call.store, repo, commit, names, yes(form, "expand")))
+        return JSONResponse(_described(call.store, repo, commit, names, expand))
 
     return await run_in_threadpool(answer)
 

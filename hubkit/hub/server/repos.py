@@ -21,6 +21,8 @@ _SORTS: Final = {
     "lastModified": "lastModified", "modified": "lastModified", "createdAt": "createdAt", "created": "createdAt",
     "downloads": "downloads", "likes": "likes", "trendingScore": "trendingScore",
 }  # fmt: skip
+_IN_FULL: Final = ("author", "disabled", "downloadsAllTime", "gated", "lastModified", "sha", "model-index")
+"""Fields that lists of models, unlike those of datasets and Spaces, have only when asked for all."""
 _UNKNOWN_HERE: Final = (
     "baseModels", "childrenModelCount", "citation", "config", "datasets", "description", "gguf", "inference",
     "inferenceProviderMapping", "mainSize", "mask_token", "models", "paperswithcode_id", "region",
@@ -159,6 +161,8 @@ def listed(call: Call) -> Response:
             item["siblings"] = [_sibling(path, entry, False) for path, entry in sorted(tree.items())]
         if not (call.flag("full") or call.flag("cardData") or "cardData" in expand):
             del item["cardData"]
+    if call.kind == "model" and not call.flag("full") and not expand:
+        page = [{key: value for key, value in item.items() if key not in _IN_FULL} for item in page]
     return JSONResponse([_kept(item, expand) for item in page], headers=headers)
 
 

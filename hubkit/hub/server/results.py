@@ -24,7 +24,7 @@ import yaml
 from starlette.responses import JSONResponse, Response
 
 from hubkit.hub.server.accounts import is_org
-from hubkit.hub.server.cards import as_json, load_yaml, parse_card
+from hubkit.hub.server.cards import as_json, load_yaml, parse_card, validate
 from hubkit.hub.server.objects import Entry
 from hubkit.hub.server.problems import Problem, check_repo_name
 from hubkit.hub.server.store import Commit, Repo, Store, Tree
@@ -47,7 +47,9 @@ def is_results_file(kind: str, path: str) -> bool:
 
 
 def check_file(kind: str, path: str, data: bytes) -> None:
-    """Refuse a commit whose results or benchmark definition nobody could read."""
+    """Refuse a commit whose card, results or benchmark definition nobody could read."""
+    if path == "README.md" and (errors := validate(data.decode("utf-8", "replace"))[0]):
+        raise Problem(400, f"README.md: {'; '.join(errors)}", "InvalidMetadata")
     try:
         if is_results_file(kind, path):
             _check_results(data)

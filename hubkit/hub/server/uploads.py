@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from hubkit.hub.server import lfs, xet
 from hubkit.hub.server.objects import Upload
 from hubkit.hub.server.problems import Problem
-from hubkit.hub.server.web import Call, read_body
+from hubkit.hub.server.web import Call, read_body, stream_to
 
 __all__ = [
     "lfs_batch", "lfs_complete", "lfs_object", "lfs_part", "lfs_verify", "xet_shard", "xet_token", "xet_unknown",
@@ -24,16 +24,15 @@ _HOUR: Final = 3600
 async def _receive(call: Call, limit: int, done: Callable[[Upload], Any]) -> Any:
     """Stream a body to disk, and hand it on."""
     with Upload(call.store.objects, limit) as upload:
-        async for data in call.request.stream():
-            upload.write(data)
+        await stream_to(call.request, upload.write)
         return await run_in_threadpool(done, upload)
 
 
-def _size(call: Call) -> int:
-    size = call.path["size"]
-    if not size.isdecimal() or len(size) > 15:
-        raise Problem(400, "not a size")
-    return int(size)
+def _number(call: Call, key: str) -> int:
+    text = call.path[key]
+    if not text.isdecimal() or len(text) > 15:
+        raise Problem(400, f"not a {key}: {text}")
+    return int(text)
 
 
 # LFS
@@ -53,23 +52,22 @@ def lfs_verify(call: Call) -> Response:
 
 
 async def lfs_object(call: Call) -> Response:
-    oid, size = call.path["oid"], _size(call)
+    oid, size = call.path["oid"], _number(call, "size")
     lfs.check_signature(call.store, f"put|{oid}|{size}", call.path["signature"])
     await _receive(call, size, lambda upload: upload.keep_object(oid, size))
     return Response(headers={"ETag": f'"{oid}"'})
 
 
 async def lfs_part(call: Call) -> Response:
-    name, number, size = call.path["upload"], call.path["number"], _size(call)
+    name, number, size = call.path["upload"], _number(call, "number"), _number(call, "size")
     lfs.check_signature(call.store, f"part|{name}|{number}|{size}", call.path["signature"])
-    with lfs.Part(call.store.objects, name, int(number), size) as part:
-        async for data in call.request.stream():
-            part.write(data)
+    with lfs.Part(call.store.objects, name, number, size) as part:
+        await stream_to(call.request, part.write)
     return Response(headers={"ETag": f'"{name}-{number}"'})
 
 
 def lfs_complete(call: Call) -> Response:
-    name, oid, size = call.path["upload"], call.path["oid"], _size(call)
+    name, oid, size = call.path["upload"], call.path["oid"], _number(call, "size")
     lfs.check_signature(call.store, f"complete|{name}|{oid}|{size}", call.path["signature"])
     lfs.complete(call.store.objects, name, oid, size, call.body)
     return JSONResponse({"success": True})

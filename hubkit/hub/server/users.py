@@ -1,4 +1,4 @@
-"""Who there is: whoami, and the overviews of users and organisations."""
+"""Who there is: whoami, overviews of users and organisations, what they store."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from starlette.responses import JSONResponse, Response
 
 from hubkit.hub.server import accounts
 from hubkit.hub.server.problems import Problem
+from hubkit.hub.server.repos import used_storage
 from hubkit.hub.server.web import KINDS, Call
 
-__all__ = ["members", "org_overview", "user_overview", "whoami"]
+__all__ = ["members", "org_overview", "storage", "user_overview", "whoami"]
 
 
 def whoami(call: Call) -> Response:
@@ -25,6 +26,25 @@ def _counted(call: Call, name: str) -> dict[str, Any]:
         own = [repo for repo in call.store.repos(kind) if repo.name.lower().startswith(name.lower() + "/")]
         counts[f"num{kinds.capitalize()}"] = sum(call.who.may_read(repo) for repo in own)
     return {"fullname": name, "avatarUrl": "", **counts}
+
+
+def storage(call: Call) -> Response:
+    """The repos of the caller, or of an organisation that is theirs, and how much is in each."""
+    call.check_user()
+    account = call.path.get("account", call.who.user)
+    if account.lower() not in (call.who.user.lower(), *call.who.orgs):
+        raise Problem(403, f"{call.who.user} is no member of {account}")
+    found: list[dict[str, Any]] = []
+    for kind in KINDS.values():
+        for repo in call.store.repos(kind):
+            if repo.name.lower().startswith(account.lower() + "/") and call.who.may_read(repo):
+                head = call.store.head(repo, "refs/heads/main")
+                line = {"id": repo.name, "type": kind, "visibility": "private" if repo.private else "public"}
+                used = used_storage(call.store.tree(head))
+                found.append({**line, "updatedAt": head.date, "storage": used})
+    whole = sum(line["storage"] for line in found) or 1
+    found.sort(key=lambda line: line["storage"], reverse=True)
+    return call.paged([{**line, "storagePercent": 100 * line["storage"] / whole} for line in found])
 
 
 def _check_is(call: Call, org: bool) -> str:

@@ -7,6 +7,7 @@ which arrives as one quoted segment, stays one.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import inspect
 import json
@@ -35,6 +36,7 @@ __all__ = [
     "problem_response",
     "read_body",
     "route",
+    "stream_to",
     "text",
     "yes",
 ]
@@ -42,6 +44,7 @@ __all__ = [
 KINDS: Final = {"models": "model", "datasets": "dataset", "spaces": "space"}
 _JSON_LIMIT: Final = 8 << 20
 _PAGE: Final = 1000
+_PIECE: Final = 1 << 20
 
 Query = dict[str, list[str]]
 
@@ -225,6 +228,24 @@ async def read_body(request: Request, limit: int) -> bytes:
             raise Problem(413, f"the body may have at most {limit} bytes")
         parts.append(data)
     return b"".join(parts)
+
+
+async def stream_to(request: Request, write: Callable[[bytes | bytearray], None]) -> None:
+    """Hand a body on in large pieces, each written in a thread while the next one comes in."""
+    writing: asyncio.Task[None] | None = None
+    piece = bytearray()
+    try:
+        async for data in request.stream():
+            piece += data
+            if len(piece) >= _PIECE:
+                if writing is not None:
+                    await writing
+                writing = asyncio.create_task(run_in_threadpool(write, piece))
+                piece = bytearray()
+    finally:
+        if writing is not None:
+            await writing  # the caller closes what it writes to
+    await run_in_threadpool(write, piece)
 
 
 def parse_json(data: bytes) -> dict[str, Any]:

@@ -37,7 +37,8 @@ __all__ = [
 
 LARGEST_XORB: Final = 80 << 20
 """Clients fill a xorb to 64 MiB; incompressible chunks add headers."""
-LARGEST_SHARD: Final = 256 << 20
+LARGEST_SHARD: Final = 64 << 20
+"""It is held in memory; a file of 5 GB takes 4 MB of it."""
 _LARGEST_CHUNK: Final = 1 << 20
 """Clients cut at 128 KiB at the latest; a forged length must not make the server allocate gigabytes."""
 _LARGEST_FILE: Final = 1 << 40

@@ -1,25 +1,17 @@
-"""The local Hub against hostile and malformed requests, and its store against a plain model of it."""
+"""The local Hub against hostile and malformed requests."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
-import shutil
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hub_support import call
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hubkit.hub.server import LocalHub, xet
-from hubkit.hub.server.objects import Batch, Entry
-from hubkit.hub.server.problems import Problem, check_path
-from hubkit.hub.server.store import Change, Store
+from hubkit.hub.server.problems import check_path
 
 BAD_PATHS = [
     "../x", "a/../../x", "/etc/x", "a//b", "a/", "./a", "a/.", ".git/config", "a/.GIT/x", "a\\b", "C:x",
@@ -84,6 +76,13 @@ def test_malformed_requests_are_answered_in_words(local_hub: LocalHub) -> None:
     assert commit(local_hub, {"key": "header", "value": {}}) == 400
     assert commit(local_hub, {"key": "other", "value": {}}) == 501
     assert commit(local_hub, header={"summary": 3}) == 400
+    for card in (
+        "---\na: [\n---\n",
+        "---\n- list\n---\n",
+        "---\na: &x 1\nb: *x\n---\n",
+        "---\ntags: 3\n---\n",
+    ):
+        assert commit(local_hub, {"key": "file", "value": {"path": "README.md", "content": card}}) == 400
     file = {"content": "", "encoding": "utf-8"}
     both = [{"key": "file", "value": file | {"path": path}} for path in ("q", "q/r")]
     assert commit(local_hub, *both) == 400
@@ -198,102 +197,6 @@ def test_every_float_grouping_is_undone() -> None:
     for length in range(20):
         data = bytes(range(length))
         assert xet._ungroup(b"".join(data[lane::4] for lane in range(4))) == data
-
-
-NAMES = st.sampled_from(["a", "b", "d/a", "d/b", "d/e/a", "a/x"])
-
-
-class StoreModel(RuleBasedStateMachine):
-    """Branches of one repo as plain dicts, next to the store's; the store is closed and opened on the way."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
-        self.store = Store(self.folder)
-        self.repo = self.store.create_repo("model", "o/r", False, "o")
-        first = self.store.resolve(self.repo, "main")
-        self.branches: dict[str, dict[str, bytes]] = {"main": self.contents(first.sha)}
-        self.commits: dict[str, dict[str, bytes]] = {first.sha: dict(self.branches["main"])}
-
-    def teardown(self) -> None:
-        self.store.close()
-        shutil.rmtree(self.folder)
-
-    def put(self, content: bytes) -> Entry:
-        with Batch(self.store.objects) as batch:
-            entry = batch.add(content)
-            batch.keep()
-        return entry
-
-    def contents(self, revision: str) -> dict[str, bytes]:
-        tree = self.store.tree(self.store.resolve(self.repo, revision))
-        return {path: self.store.objects.read(entry) for path, entry in tree.items()}
-
-    @rule(
-        branch=st.sampled_from(["main", "b1", "b2"]),
-        changes=st.lists(
-            st.tuples(NAMES, st.sampled_from(["add", "delete", "folder"]), st.binary(max_size=3)), max_size=4
-        ),
-        stale=st.booleans(),
-    )
-    def commit(self, branch: str, changes: list[tuple[str, str, bytes]], stale: bool) -> None:
-        expected = dict(self.branches[branch]) if branch in self.branches else None
-        good = expected is not None and not stale
-        wanted = []
-        for name, what, content in changes:
-            files = expected if expected is not None else {}
-            if what == "add":
-                files[name] = content
-                wanted.append(Change(name, self.put(content)))
-            elif what == "delete":
-                good &= files.pop(name, None) is not None
-                wanted.append(Change(name, None))
-            else:
-                inside = [path for path in files if path.startswith(name + "/")]
-                good &= bool(inside)
-                for path in inside:
-                    del files[path]
-                wanted.append(Change(name, None, folder=True))
-        if expected is not None:
-            good &= not any(other.startswith(path + "/") for path in expected for other in expected)
-        try:
-            made = self.store.commit(
-                self.repo, f"refs/heads/{branch}", wanted, "t", "", "o", parent="f" * 40 if stale else None
-            )
-        except Problem:
-            assert not good
-        else:
-            assert good and expected is not None
-            self.branches[branch] = expected
-            self.commits[made.sha] = dict(expected)
-
-    @rule(name=st.sampled_from(["b1", "b2"]))
-    def branch(self, name: str) -> None:
-        if name in self.branches:
-            self.store.delete_ref(self.repo, f"refs/heads/{name}")
-            del self.branches[name]
-        else:
-            self.store.create_ref(self.repo, f"refs/heads/{name}", "main")
-            self.branches[name] = dict(self.branches["main"])
-
-    @rule()
-    def reopen(self) -> None:
-        self.store.close()
-        self.store = Store(self.folder)
-
-    @invariant()
-    def same(self) -> None:
-        assert {name for name, _ in self.store.refs(self.repo)} == {f"refs/heads/{b}" for b in self.branches}
-        for branch, files in self.branches.items():
-            assert self.contents(branch) == files
-        for sha in list(self.commits)[-3:]:
-            assert self.contents(sha) == self.commits[sha]
-
-
-TestStore = StoreModel.TestCase
-TestStore.settings = settings(
-    max_examples=12, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
-)
 
 
 @pytest.mark.parametrize("path", ["a", "a/b c", "ü/é.txt", ".gitattributes", "a..b", ".gitignore", "x/..y"])
