@@ -1,6 +1,6 @@
 """The embedded engine against transformers' own padded `generate`, side by side on one model.
 
-    python benchmarks/engine_transformers.py [--model FOLDER] [--prompts 192] [--rounds 3]
+    python benchmarks/engine_transformers.py [--model FOLDER] [--prompts 384] [--rounds 3]
 
 Both decode the same prompts greedily in float32 on one thread; batch sizes of both are tried, and the
 rounds go through all of them in turn, so that a busy machine slows all alike. CPU seconds are what
@@ -24,10 +24,10 @@ DEFAULT = Path(__file__).parent.parent / "recipes" / "nano" / "models" / "teache
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=DEFAULT)
-    parser.add_argument("--prompts", type=int, default=192)
+    parser.add_argument("--prompts", type=int, default=384)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--max-tokens", type=int, default=400)
-    parser.add_argument("--ours", type=int, nargs="*", default=[64, 128], help="slots of the engine")
+    parser.add_argument("--ours", type=int, nargs="*", default=[64, 128, 192], help="slots of the engine")
     parser.add_argument(
         "--theirs", type=int, nargs="*", default=[32, 64, 96, 192], help="batch sizes of generate"
     )

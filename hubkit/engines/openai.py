@@ -83,7 +83,8 @@ class OpenAIEngine:
 
     def _endpoints(self) -> Endpoints:
         addresses = self._runtime.endpoint
-        return Endpoints([addresses] if isinstance(addresses, str) else addresses, self._runtime.window)
+        named = [addresses] if isinstance(addresses, str) else addresses
+        return Endpoints(named or [""], self._runtime.window)
 
     async def stream(self, requests: Iterable[Request]) -> AsyncGenerator[Response]:
         """Answers as they finish.
@@ -248,8 +249,8 @@ class OpenAIEngine:
         name = self._runtime.api_key_env
         key = os.environ.get(name, "").strip() if self._key is None else self._key
         self._secrets = [secret for endpoint in endpoints.all for secret in endpoint.secrets]
-        if not key:
-            return {}
+        if not key or any(endpoint.url.user for endpoint in endpoints.all):
+            return {}  # a user in the address takes the header's place
         if not (key.isascii() and key.isprintable()):
             raise EngineError(
                 f"the key in {name} holds line breaks or other signs", f"put a valid one in {name}"

@@ -206,8 +206,10 @@ def test_a_server_that_is_not_there_is_an_error_at_once() -> None:
     assert KEY not in str(caught.value) and "start the server" in caught.value.remedy
 
 
-@pytest.mark.parametrize("endpoint", ["", "localhost:8000/v1", "file:///etc/passwd"])
-def test_an_address_that_is_none_is_refused(endpoint: str) -> None:
+@pytest.mark.parametrize(
+    "endpoint", ["", "localhost:8000/v1", "file:///etc/passwd", [], ["http://a/v1", "b"]]
+)
+def test_an_address_that_is_none_is_refused(endpoint: str | list[str]) -> None:
     with pytest.raises(EngineError, match="no address"):
         open_engine("m", EngineRuntime(engine="openai", endpoint=endpoint)).__enter__()
 
@@ -316,3 +318,11 @@ def test_too_many_requests_are_waited_out_however_often_they_come(server: OpenAI
     found = answers(server, (ask(str(i)) for i in range(8)), tries=2, window=8)
     assert {response.finish_reason for response in found.values()} == {"stop"}
     assert len(server.requests) == 8 * 13
+
+
+def test_a_user_in_the_address_takes_the_keys_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_KEY", KEY)
+    with OpenAIServer(key="none of these") as server:
+        address = server.endpoint.replace("http://", "http://someone:password-1@")
+        found = answers(server, [ask("a")], endpoint=address, api_key_env="TEST_KEY")["key of a"]
+        assert "401" in found.error and "Basic" in found.error

@@ -277,3 +277,19 @@ def test_tries_without_an_answer_count_as_the_most_they_may_have_cost(tmp_path: 
         run(tmp_path, server, 1)
     with Journal(tmp_path / "journal.sqlite", "f") as journal:
         assert journal.spent() == (3, 7, 2 * (3 + 64 + 9))
+
+
+def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [2e9]
+
+    def jump() -> float:
+        now[0] += random.Random(now[0]).choice([-1e7, 1e7])
+        return now[0]
+
+    with OpenAIServer(delay_s=0.01) as server:
+        server.faults = {f"{i}/0": ["500"] for i in range(0, 30, 7)}
+        monkeypatch.setattr(time, "time", jump)
+        started = time.monotonic()
+        run(tmp_path, server, 30, timeout_s=20)
+        assert time.monotonic() - started < 15
+    assert {json.loads(text)["finish_reason"] for *_, text in rows(tmp_path)} == {"stop"}
