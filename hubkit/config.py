@@ -290,10 +290,12 @@ class Resources(Frozen):
 
 
 class Run(Frozen):
-    executor: Literal["local", "slurm"] = "local"
+    executor: Literal["local", "ray", "slurm"] = "local"
     """Where steps run: docs/scaling.md."""
+    ray_address: str = "auto"
+    """ray: host:port of the cluster's head; auto: the cluster that this machine is in, or RAY_ADDRESS."""
     resources: dict[StepKind, Resources] = {}
-    """slurm: kind of step -> what it asks for; `default` for all others."""
+    """ray, slurm: kind of step -> what it asks for; `default` for all others."""
     workers: int = Field(default=1, gt=0)
     """local: steps at work at the same time, one process each."""
     threads: int = Field(default=1, gt=0)

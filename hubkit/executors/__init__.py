@@ -37,6 +37,10 @@ def open_executor(run: Run, root: Path) -> Executor:
         from hubkit.executors.slurm import SlurmExecutor
 
         return SlurmExecutor(run, root)
+    if run.executor == "ray":
+        from hubkit.executors.ray import RayExecutor
+
+        return RayExecutor(run)
     from hubkit.executors.local import LocalExecutor
 
     return LocalExecutor(run.workers, run.threads)

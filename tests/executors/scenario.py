@@ -12,17 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from support import NANO
+from support import NANO, hubkit
 
 from hubkit.store import is_locked
 
-__all__ = ["SMALL", "answered", "arguments", "busy", "outputs", "started", "wait"]
+__all__ = ["SMALL", "answered", "arguments", "busy", "outputs", "started", "states", "wait"]
 
 SMALL = [
-    "problems.train.size=24",
+    "problems.train.size=40",
     "problems.test.size=12",
     "teachers.0.samples=1",
     "teachers.0.sampling.temperature=0.0",
+    "run.engines={default: {batch_size: 4}}",  # so that a step has a middle to be stopped in
 ]
 
 
@@ -69,6 +70,14 @@ def busy(root: Path) -> list[str]:
     """The trace steps that some process carries out now."""
     keys = [path.name for path in (root / "work" / "traces").glob("*/*/*")]
     return [key for key in keys if is_locked(root / "locks" / f"{key}.lock")]
+
+
+def states(root: Path, executor: str) -> dict[str, str]:
+    """Step -> what `recipe status` calls it."""
+    sets = [part for value in [*SMALL, f"run.executor={executor}"] for part in ("--set", value)]
+    done = hubkit("recipe", "status", str(NANO), *sets, "--out", str(root), "--json")
+    assert done.returncode == 0, done.stderr
+    return {row["step"]: row["state"] for row in json.loads(done.stdout)["steps"]}
 
 
 def wait(what: str, seen: Callable[[], Any], limit: float = 600) -> Any:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from executors.scenario import SMALL, answered, arguments, outputs, started, wait
+from executors.scenario import answered, arguments, outputs, started, states, wait
 from executors.slurm_cluster import SlurmCluster
-from support import NANO, hubkit
+from support import hubkit
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -23,18 +23,23 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
         yield cluster
 
 
-def on_slurm(root: Path) -> list[str]:
-    return arguments(root, "slurm", "run.resources={default: {time: '30:00'}}")
+def on_slurm(root: Path, *options: str) -> list[str]:
+    asked = {"default": {"time": "30:00", "sbatch": list(options)}}
+    return arguments(root, "slurm", f"run.resources={json.dumps(asked)}")
 
 
 def waves(root: Path, kind: str) -> list[Path]:
     return sorted((root / "slurm").glob(f"*-{kind}/job"))
 
 
-def states(root: Path, slurm: SlurmCluster) -> dict[str, str]:
-    sets = [part for value in [*SMALL, "run.executor=slurm"] for part in ("--set", value)]
-    done = hubkit("recipe", "status", str(NANO), *sets, "--out", str(root), "--json", **slurm.environment)
-    return {row["step"]: row["state"] for row in json.loads(done.stdout)["steps"]}
+def lose_the_node(slurm: SlurmCluster) -> None:
+    """Down, as Slurm marks a node that no longer answers, and then back."""
+    node = slurm.run("sinfo", "--noheader", "--format=%n").strip()
+    slurm.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    wait(
+        "no job at work", lambda: not slurm.run("squeue", "--noheader", "--states=running,completing").strip()
+    )
+    slurm.run("scontrol", "update", f"nodename={node}", "state=resume")
 
 
 def test_a_killed_run_follows_its_jobs_again_and_ends_as_local_does(
@@ -45,15 +50,26 @@ def test_a_killed_run_follows_its_jobs_again_and_ends_as_local_does(
         process.kill()
         process.communicate()
     job = waves(tmp_path, "traces")[0].read_text().strip()
-    assert "running" in {state for step, state in states(tmp_path, slurm).items() if "traces/" in step}
+    assert "running" in {state for step, state in states(tmp_path, "slurm").items() if "traces/" in step}
     with started(on_slurm(tmp_path), **slurm.environment) as process:
-        # A task whose node is lost is queued again by Slurm itself; from where it is followed this is the same.
-        slurm.run("scontrol", "requeue", f"{job}_0")
+        lose_the_node(slurm)  # Slurm queues its tasks again
         _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
     assert outputs(tmp_path) == local
     assert len(waves(tmp_path, "traces")) == 1, "its tasks were followed, not submitted again"
     assert waves(tmp_path, "traces")[0].read_text().strip() == job
+
+
+def test_a_task_that_slurm_gives_up_is_submitted_again(
+    tmp_path: Path, slurm: SlurmCluster, local: dict[str, tuple[str, Any]]
+) -> None:
+    with started(on_slurm(tmp_path, "--no-requeue"), **slurm.environment) as process:
+        wait("a trace step at work", lambda: answered(tmp_path))
+        lose_the_node(slurm)
+        _, errors = process.communicate(timeout=600)
+        assert process.returncode == 0, errors
+    assert outputs(tmp_path) == local
+    assert len(waves(tmp_path, "traces")) > 1
 
 
 def test_ctrl_c_cancels_and_a_rerun_goes_on(
@@ -65,7 +81,7 @@ def test_ctrl_c_cancels_and_a_rerun_goes_on(
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 130 and "run the same command again" in errors, errors
     wait("an empty queue", lambda: not slurm.run("squeue", "--noheader").strip())
-    assert "interrupted" in states(tmp_path, slurm).values()
+    assert "interrupted" in states(tmp_path, "slurm").values()
     with started(on_slurm(tmp_path), **slurm.environment) as process:
         _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
