@@ -32,6 +32,7 @@ __all__ = [
     "ProblemSource",
     "ReasoningGymSource",
     "Recipe",
+    "Resources",
     "Run",
     "Sampling",
     "Sft",
@@ -42,6 +43,25 @@ __all__ = [
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,38}$")]
 """Part of step names and repo ids: lower case letters, digits, dots and dashes."""
+
+StepKind = Literal[
+    "default",
+    "problems",
+    "contamination",
+    "traces",
+    "raw",
+    "compress",
+    "compressed",
+    "truncated",
+    "pairs",
+    "student",
+    "evaluation",
+    "report",
+    "publish",
+]
+# Both stand in lines of a script, so they must not end them.
+SbatchWord = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:+-]*$")]
+SbatchOption = Annotated[str, Field(pattern=r"^--[a-z][^\r\n]*$")]
 
 
 class Frozen(BaseModel):
@@ -263,15 +283,40 @@ class EngineRuntime(Frozen):
         return self
 
 
+class Resources(Frozen):
+    """What one step asks of a cluster. All but cpus, gpus and memory_gb is for Slurm alone."""
+
+    cpus: int = Field(default=1, gt=0)
+    gpus: int = Field(default=0, ge=0)
+    memory_gb: int | None = Field(default=None, gt=0)
+    """Unset: what the cluster gives."""
+    partition: SbatchWord = ""
+    account: SbatchWord = ""
+    time: SbatchWord = ""
+    """Limit, as Slurm writes it: 12:00:00 or 2-00:00:00."""
+    sbatch: list[SbatchOption] = []
+    """Further options of sbatch, such as --constraint=h100."""
+
+
 class Run(Frozen):
+    executor: Literal["local", "ray", "slurm"] = "local"
+    """Where steps run: docs/scaling.md."""
+    ray_address: str = "auto"
+    """ray: host:port of the cluster's head; auto: the cluster that this machine is in, or RAY_ADDRESS."""
+    resources: dict[StepKind, Resources] = {}
+    """ray, slurm: kind of step -> what it asks for; `default` for all others."""
     workers: int = Field(default=1, gt=0)
-    """Steps at work at the same time, one process each."""
+    """local: steps at work at the same time, one process each."""
     threads: int = Field(default=1, gt=0)
     """torch threads per worker."""
     device: str = "auto"
     """auto, cpu, cuda, mps."""
     engines: dict[str, EngineRuntime] = {}
     """Model name -> engine; `default` for all others."""
+
+    def resources_of(self, kind: str) -> Resources:
+        asked: dict[Any, Resources] = self.resources
+        return asked.get(kind, asked.get("default", Resources()))
 
     def engine(self, name: str) -> EngineRuntime:
         return self.engines.get(name, self.engines.get("default", EngineRuntime()))

@@ -22,7 +22,7 @@ from typing import Any, Final, Literal
 
 from hubkit import config as recipes
 from hubkit.errors import InputError, RecipeError, StepError
-from hubkit.executors.local import Call, LocalExecutor
+from hubkit.executors import Call, Executor, open_executor
 from hubkit.store import Record, Store, digest, digest_file, digest_folder, exclusive, write_json
 
 __all__ = ["Plan", "State", "Step", "make_plan", "run", "select", "status", "student_name"]
@@ -390,7 +390,7 @@ def run(
                     raise InputError(
                         f"{step.name} needs {needed}, which is not done", "use --until instead of --only"
                     )
-        with LocalExecutor(recipe.run.workers, recipe.run.threads) as executor:
+        with open_executor(recipe.run, store.root) as executor:
             _work(plan, store, pending, done, executor, on_event)
         return done
 
@@ -400,15 +400,15 @@ def _work(
     store: Store,
     pending: list[Step],
     done: dict[str, Record],
-    executor: LocalExecutor,
+    executor: Executor,
     on_event: Callable[[str, State, dict[str, Any]], None],
 ) -> None:
     running: dict[Future[Record], State] = {}
     failure: BaseException | None = None
     while running or (pending and failure is None):
-        # Only as many as there are workers: a step that becomes ready later may stand earlier in the plan.
+        # Only as many as have a place: a step that becomes ready later may stand earlier in the plan.
         for step in list(pending) if failure is None else []:
-            if len(running) >= plan.recipe.run.workers:
+            if len(running) >= executor.places:
                 break
             state = _state(plan, store, step, done, explain=True)
             if state.state == "waiting":

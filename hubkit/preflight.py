@@ -27,16 +27,17 @@ def check(plan: Plan, store: Store, steps: list[Step] | None = None) -> None:
     if not states:
         return
     kinds = {state.step.kind for state in states}
+    here = plan.recipe.run.executor == "local"  # what a cluster's nodes have is not to be seen from here
     for name in sorted({ref for state in states for ref in state.step.models.values()}):
         if not name.startswith("problems/"):
             _model(name, Path(plan.models[name].model))
     for state in states:
         engine = state.step.runtime.get("engine")
-        if engine and engine["engine"] == "vllm":
+        if engine and engine["engine"] == "vllm" and here:
             from hubkit.engines.vllm import check_installed
 
             check_installed()
-        if engine and engine["engine"] == "openai":
+        if engine and engine["engine"] == "openai" and here:
             addresses = engine["endpoint"]
             for address in [addresses] if isinstance(addresses, str) else addresses:
                 _endpoint(address, engine["api_key_env"], state.step.name)
@@ -48,7 +49,7 @@ def check(plan: Plan, store: Store, steps: list[Step] | None = None) -> None:
     if "publish" in kinds and plan.recipe.hub.endpoint != "local":
         access = replace(default_access(), endpoint=plan.recipe.hub.endpoint)
         check_namespace(access, plan.recipe.hub.namespace)
-    if plan.recipe.run.device == "cuda":
+    if plan.recipe.run.device == "cuda" and here:
         import torch
 
         if not torch.cuda.is_available():

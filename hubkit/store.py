@@ -276,6 +276,13 @@ class Store:
     def work(self, step: str, key: str) -> Path:
         return self.root / "work" / step / key[:16]
 
+    def _lock(self, key: str) -> Path:
+        return self.root / "locks" / f"{key[:16]}.lock"
+
+    def is_busy(self, key: str) -> bool:
+        """Whether some process, on any machine that shares this folder, is carrying out this step."""
+        return self._lock(key).exists() and is_locked(self._lock(key))
+
     def find(self, step: str, key: str) -> Record | None:
         """The record of a finished step, or None. Sizes are checked, so that a torn copy is not trusted."""
         folder = self.folder(step, key)
@@ -320,7 +327,7 @@ class Store:
         A second process that wants the same step waits here and then finds it done.
         """
         context.work.mkdir(parents=True, exist_ok=True)
-        with exclusive(self.root / "locks" / f"{key[:16]}.lock", context.step, wait=True):
+        with exclusive(self._lock(key), context.step, wait=True):
             if found := self.find(context.step, key):
                 return found
             # Named by key, and this process holds the key's lock: what is there was left by a killed one.

@@ -1,11 +1,18 @@
-"""How a run looks: bars in a terminal, a line per finished step in a log, JSON lines for scripts."""
+"""How a run looks: bars in a terminal, a line per finished step in a log, JSON lines for scripts.
+
+{"event": "progress", "step": "traces/sage/0", "done": 812, "total": 4000, "tokens_per_s": 5120,
+ "prompt_tokens_per_s": 310, "in_flight": 256, "failed": 0, "left_s": 1440}
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+import time
+from collections import deque
+from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -13,7 +20,36 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 if TYPE_CHECKING:
     from hubkit.pipeline import State
 
-__all__ = ["Display"]
+__all__ = ["Display", "Pace"]
+
+EVERY_S: Final = 5.0
+"""Between two JSON lines about one step."""
+RECENT_S: Final = 300.0
+"""What the estimated end is computed from: long answers come late, and a resumed step begins with a leap."""
+NAMES: Final = {
+    "tokens_per_s": "tok/s out",
+    "prompt_tokens_per_s": "tok/s in",
+    "in_flight": "in flight",
+    "failed": "failed",
+}
+"""What steps tell of generation -> how a bar calls it."""
+
+
+class Pace:
+    """How fast a step is at present, from how far it was when it was looked at."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def left_s(self, done: int, total: int, now: float) -> float | None:
+        """Seconds until the end, at the pace of the last minutes; None while that is not known."""
+        self._seen.append((now, done))
+        while now - self._seen[0][0] > RECENT_S:
+            self._seen.popleft()
+        since, before = self._seen[0]
+        if done <= before or now <= since:
+            return None
+        return (total - done) * (now - since) / (done - before)
 
 
 class Display:
@@ -35,6 +71,8 @@ class Display:
         )
         self._total = self._progress.add_task(recipe, total=steps, info="")
         self._tasks: dict[str, TaskID] = {}
+        self._paces: dict[str, Pace] = {}
+        self._said: dict[str, float] = {}
 
     def __enter__(self) -> Display:
         self._progress.start()
@@ -48,16 +86,12 @@ class Display:
     def on_event(self, event: str, state: State, info: dict[str, Any]) -> None:
         name = state.step.name
         if event == "progress":
-            shown = {k: v for k, v in info.items() if k not in ("step", "done", "total", "time", "age_s")}
-            text = " ".join(f"{key} {_short(value)}" for key, value in shown.items())
-            if name in self._tasks:
-                self._progress.update(
-                    self._tasks[name], completed=info["done"], total=info["total"], info=text
-                )
+            self._show(name, info)
             return
         if event == "start":
             self.ran += 1
             self._tasks[name] = self._progress.add_task(f"  {name}", total=None, info="")
+            self._paces[name] = Pace()
             # A plain log gets one line when a step is done; why a step runs again is worth one more.
             if state.why and state.why != "never run":
                 self._say(f"{name} runs again: {state.why}")
@@ -74,6 +108,23 @@ class Display:
             self._say(
                 f"[{self._done:>3}/{self._steps}] {seconds}  {name}" + (f"  ({counts})" if counts else "")
             )
+
+    def _show(self, name: str, info: dict[str, Any]) -> None:
+        now, done, total = time.monotonic(), info["done"], info["total"]
+        left = self._paces[name].left_s(done, total, now)
+        told = {k: v for k, v in info.items() if k not in ("step", "done", "total", "time", "age_s", "kept")}
+        kept = info["kept"] / done if done and "kept" in info else None
+        if not self._json:
+            words = [f"{_short(value)} {NAMES.get(key, key)}" for key, value in told.items()]
+            words += [f"kept {kept:.0%}"] if kept is not None else []
+            words += [f"{timedelta(seconds=round(left))} left"] if left is not None else []
+            self._progress.update(self._tasks[name], completed=done, total=total, info=", ".join(words))
+        elif name not in self._said or now - self._said[name] >= EVERY_S:
+            self._said[name] = now
+            share = {"kept_share": round(kept, 4)} if kept is not None else {}
+            end = {"left_s": round(left)} if left is not None else {}
+            line = {"event": "progress", "step": name, "done": done, "total": total, **told, **share, **end}
+            print(json.dumps(line), flush=True)
 
     def _summary(self, state: State) -> dict[str, Any]:
         record = state.record

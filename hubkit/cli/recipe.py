@@ -239,7 +239,9 @@ def status(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json =
     rows: list[dict[str, Any]] = []
     for state in pipeline.status(a_plan, store):
         progress = pipeline.read_progress(store, state.step.name, state.key) if state.state == "ready" else {}
-        name = "interrupted" if progress and not running else "running" if progress else state.state
+        # Whoever carries a step out holds its lock, on whatever machine.
+        busy = state.state == "ready" and store.is_busy(state.key)
+        name = "running" if busy else "interrupted" if progress else state.state
         rows.append({"step": state.step.name, "state": name, "counts": _counts(state), "progress": progress})
     if as_json:
         typer.echo(json.dumps({"recipe": recipe.name, "running": running, "steps": rows}, indent=2))

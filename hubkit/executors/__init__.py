@@ -1,0 +1,46 @@
+"""Where steps run. An executor only places calls; what is made is the same wherever they ran."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from hubkit.config import Run
+from hubkit.executors.call import Call
+from hubkit.store import Record
+
+__all__ = ["Call", "Executor", "open_executor"]
+
+
+class Executor(Protocol):
+    """A place for steps. Leaving it on an error stops what it started: a later run goes on from there."""
+
+    places: int
+    """How many calls it wants at the same time."""
+
+    def submit(self, call: Call) -> Future[Record]:
+        """Carry out a call somewhere. The future raises HubkitError when that fails."""
+        ...
+
+    def __enter__(self) -> Executor: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def open_executor(run: Run, root: Path) -> Executor:
+    """The executor that a recipe names. Raises StepError when its cluster cannot be used from here."""
+    if run.executor == "slurm":
+        from hubkit.executors.slurm import SlurmExecutor
+
+        return SlurmExecutor(run, root)
+    if run.executor == "ray":
+        from hubkit.executors.ray import RayExecutor
+
+        return RayExecutor(run)
+    from hubkit.executors.local import LocalExecutor
+
+    return LocalExecutor(run.workers, run.threads)

@@ -1,0 +1,100 @@
+"""Steps as tasks of an existing Ray cluster, each in a fresh process on some node.
+
+The run's folder, the recipe's and the Python environment must have the same paths on every node. A task
+whose node or process is lost is started again elsewhere and goes on from the step's journal or checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from concurrent.futures import Future
+from functools import partial
+from types import TracebackType
+from typing import Any, Final
+
+from hubkit.config import Run
+from hubkit.errors import HubkitError, StepError
+from hubkit.executors.call import Call, error_from_json, error_to_json, execute, prepare_process
+from hubkit.store import Record
+
+__all__ = ["RayExecutor"]
+
+RETRIES: Final = 5
+"""Losses of a node or process that one step survives."""
+
+
+class RayExecutor:
+    """Places calls as Ray tasks. Leaving it ends those under way: they belong to this process's Ray job."""
+
+    def __init__(self, run: Run) -> None:
+        self.places = sys.maxsize  # the queue is Ray's
+        self._run = run
+
+    def submit(self, call: Call) -> Future[Record]:
+        import ray
+
+        asked = self._run.resources_of(call.kind)
+        task = ray.remote(
+            num_cpus=asked.cpus,
+            num_gpus=asked.gpus,
+            memory=asked.memory_gb * 10**9 if asked.memory_gb else None,
+            max_retries=RETRIES,
+            max_calls=1,  # a process that has held a GPU gives its memory back only by ending
+        )(_carry_out)
+        future: Future[Record] = Future()
+        task.remote(call).future().add_done_callback(partial(_settle, future, call))
+        return future
+
+    def __enter__(self) -> RayExecutor:
+        try:
+            import ray
+        except ImportError:
+            raise StepError(
+                "run.executor is ray, and ray is not installed", "pip install 'hubkit[ray]'"
+            ) from None
+        try:
+            ray.init(
+                address=self._run.ray_address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise StepError(
+                f"no Ray cluster at {self._run.ray_address!r}: {reason}",
+                "start one with `ray start --head`, or set run.ray_address",
+            ) from None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        import ray
+
+        ray.shutdown()
+
+
+def _carry_out(call: Call) -> dict[str, Any]:
+    """On a node: the record, or the error, as plain values."""
+    prepare_process(call.runtime["threads"], os.getppid())
+    try:
+        return {"record": execute(call).model_dump()}
+    except HubkitError as error:
+        return error_to_json(error)
+
+
+def _settle(future: Future[Record], call: Call, answer: Future[dict[str, Any]]) -> None:
+    if lost := answer.exception():
+        reason = str(lost).strip().splitlines() or [""]
+        future.set_exception(
+            StepError(
+                f"{call.step}: Ray could not carry it out: {type(lost).__name__}: {reason[0][:200]}",
+                "run again: it goes on where it stopped; `ray status` shows the nodes",
+            )
+        )
+    elif "record" in (outcome := answer.result()):
+        future.set_result(Record.model_validate(outcome["record"]))
+    else:
+        future.set_exception(error_from_json(outcome))

@@ -1,0 +1,124 @@
+"""A step carried out by a script that Slurm would run, beside the same step on this machine's workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from hubkit.config import Resources, Run
+from hubkit.errors import GateError
+from hubkit.executors import Call
+from hubkit.executors.call import error_from_json
+from hubkit.executors.local import LocalExecutor
+from hubkit.executors.slurm import script
+from hubkit.store import Record, Store
+
+PROBLEMS = [{"problem": f"{n} + {n} =", "answer": str(2 * n)} for n in range(20)]
+
+
+def problems(root: Path, name: str, source: Path) -> Call:
+    config = {"source": "file", "path": source.name, "verifier": "math"}
+    return Call(
+        function="hubkit.problems:run",
+        step=f"problems/{name}",
+        kind="problems",
+        version=1,
+        key=f"{name:0<64}",
+        config=config,
+        runtime={"device": "cpu", "threads": 1},
+        inputs={},
+        folders={},
+        models={},
+        paths={"source": source},
+        root=root,
+    )
+
+
+def contamination(root: Path, train: str, test: str) -> Call:
+    call = problems(root, "x", root / "x")
+    folders = {side: root / "steps" / "problems" / name / f"{name:0<16}" for side, name in
+               (("train", train), ("test", test))}  # fmt: skip
+    values = call.__dict__ | {
+        "function": "hubkit.problems:check",
+        "step": "contamination",
+        "kind": "contamination",
+        "key": "c" * 64,
+        "config": {},
+        "folders": folders,
+        "paths": {},
+    }
+    return Call(**values)
+
+
+def test_a_task_makes_what_a_worker_makes_and_tells_what_it_tells(tmp_path: Path) -> None:
+    source = tmp_path / 'a file; with "quotes".jsonl'
+    source.write_text("\n".join(json.dumps(row) for row in PROBLEMS))
+    here, there = tmp_path / "here", tmp_path / "there"
+    with LocalExecutor(1, 1) as executor:
+        local = [executor.submit(problems(here, name, source)).result() for name in ("aa", "bb")]
+        with pytest.raises(GateError) as told:
+            executor.submit(contamination(here, "aa", "bb")).result()
+
+    calls = [problems(there, "aa", source), problems(there, "bb", source), contamination(there, "aa", "bb")]
+    for index, call in enumerate(calls):
+        (tmp_path / f"{index}.json").write_text(call.to_json())
+        assert Call.from_json(call.to_json()) == call
+    text = script("hubkit-0000-problems", [call.step for call in calls], Resources())
+    (tmp_path / "steps.sbatch").write_text(text)
+    codes = []
+    for index in range(len(calls)):
+        environment = os.environ | {"SLURM_ARRAY_TASK_ID": str(index)}
+        done = subprocess.run(["bash", "steps.sbatch"], cwd=tmp_path, env=environment, capture_output=True)
+        codes.append(done.returncode)
+    assert codes == [0, 0, 1]
+    remote = [Store(there).find(call.step, call.key) for call in calls[:2]]
+    assert [same(record) for record in remote] == [same(record) for record in local]
+    failed = error_from_json(json.loads((tmp_path / "2.error.json").read_text()))
+    assert type(failed) is GateError and str(failed) == str(told.value)
+
+
+def same(record: Record | None) -> object:
+    """What a record says of a step's output: bytes and counts, not when and how fast."""
+    assert record is not None
+    return record.output, record.files, record.counts, record.metrics
+
+
+def test_the_script_says_what_the_recipe_asks_for() -> None:
+    asked = Resources(
+        cpus=4, gpus=2, memory_gb=64, partition="gpu", account="lab", time="2-00:00:00", sbatch=["--qos=high"]
+    )
+    lines = script("hubkit-0001-traces", ["traces/sage/0", "traces/sage/1"], asked).splitlines()
+    wanted = [
+        "--array=0-1", "--cpus-per-task=4", "--gres=gpu:2", "--mem=64G", "--partition=gpu", "--account=lab",
+        "--time=2-00:00:00", "--qos=high",
+    ]  # fmt: skip
+    assert {f"#SBATCH {option}" for option in wanted} <= set(lines)
+    assert "#    1  traces/sage/1" in lines
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"partition": "gpu\ntouch /tmp/x"},
+        {"account": "a b"},
+        {"sbatch": ["--qos=high\ntouch /tmp/x"]},
+        {"sbatch": ["touch /tmp/x"]},
+        {"gpus": -1},
+    ],
+)
+def test_no_resource_can_add_a_line_to_the_script(asked: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Resources.model_validate(asked)
+
+
+def test_resources_are_by_kind_of_step() -> None:
+    run = Run.model_validate({"resources": {"default": {"cpus": 2}, "traces": {"gpus": 1}}})
+    assert (run.resources_of("traces").gpus, run.resources_of("raw").cpus) == (1, 2)
+    assert Run().resources_of("raw") == Resources()
+    with pytest.raises(ValidationError):
+        Run.model_validate({"resources": {"trace": {"gpus": 1}}})
