@@ -2,7 +2,7 @@
 
     python benchmarks/verify.py [--problems 750] [--samples 4] [--rounds 3] [--seed 0]
 
-The pairs are made up as models write them, in the proportions of the MATH data set: whole numbers 58 %,
+The pairs are made up as models write them, in proportions guessed for problems like those of MATH: whole numbers 58 %,
 fractions 12 %, expressions with roots and pi 10 %, intervals, sets and tuples 6 %, decimals 4 %, words 4 %,
 units and percent 4 %, polynomials 2 %. 70 % are right, of those 80 % spelt as the key; 90 % of the
 wrong ones are of the key's kind; 2 % have no box. A
@@ -36,7 +36,7 @@ KINDS = {
 
 
 def answer_of(rng: random.Random, kind: str = "") -> tuple[str, str]:
-    """(kind, key), as MATH has them."""
+    """(kind, key) of the answer keys."""
     a, b, c = rng.randint(-20, 60), rng.randint(2, 19), rng.randint(2, 12)
     kind = kind or rng.choices(list(KINDS), list(KINDS.values()))[0]
     made = {

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["MODELS", "NANO", "ROOT", "hubkit"]
+import pytest
+
+__all__ = ["CHROMIUM", "MODELS", "NANO", "ROOT", "hubkit", "needs_bubblewrap", "needs_chromium"]
 
 ROOT = Path(__file__).parent.parent
 NANO = ROOT / "recipes" / "nano" / "recipe.yaml"
 MODELS = ROOT / "recipes" / "nano" / "models"
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), "")
+
+# What pip cannot install. Where it is missing the tests that need it are skipped, and say so.
+needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="needs a browser: apt install chromium")
+needs_bubblewrap = pytest.mark.skipif(
+    shutil.which("bwrap") is None, reason="needs the sandbox: apt install bubblewrap"
+)
 
 
 def hubkit(

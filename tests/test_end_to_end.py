@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from support import NANO, hubkit
+from support import CHROMIUM, NANO, hubkit, needs_chromium
 
 from hubkit.hub.server import LocalHub
 
@@ -250,10 +249,8 @@ assert {"local/nano-traces", "local/nano-evals", "local/nano-compare", "local/na
     plain(hub, code)
 
 
+@needs_chromium
 def test_the_space_in_a_browser(root: Path) -> None:
-    browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
-    if browser is None:
-        pytest.skip("there is no Chromium on this machine: install one to test the Space in it")
     from playwright.sync_api import expect, sync_playwright
 
     command = [sys.executable, "-m", "hubkit", "space", "open", "--hub", str(root / "hub")]
@@ -264,7 +261,7 @@ def test_the_space_in_a_browser(root: Path) -> None:
         address = space.stdout.readline().split()[0]
         with sync_playwright() as play:
             page = play.chromium.launch(
-                executable_path=browser, args=["--no-sandbox", "--disable-background-networking"]
+                executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
             ).new_page()
             page.on("request", lambda request: asked.append(request.url))
             page.goto(address)

@@ -13,10 +13,13 @@ import pytest
 from hub_support import add, call
 from huggingface_hub import HfApi
 from playwright.sync_api import Page, sync_playwright
+from support import CHROMIUM, needs_chromium
 
 from hubkit.hub.server import LocalHub
 from hubkit.hub.server.commands import make_token
 from hubkit.hub.server.rows import first_rows
+
+pytestmark = needs_chromium
 
 CARD = """---
 license: apache-2.0
@@ -93,7 +96,7 @@ def browser() -> Iterator[object]:
     arguments = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     arguments += ["--disable-component-update", "--disable-sync"]
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=arguments)
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield chromium
         chromium.close()
 
