@@ -91,6 +91,11 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
         yield local
 
 
+def follow(page: Page, link: str) -> None:
+    with page.expect_navigation():
+        page.get_by_role("link", name=link).click()
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
     arguments = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
@@ -145,7 +150,7 @@ def test_a_card_is_shown_and_is_harmless(page: Page) -> None:
         page.locator("article script, article [onerror], a[href^='javascript'], a[href^='data']").count() == 0
     )
     assert HOSTILE in page.locator("article").inner_text()  # as text
-    page.get_by_role("link", name="the recipe").click()
+    follow(page, "the recipe")
     page.wait_for_url("**/blob/main/recipe.yaml")
     assert texts(page, "pre.file") == [HOSTILE]
     page.goto("/datasets/local/nano-traces/resolve/main/recipe.yaml")  # as the browser itself shows it
@@ -154,31 +159,31 @@ def test_a_card_is_shown_and_is_harmless(page: Page) -> None:
 
 def test_files_and_history(page: Page) -> None:
     page.goto("/local/student")
-    page.get_by_role("link", name="Files").click()
+    follow(page, "Files")
     assert texts(page, "td:first-child") == [
         ".eval_results/", ".gitattributes", "config.json", "model.safetensors",
     ]  # fmt: skip
-    page.get_by_role("link", name="model.safetensors").click()
+    follow(page, "model.safetensors")
     assert "not text" in page.locator("main").inner_text()
-    page.get_by_role("link", name="History").click()
+    follow(page, "History")
     assert texts(page, "td:first-child") == ["add", "add", "initial commit"]
     page.locator("td:first-child a").first.click()
     assert '+{"a": 1}' in page.locator("pre.diff").inner_text()
-    page.get_by_role("link", name="Community").click()
+    follow(page, "Community")
     page.get_by_role("link", name="add", exact=True).click()
     assert texts(page, "article strong") == ["Better"] and HOSTILE in page.locator("pre.diff").inner_text()
 
 
 def test_rows_and_leaderboard(page: Page) -> None:
     page.goto("/datasets/local/nano-traces")
-    page.get_by_role("link", name="Rows").click()
+    follow(page, "Rows")
     assert texts(page, "thead th") == ["a", "b"] and page.locator("tbody tr").count() == 3
-    page.get_by_role("link", name="raw/train.parquet").click()
+    follow(page, "raw/train.parquet")
     page.wait_for_url("**/viewer?file=**")
     assert "First 20 rows of 100" in page.locator("main").inner_text()
     assert HOSTILE in page.locator("tbody").inner_text()
     page.goto("/datasets/local/nano-bench")
-    page.get_by_role("link", name="Leaderboard").click()
+    follow(page, "Leaderboard")
     page.wait_for_url("**/leaderboard")
     assert texts(page, "tr:nth-child(1) td")[:3] == ["1", "local/student", "41.2"]
 
