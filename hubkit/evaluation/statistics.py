@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["bootstrap_difference", "holm", "mcnemar", "wilson"]
+__all__ = ["holm", "mcnemar", "wilson"]
 
 Z95 = 1.959963984540054
 """97.5 % quantile of the normal distribution: 95 % two-sided."""
@@ -45,20 +45,6 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
         for k in range(min(first, second) + 1)
     )
     return min(1.0, 2 * tail)
-
-
-def bootstrap_difference(
-    a: Sequence[float], b: Sequence[float], samples: int = 10_000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean of a - b on the same problems, with a 95 % percentile interval (Efron & Tibshirani, 1993, ch. 13)."""
-    import numpy as np
-
-    differences = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
-    generator = np.random.default_rng(seed)
-    drawn = generator.integers(0, len(differences), size=(samples, len(differences)))
-    means = differences[drawn].mean(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(differences.mean()), float(low), float(high)
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -232,7 +232,7 @@ def paired_tests(facts: Facts) -> list[Row]:
     Both students answered the same problems, so the test is on pairs; it asks whether the two accuracies can be
     told apart, for the hypothesis that they are equal.
     """
-    from hubkit.evaluation.statistics import mcnemar
+    from hubkit.evaluation.statistics import holm, mcnemar
 
     groups: dict[tuple[Any, ...], list[tuple[str, Record]]] = {}
     for step, record in facts.kind("evaluation").items():
@@ -263,7 +263,7 @@ def paired_tests(facts: Facts) -> list[Row]:
                     "p": mcnemar(correct_a, correct_b),
                 }
             )
-    for test, p in zip(tests, _holm([test["p"] for test in tests]), strict=True):
+    for test, p in zip(tests, holm([test["p"] for test in tests]), strict=True):
         test["p_holm"] = p
     return tests
 
@@ -271,13 +271,3 @@ def paired_tests(facts: Facts) -> list[Row]:
 def _answers(folder: Path) -> tuple[list[str], list[bool]]:
     table = pq.read_table(folder / "samples.parquet", columns=["id", "correct"])
     return table["id"].to_pylist(), table["correct"].to_pylist()
-
-
-def _holm(values: list[float]) -> list[float]:
-    """Holm's step-down correction: the k-th smallest of m p-values times m - k, kept in order and below 1."""
-    corrected = [0.0] * len(values)
-    largest = 0.0
-    for rank, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
-        largest = max(largest, min(1.0, values[index] * (len(values) - rank)))
-        corrected[index] = largest
-    return corrected
