@@ -314,6 +314,18 @@ class Run(Frozen):
     engines: dict[str, EngineRuntime] = {}
     """Model name -> engine; `default` for all others."""
 
+    @field_validator("engines")
+    @classmethod
+    def _addresses_hold_no_secrets(cls, engines: dict[str, EngineRuntime]) -> dict[str, EngineRuntime]:
+        # How a step ran stands in its record, and records are published.
+        for name, engine in engines.items():
+            for address in [engine.endpoint] if isinstance(engine.endpoint, str) else engine.endpoint:
+                if "@" in address or "?" in address:
+                    raise ValueError(
+                        f"the endpoint of {name!r} may hold a password or key: name the key's variable in api_key_env"
+                    )
+        return engines
+
     def resources_of(self, kind: str) -> Resources:
         asked: dict[Any, Resources] = self.resources
         return asked.get(kind, asked.get("default", Resources()))

@@ -43,11 +43,17 @@ def run(code: str, environment: dict[str, str], *arguments: str) -> str:
 
 
 def call(
-    hub: LocalHub, method: str, path: str, body: Any = None, token: bool = True, **headers: str
+    hub: LocalHub,
+    method: str,
+    path: str,
+    body: Any = None,
+    token: bool = True,
+    seconds: int = 20,
+    **headers: str,
 ) -> tuple[int, dict[str, str], bytes]:
     """A request exactly as given: no client in between that would tidy up its path."""
     host, port = hub.endpoint.removeprefix("http://").split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    connection = http.client.HTTPConnection(host, int(port), timeout=seconds)
     if token:
         headers["authorization"] = f"Bearer {hub.token}"
     data = body if isinstance(body, bytes | None) else json.dumps(body).encode()

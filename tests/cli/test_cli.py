@@ -61,6 +61,10 @@ def free_port() -> int:
         (["--until", "nonsense"], "no step matches"),
         (["--set", "run.engines.nano-teacher={engine: openai}"], "needs an endpoint"),
         (
+            ["--set", "run.engines.nano-teacher={engine: openai, endpoint: 'http://me:secret@127.0.0.1/v1'}"],
+            "may hold a password or key",
+        ),
+        (
             [
                 "--set",
                 f"run.engines.nano-teacher={{engine: openai, endpoint: 'http://127.0.0.1:{free_port()}/v1'}}",

@@ -193,6 +193,40 @@ def test_ranges_and_conditions(local_hub: LocalHub) -> None:
     assert call(local_hub, "GET", path, **{"if-none-match": headers["etag"]})[0] == 304
 
 
+@pytest.mark.usefixtures("repo")
+def test_paths_info_takes_forms_and_json(local_hub: LocalHub) -> None:
+    value = {"path": "d/é.txt", "content": "x", "encoding": "utf-8"}
+    assert commit(local_hub, {"key": "file", "value": value}) == 200
+    path = "/api/models/local/x/paths-info/main"
+    for body, kind in (
+        (b"paths=d%2F%C3%A9.txt&paths=none", "application/x-www-form-urlencoded"),
+        (json.dumps({"paths": ["d/é.txt", "none"]}).encode(), "application/json"),
+    ):
+        status, _, answer = call(local_hub, "POST", path, body, **{"content-type": kind})
+        assert status == 200 and [item["path"] for item in json.loads(answer)] == ["d/é.txt"]
+    for wrong in (b"[]", b'{"paths": "x"}', b'{"paths": [1]}', b"{"):
+        assert call(local_hub, "POST", path, wrong, **{"content-type": "application/json"})[0] == 400
+
+
+@pytest.mark.usefixtures("repo")
+def test_what_is_large_is_said_by_gitattributes_too(local_hub: LocalHub) -> None:
+    lines = "*.parquet filter=lfs\n/data/** filter=lfs -text\n*.md -filter\nsaved[0-9]/* filter=lfs\n[z-a] filter=lfs\n"
+    value = {"path": ".gitattributes", "content": lines, "encoding": "utf-8"}
+    assert commit(local_hub, {"key": "file", "value": value}) == 200
+    expected = {
+        "a.parquet": "lfs", "d/a.parquet": "lfs", "data/a.txt": "lfs", "data/README.md": "regular",
+        "d/data/a.txt": "regular", "a.txt": "regular", "saved3/a": "lfs", "saved/a": "regular",
+    }  # fmt: skip
+    files = [{"path": path, "sample": "YQ==", "size": 1} for path in expected]
+    files += [
+        {"path": "large.txt", "sample": "YQ==", "size": 11 << 20},
+        {"path": "x", "sample": "AA==", "size": 1},
+    ]
+    answer = call(local_hub, "POST", "/api/models/local/x/preupload/main", {"files": files})[2]
+    modes = {file["path"]: file["uploadMode"] for file in json.loads(answer)["files"]}
+    assert modes == expected | {"large.txt": "lfs", "x": "lfs"}
+
+
 def test_every_float_grouping_is_undone() -> None:
     for length in range(20):
         data = bytes(range(length))

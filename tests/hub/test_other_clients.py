@@ -27,6 +27,7 @@ def test_javascript(local_hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
     command = ["node", "client.mjs", local_hub.endpoint, local_hub.token, str(tmp_path / "cache")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0 and done.stdout.endswith("done\n"), done.stderr
+    assert list((local_hub.folder / "xorbs").glob("*/*"))  # it did use xet
     api.delete_repo("local/seen")
 
 

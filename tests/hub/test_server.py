@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 import struct
 import subprocess
@@ -11,7 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hub_support import add, read, status
+from hub_support import add, call, read, status
 from huggingface_hub import (
     CommitOperationCopy,
     CommitOperationDelete,
@@ -244,6 +245,49 @@ def test_card_becomes_metadata(api: HfApi, anonymous: HfApi, repo: str) -> None:
         add(api, repo, {"README.md": b"---\na: [\n---\n"})
 
 
+def test_lists_are_sorted_filtered_and_paged(local_hub: LocalHub, api: HfApi, anonymous: HfApi) -> None:
+    names = [f"local/page-{i}" for i in range(5)]
+    for i, name in enumerate(names):
+        api.create_repo(name)
+        add(api, name, {"README.md": f"---\ntags: [paged, n{i % 2}]\n---\n".encode()})
+    newest_first = names[::-1]
+    assert [m.id for m in anonymous.list_models(filter="paged", sort="last_modified")] == newest_first
+    assert [m.id for m in anonymous.list_models(filter=["paged", "n1"])] == [names[3], names[1]]
+    assert [m.id for m in anonymous.list_models(search="page 3")] == [names[3]]
+    code, headers, body = call(local_hub, "GET", "/api/models?filter=paged&limit=2", token=False)
+    pages = [json.loads(body)]
+    while "link" in headers:
+        url = headers["link"].split(">")[0].removeprefix(f"<{local_hub.endpoint}")
+        code, headers, body = call(local_hub, "GET", url, token=False)
+        pages.append(json.loads(body))
+    assert code == 200 and [[m["id"] for m in page] for page in pages] == [
+        newest_first[:2], newest_first[2:4], newest_first[4:],
+    ]  # fmt: skip
+    (model, *_) = anonymous.list_models(filter="paged", expand=["sha", "cardData", "siblings"])
+    assert model.sha and model.card_data and model.siblings and model.private is None
+    for query, expected in (
+        ("num_parameters=1", 501),
+        ("sort=color", 501),
+        ("expand=color", 400),
+        ("limit=x", 400),
+    ):
+        assert call(local_hub, "GET", f"/api/models?{query}")[0] == expected
+    for name in names:
+        api.delete_repo(name)
+
+
+def test_duplicates_share_contents(api: HfApi, anonymous: HfApi, repo: str, tmp_path: Path) -> None:
+    add(api, repo, {"big.bin": b"\0\1" * 5000, "a.txt": b"a"})
+    copy = api.duplicate_repo(repo, f"{repo}-copy").repo_id
+    assert set(anonymous.list_repo_files(copy)) == set(anonymous.list_repo_files(repo))
+    assert read(anonymous, copy, "big.bin", tmp_path) == b"\0\1" * 5000
+    with pytest.raises(HfHubHTTPError) as again:
+        api.duplicate_repo(repo, copy)
+    assert status(again) == 409
+    api.delete_repo(copy)
+    assert read(anonymous, repo, "a.txt", tmp_path) == b"a"
+
+
 @pytest.mark.parametrize("kind", ["model", "dataset", "space"])
 def test_repos(api: HfApi, anonymous: HfApi, kind: str) -> None:
     name = f"local/a-{kind}"
@@ -285,14 +329,14 @@ def test_who_may_do_what(api: HfApi, anonymous: HfApi, repo: str, local_hub: Loc
         with pytest.raises(HfHubHTTPError):
             other.create_repo("local/mine")
         api.update_repo_settings(repo, private=True)
-        for call in (
+        for do in (
             lambda o: o.model_info(repo),
             lambda o: o.hf_hub_download(repo, "a.txt"),
             lambda o: list(o.list_repo_tree(repo)),
             lambda o: add(o, repo, {"b.txt": b"b"}),
         ):
             with pytest.raises(RepositoryNotFoundError):
-                call(other)
+                do(other)
         api.update_repo_settings(repo, private=False)
     with pytest.raises(HfHubHTTPError) as elsewhere:
         api.create_repo("somebody/x")

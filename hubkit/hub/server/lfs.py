@@ -77,12 +77,16 @@ def _path(objects: Objects, upload: str) -> Path:
     return objects.temporary().with_name(f"parts-{upload}")
 
 
-def batch(store: Store, endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Which contents to send where. One without `actions` is here already."""
+def batch(store: Store, endpoint: str, body: dict[str, Any], xet: dict[str, Any]) -> dict[str, Any]:
+    """Which contents to send where. One without `actions` is here already.
+
+    xet: the action for clients that ask here whether they may upload by xet, as JavaScript's does.
+    """
     if body.get("operation") != "upload":
         raise Problem(501, "LFS download by git is not implemented; use the resolve addresses")
     answers: list[dict[str, Any]] = []
     transfers = body.get("transfers") or ["basic"]
+    by_xet = "xet" in transfers
     for item in items(body, "objects"):
         oid, size = item.get("oid"), item.get("size")
         if not isinstance(oid, str) or not re.fullmatch(r"[0-9a-f]{64}", oid) or not isinstance(size, int):
@@ -92,9 +96,10 @@ def batch(store: Store, endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
             answer["error"] = {"code": 422, "message": "size out of range"}
         elif not store.objects.has(oid):
             in_parts = size > PART and "multipart" in transfers
-            answer["actions"] = {"upload": _address(store, endpoint, oid, size, in_parts)}
+            action = xet if by_xet else _address(store, endpoint, oid, size, in_parts)
+            answer["actions"] = {"upload": action}
         answers.append(answer)
-    return {"transfer": "basic", "objects": answers}
+    return {"transfer": "xet" if by_xet else "basic", "objects": answers}
 
 
 def _address(store: Store, endpoint: str, oid: str, size: int, in_parts: bool) -> dict[str, Any]:

@@ -39,8 +39,10 @@ def _number(call: Call, key: str) -> int:
 
 
 def lfs_batch(call: Call) -> Response:
-    call.contributed_repo()
-    answer = lfs.batch(call.store, call.endpoint, call.body)
+    repo = call.contributed_repo()
+    token_url = f"{call.endpoint}/api/{repo.kind}s/{repo.name}/xet-write-token/main"
+    xet_action = {"href": token_url, "header": _xet_connection(call)}
+    answer = lfs.batch(call.store, call.endpoint, call.body, xet_action)
     return JSONResponse(answer, media_type="application/vnd.git-lfs+json")
 
 
@@ -76,15 +78,21 @@ def lfs_complete(call: Call) -> Response:
 # xet
 
 
-def xet_token(call: Call) -> Response:
+def _xet_connection(call: Call) -> dict[str, str]:
     """Where to send contents, and the token for it. They become files only by a commit."""
-    call.check_query("create_pr")
-    call.contributed_repo()
     token, until = lfs.sign(call.store, "xet", _HOUR)
     # Clients remember for weeks, per address, what they have sent: see gc.
     url = f"{call.endpoint}/xet/{xet.address(call.store)}"
-    headers = {"X-Xet-Cas-Url": url, "X-Xet-Access-Token": token, "X-Xet-Token-Expiration": str(until)}
-    return JSONResponse({"casUrl": url, "accessToken": token, "exp": until}, headers=headers)
+    return {"X-Xet-Cas-Url": url, "X-Xet-Access-Token": token, "X-Xet-Token-Expiration": str(until)}
+
+
+def xet_token(call: Call) -> Response:
+    """The connection, in the two ways that clients read it."""
+    call.check_query("create_pr")
+    call.contributed_repo()
+    headers = _xet_connection(call)
+    url, token, until = headers.values()
+    return JSONResponse({"casUrl": url, "accessToken": token, "exp": int(until)}, headers=headers)
 
 
 def _check_xet(call: Call) -> None:

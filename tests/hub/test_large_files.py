@@ -1,0 +1,74 @@
+"""What is large goes through without being held in memory, and without a cost that grows faster than it does."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+from hub_support import call, read
+from huggingface_hub import HfApi
+
+from hubkit.hub.server import LocalHub
+
+LIMIT = 200
+"""MB of memory that the server may have at most."""
+
+
+def peak(hub: LocalHub) -> int:
+    """MB of memory that the server has had at most."""
+    assert hub._process is not None
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{hub._process.pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) // 1000
+
+
+def send_and_fetch(hub: LocalHub, folder: Path, megabytes: int) -> None:
+    api = HfApi(endpoint=hub.endpoint, token=hub.token)
+    api.create_repo("local/x", exist_ok=True)
+    generator = random.Random(megabytes)
+    with (folder / "sent").open("wb") as file:
+        for _ in range(megabytes):
+            file.write(generator.randbytes(1 << 20))
+    path = f"{megabytes}.bin"
+    api.upload_file(path_or_fileobj=folder / "sent", path_in_repo=path, repo_id="local/x")
+    api.hf_hub_download("local/x", path, local_dir=folder)
+    with (folder / "sent").open("rb") as sent, (folder / path).open("rb") as fetched:
+        while data := sent.read(1 << 20):
+            assert fetched.read(1 << 20) == data
+        assert not fetched.read(1)
+    assert peak(hub) < LIMIT
+
+
+@pytest.mark.usefixtures("transfer")
+def test_a_file_of_several_parts(tmp_path: Path) -> None:
+    with LocalHub(tmp_path / "hub") as hub:
+        send_and_fetch(hub, tmp_path, 100)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.usefixtures("transfer")
+def test_five_gigabytes(tmp_path: Path) -> None:
+    with LocalHub(tmp_path / "hub") as hub:
+        send_and_fetch(hub, tmp_path, 5000)
+
+
+def test_ten_thousand_files_in_one_commit(tmp_path: Path) -> None:
+    with LocalHub(tmp_path / "hub") as hub:
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        api.create_repo("local/x")
+        lines = [{"key": "header", "value": {"summary": "many"}}]
+        for i in range(10_000):
+            content = base64.b64encode(b"%d" % i).decode()
+            value = {"path": f"d{i % 100}/{i}.txt", "content": content, "encoding": "base64"}
+            lines.append({"key": "file", "value": value})
+        body = b"\n".join(json.dumps(line).encode() for line in lines)
+        assert call(hub, "POST", "/api/models/local/x/commit/main", body, seconds=120)[0] == 200
+        assert len(api.list_repo_files("local/x")) == 10_001
+        assert read(api, "local/x", "d99/9999.txt", tmp_path / "cache") == b"9999"
+        assert len(list(api.list_repo_tree("local/x"))) == 101
+        assert peak(hub) < LIMIT
