@@ -420,7 +420,9 @@ def _work(
                 continue
             on_event("start", state, {})
             running[executor.submit(_call(plan, store, state, done))] = state
-        finished, _ = wait(running, timeout=0.3, return_when=FIRST_COMPLETED)
+        # On a shared folder the progress of a thousand steps is not to be read three times a second.
+        pause = max(0.3, 0.01 * len(running))
+        finished, _ = wait(running, timeout=pause, return_when=FIRST_COMPLETED)
         for future in finished:
             state = running.pop(future)
             try:

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 if TYPE_CHECKING:
     from hubkit.pipeline import State
 
-__all__ = ["Display", "Pace"]
+__all__ = ["Display", "Pace", "live_words"]
 
 EVERY_S: Final = 5.0
 """Between two JSON lines about one step."""
@@ -50,6 +50,21 @@ class Pace:
         if done <= before or now <= since:
             return None
         return (total - done) * (now - since) / (done - before)
+
+
+def live_values(info: dict[str, Any]) -> dict[str, Any]:
+    """What a step tells besides how far it is; what was kept, as a share of what was done."""
+    values = {k: v for k, v in info.items() if k not in ("step", "done", "total", "time", "age_s", "kept")}
+    if "kept" in info and info["done"]:
+        values["kept_share"] = round(info["kept"] / info["done"], 4)
+    return values
+
+
+def live_words(info: dict[str, Any]) -> list[str]:
+    """The same for people: ["5120 tok/s out", "kept 50%"]."""
+    values = live_values(info)
+    kept = [f"kept {values.pop('kept_share'):.0%}"] if "kept_share" in values else []
+    return [f"{_short(value)} {NAMES.get(key, key)}" for key, value in values.items()] + kept
 
 
 class Display:
@@ -112,18 +127,15 @@ class Display:
     def _show(self, name: str, info: dict[str, Any]) -> None:
         now, done, total = time.monotonic(), info["done"], info["total"]
         left = self._paces[name].left_s(done, total, now)
-        told = {k: v for k, v in info.items() if k not in ("step", "done", "total", "time", "age_s", "kept")}
-        kept = info["kept"] / done if done and "kept" in info else None
         if not self._json:
-            words = [f"{_short(value)} {NAMES.get(key, key)}" for key, value in told.items()]
-            words += [f"kept {kept:.0%}"] if kept is not None else []
-            words += [f"{timedelta(seconds=round(left))} left"] if left is not None else []
-            self._progress.update(self._tasks[name], completed=done, total=total, info=", ".join(words))
+            end = [f"{timedelta(seconds=round(left))} left"] if left is not None else []
+            text = ", ".join([*live_words(info), *end])
+            self._progress.update(self._tasks[name], completed=done, total=total, info=text)
         elif name not in self._said or now - self._said[name] >= EVERY_S:
             self._said[name] = now
-            share = {"kept_share": round(kept, 4)} if kept is not None else {}
-            end = {"left_s": round(left)} if left is not None else {}
-            line = {"event": "progress", "step": name, "done": done, "total": total, **told, **share, **end}
+            line = {"event": "progress", "step": name, "done": done, "total": total, **live_values(info)}
+            if left is not None:
+                line["left_s"] = round(left)
             print(json.dumps(line), flush=True)
 
     def _summary(self, state: State) -> dict[str, Any]:

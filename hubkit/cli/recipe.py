@@ -232,6 +232,7 @@ def status(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json =
     Example: hubkit recipe status recipes/nano/recipe.yaml
     """
     from hubkit import pipeline
+    from hubkit.cli.progress import live_words
     from hubkit.store import is_locked
 
     recipe, a_plan, store = _open(path, sets, out)
@@ -249,7 +250,8 @@ def status(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json =
     table = _table("step", "state", "")
     for row in rows:
         progress = row["progress"]
-        detail = f"{progress['done']}/{progress['total']}" if progress else row["counts"]
+        words = [f"{progress['done']}/{progress['total']}", *live_words(progress)] if progress else []
+        detail = ", ".join(words) or row["counts"]
         table.add_row(row["step"], row["state"], detail)
     _print(table)
     done = sum(row["state"] == "done" for row in rows)

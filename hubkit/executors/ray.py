@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from concurrent.futures import Future
 from functools import partial
@@ -54,16 +55,17 @@ class RayExecutor:
             raise StepError(
                 "run.executor is ray, and ray is not installed", "pip install 'hubkit[ray]'"
             ) from None
+        address = self._run.ray_address
+        if address == "auto":
+            address = os.environ.get("RAY_ADDRESS", address)
         try:
-            ray.init(
-                address=self._run.ray_address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
+            if address != "auto":
+                _knock(address)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise StepError(
-                f"no Ray cluster at {self._run.ray_address!r}: {reason}",
+                f"no Ray cluster at {address!r}: {reason}",
                 "start one with `ray start --head`, or set run.ray_address",
             ) from None
         return self
@@ -74,6 +76,12 @@ class RayExecutor:
         import ray
 
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError or ValueError when nothing listens there: ray.init would try for many minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _carry_out(call: Call) -> dict[str, Any]:

@@ -57,6 +57,17 @@ def test_what_goes_wrong_is_one_line(cluster: Any, tmp_path: Path) -> None:
     done = hubkit(*bad)
     assert done.returncode == 1
     assert "error: 5 of 5 problems of 'test' are in the training set" in done.stderr
-    nobody = hubkit(*arguments(tmp_path, "ray", "run.ray_address=127.0.0.1:9"))
-    assert nobody.returncode == 1
-    assert nobody.stderr.splitlines()[-1].startswith("error: no Ray cluster at '127.0.0.1:9'")
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:9", "no Ray cluster at '127.0.0.1:9': [Errno 111] Connection refused"),
+        ("nonsense", "no Ray cluster at 'nonsense': invalid literal"),
+        ("auto", "no Ray cluster at 'auto': Could not find any running Ray instance"),
+    ],
+)
+def test_no_cluster_is_one_line(tmp_path: Path, address: str, message: str) -> None:
+    done = hubkit(*arguments(tmp_path, "ray", f"run.ray_address={address}"))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {message}") and len(done.stderr.splitlines()) == 1, done.stderr
