@@ -42,6 +42,8 @@ class Run:
     recipe: Recipe
     inputs: dict[str, Path]
     models: dict[str, dict[str, str]]
+    hub: str = "hub"
+    """Name of the local Hub's folder."""
 
     def context(self, step: str, out: Path, config: dict[str, Any] | None = None) -> StepContext:
         wanted = ("raw", "compressed", "truncated", "student", "evaluation")
@@ -58,7 +60,7 @@ class Run:
             models=self.models if step == "publish" else {},
             out=out / "out",
             work=out / "work",
-            paths={"hub": self.root / "hub"},
+            paths={"hub": self.root / self.hub},
         )
 
     def finish(self, step: str, function: Callable[[StepContext], None], folder: Path) -> Record:

@@ -9,18 +9,20 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import DatasetCard, HfApi, ModelCard, SpaceCard
+from huggingface_hub import DatasetCard, HfApi, ModelCard, SpaceCard, constants
 from markdown_it import MarkdownIt
 from markupsafe import escape
 from small_release import HOSTILE, PROMPT, Run, build
 
 from hubkit.errors import HubError, InputError
+from hubkit.hub.server import LocalHub
 from hubkit.release import publish, report
 from hubkit.release.cards import CardContext, dataset_card, evals_card, model_card, student_card
 from hubkit.release.results import Facts, over_seeds, paired_tests, student_rows, variant_rows
@@ -195,25 +197,29 @@ def test_terminal_table(run: Run) -> None:
 # Publishing, against the local Hub and read back as its users would.
 
 
-@pytest.fixture(scope="module")
-def published(run: Run) -> dict[str, Any]:
-    pytest.importorskip("hubkit.hub.server")
-    run.finish("publish", publish.run, run.root / "p")
-    return json.loads((run.inputs["publish"] / "release.json").read_text())
+@pytest.fixture(scope="module", params=["xet", "lfs"])
+def published(run: Run, request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """A release pushed by one of the client's two transfers, which also reads it back."""
+    run.hub = f"hub-{request.param}"
+    disable = request.param == "lfs"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", disable)  # what the variable sets at import
+        patch.setenv("HF_HUB_DISABLE_XET", str(int(disable)))
+        run.finish("publish", publish.run, run.root / f"p-{request.param}")
+        yield json.loads((run.inputs["publish"] / "release.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def hub(run: Run, published: dict[str, Any]) -> Any:
-    from hubkit.hub.server import LocalHub
-
-    with LocalHub(run.root / "hub") as hub:
+@pytest.fixture
+def hub(run: Run, published: dict[str, Any]) -> Iterator[LocalHub]:
+    with LocalHub(run.root / run.hub) as hub:
         yield hub
 
 
-def plain(hub: Any, home: Path, code: str) -> str:
+def plain(hub: LocalHub, home: Path, code: str) -> str:
     """Run code in a process without hubkit, with nothing but HF_ENDPOINT set."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
     environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home)}
+    environment["HF_HUB_DISABLE_XET"] = os.environ["HF_HUB_DISABLE_XET"]
     code = "import sys; sys.modules['hubkit'] = None\nimport torch; torch.set_num_threads(1)\n" + code
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=250
@@ -222,7 +228,7 @@ def plain(hub: Any, home: Path, code: str) -> str:
     return done.stdout
 
 
-def test_everything_is_published_without_code_or_pickles(published: dict[str, Any], hub: Any) -> None:
+def test_everything_is_published_without_code_or_pickles(published: dict[str, Any], hub: LocalHub) -> None:
     api = HfApi(endpoint=hub.endpoint, token=hub.token)
     assert len(published["repos"]) == 3 + 1 + 5 + 1 + 1
     for repo in published["repos"]:
@@ -239,7 +245,9 @@ def test_everything_is_published_without_code_or_pickles(published: dict[str, An
     assert len(api.get_collection(collection.slug).items) == len(published["repos"])
 
 
-def test_cards_and_space_on_the_hub(run: Run, published: dict[str, Any], hub: Any, tmp_path: Path) -> None:
+def test_cards_and_space_on_the_hub(
+    run: Run, published: dict[str, Any], hub: LocalHub, tmp_path: Path
+) -> None:
     api = HfApi(endpoint=hub.endpoint, token=hub.token)
     text = Path(
         api.hf_hub_download(published["space"], "README.md", repo_type="space", cache_dir=tmp_path)
@@ -272,7 +280,7 @@ def test_publishing_again_commits_nothing(run: Run, published: dict[str, Any], t
     assert record.counts == {"unchanged": len(published["repos"])}
 
 
-def test_snippets_of_the_cards_run(published: dict[str, Any], hub: Any, tmp_path: Path) -> None:
+def test_snippets_of_the_cards_run(published: dict[str, Any], hub: LocalHub, tmp_path: Path) -> None:
     api = HfApi(endpoint=hub.endpoint, token=hub.token)
     for repo, kind in (
         ("local/tiny-traces", "dataset"),
@@ -286,7 +294,7 @@ def test_snippets_of_the_cards_run(published: dict[str, Any], hub: Any, tmp_path
         assert plain(hub, tmp_path / "home", snippet.replace("max_new_tokens=512", "max_new_tokens=4"))
 
 
-def test_every_config_loads(hub: Any, tmp_path: Path) -> None:
+def test_every_config_loads(hub: LocalHub, tmp_path: Path) -> None:
     code = """
 from datasets import get_dataset_config_names, load_dataset
 for repo, split in (("local/tiny-traces", "train"), ("local/tiny-evals", "test")):
@@ -310,7 +318,6 @@ def test_a_recipe_cannot_send_the_token_elsewhere(
 
 
 def test_names_too_long_for_the_hub_stop_before_anything(run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("hubkit.hub.server")
     context = run.context("publish", tmp_path)
     context.paths["hub"] = tmp_path / "hub"
     context.config["recipe"] |= {"name": "n" * 39}
