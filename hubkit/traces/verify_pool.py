@@ -24,13 +24,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
+import psutil
+
 from hubkit import errors
 from hubkit.traces.verifiers import Task, Verdict
 
 __all__ = ["Pool", "shared_pool"]
 
 DEADLINE: Final = 30.0
-"""Seconds one item may take: math-verify's own limits, for several expressions, stay below it."""
+"""Seconds one item may take: math-verify's own limits, for several expressions, stay below it. Half of it in
+CPU seconds where the machine is too busy to give a worker more."""
 MEMORY: Final = 2 << 30
 """Bytes of address space per worker; sympy and reasoning-gym together need about a third of it."""
 CHUNK: Final = 16
@@ -78,6 +81,8 @@ class _Worker:
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
         self.items: deque[_Item] = deque()
         self.due = 0.0
+        self._seen = psutil.Process(self.process.pid)
+        self._spent = 0.0
         self.ready = False
         self.first_verdict = float("inf")
         """When it gave one (monotonic seconds)."""
@@ -86,7 +91,7 @@ class _Worker:
 
     def send(self, items: list[_Item]) -> None:
         self.items.extend(items)
-        self.due = time.monotonic() + self._deadline
+        self._begin()
         with contextlib.suppress(BrokenPipeError):  # it has died: reading will say so
             self.stdin.write(json.dumps([item.task for item in items]).encode() + b"\n")
             self.stdin.flush()
@@ -106,9 +111,33 @@ class _Worker:
                 item.error = getattr(errors, name)(message, remedy)
             else:
                 item.verdict = Verdict(*answer)
-            now = time.monotonic()
-            self.first_verdict, self.due = min(self.first_verdict, now), now + self._deadline
+            self.first_verdict = min(self.first_verdict, time.monotonic())
+            self._begin()
         return bool(data)
+
+    def _begin(self) -> None:
+        """The next item's time starts now."""
+        self.due = time.monotonic() + self._deadline
+        self._spent = self._cpu_seconds()
+
+    def _cpu_seconds(self) -> float:
+        try:
+            times = self._seen.cpu_times()
+        except psutil.Error:  # it has ended: reading will say so
+            return 0.0
+        return float(times.user + times.system)
+
+    def hangs(self) -> bool:
+        """Whether it has had its time. One that had to wait for a core gets more: it must not depend on
+        what else the machine does whether a trace is right."""
+        if time.monotonic() <= self.due:
+            return False
+        with contextlib.suppress(psutil.Error):
+            waits = self._seen.status() in (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP)
+            if waits and self._cpu_seconds() - self._spent < self._deadline / 2:
+                self.due = time.monotonic() + self._deadline
+                return False
+        return True
 
     def end(self) -> int:
         """Kill it; returns its exit status, negative for a signal."""
@@ -183,7 +212,7 @@ class Pool:
                 worker: _Worker = key.data
                 if not worker.receive():
                     self._replace(worker, "")
-            for worker in [w for w in self._workers if w.items and time.monotonic() > w.due]:
+            for worker in [w for w in self._workers if w.items and w.hangs()]:
                 self._replace(worker, f"no verdict within {self._deadline:g} s")
             self._hand_out()
 
