@@ -35,11 +35,11 @@ def serve(
     from hubkit.hub.server import LocalHub
 
     with LocalHub(folder, host, port, namespace, require_token) as hub:
-        typer.echo(f"export HF_ENDPOINT={hub.endpoint}")
         needed = "for everything" if require_token else "reading needs no token; for writing"
-        typer.echo(f"# {needed}: export HF_TOKEN=$(cat '{hub.folder / 'token'}')")
-        typer.echo("# Ctrl-C stops it", err=True)
         try:
+            typer.echo(f"export HF_ENDPOINT={hub.endpoint}")
+            typer.echo(f"# {needed}: export HF_TOKEN=$(cat '{hub.folder / 'token'}')")
+            typer.echo("# Ctrl-C stops it", err=True)
             hub.wait()
         except KeyboardInterrupt:
             typer.echo("stopped", err=True)

@@ -89,6 +89,11 @@ def test_fine_grained_tokens(local_hub: LocalHub, api: HfApi, repo: str) -> None
     reader = as_user(local_hub, "local", "fineGrained", "local=repo.content.read")
     assert reader.model_info("local/second").private
     refused(403, lambda: add(reader, "local/second", {"a.txt": b"a"}))
+    refused(403, lambda: reader.create_discussion(repo, "hello"))
+    talker = as_user(local_hub, "alice", "fineGrained", f"{repo}=discussion.write")
+    assert talker.create_discussion(repo, "hello").num == 1
+    assert add(talker, repo, {"b.txt": b"b"}, create_pr=True)
+    refused(403, lambda: add(talker, repo, {"a.txt": b"other"}))
     assert one.whoami()["auth"]["accessToken"]["fineGrained"]["scoped"][0]["permissions"] == ["repo.write"]
     api.delete_repo("local/second")
 
@@ -138,5 +143,10 @@ def test_a_hub_that_listens_elsewhere_asks_everybody(tmp_path: Path) -> None:
 
 
 def test_names_of_other_machines_are_refused(local_hub: LocalHub) -> None:
-    for host, expected in (("evil.example", 421), ("localhost:1", 200), ("[::1]:1", 200), ("127.0.0.1", 200)):
+    for host, expected in (
+        ("evil.example", 421),
+        ("localhost:1", 200),
+        ("[::1]:1", 200),
+        ("127.0.0.1", 200),
+    ):
         assert call(local_hub, "GET", "/api/models", token=False, host=host)[0] == expected

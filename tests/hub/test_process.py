@@ -18,6 +18,7 @@ from huggingface_hub import (
 )
 
 from hubkit.hub.server import LocalHub
+from hubkit.hub.server.maintenance import fsck
 
 COMMITTING = """
 import itertools, os, sys
@@ -55,6 +56,7 @@ def test_kill_during_commits_loses_and_tears_nothing(
                 time.sleep(0.2)  # for what was confirmed before the kill to arrive
                 client.kill()
                 confirmed |= set(client.stdout.read().split())
+        assert fsck(tmp_path / "hub").problems == []
     with LocalHub(tmp_path / "hub") as hub:
         api = HfApi(endpoint=hub.endpoint, token=hub.token)
         commits = {c.commit_id: int(c.title) for c in list(api.list_repo_commits("local/x"))[:-1]}
@@ -86,6 +88,7 @@ def test_no_server_outlives_a_killed_program(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 from hubkit.hub.server import LocalHub
+from hubkit.hub.server.maintenance import fsck
 hub = LocalHub(Path(sys.argv[1])).__enter__()
 print(hub._process.pid, flush=True)
 time.sleep(100)
@@ -109,6 +112,7 @@ def test_many_programs_starting_at_once_share_one_server(tmp_path: Path) -> None
 import sys, time
 from pathlib import Path
 from hubkit.hub.server import LocalHub
+from hubkit.hub.server.maintenance import fsck
 with LocalHub(Path(sys.argv[1])) as hub:
     print(hub.endpoint, flush=True)
     time.sleep(1.5)

@@ -135,5 +135,5 @@ class StoreModel(RuleBasedStateMachine):
 
 TestStore = StoreModel.TestCase
 TestStore.settings = settings(
-    max_examples=12, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=10, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 ROLES: Final = ("read", "write", "fineGrained")
-_PERMISSIONS: Final = ("repo.content.read", "repo.write")
+_PERMISSIONS: Final = ("discussion.write", "repo.content.read", "repo.write")
 _MEMBER_ROLES: Final = ("read", "write", "admin")
 
 Scopes = dict[str, list[str]]
@@ -72,10 +72,11 @@ class Who:
             return False
         return self.role != "fineGrained" or bool(self._scope(repo.name))
 
-    @property
-    def may_contribute(self) -> bool:
-        """Whether they may upload contents and open pull requests and discussions on what they can read."""
-        return bool(self.user) and self.role in ("write", "fineGrained")
+    def may_contribute(self, repo: Repo) -> bool:
+        """Whether they may upload contents for pull requests to this repo, and take part in discussions."""
+        if self.role == "fineGrained":
+            return bool({"discussion.write", "repo.write"} & set(self._scope(repo.name)))
+        return bool(self.user) and self.role == "write"
 
 
 NOBODY: Final = Who()
@@ -136,7 +137,7 @@ def add_token(store: Store, token: str, user: str, name: str, role: str, scopes:
         raise Problem(400, "scopes are for fineGrained tokens, which need at least one")
     for permissions in scopes.values():
         if not permissions or not set(permissions) <= set(_PERMISSIONS):
-            raise Problem(400, f"permissions are {' and '.join(_PERMISSIONS)}")
+            raise Problem(400, f"permissions are {', '.join(_PERMISSIONS)}")
     lower = {name.lower(): permissions for name, permissions in scopes.items()}
     with store.change() as db:
         add_user(store, user)

@@ -184,7 +184,7 @@ class _Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        if self._loopback and not _is_loopback(Request(scope).url.hostname or ""):
+        if self._loopback and not _is_loopback(Request(scope)):
             # A page of some website whose name was made to point here.
             refusal = PlainTextResponse("this Hub answers to the names of this machine only\n", 421)
             return await refusal(scope, receive, send)
@@ -195,7 +195,11 @@ class _Guard:
             return None
 
 
-def _is_loopback(host: str) -> bool:
+def _is_loopback(request: Request) -> bool:
+    try:
+        host = request.url.hostname or ""
+    except ValueError:  # a malformed Host header
+        return False
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -216,7 +216,7 @@ def _read(call: Call, repo: Repo, file: BinaryIO, batch: Batch) -> tuple[dict[st
                 changes.append(Change(check_path(path), batch.add(data)))
             case "lfsFile":
                 entry = objects.lfs_entry(text(value, "oid"), value.get("size"))
-                if entry.size <= results.LARGEST:
+                if results.is_checked(repo.kind, path) and entry.size <= results.LARGEST:
                     results.check_file(repo.kind, path, objects.read(entry))
                 changes.append(Change(check_path(path), entry))
             case "deletedFile":

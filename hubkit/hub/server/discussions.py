@@ -154,14 +154,7 @@ def listed(call: Call) -> Response:
         and (not author or item["author"]["name"].lower() == author)
     ]
     start = call.number("p") * _PAGE
-    return JSONResponse(
-        {
-            "discussions": found[start : start + _PAGE],
-            "count": len(found),
-            "start": start,
-            "numClosedDiscussions": 0,
-        }
-    )
+    return JSONResponse({"discussions": found[start : start + _PAGE], "count": len(found), "start": start})
 
 
 def detail(call: Call) -> Response:

@@ -30,7 +30,16 @@ from hubkit.hub.server.problems import Problem, check_repo_name
 from hubkit.hub.server.store import Commit, Repo, Store, Tree
 from hubkit.hub.server.web import Call
 
-__all__ = ["LARGEST", "check_file", "entries_of", "is_benchmark", "is_results_file", "leaderboard", "ranking"]
+__all__ = [
+    "LARGEST",
+    "check_file",
+    "entries_of",
+    "is_benchmark",
+    "is_checked",
+    "is_results_file",
+    "leaderboard",
+    "ranking",
+]
 
 LARGEST: Final = 1 << 20
 _FILE: Final = re.compile(r"\.eval_results/[^/]+\.ya?ml")
@@ -44,6 +53,10 @@ def is_results_file(kind: str, path: str) -> bool:
 
 
 # What a commit may contain
+
+
+def is_checked(kind: str, path: str) -> bool:
+    return path == "README.md" or is_results_file(kind, path) or (kind, path) == ("dataset", "eval.yaml")
 
 
 def check_file(kind: str, path: str, data: bytes) -> None:

@@ -102,8 +102,8 @@ class Call:
         """The repo of the route, for contents and pull requests that its owners have yet to accept."""
         repo = self.repo()
         self.check_user()
-        if not self.who.may_contribute and not self.who.may_write(repo.name):
-            raise Problem(403, "this token may only read")
+        if not self.who.may_contribute(repo):
+            raise Problem(403, f"this token may only read {repo.name}")
         return repo
 
     def check_user(self) -> None:
