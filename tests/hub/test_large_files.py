@@ -46,7 +46,7 @@ def send_and_fetch(hub: LocalHub, folder: Path, megabytes: int) -> None:
 @pytest.mark.usefixtures("transfer")
 def test_a_file_of_several_parts(tmp_path: Path) -> None:
     with LocalHub(tmp_path / "hub") as hub:
-        send_and_fetch(hub, tmp_path, 100)
+        send_and_fetch(hub, tmp_path, 40)
 
 
 @pytest.mark.slow

@@ -13,24 +13,30 @@ from hub_support import run
 from hubkit.hub.server import LocalHub
 
 
-@pytest.mark.parametrize("disable_xet", ["0", "1"])
-def test_datasets(local_hub: LocalHub, client_environment: dict[str, str], disable_xet: str) -> None:
-    name = f"local/data-{disable_xet}"
-    write = f"""
+def test_datasets(local_hub: LocalHub, client_environment: dict[str, str]) -> None:
+    """By xet and by LFS, in one process each to write and to read: imports take most of the time."""
+    write = """
 from datasets import Dataset
-Dataset.from_dict({{"x": list(range(1000))}}).push_to_hub("{name}", "one", split="train")
-Dataset.from_dict({{"y": ["a", "b"]}}).push_to_hub("{name}", "two", split="test")
+from huggingface_hub import constants
+for off in (False, True):
+    constants.HF_HUB_DISABLE_XET = off
+    name = f"local/data-{off}"
+    Dataset.from_dict({"x": list(range(off, 1000))}).push_to_hub(name, "one", split="train")
+    Dataset.from_dict({"y": ["a", "b", str(off)]}).push_to_hub(name, "two", split="test")
 """
-    environment = client_environment | {"HF_HUB_DISABLE_XET": disable_xet}
-    run(write, environment | {"HF_TOKEN": local_hub.token})
-    check = f"""
+    run(write, client_environment | {"HF_TOKEN": local_hub.token})
+    check = """
 from datasets import load_dataset, get_dataset_config_names
-assert get_dataset_config_names("{name}") == ["one", "two"]
-for streaming in (False, True):
-    assert [row["x"] for row in load_dataset("{name}", "one", split="train", streaming=streaming)] == list(range(1000))
-    assert [row["y"] for row in load_dataset("{name}", "two", split="test", streaming=streaming)] == ["a", "b"]
+for off in (False, True):
+    name = f"local/data-{off}"
+    assert get_dataset_config_names(name) == ["one", "two"]
+    for streaming in (False, True):
+        one = load_dataset(name, "one", split="train", streaming=streaming)
+        two = load_dataset(name, "two", split="test", streaming=streaming)
+        assert [row["x"] for row in one] == list(range(off, 1000))
+        assert [row["y"] for row in two] == ["a", "b", str(off)]
 """
-    run(check, environment)
+    run(check, client_environment)
 
 
 def test_pandas_and_builders(local_hub: LocalHub, client_environment: dict[str, str]) -> None:
@@ -58,33 +64,32 @@ assert builder.config.name == "default" and builder.info.splits is None
     run(code, client_environment | {"HF_TOKEN": local_hub.token})
 
 
-@pytest.mark.parametrize("disable_xet", ["0", "1"])
-def test_transformers_and_peft(
-    local_hub: LocalHub, client_environment: dict[str, str], disable_xet: str
-) -> None:
-    name = f"local/model-{disable_xet}"
-    code = f"""
+def test_transformers_and_peft(local_hub: LocalHub, client_environment: dict[str, str]) -> None:
+    code = """
 import os, torch
+from huggingface_hub import constants
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
+token = os.environ.pop("HF_TOKEN")
 torch.set_num_threads(1)
-torch.manual_seed(0)
 config = Qwen3Config(vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
                      num_attention_heads=2, num_key_value_heads=1, head_dim=8)
-model = Qwen3ForCausalLM(config)
-model.push_to_hub("{name}")
-del os.environ["HF_TOKEN"]
-loaded = AutoModelForCausalLM.from_pretrained("{name}")
-assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters()))
-loaded.config._name_or_path = "{name}"
-adapter = get_peft_model(loaded, LoraConfig(r=2, target_modules=["q_proj"], base_model_name_or_path="{name}"))
-adapter.push_to_hub("{name}-lora", token=TOKEN)
-again = AutoPeftModelForCausalLM.from_pretrained("{name}-lora")
-ids = torch.tensor([[1, 2, 3]])
-assert torch.equal(again(ids).logits, loaded(ids).logits)
+for off in (False, True):
+    constants.HF_HUB_DISABLE_XET = off
+    torch.manual_seed(off)
+    name = f"local/model-{off}"
+    model = Qwen3ForCausalLM(config)
+    model.push_to_hub(name, token=token)
+    loaded = AutoModelForCausalLM.from_pretrained(name)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters()))
+    loaded.config._name_or_path = name
+    adapter = get_peft_model(loaded, LoraConfig(r=2, target_modules=["q_proj"], base_model_name_or_path=name))
+    adapter.push_to_hub(f"{name}-lora", token=token)
+    again = AutoPeftModelForCausalLM.from_pretrained(f"{name}-lora")
+    ids = torch.tensor([[1, 2, 3]])
+    assert torch.equal(again(ids).logits, loaded(ids).logits)
 """
-    environment = client_environment | {"HF_TOKEN": local_hub.token, "HF_HUB_DISABLE_XET": disable_xet}
-    run(f"import os; TOKEN = os.environ['HF_TOKEN']\n{code}", environment)
+    run(code, client_environment | {"HF_TOKEN": local_hub.token})
 
 
 @pytest.mark.parametrize("disable_xet", ["0", "1"])

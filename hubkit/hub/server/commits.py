@@ -142,7 +142,7 @@ async def commit(call: Call) -> Response:
     try:
         with path.open("xb") as file:
 
-            def write(data: bytes | bytearray) -> None:
+            def write(data: bytes) -> None:
                 if file.tell() + len(data) > _COMMIT_LIMIT:
                     raise Problem(413, f"a commit may have at most {_COMMIT_LIMIT} bytes")
                 file.write(data)

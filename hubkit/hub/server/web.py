@@ -230,22 +230,29 @@ async def read_body(request: Request, limit: int) -> bytes:
     return b"".join(parts)
 
 
-async def stream_to(request: Request, write: Callable[[bytes | bytearray], None]) -> None:
-    """Hand a body on in large pieces, each written in a thread while the next one comes in."""
+async def stream_to(request: Request, write: Callable[[bytes], None]) -> None:
+    """Hand a body on, written in a thread while more of it comes in."""
+
+    def write_all(parts: list[bytes]) -> None:
+        for part in parts:
+            write(part)
+
     writing: asyncio.Task[None] | None = None
-    piece = bytearray()
+    parts: list[bytes] = []
+    size = 0
     try:
         async for data in request.stream():
-            piece += data
-            if len(piece) >= _PIECE:
+            parts.append(data)
+            size += len(data)
+            if size >= _PIECE:
                 if writing is not None:
                     await writing
-                writing = asyncio.create_task(run_in_threadpool(write, piece))
-                piece = bytearray()
+                writing = asyncio.create_task(run_in_threadpool(write_all, parts))
+                parts, size = [], 0
     finally:
         if writing is not None:
             await writing  # the caller closes what it writes to
-    await run_in_threadpool(write, piece)
+    await run_in_threadpool(write_all, parts)
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
