@@ -3,8 +3,9 @@
     python benchmarks/hub_transfer.py [--gigabytes 1] [--rounds 3] [--files 10000]
 
 Method. The plain file server is Python's own http.server, which writes a PUT to a file and syncs it, and sends
-a file for a GET: what a Hub must do at least, without a hash, a database or a protocol. The same program sends
-and receives over plain sockets (1 MiB at a time) to both, in turns, with new random contents each round: for
+a file for a GET: what a Hub must do at least, without a hash, a database or a protocol. Both keep every file
+(memory that a virtual machine has not touched yet makes the first writes slow). The same program sends and
+receives over plain sockets (1 MiB at a time) to both, in turns, with new random contents each round: for
 the Hub that is the PUT of an LFS object, in one piece, and the GET of a resolve address. Then huggingface_hub
 itself uploads (hashing first; by LFS in parts of 16 MiB, and by xet) and downloads. Times are medians in
 seconds. Memory is the server process's own peak (VmHWM), files in the page cache not counted.
@@ -44,7 +45,7 @@ class Handler(SimpleHTTPRequestHandler):
 
     def do_PUT(self):
         left = int(self.headers["content-length"])
-        with open("file", "wb") as file:
+        with open(os.path.basename(self.path), "wb") as file:
             while left:
                 data = self.rfile.read(min(left, 1 << 20))
                 file.write(data)
@@ -82,7 +83,7 @@ def plain_server(folder: Path) -> Iterator[str]:
         [sys.executable, "-c", PLAIN], cwd=folder, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}/file"
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
         process.kill()
 
 
@@ -165,17 +166,18 @@ def peak(pid: int) -> int:
 
 def large_file(hub: LocalHub, folder: Path, size: int, rounds: int) -> None:
     file, back = folder / "data.bin", folder / "back"
+    (folder / "plain").mkdir()
     times: dict[str, list[float]] = {}
 
     def note(what: str, seconds: float) -> None:
         times.setdefault(what, []).append(seconds)
 
-    with plain_server(folder) as plain:
+    with plain_server(folder / "plain") as plain:
         for turn in range(rounds):
             fill(file, size)
-            note("plain server, PUT", request(plain, "PUT", file))
+            note("plain server, PUT", request(f"{plain}/{turn}.bin", "PUT", file))
             note("hub, PUT", put_to_hub(hub, file, f"{turn}.bin"))
-            note("plain server, GET", request(plain, "GET"))
+            note("plain server, GET", request(f"{plain}/{turn}.bin", "GET"))
             note("hub, GET", request(f"{hub.endpoint}/local/x/resolve/main/{turn}.bin", "GET"))
             for way in ("lfs", "xet"):
                 fill(file, size)

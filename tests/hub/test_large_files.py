@@ -6,6 +6,9 @@ import base64
 import json
 import random
 import re
+import socket
+import time
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,63 @@ def send_and_fetch(hub: LocalHub, folder: Path, megabytes: int) -> None:
 def test_a_file_of_several_parts(tmp_path: Path) -> None:
     with LocalHub(tmp_path / "hub") as hub:
         send_and_fetch(hub, tmp_path, 40)
+
+
+def start_upload(hub: LocalHub, content: bytes, *headers: str) -> socket.socket:
+    """A connection over which the head of an LFS upload was sent."""
+    oid, size = sha256(content).hexdigest(), len(content)
+    batch = {"operation": "upload", "transfers": ["basic"], "objects": [{"oid": oid, "size": size}]}
+    answer = json.loads(call(hub, "POST", "/local/x.git/info/lfs/objects/batch", batch)[2])
+    host = hub.endpoint.removeprefix("http://")
+    path = answer["objects"][0]["actions"]["upload"]["href"].removeprefix(hub.endpoint)
+    connection = socket.create_connection(host.split(":"), timeout=30)
+    head = [f"PUT {path} HTTP/1.1", f"host: {host}", f"content-length: {size}", *headers, "", ""]
+    connection.sendall("\r\n".join(head).encode())
+    return connection
+
+
+def left_behind(hub: LocalHub, folder: Path) -> list[Path]:
+    """What is still on its way in, after a while for it to go."""
+    until = time.monotonic() + 20
+    while (found := list((folder / "tmp").iterdir())) and time.monotonic() < until:
+        time.sleep(0.05)
+    return found
+
+
+def test_large_bodies(tmp_path: Path) -> None:
+    """They go around the event loop: as clients send them, broken off, and more at once than there are threads."""
+    content = random.Random(1).randbytes(5 << 20)
+    with LocalHub(tmp_path / "hub") as hub:
+        HfApi(endpoint=hub.endpoint, token=hub.token).create_repo("local/x")
+        with start_upload(hub, content, "expect: 100-continue") as client:
+            assert client.recv(1000).startswith(b"HTTP/1.1 100 ")
+            client.sendall(content[: 3 << 20])
+            time.sleep(0.1)
+            client.sendall(content[3 << 20 :])
+            answer = client.recv(1000)
+            assert answer.startswith(b"HTTP/1.1 200 ") and b"connection: close" in answer
+            assert client.recv(1000) == b""
+        stored = tmp_path / "hub/objects" / sha256(content).hexdigest()[:2] / sha256(content).hexdigest()
+        assert stored.read_bytes() == content
+
+        other = content[::-1]
+        with start_upload(hub, other) as client:
+            client.sendall(other[: 3 << 20])
+        assert left_behind(hub, tmp_path / "hub") == []
+
+        with start_upload(hub, other) as client:
+            client.sendall(other[:-1] + bytes([other[-1] ^ 1]))
+            assert client.recv(1000).startswith(b"HTTP/1.1 400 ")
+        assert left_behind(hub, tmp_path / "hub") == []
+
+        stalled = [start_upload(hub, other) for _ in range(20)]
+        for client in stalled:
+            client.sendall(other[: 2 << 20])
+        assert call(hub, "GET", "/api/models/local/x")[0] == 200
+        stopping = time.monotonic()
+    assert time.monotonic() - stopping < 20  # not the two minutes for which an upload may stand still
+    for client in stalled:
+        client.close()
 
 
 @pytest.mark.slow

@@ -113,6 +113,7 @@ def serve(
     import uvicorn
 
     from hubkit.hub.server.app import make_app
+    from hubkit.hub.server.bodies import Protocol
 
     _check_host(host, require_token)
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,6 +130,7 @@ def serve(
     endpoint = f"http://{shown}:{listener.getsockname()[1]}"
     config = uvicorn.Config(
         make_app(store, _is_loopback(host), require_token),
+        http=Protocol,
         # Addresses of uploads carry signatures: they are not logged.
         access_log=False,
         log_level="warning",

@@ -14,10 +14,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from hubkit.hub.server import discussions, results
+from hubkit.hub.server.bodies import stream_to
 from hubkit.hub.server.objects import Batch
 from hubkit.hub.server.problems import Problem, check_path
 from hubkit.hub.server.store import Change, Repo
-from hubkit.hub.server.web import Call, items, parse_json, stream_to, text
+from hubkit.hub.server.web import Call, items, parse_json, text
 
 __all__ = ["commit", "create_branch", "create_tag", "delete_branch", "delete_tag", "preupload", "squash"]
 
@@ -142,7 +143,7 @@ async def commit(call: Call) -> Response:
     try:
         with path.open("xb") as file:
 
-            def write(data: bytes) -> None:
+            def write(data: bytes | memoryview) -> None:
                 if file.tell() + len(data) > _COMMIT_LIMIT:
                     raise Problem(413, f"a commit may have at most {_COMMIT_LIMIT} bytes")
                 file.write(data)

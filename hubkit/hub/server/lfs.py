@@ -57,7 +57,7 @@ class Part:
         )
         self._file.seek((number - 1) * PART)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         self._left -= len(data)
         if self._left < 0:
             raise Problem(413, "more bytes than this part has")

@@ -102,7 +102,7 @@ class Upload:
         self._hash = hashlib.sha256()
         self.size = 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         self.size += len(data)
         if self.size > self._limit:
             raise Problem(413, f"more than the {self._limit} bytes announced")

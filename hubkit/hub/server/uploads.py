@@ -9,9 +9,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from hubkit.hub.server import lfs, xet
+from hubkit.hub.server.bodies import stream_to
 from hubkit.hub.server.objects import Upload
 from hubkit.hub.server.problems import Problem
-from hubkit.hub.server.web import Call, read_body, stream_to
+from hubkit.hub.server.web import Call, read_body
 
 __all__ = [
     "lfs_batch", "lfs_complete", "lfs_object", "lfs_part", "lfs_verify", "xet_shard", "xet_token", "xet_unknown",

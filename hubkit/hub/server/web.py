@@ -7,7 +7,6 @@ which arrives as one quoted segment, stays one.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import inspect
 import json
@@ -36,7 +35,6 @@ __all__ = [
     "problem_response",
     "read_body",
     "route",
-    "stream_to",
     "text",
     "yes",
 ]
@@ -44,7 +42,6 @@ __all__ = [
 KINDS: Final = {"models": "model", "datasets": "dataset", "spaces": "space"}
 _JSON_LIMIT: Final = 8 << 20
 _PAGE: Final = 1000
-_PIECE: Final = 1 << 20
 
 Query = dict[str, list[str]]
 
@@ -228,31 +225,6 @@ async def read_body(request: Request, limit: int) -> bytes:
             raise Problem(413, f"the body may have at most {limit} bytes")
         parts.append(data)
     return b"".join(parts)
-
-
-async def stream_to(request: Request, write: Callable[[bytes], None]) -> None:
-    """Hand a body on, written in a thread while more of it comes in."""
-
-    def write_all(parts: list[bytes]) -> None:
-        for part in parts:
-            write(part)
-
-    writing: asyncio.Task[None] | None = None
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async for data in request.stream():
-            parts.append(data)
-            size += len(data)
-            if size >= _PIECE:
-                if writing is not None:
-                    await writing
-                writing = asyncio.create_task(run_in_threadpool(write_all, parts))
-                parts, size = [], 0
-    finally:
-        if writing is not None:
-            await writing  # the caller closes what it writes to
-    await run_in_threadpool(write_all, parts)
 
 
 def parse_json(data: bytes) -> dict[str, Any]:
