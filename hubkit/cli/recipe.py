@@ -169,6 +169,10 @@ def run(
         bool, typer.Option("--dry-run", help="Check everything and show the plan; run nothing.")
     ] = False,
     out: Out = RUNS,
+    trackio: Annotated[
+        bool,
+        typer.Option("--trackio", help="Also show how it goes in Trackio: `trackio show --project RECIPE`."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run a recipe: do every step that is not done, publish, and print the table of students.
@@ -187,14 +191,21 @@ def run(
         return
     from hubkit import pipeline
     from hubkit.cli.progress import Display
+    from hubkit.cli.tracking import Tracker
     from hubkit.preflight import check
 
     _, a_plan, store = _open(path, sets, out)
     steps = pipeline.select(a_plan, until or (), only or ())
     check(a_plan, store, steps)
+    name = a_plan.recipe.name
     try:
-        with Display(a_plan.recipe.name, len(steps), as_json) as display:
-            records = pipeline.run(a_plan, store, steps, display.on_event)
+        with Display(name, len(steps), as_json) as display, Tracker(name, trackio) as tracker:
+
+            def on_event(event: str, state: State, info: dict[str, Any]) -> None:
+                tracker.on_event(event, state, info)
+                display.on_event(event, state, info)
+
+            records = pipeline.run(a_plan, store, steps, on_event)
     except KeyboardInterrupt:
         typer.echo("stopped; run the same command again to go on where it was", err=True)
         raise typer.Exit(130) from None
