@@ -22,7 +22,7 @@ import psutil
 
 __all__ = ["main"]
 
-GRACE_S: Final = 5.0
+GRACE_S: Final = 10.0
 """Between SIGTERM and SIGKILL."""
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
