@@ -125,13 +125,16 @@ class HfJobsExecutor:
 
     def _cancel(self, jobs: list[str]) -> None:
         """Cancel, and wait for the end: till then they upload what is done so far."""
-        for job in jobs:
+
+        def cancel(job: str) -> None:
             with suppress(HubError):
+                what = f"cancel job {job}"
                 attempt(
-                    self._access,
-                    "cancel a job",
-                    lambda job=job: self._api.cancel_job(job_id=job, namespace=self._namespace),
+                    self._access, what, lambda: self._api.cancel_job(job_id=job, namespace=self._namespace)
                 )
+
+        for job in jobs:
+            cancel(job)
         until = time.monotonic() + 30
         with suppress(HubError):
             while {job.id for job in self._jobs()} & set(jobs) and time.monotonic() < until:

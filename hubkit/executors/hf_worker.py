@@ -33,7 +33,7 @@ __all__ = ["PROGRESS", "main"]
 PROGRESS: Final = "hubkit-progress "
 """How a line of the log begins that is for the run and not for people."""
 PROGRESS_S: Final = 2.0
-FIRST_UPLOAD_S: Final = 10.0
+FIRST_UPLOAD_S: Final = 5.0
 UPLOAD_S: Final = 300.0
 """Between uploads of the work under way: doubled from the first up to this, for the Hub limits commits per hour."""
 PATIENCE_S: Final = 1800.0
@@ -194,18 +194,18 @@ class _Uploads:
         self._sent: Any = self._seen()
 
     def make_when_due(self) -> None:
-        if time.monotonic() >= self._due:
-            self.make()
+        if time.monotonic() >= self._due and self.make():
             self._pause = min(2 * self._pause, UPLOAD_S)
             self._due = time.monotonic() + self._pause
 
-    def make(self) -> None:
-        """Send what changed. A Hub that does not take it is asked again the next time."""
+    def make(self) -> bool:
+        """Send the work if it has changed. A Hub that does not take it is asked again the next time."""
         if (seen := self._seen()) == self._sent:
-            return
+            return False
         copy, to = self._job.folder / "copy", f"work/{self._job.place}"
         try:
-            self._copy(copy)
+            if not self._copy(copy):
+                return False
             files = files_below(copy, to)
             self._job.repo.commit(
                 f"{self._job.place} under way", files, lambda name: name.startswith(f"{to}/")
@@ -217,6 +217,7 @@ class _Uploads:
             print(f"{self._job.call.step}: work uploaded, {len(files)} files", flush=True)
         finally:
             shutil.rmtree(copy, ignore_errors=True)
+        return True
 
     def _seen(self) -> list[tuple[str, int, int]]:
         found = []
@@ -226,14 +227,19 @@ class _Uploads:
                     found.append((str(path), path.stat().st_size, path.stat().st_mtime_ns))
         return sorted(found)
 
-    def _copy(self, to: Path) -> None:
+    def _copy(self, to: Path) -> bool:
+        """False when the step is done: then its work is being removed, and half of it is worse than none."""
+        call = self._job.call
         shutil.rmtree(to, ignore_errors=True)
         try:
             _stop(self._process)
+            if Store(call.root).folder(call.step, call.key).exists():
+                return False
             shutil.copytree(self._job.work, to, ignore=shutil.ignore_patterns("progress.json"))
         finally:
             with suppress(ProcessLookupError):
                 os.kill(self._process, signal.SIGCONT)
+        return True
 
 
 def _stop(process: int) -> None:
