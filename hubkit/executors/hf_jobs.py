@@ -31,7 +31,7 @@ from hubkit.errors import HubError, HubkitError, InputError, StepError
 from hubkit.executors.call import Call, error_from_json
 from hubkit.executors.hf_worker import PROGRESS
 from hubkit.executors.local import LocalExecutor
-from hubkit.executors.run_repo import RunRepo, files_below, is_plain, place_of
+from hubkit.executors.run_repo import RunRepo, files_below, is_plain, place_of, portable
 from hubkit.hub.client import attempt, check_namespace, default_access
 from hubkit.store import Record, Store, canonical_json, digest, write_json
 
@@ -199,18 +199,15 @@ class HfJobsExecutor:
     def _needed(self, call: Call, there: set[str]) -> dict[str, Path | bytes]:
         """What the repo has to get for a step: the call, and of its inputs, files and work what is not there."""
         place = place_of(call.step, call.key)
-        sent, beside = _portable(call)
-        folders = {
-            sent.folders[name].as_posix(): path for name, path in call.folders.items()
-        } | beside  # place in the repo -> folder or file here
-        work = self._store.work(call.step, call.key)
-        if (work / "progress.json").exists():  # it was begun under another executor
-            folders[f"work/{place}"] = work
+        sent, beside = portable(call)
+        folders = {sent.folders[name].as_posix(): path for name, path in call.folders.items()}
         add: dict[str, Path | bytes] = {f"calls/{place}.json": sent.to_json().encode()}
-        for to, path in folders.items():
-            if to in there or any(name.startswith(f"{to}/") for name in there):
-                continue
-            add |= files_below(path, to) if path.is_dir() else {to: path}
+        for to, path in (folders | beside).items():
+            if not _has(there, to):
+                add |= files_below(path, to) if path.is_dir() else {to: path}
+        if not _has(there, f"work/{place}"):  # it may have been begun under another executor
+            work = files_below(self._store.work(call.step, call.key), f"work/{place}")
+            add |= {name: path for name, path in work.items() if path.name != "progress.json"}
         return add
 
     def _start(self, call: Call, commit: str) -> str:
@@ -224,12 +221,14 @@ class HfJobsExecutor:
         engine = call.runtime.get("engine", {})
         if engine.get("engine") == "openai" and (key := os.environ.get(engine["api_key_env"])):
             secrets[engine["api_key_env"]] = key
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that run_uv_job is new, each time
-            job = attempt(
-                self._access,
-                f"start a job for {call.step}",
-                lambda: self._api.run_uv_job(
+
+        def start() -> str:
+            for job in self._jobs():  # one whose answer was lost, or that another run has submitted
+                if (job.labels or {}).get("hubkit-key") == call.key:
+                    return job.id
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # that run_uv_job is new, each time
+                started: JobInfo = self._api.run_uv_job(
                     "python",
                     script_args=["-m", "hubkit.executors.hf_worker"],
                     dependencies=needs,
@@ -246,9 +245,10 @@ class HfJobsExecutor:
                     name=_flat(f"hubkit-{call.step}")[:100],
                     labels={"hubkit-run": self._label, "hubkit-key": call.key},
                     namespace=self._namespace,
-                ),
-            )
-        return str(job.id)
+                )
+            return started.id
+
+        return attempt(self._access, f"start a job for {call.step}", start)
 
     def _look(self) -> None:
         """See to the jobs that run, and settle the tasks whose job has ended."""
@@ -423,25 +423,9 @@ class HfJobsExecutor:
                 write_json(folder / "progress.json", numbers | state | {"time": time.time()})
 
 
-def _portable(call: Call) -> tuple[Call, dict[str, Path]]:
-    """The call with places in the run's repo instead of this machine's, and what lies beside the recipe by them."""
-    beside: dict[str, Path] = {}
-
-    def place(name: str, path: Path) -> Path:
-        to = Path("files") / call.inputs[f"model:{name}"][:32]
-        to = to if path.is_dir() else to / path.name
-        beside[to.as_posix()] = path
-        return to
-
-    folders = {name: path.relative_to(call.root) for name, path in call.folders.items()}
-    paths = {name: place(name, path) for name, path in call.paths.items()}
-    models = {
-        name: model | {"model": place(name, Path(model["model"])).as_posix()}
-        if Path(model["model"]).is_absolute()
-        else model
-        for name, model in call.models.items()
-    }
-    return replace(call, folders=folders, paths=paths, models=models, root=Path()), beside
+def _has(there: set[str], place: str) -> bool:
+    """Whether a file or a folder is among the names of a repo's files."""
+    return place in there or any(name.startswith(f"{place}/") for name in there)
 
 
 def _stage(job: JobInfo) -> str:

@@ -15,13 +15,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from hubkit.errors import HubError
+from hubkit.executors.call import Call
 from hubkit.hub.client import Access, attempt
 
-__all__ = ["RunRepo", "files_below", "is_plain", "place_of"]
+__all__ = ["RunRepo", "files_below", "is_plain", "place_of", "portable"]
 
 T = TypeVar("T")
 
@@ -53,6 +55,27 @@ def is_plain(name: str) -> bool:
     return (
         name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(parts) and ":" not in parts[0]
     )
+
+
+def portable(call: Call) -> tuple[Call, dict[str, Path]]:
+    """The call with places in the run's repo instead of this machine's, and what lies beside the recipe by them."""
+    beside: dict[str, Path] = {}
+
+    def place(name: str, path: Path) -> Path:
+        to = Path("files") / call.inputs[f"model:{name}"][:32]
+        to = to if path.is_dir() else to / path.name
+        beside[to.as_posix()] = path
+        return to
+
+    folders = {name: path.relative_to(call.root) for name, path in call.folders.items()}
+    paths = {name: place(name, path) for name, path in call.paths.items()}
+    models = {
+        name: model | {"model": place(name, Path(model["model"])).as_posix()}
+        if Path(model["model"]).is_absolute()
+        else model
+        for name, model in call.models.items()
+    }
+    return replace(call, folders=folders, paths=paths, models=models, root=Path()), beside
 
 
 class RunRepo:

@@ -7,16 +7,23 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from executors.scenario import answered, arguments, outputs, started, wait
+from executors.test_call import problems
 from huggingface_hub import CommitOperationAdd, HfApi
-from support import hubkit
+from support import NANO, hubkit
 
+from hubkit.config import load_recipe
+from hubkit.errors import InputError
+from hubkit.executors import Call, open_executor
+from hubkit.executors.local import LocalExecutor
 from hubkit.hub.server import LocalHub
+from hubkit.store import Store, digest_file
 
 SECRET = "sk-a-key-that-stays-in-memory"
 REPO = "local/nano-run"
@@ -172,6 +179,39 @@ def test_problems_by_jobs_and_what_goes_wrong(tmp_path: Path, hub: LocalHub) -> 
         refused = run("forged")
         assert refused.returncode == 1 and "is not of contamination" in refused.stderr, refused.stderr
     assert not list(tmp_path.rglob("evil"))
+
+
+def test_files_beside_the_recipe_travel_by_content(
+    tmp_path: Path, hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(hub).items():
+        monkeypatch.setenv(name, value)
+    jobs = {"python": sys.executable, "dependencies": []}
+    recipe = load_recipe(NANO, [f"run.jobs={json.dumps(jobs)}", "run.executor=hf-jobs"])
+    source = tmp_path / 'a file; with "quotes".jsonl'
+    source.write_text(
+        "\n".join(json.dumps({"problem": f"{n} + {n} =", "answer": str(2 * n)}) for n in range(20))
+    )
+    (tmp_path / "private.txt").write_text(SECRET)
+
+    def call(root: Path, key: str, digest: str) -> Call:
+        made = problems(root, key, source)
+        model = {"source": {"model": source.name, "revision": ""}}
+        return replace(made, inputs={"model:source": digest}, models=model)
+
+    content = digest_file(source)
+    with LocalExecutor(1, 1) as executor:
+        local = executor.submit(call(tmp_path / "here", "aa", content)).result()
+    with (
+        pytest.raises(InputError, match="source has changed"),
+        open_executor(recipe, tmp_path / "run") as executor,
+    ):
+        remote = executor.submit(call(tmp_path / "run", "aa", content)).result(120)
+        executor.submit(call(tmp_path / "run", "bb", "0" * 64)).result(120)
+    assert (remote.output, remote.files, remote.counts) == (local.output, local.files, local.counts)
+    assert remote.inputs == local.inputs and Store(tmp_path / "run").find(remote.step, remote.key) == remote
+    names = api_of(hub).list_repo_files(REPO, repo_type="dataset")
+    assert f"files/{content[:32]}/{source.name}" in names and not [n for n in names if "private" in n]
 
 
 def test_a_hub_without_jobs_and_a_public_repo_are_told(tmp_path: Path) -> None:
