@@ -370,7 +370,7 @@ class Store:
             environment=environment(),
         )
         write_json(context.out / RECORD, record.model_dump())
-        self._put(context.out, record)
+        self._put(context.out, record, context.work)
         return record
 
     def lock(self, step: str, key: str) -> AbstractContextManager[None]:
@@ -385,11 +385,13 @@ class Store:
         record, files = Record.read(folder), manifest(folder)
         told = (record.step, record.key, record.files, record.output)
         if told != (step, key, files, digest([entry.model_dump() for entry in files])):
-            raise InputError(f"what came back for {step} is not what its record says", "make it again")
-        self._put(folder, record)
+            raise InputError(
+                f"what came back for {step} is not what its record says", "remove it there, and run again"
+            )
+        self._put(folder, record, self.work(step, key))
         return record
 
-    def _put(self, made: Path, record: Record) -> None:
+    def _put(self, made: Path, record: Record, work: Path) -> None:
         for entry in record.files:
             _fsync(made / entry.path)
         final = self.folder(record.step, record.key)
@@ -397,7 +399,7 @@ class Store:
         shutil.rmtree(final, ignore_errors=True)  # only a damaged one can be there: find() said so
         made.rename(final)
         _fsync(final.parent)
-        shutil.rmtree(self.work(record.step, record.key), ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
