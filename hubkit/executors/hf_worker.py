@@ -133,7 +133,7 @@ def _check(call: Call) -> None:
 
 def _carry_out(job: _Job) -> None:
     process = subprocess.Popen([sys.executable, "-m", "hubkit.executors.worker", "0"], cwd=job.folder)
-    uploads = _Uploads(job, process.pid)
+    uploads = _Uploads(job, process)
     told = ""
     try:
         while process.poll() is None:
@@ -187,7 +187,7 @@ def _tell(job: _Job, before: str) -> str:
 class _Uploads:
     """Copies of the work under way, sent to the run's repo."""
 
-    def __init__(self, job: _Job, process: int) -> None:
+    def __init__(self, job: _Job, process: subprocess.Popen[bytes]) -> None:
         self._job, self._process = job, process
         self._pause = FIRST_UPLOAD_S
         self._due = time.monotonic() + self._pause
@@ -237,23 +237,20 @@ class _Uploads:
                 return False
             shutil.copytree(self._job.work, to, ignore=shutil.ignore_patterns("progress.json"))
         finally:
-            with suppress(ProcessLookupError):
-                os.kill(self._process, signal.SIGCONT)
+            self._process.send_signal(signal.SIGCONT)
         return True
 
 
-def _stop(process: int) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     """Stop a process, and return once each of its threads has stopped. One that has ended is as good."""
-    with suppress(ProcessLookupError):
-        os.kill(process, signal.SIGSTOP)
-    tasks = Path(f"/proc/{process}/task")
-    while True:
+    process.send_signal(signal.SIGSTOP)
+    tasks = Path(f"/proc/{process.pid}/task")
+    while process.poll() is None:
         states = []
         for task in tasks.glob("*/stat"):
             with suppress(OSError):
-                states.append(
-                    task.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0]
-                )
+                text = task.read_text(encoding="utf-8", errors="replace")
+                states.append(text.rpartition(")")[2].split()[0])
         if all(state in "TtZX" for state in states):
             return
         time.sleep(0.001)
