@@ -26,6 +26,7 @@ __all__ = [
     "FileSource",
     "Hub",
     "HubSource",
+    "Jobs",
     "Lora",
     "Method",
     "ModelRef",
@@ -284,7 +285,10 @@ class EngineRuntime(Frozen):
 
 
 class Resources(Frozen):
-    """What one step asks of a cluster. All but cpus, gpus and memory_gb is for Slurm alone."""
+    """What one step asks of where it runs.
+
+    ray: cpus, gpus, memory_gb; hf-jobs: flavor, timeout; slurm: all others.
+    """
 
     cpus: int = Field(default=1, gt=0)
     gpus: int = Field(default=0, ge=0)
@@ -296,15 +300,32 @@ class Resources(Frozen):
     """Limit, as Slurm writes it: 12:00:00 or 2-00:00:00."""
     sbatch: list[SbatchOption] = []
     """Further options of sbatch, such as --constraint=h100."""
+    flavor: str = Field(default="cpu-basic", pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Hardware of a job on the Hub, by its name there: `hf jobs hardware`."""
+    timeout: str = Field(default="12h", pattern=r"^[0-9]+(\.[0-9]+)?[smhd]?$")
+    """Limit of a job on the Hub; one that reaches it goes on in another."""
+
+
+class Jobs(Frozen):
+    """What jobs on the Hub need besides hardware."""
+
+    dependencies: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][^\r\n]*$")]] | None = None
+    """What uv installs for a job; unset: this version of hubkit."""
+    python: str = Field(default="", pattern=r"^([A-Za-z0-9/.][^\r\n]*)?$")
+    """Python that uv runs a job with, such as 3.12; unset: the image's."""
+    secrets: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]] = []
+    """Names of environment variables that jobs are given as secrets; an engine's api_key_env and HF_TOKEN are."""
 
 
 class Run(Frozen):
-    executor: Literal["local", "ray", "slurm"] = "local"
+    executor: Literal["local", "ray", "slurm", "hf-jobs"] = "local"
     """Where steps run: docs/scaling.md."""
     ray_address: str = "auto"
     """ray: host:port of the cluster's head; auto: the cluster that this machine is in, or RAY_ADDRESS."""
     resources: dict[StepKind, Resources] = {}
-    """ray, slurm: kind of step -> what it asks for; `default` for all others."""
+    """ray, slurm, hf-jobs: kind of step -> what it asks for; `default` for all others."""
+    jobs: Jobs = Jobs()
+    """hf-jobs: what every job is given."""
     workers: int = Field(default=1, gt=0)
     """local: steps at work at the same time, one process each."""
     threads: int = Field(default=1, gt=0)

@@ -390,7 +390,7 @@ def run(
                     raise InputError(
                         f"{step.name} needs {needed}, which is not done", "use --until instead of --only"
                     )
-        with open_executor(recipe.run, store.root) as executor:
+        with open_executor(recipe, store.root) as executor:
             _work(plan, store, pending, done, executor, on_event)
         return done
 

@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -37,9 +37,11 @@ __all__ = [
     "Store",
     "canonical_json",
     "digest",
+    "digest_file",
     "digest_folder",
     "exclusive",
     "is_locked",
+    "manifest",
     "write_json",
 ]
 
@@ -367,16 +369,37 @@ class Store:
             cpu_seconds=round(time.process_time() - cpu, 3),
             environment=environment(),
         )
-        for entry in files:
-            _fsync(context.out / entry.path)
         write_json(context.out / RECORD, record.model_dump())
-        final = self.folder(context.step, key)
+        self._put(context.out, record, context.work)
+        return record
+
+    def lock(self, step: str, key: str) -> AbstractContextManager[None]:
+        """Hold a step for oneself, as whoever carries it out does. Raises BusyError when another one does."""
+        return exclusive(self._lock(key), step)
+
+    def adopt(self, step: str, key: str, folder: Path) -> Record:
+        """Put in place what was made elsewhere, by moving the folder; the caller holds the step's lock.
+
+        Raises InputError for anything but the files that its record tells, byte for byte.
+        """
+        record, files = Record.read(folder), manifest(folder)
+        told = (record.step, record.key, record.files, record.output)
+        if told != (step, key, files, digest([entry.model_dump() for entry in files])):
+            raise InputError(
+                f"what came back for {step} is not what its record says", "remove it there, and run again"
+            )
+        self._put(folder, record, self.work(step, key))
+        return record
+
+    def _put(self, made: Path, record: Record, work: Path) -> None:
+        for entry in record.files:
+            _fsync(made / entry.path)
+        final = self.folder(record.step, record.key)
         final.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(final, ignore_errors=True)  # only a damaged one can be there: find() said so
-        context.out.rename(final)
+        made.rename(final)
         _fsync(final.parent)
-        shutil.rmtree(context.work, ignore_errors=True)
-        return record
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,6 +63,37 @@ def test_a_step_runs_once_and_its_record_tells_how(tmp_path: Path) -> None:
 def test_equal_output_has_an_equal_digest_whatever_the_time(tmp_path: Path) -> None:
     records = [Store(tmp_path / n).run(context(tmp_path / n), "raw", 1, "k" * 64, {}, write) for n in "ab"]
     assert records[0].output == records[1].output
+
+
+def test_what_was_made_elsewhere_is_taken_in_only_as_its_record_tells_it(tmp_path: Path) -> None:
+    there, here = Store(tmp_path / "there"), Store(tmp_path / "here")
+    key, came = "k" * 64, tmp_path / "here" / "tmp" / "came"
+
+    def arrive() -> Path:
+        shutil.rmtree(came, ignore_errors=True)
+        shutil.copytree(there.folder("raw/t", key), came)
+        return came / "data" / "a.txt"
+
+    made = there.run(context(tmp_path / "there"), "raw", 1, key, {}, write)
+    for spoil in (
+        lambda file: file.write_text("b"),
+        lambda file: file.unlink(),
+        lambda file: file.with_name("more").write_text("x"),
+        lambda file: file.with_name("link").symlink_to("/etc/passwd"),
+        lambda file: (came / "record.json").write_text("{}"),
+    ):
+        spoil(arrive())
+        with here.lock("raw/t", key), pytest.raises(InputError):
+            here.adopt("raw/t", key, came)
+    arrive()
+    for step, other in (("raw/x", key), ("raw/t", "l" * 64)):
+        with pytest.raises(InputError):
+            here.adopt(step, other, came)
+    assert here.find("raw/t", key) is None
+    with here.lock("raw/t", key):
+        assert here.is_busy(key)
+        assert here.adopt("raw/t", key, came) == made == here.find("raw/t", key)
+    assert not came.exists() and not here.is_busy(key)
 
 
 def test_a_step_that_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -27,6 +27,10 @@ def serve(
         bool,
         typer.Option("--require-token", help="Answer to nobody without a token; needed to listen elsewhere."),
     ] = False,
+    jobs: Annotated[
+        bool,
+        typer.Option("--jobs", help="Run submitted jobs as processes on this machine, with your rights."),
+    ] = False,
 ) -> None:
     """Serve a local Hub until Ctrl-C. Programs that have HF_ENDPOINT set to it use it as the Hub.
 
@@ -34,7 +38,7 @@ def serve(
     """
     from hubkit.hub.server import LocalHub
 
-    with LocalHub(folder, host, port, namespace, require_token) as hub:
+    with LocalHub(folder, host, port, namespace, require_token, jobs) as hub:
         needed = "for everything" if require_token else "reading needs no token; for writing"
         try:
             typer.echo(f"export HF_ENDPOINT={hub.endpoint}")

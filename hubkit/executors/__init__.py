@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from hubkit.config import Run
+from hubkit.config import Recipe
 from hubkit.executors.call import Call
 from hubkit.store import Record
 
@@ -31,8 +31,9 @@ class Executor(Protocol):
     ) -> None: ...
 
 
-def open_executor(run: Run, root: Path) -> Executor:
+def open_executor(recipe: Recipe, root: Path) -> Executor:
     """The executor that a recipe names. Raises StepError when its cluster cannot be used from here."""
+    run = recipe.run
     if run.executor == "slurm":
         from hubkit.executors.slurm import SlurmExecutor
 
@@ -41,6 +42,10 @@ def open_executor(run: Run, root: Path) -> Executor:
         from hubkit.executors.ray import RayExecutor
 
         return RayExecutor(run)
+    if run.executor == "hf-jobs":
+        from hubkit.executors.hf_jobs import HfJobsExecutor
+
+        return HfJobsExecutor(recipe, root)
     from hubkit.executors.local import LocalExecutor
 
     return LocalExecutor(run.workers, run.threads)

@@ -99,9 +99,13 @@ def error_to_json(error: HubkitError) -> dict[str, str]:
 
 
 def error_from_json(values: dict[str, str]) -> HubkitError:
-    """The error that another machine met, of the same class."""
-    kind: type[HubkitError] = getattr(errors, values["error"])
-    return kind(values["message"], values["remedy"])
+    """The error that another machine met, of the same class. What is no error of hubkit becomes a StepError."""
+    told = [str(values.get(name, ""))[:2000] for name in ("message", "remedy")]
+    message, remedy = (" ".join(filter(str.isprintable, text.split())) for text in told)
+    kind = getattr(errors, str(values.get("error")), None)
+    if isinstance(kind, type) and issubclass(kind, HubkitError):
+        return kind(message, remedy)
+    return StepError(message or "it failed, and did not say how", remedy or "see its log")
 
 
 def prepare_process(threads: int, parent: int) -> None:

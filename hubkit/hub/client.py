@@ -30,6 +30,7 @@ __all__ = [
     "CollectionItem",
     "Pushed",
     "RepoType",
+    "attempt",
     "check_namespace",
     "default_access",
     "download_file",
@@ -108,7 +109,7 @@ def resolve(repo_id: str, revision: str, repo_type: RepoType = "model", access: 
     api = access.api()
     what = f"look up {repo_type} {repo_id}" + (f" at {revision}" if revision else "")
     # Asked before any work, with somebody waiting: a Hub that is not there is told soon.
-    info = _try(
+    info = attempt(
         access,
         what,
         lambda: api.repo_info(repo_id, repo_type=repo_type, revision=revision or None),
@@ -122,7 +123,7 @@ def download_model(repo_id: str, revision: str, access: Access | None = None) ->
     from huggingface_hub import snapshot_download
 
     access = access or default_access()
-    folder = _try(
+    folder = attempt(
         access,
         f"download model {repo_id}",
         lambda: Path(
@@ -151,7 +152,7 @@ def download_file(
     from huggingface_hub import hf_hub_download
 
     access = access or default_access()
-    return _try(
+    return attempt(
         access,
         f"download {path} of {repo_type} {repo_id}",
         lambda: Path(
@@ -171,14 +172,14 @@ def download_file(
 def list_spaces(access: Access) -> list[str]:
     """Ids of the Spaces that a (local) Hub shows."""
     api = access.api()
-    return _try(access, "list the Spaces", lambda: [space.id for space in api.list_spaces(limit=1000)])
+    return attempt(access, "list the Spaces", lambda: [space.id for space in api.list_spaces(limit=1000)])
 
 
 def check_namespace(access: Access, namespace: str) -> None:
     """Ask before any work whether the token may write under a user or organisation name."""
     if not access.token:
         raise HubError(f"no token for {access.endpoint}", "run `hf auth login`, or set HF_TOKEN")
-    user = _try(access, "ask who the token belongs to", access.api().whoami)
+    user = attempt(access, "ask who the token belongs to", access.api().whoami)
     names = [user["name"], *(org["name"] for org in user.get("orgs", []))]
     if namespace not in names:
         raise HubError(
@@ -203,7 +204,7 @@ def push(
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     api = access.api()
-    _try(
+    attempt(
         access,
         f"create {repo_type} {repo_id}",
         lambda: api.create_repo(
@@ -232,7 +233,7 @@ def push(
         )
         return Pushed(repo_id, repo_type, str(result.oid), changed=result.oid != info.sha)
 
-    return _try(access, f"push {repo_type} {repo_id}", commit)
+    return attempt(access, f"push {repo_type} {repo_id}", commit)
 
 
 def put_tag(access: Access, pushed: Pushed, tag: str) -> None:
@@ -250,7 +251,7 @@ def put_tag(access: Access, pushed: Pushed, tag: str) -> None:
             pushed.repo_id, tag=tag, revision=pushed.sha, repo_type=pushed.repo_type, exist_ok=True
         )
 
-    _try(access, f"tag {pushed.repo_type} {pushed.repo_id}", put)
+    attempt(access, f"tag {pushed.repo_type} {pushed.repo_id}", put)
 
 
 def put_collection(
@@ -278,7 +279,7 @@ def put_collection(
                 )
         return found.slug
 
-    return _try(access, f"put together the collection {title!r}", put)
+    return attempt(access, f"put together the collection {title!r}", put)
 
 
 def _check_ours(repo_id: str, card: Any, there: set[str]) -> None:
@@ -292,7 +293,7 @@ def _check_ours(repo_id: str, card: Any, there: set[str]) -> None:
         )
 
 
-def _try(access: Access, what: str, call: Callable[[], T], patient: bool = True) -> T:
+def attempt(access: Access, what: str, call: Callable[[], T], patient: bool = True) -> T:
     """Call, and call again after errors that pass by themselves; other errors become HubError.
 
     Not `patient`: a Hub that cannot be reached is not tried again (downloads retry by themselves).

@@ -40,12 +40,14 @@ class LocalHub:
         port: int = 0,
         namespace: str = "local",
         require_token: bool = False,
+        jobs: bool = False,
     ) -> None:
         self.folder = Path(folder).absolute()
         self.host = host
         self.port = port
         self.namespace = namespace
         self.require_token = require_token
+        self.jobs = jobs
         self.endpoint = ""
         self.token = ""
         self._users: IO[str] | None = None
@@ -94,6 +96,7 @@ class LocalHub:
     def _start(self) -> None:
         command = [sys.executable, "-m", "hubkit.hub.server", str(self.folder), "--while-used"]
         command += ["--require-token"] if self.require_token else []
+        command += ["--jobs"] if self.jobs else []
         command += ["--host", self.host, "--port", str(self.port), "--namespace", self.namespace]
         with (self.folder / "server.log").open("ab") as log:
             # A session of its own: Ctrl-C reaches this program, which may still have to finish a request.
@@ -116,6 +119,11 @@ class LocalHub:
                         raise HubError(
                             f"the local Hub in {self.folder} belongs to the namespace {noted['namespace']}",
                             "use that namespace, or another folder",
+                        )
+                    if self.jobs and not noted.get("jobs"):
+                        raise HubError(
+                            f"the local Hub that is running in {self.folder} runs no jobs",
+                            "stop it, and start it with --jobs",
                         )
                     self.endpoint = noted["endpoint"]
                     return True

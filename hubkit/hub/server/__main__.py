@@ -34,7 +34,12 @@ def _is_loopback(host: str) -> bool:
     return host == "localhost"
 
 
-def _check_host(host: str, require_token: bool) -> None:
+def _check_host(host: str, require_token: bool, jobs: bool) -> None:
+    if jobs and not _is_loopback(host):
+        raise HubError(
+            f"the local Hub runs no jobs for those who reach {host}",
+            "leave --jobs out, or use 127.0.0.1: jobs run with your rights on this machine",
+        )
     if not _is_loopback(host) and not require_token:
         raise HubError(
             f"the local Hub does not listen on {host} for everybody",
@@ -107,15 +112,22 @@ def _make_store(folder: Path, namespace: str) -> Store:
 
 
 def serve(
-    folder: Path, host: str, port: int, namespace: str, while_used: bool, require_token: bool = False
+    folder: Path,
+    host: str,
+    port: int,
+    namespace: str,
+    while_used: bool,
+    require_token: bool = False,
+    jobs: bool = False,
 ) -> None:
     """Serve until a signal, or (`while_used`) until no LocalHub holds the folder."""
     import uvicorn
 
     from hubkit.hub.server.app import make_app
     from hubkit.hub.server.bodies import Protocol
+    from hubkit.hub.server.jobs import Jobs
 
-    _check_host(host, require_token)
+    _check_host(host, require_token, jobs)
     folder.mkdir(parents=True, exist_ok=True)
     held = lock(folder)
     if held is None:
@@ -128,13 +140,16 @@ def serve(
     listener = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     endpoint = f"http://{shown}:{listener.getsockname()[1]}"
+    running = Jobs(folder, endpoint) if jobs else None
     config = uvicorn.Config(
-        make_app(store, _is_loopback(host), require_token),
+        make_app(store, _is_loopback(host), require_token, running),
         http=Protocol,
         # Addresses of uploads carry signatures: they are not logged.
         access_log=False,
         log_level="warning",
         lifespan="off",
+        # uvicorn's is up to a second old, and clients compare it with the times in a job's log; app.py sends one.
+        date_header=False,
         # Clients hash a large file between two requests, and some take a closed connection for an error.
         timeout_keep_alive=120,
         timeout_graceful_shutdown=5,
@@ -155,7 +170,13 @@ def serve(
     async def run() -> None:
         listener.listen(256)
         temporary = note.with_name("endpoint.new")
-        known = {"endpoint": endpoint, "hub": store.id, "namespace": namespace, "pid": os.getpid()}
+        known = {
+            "endpoint": endpoint,
+            "hub": store.id,
+            "namespace": namespace,
+            "jobs": jobs,
+            "pid": os.getpid(),
+        }
         temporary.write_text(json.dumps(known))
         temporary.replace(note)
         watching = asyncio.create_task(watch()) if while_used else None
@@ -167,6 +188,8 @@ def serve(
         asyncio.run(run())
     finally:
         note.unlink(missing_ok=True)
+        if running is not None:
+            running.close()
         store.close()
         held.close()
 
@@ -178,6 +201,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--namespace", default="local")
     parser.add_argument("--require-token", action="store_true", help="answer to nobody without a token")
+    parser.add_argument("--jobs", action="store_true", help="run jobs as processes on this machine")
     parser.add_argument("--while-used", action="store_true", help="end when no LocalHub uses the folder")
     arguments = parser.parse_args()
     try:

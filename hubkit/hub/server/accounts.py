@@ -19,6 +19,7 @@ __all__ = [
     "NOBODY",
     "ROLES",
     "Who",
+    "account_id",
     "add_member",
     "add_token",
     "add_user",
@@ -160,6 +161,11 @@ def who_sent(store: Store, authorization: str) -> Who:
     return NOBODY
 
 
+def account_id(name: str) -> str:
+    """What the API calls the id of a user or an organisation."""
+    return _digest(name)[:24]
+
+
 def described(store: Store, who: Who) -> dict[str, Any]:
     """What whoami answers."""
     token: dict[str, Any] = {"displayName": who.token_name, "role": who.role}
@@ -181,7 +187,7 @@ def described(store: Store, who: Who) -> dict[str, Any]:
     ]
     return {
         "type": "user",
-        "id": _digest(who.user)[:24],
+        "id": account_id(who.user),
         "name": who.user,
         "fullname": who.user,
         "avatarUrl": "",

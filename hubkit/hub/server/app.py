@@ -6,6 +6,7 @@ clients recognise a missing repo; web.py sends it.
 
 from __future__ import annotations
 
+from email.utils import formatdate
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +20,7 @@ from hubkit.hub.server import (
     commits,
     discussions,
     files,
+    jobs,
     pages,
     repos,
     results,
@@ -31,7 +33,7 @@ from hubkit.hub.server.store import Store
 from hubkit.hub.server.web import Call, problem_response, route
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["make_app"]
 
@@ -40,6 +42,8 @@ _REPO: Final = "/api/{kinds}/{owner}/{name}"
 _SPACE: Final = "/api/spaces/{owner}/{name}"
 _DISCUSSION: Final = f"{_REPO}/discussions/{{num}}"
 _PAGES: Final = ("/datasets/{owner}/{name}", "/spaces/{owner}/{name}", "/{owner}/{name}")
+_JOBS: Final = "/api/jobs/{namespace}"
+_JOB: Final = f"{_JOBS}/{{job}}"
 _COLLECTION: Final = "/api/collections/{owner}/{name}"
 
 
@@ -154,6 +158,18 @@ def _other_routes() -> list[Route]:
     ]
 
 
+def _job_routes() -> list[Route]:
+    return [
+        *(route(method, "/api/jobs/hardware", _not_implemented) for method in _METHODS),
+        route("GET", _JOBS, jobs.listed),
+        route("POST", _JOBS, jobs.run),
+        route("GET", _JOB, jobs.inspect),
+        route("GET", f"{_JOB}/logs", jobs.logs),
+        route("POST", f"{_JOB}/cancel", jobs.cancel),
+        route("PUT", f"{_JOB}/labels", jobs.relabel),
+    ]
+
+
 def _content_routes() -> list[Route]:
     routes = [
         route("PUT", "/lfs/object/{oid}/{size}/{signature}", uploads.lfs_object),
@@ -188,9 +204,15 @@ class _Guard:
             # A page of some website whose name was made to point here.
             refusal = PlainTextResponse("this Hub answers to the names of this machine only\n", 421)
             return await refusal(scope, receive, send)
+
+        async def send_dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"date", formatdate(usegmt=True).encode())]
+            await send(message)
+
         raw = scope["raw_path"].decode("latin-1")
         try:
-            await self._app({**scope, "path": raw}, receive, send)
+            await self._app({**scope, "path": raw}, receive, send_dated)
         except ClientDisconnect:
             return None
 
@@ -206,10 +228,16 @@ def _is_loopback(request: Request) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def make_app(store: Store, loopback: bool = True, require_token: bool = False) -> ASGIApp:
-    """An ASGI application. `loopback`: it is reached by the names of this machine only."""
+def make_app(
+    store: Store, loopback: bool = True, require_token: bool = False, running: jobs.Jobs | None = None
+) -> ASGIApp:
+    """An ASGI application. `loopback`: it is reached by the names of this machine only.
+
+    `running`: where jobs are carried out; None: nowhere.
+    """
     routes = [
         Route("/health", _health),
+        *_job_routes(),
         *_other_routes(),
         *_repo_routes(),
         *_content_routes(),
@@ -222,4 +250,5 @@ def make_app(store: Store, loopback: bool = True, require_token: bool = False) -
     app.router.redirect_slashes = False
     app.state.store = store
     app.state.require_token = require_token
+    app.state.jobs = running
     return _Guard(app, loopback)

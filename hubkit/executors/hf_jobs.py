@@ -1,0 +1,437 @@
+"""Steps as jobs on the Hub: each step is one job, started by huggingface_hub's run_uv_job.
+
+    runs/jobs/traces-sage-0-5f1c0a…/687fb701029421ae5549d998.log    what a job of this step said
+
+Nothing is shared with a job but the run's private repo on the Hub (run_repo.py): the recipe and what the step needs
+go there in one commit, which the job is told; work under way and what was made come back from there. This process
+only watches: when it is killed the jobs go on, and the next run finds them by their labels and follows them.
+Steps that only gather what is on this machine (report, publish) are carried out here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import time
+import warnings
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+import yaml
+
+from hubkit import __version__
+from hubkit.config import Recipe
+from hubkit.errors import HubError, HubkitError, InputError, StepError
+from hubkit.executors.call import Call, error_from_json
+from hubkit.executors.hf_worker import PROGRESS
+from hubkit.executors.local import LocalExecutor
+from hubkit.executors.run_repo import RunRepo, files_below, is_plain, place_of, portable
+from hubkit.hub.client import attempt, check_namespace, default_access
+from hubkit.store import Record, Store, canonical_json, digest, write_json
+
+if TYPE_CHECKING:
+    from huggingface_hub import JobInfo
+
+__all__ = ["HfJobsExecutor"]
+
+PLACES: Final = 64
+"""Jobs at the same time: each has a connection here that its log comes through."""
+HERE: Final = {"report", "publish"}
+POLL_S: Final = 3.0
+"""Between questions to the Hub: one for all jobs together."""
+PATIENCE_S: Final = 900.0
+"""For a Hub that does not answer, while jobs are followed."""
+LOG_S: Final = 10.0
+"""After a job's end, for the rest of its log to arrive."""
+IN_VAIN: Final = 3
+"""Jobs in a row that ended without a word and got a step no further."""
+ENDED: Final = {"COMPLETED", "CANCELED", "DELETED", "ERROR"}
+
+
+@dataclass
+class _Task:
+    call: Call
+    future: Future[Record]
+    job: str = ""
+    held: ExitStack = field(default_factory=ExitStack)
+    """The step's lock, while its job runs: by it `hubkit recipe status` knows."""
+    running: bool = False
+    log: threading.Thread | None = None
+    began: bool = False
+    """Whether the job came as far as the step: before, trying again would not help."""
+    last: str = ""
+    """The last line of its log."""
+    done: int = -1
+    """Progress of the step when a job of its last ended without a word."""
+    in_vain: int = 0
+
+
+class HfJobsExecutor:
+    """Submits, follows logs and stages, and fetches results. Leaving it on an error cancels its jobs."""
+
+    places = PLACES
+
+    def __init__(self, recipe: Recipe, root: Path) -> None:
+        access = default_access()
+        if recipe.hub.endpoint != "local":
+            access = replace(access, endpoint=recipe.hub.endpoint)
+        self._recipe, self._run, self._store = recipe, recipe.run, Store(root)
+        self._access, self._namespace, self._api = access, recipe.hub.namespace, access.api()
+        self._repo = RunRepo(access, f"{recipe.hub.namespace}/{recipe.name}-run")
+        self._label = digest(self._repo.name)[:16]
+        self._here = LocalExecutor(1, recipe.run.threads)
+        self._new: list[_Task] = []
+        self._tasks: list[_Task] = []
+        self._left: dict[str, str] = {}
+        """Key -> job: under way from a run that was killed."""
+        self._answered = time.monotonic()
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def submit(self, call: Call) -> Future[Record]:
+        if call.kind in HERE:
+            return self._here.submit(call)
+        task = _Task(call, Future())
+        task.future.set_running_or_notify_cancel()
+        with self._lock:
+            self._new.append(task)
+        return task.future
+
+    def __enter__(self) -> HfJobsExecutor:
+        check_namespace(self._access, self._namespace)
+        self._left = {(job.labels or {}).get("hubkit-key", ""): job.id for job in self._jobs()}
+        self._repo.create()
+        self._here.__enter__()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._here.__exit__(kind, error, trace)
+        if kind is not None:
+            self._cancel([task.job for task in self._tasks])
+        for task in self._tasks:
+            task.held.close()
+
+    def _cancel(self, jobs: list[str]) -> None:
+        """Cancel, and wait for the end: till then they upload what is done so far."""
+
+        def cancel(job: str) -> None:
+            with suppress(HubError):
+                what = f"cancel job {job}"
+                attempt(
+                    self._access, what, lambda: self._api.cancel_job(job_id=job, namespace=self._namespace)
+                )
+
+        for job in jobs:
+            cancel(job)
+        until = time.monotonic() + 30
+        with suppress(HubError):
+            while {job.id for job in self._jobs()} & set(jobs) and time.monotonic() < until:
+                time.sleep(0.5)
+
+    def _jobs(self) -> list[JobInfo]:
+        """The jobs of this run that wait or run."""
+        labels = {"hubkit-run": self._label}
+        return attempt(
+            self._access,
+            "list jobs",
+            lambda: list(
+                self._api.list_jobs(
+                    namespace=self._namespace, labels=labels, status=["RUNNING", "SCHEDULING"]
+                )
+            ),
+        )
+
+    def _follow(self) -> None:
+        while True:
+            with self._lock:
+                new, self._new = self._new, []
+            try:
+                self._place(new)
+                self._look()
+            except Exception as error:  # also a bug here must not leave the run waiting for ever
+                for task in [*new, *self._tasks]:
+                    if not task.future.done():
+                        task.future.set_exception(error)
+                return
+            if self._stop.wait(POLL_S if self._tasks and not self._new else 0.3):
+                return
+
+    def _place(self, tasks: list[_Task]) -> None:
+        """Give each task its job: one that is under way, or a new one. What the Hub has already is fetched."""
+        fresh: list[_Task] = []
+        for task in tasks:
+            task.job = self._left.pop(task.call.key, "")
+            (self._tasks if task.job else fresh).append(task)
+        if not fresh:
+            return
+        there = self._repo.files()
+        for task in list(fresh):
+            if self._settle(task, there):
+                fresh.remove(task)
+        if not fresh:
+            return
+        add: dict[str, Path | bytes] = {}
+        stale = set()
+        for task in fresh:
+            add |= self._needed(task.call, there)
+            stale.add(f"calls/{place_of(task.call.step, task.call.key)}.error.json")
+        recipe = yaml.safe_dump(self._recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        commit = self._repo.commit_recipe(f"Steps to do: {len(fresh)}", recipe, add, stale)
+        for task in fresh:
+            try:
+                task.job = self._start(task.call, commit)
+                self._tasks.append(task)
+            except HubkitError as error:
+                task.future.set_exception(error)
+
+    def _needed(self, call: Call, there: set[str]) -> dict[str, Path | bytes]:
+        """What the repo has to get for a step: the call, and of its inputs, files and work what is not there."""
+        place = place_of(call.step, call.key)
+        sent, beside = portable(call)
+        folders = {sent.folders[name].as_posix(): path for name, path in call.folders.items()}
+        add: dict[str, Path | bytes] = {f"calls/{place}.json": sent.to_json().encode()}
+        for to, path in (folders | beside).items():
+            if not _has(there, to):
+                add |= files_below(path, to) if path.is_dir() else {to: path}
+        if not _has(there, f"work/{place}"):  # it may have been begun under another executor
+            work = files_below(self._store.work(call.step, call.key), f"work/{place}")
+            add |= {name: path for name, path in work.items() if path.name != "progress.json"}
+        return add
+
+    def _start(self, call: Call, commit: str) -> str:
+        run, asked = self._run, self._run.resources_of(call.kind)
+        needs = [f"hubkit=={__version__}"] if run.jobs.dependencies is None else run.jobs.dependencies
+        secrets = {"HF_TOKEN": self._access.token or ""}
+        for name in run.jobs.secrets:
+            if name not in os.environ:
+                raise StepError(f"run.jobs.secrets names {name}, which is not set", f"export {name}=…")
+            secrets[name] = os.environ[name]
+        engine = call.runtime.get("engine", {})
+        if engine.get("engine") == "openai" and (key := os.environ.get(engine["api_key_env"])):
+            secrets[engine["api_key_env"]] = key
+
+        def start() -> str:
+            for job in self._jobs():  # one whose answer was lost, or that another run has submitted
+                if (job.labels or {}).get("hubkit-key") == call.key:
+                    return job.id
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # that run_uv_job is new, each time
+                started: JobInfo = self._api.run_uv_job(
+                    "python",
+                    script_args=["-m", "hubkit.executors.hf_worker"],
+                    dependencies=needs,
+                    python=run.jobs.python or None,
+                    env={
+                        "HF_ENDPOINT": self._access.endpoint,
+                        "HUBKIT_REPO": self._repo.name,
+                        "HUBKIT_COMMIT": commit,
+                        "HUBKIT_CALL": place_of(call.step, call.key),
+                    },
+                    secrets=secrets,
+                    flavor=asked.flavor,
+                    timeout=asked.timeout,
+                    name=_flat(f"hubkit-{call.step}")[:100],
+                    labels={"hubkit-run": self._label, "hubkit-key": call.key},
+                    namespace=self._namespace,
+                )
+            return started.id
+
+        return attempt(self._access, f"start a job for {call.step}", start)
+
+    def _look(self) -> None:
+        """See to the jobs that run, and settle the tasks whose job has ended."""
+        if not self._tasks:
+            return
+        try:
+            active = {job.id: _stage(job) for job in self._jobs()}
+            ended = {t.job: self._end_of(t.job) for t in self._tasks if t.job not in active}
+            there = self._repo.files() if ended else set()  # asked after the ends: what was made is in it
+            self._answered = time.monotonic()
+        except HubError:  # the jobs go on meanwhile
+            if time.monotonic() - self._answered > PATIENCE_S:
+                raise
+            return
+        for task in list(self._tasks):
+            try:
+                stage, message = ended.get(task.job) or (active[task.job], "")
+                if stage in ENDED:
+                    self._close(task, stage, message, there)
+                elif stage == "RUNNING":
+                    self._watch(task)
+            except HubkitError as error:
+                self._drop(task)
+                task.future.set_exception(error)
+
+    def _watch(self, task: _Task) -> None:
+        """Hold the step's lock and follow the log, from when the job runs."""
+        if not task.running:
+            task.running = True
+            self._store.work(task.call.step, task.call.key).mkdir(parents=True, exist_ok=True)
+            task.held.enter_context(self._store.lock(task.call.step, task.call.key))
+        if task.log is None:
+            task.log = threading.Thread(target=self._read_log, args=(task, task.job), daemon=True)
+            task.log.start()
+
+    def _close(self, task: _Task, stage: str, message: str, there: set[str]) -> None:
+        """A task's job has ended: fetch what it made, or tell why it made nothing, or go on in another job."""
+        self._watch(task)
+        assert task.log is not None
+        task.log.join(LOG_S)
+        if self._settle(task, there):
+            self._drop(task)
+            return
+        failed = f"calls/{place_of(task.call.step, task.call.key)}.error.json"
+        if failed in there:
+            raise self._told(failed)
+        if stage in ("ERROR", "COMPLETED") and task.began and self._goes_on(task):
+            self._drop(task)
+            with self._lock:
+                self._new.append(_Task(task.call, task.future, done=task.done, in_vain=task.in_vain))
+            return
+        raise self._lost(task, stage, message)
+
+    def _drop(self, task: _Task) -> None:
+        task.held.close()
+        task.job = ""  # its log is not read any longer
+        self._tasks.remove(task)
+
+    def _settle(self, task: _Task, there: set[str]) -> bool:
+        """Fetch what was made of a step, if it is on the Hub, and put it in place. What comes is not trusted."""
+        call = task.call
+        place = f"steps/{place_of(call.step, call.key)}"
+        if f"{place}/record.json" not in there:
+            return False
+        into = self._store.root / "tmp" / f"{call.key[:16]}-fetched"
+        try:
+            shutil.rmtree(into, ignore_errors=True)
+            self._repo.fetch([f"{place}/record.json"], into)
+            record = Record.read(into / place)
+            told = {
+                "kind": record.kind,
+                "config": record.config,
+                "inputs": record.inputs,
+                "v": record.version,
+            }
+            meant = {"kind": call.kind, "config": call.config, "inputs": call.inputs, "v": call.version}
+            names = [entry.path for entry in record.files]
+            if canonical_json(told) != canonical_json(meant) or not all(map(is_plain, names)):
+                raise InputError(
+                    f"{place} is not of {call.step}", f"delete it in {self._repo.name}, and run again"
+                )
+            self._repo.fetch([f"{place}/{name}" for name in names], into)
+            if not task.running:
+                task.held.enter_context(self._store.lock(call.step, call.key))
+            task.future.set_result(self._store.adopt(call.step, call.key, into / place))
+        except HubkitError as error:
+            task.future.set_exception(error)
+        finally:
+            task.held.close()
+            shutil.rmtree(into, ignore_errors=True)
+        return True
+
+    def _told(self, failed: str) -> HubkitError:
+        into = self._store.root / "tmp" / digest(failed)[:16]
+        try:
+            self._repo.fetch([failed], into)
+            return error_from_json(json.loads((into / failed).read_text(encoding="utf-8")))
+        except ValueError:
+            return error_from_json({})
+        finally:
+            shutil.rmtree(into, ignore_errors=True)
+
+    def _end_of(self, job: str) -> tuple[str, str]:
+        """Stage and message of a job that is not among those that wait or run."""
+        from huggingface_hub.errors import HfHubHTTPError
+
+        def look() -> tuple[str, str]:
+            try:
+                info = self._api.inspect_job(job_id=job, namespace=self._namespace)
+            except HfHubHTTPError as error:
+                if error.response.status_code != 404:
+                    raise
+                return "ERROR", "the Hub knows it no longer"  # a local one, started again
+            return _stage(info), info.status.message or ""
+
+        return attempt(self._access, "look at a job", look)
+
+    def _goes_on(self, task: _Task) -> bool:
+        """Whether to try a step again whose job ended without a word: not when that keeps happening in vain."""
+        try:
+            text = (self._store.work(task.call.step, task.call.key) / "progress.json").read_text(
+                encoding="utf-8"
+            )
+            done = int(json.loads(text)["done"])
+        except (OSError, ValueError, KeyError):
+            done = 0
+        task.in_vain = 0 if done > task.done else task.in_vain + 1
+        task.done = max(done, task.done)
+        return task.in_vain < IN_VAIN
+
+    def _lost(self, task: _Task, stage: str, message: str) -> StepError:
+        if stage == "CANCELED":
+            remedy = "run again: it goes on where it stopped"
+        elif "timeout" in message.lower():
+            remedy = f"raise run.resources.{task.call.kind}.timeout"
+        else:
+            remedy = f"its log is {self._log_file(task.call, task.job)}"
+        how = ", ".join(filter(None, [stage, message, task.last[:200]]))
+        return StepError(f"{task.call.step}: job {task.job} ended: {how}", remedy)
+
+    def _log_file(self, call: Call, job: str) -> Path:
+        return self._store.root / "jobs" / _flat(place_of(call.step, call.key)) / f"{_flat(job)}.log"
+
+    def _read_log(self, task: _Task, job: str) -> None:
+        """Keep what a job says, from its first line; its progress becomes the step's progress here."""
+        path = self._log_file(task.call, job)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while task.job == job and not self._stop.is_set():
+            try:
+                with path.open("w", encoding="utf-8") as log:
+                    for line in self._api.fetch_job_logs(job_id=job, namespace=self._namespace, follow=True):
+                        if self._stop.is_set():
+                            return
+                        if line.startswith(PROGRESS):
+                            self._keep_progress(task.call, line.removeprefix(PROGRESS))
+                            continue
+                        task.began |= line.startswith(f"{task.call.step}: ")
+                        task.last = line.strip() or task.last
+                        log.write(line + "\n")
+                        log.flush()
+                return
+            except Exception:  # whatever the client meets on the way; the stage of the job decides
+                time.sleep(POLL_S)
+
+    def _keep_progress(self, call: Call, text: str) -> None:
+        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+            told = json.loads(text)
+            numbers = {k: v for k, v in told.items() if isinstance(v, int | float) and k.isidentifier()}
+            state = {"step": call.step, "done": int(told["done"]), "total": int(told["total"])}
+            folder = self._store.work(call.step, call.key)
+            if folder.is_dir():  # the step is not done yet
+                write_json(folder / "progress.json", numbers | state | {"time": time.time()})
+
+
+def _has(there: set[str], place: str) -> bool:
+    """Whether a file or a folder is among the names of a repo's files."""
+    return place in there or any(name.startswith(f"{place}/") for name in there)
+
+
+def _stage(job: JobInfo) -> str:
+    return str(getattr(job.status.stage, "value", job.status.stage))
+
+
+def _flat(name: str) -> str:
+    """For a file or a label: traces/sage/0 -> traces-sage-0."""
+    return "".join(char if char.isalnum() and char.isascii() else "-" for char in name)

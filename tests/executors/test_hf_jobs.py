@@ -1,0 +1,240 @@
+"""A recipe by jobs of a local Hub, which runs them on this machine: nothing but that Hub is shared with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from executors.scenario import answered, arguments, outputs, started, wait
+from executors.test_call import problems
+from huggingface_hub import CommitOperationAdd, HfApi
+from support import NANO, hubkit
+
+from hubkit.config import load_recipe
+from hubkit.errors import InputError
+from hubkit.executors import Call, open_executor
+from hubkit.executors.local import LocalExecutor
+from hubkit.hub.server import LocalHub
+from hubkit.store import Store, digest_file
+
+SECRET = "sk-a-key-that-stays-in-memory"
+REPO = "local/nano-run"
+LONGER = "problems.train.size=100"
+"""So that a step lasts longer than it takes until its work is uploaded."""
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, Any]]:
+    root = tmp_path_factory.mktemp("here")
+    done = hubkit(*arguments(root, "local", LONGER), timeout=600)
+    assert done.returncode == 0, done.stderr
+    return outputs(root)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[LocalHub]:
+    with LocalHub(tmp_path / "hub", jobs=True) as hub:
+        yield hub
+
+
+def environment(hub: LocalHub) -> dict[str, str]:
+    return {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "A_KEY": SECRET}
+
+
+def on_jobs(root: Path, *more: str) -> list[str]:
+    # This interpreter and what is installed for it: nothing is downloaded.
+    jobs = {"python": sys.executable, "dependencies": [], "secrets": ["A_KEY"]}
+    return arguments(root, "hf-jobs", f"run.jobs={json.dumps(jobs)}", LONGER, *more)
+
+
+def states_of(root: Path) -> dict[str, str]:
+    """Step -> what `recipe status` calls it."""
+    run = on_jobs(root)
+    done = hubkit("recipe", "status", *run[2 : run.index("--until")], "--out", str(root), "--json")
+    assert done.returncode == 0, done.stderr
+    return {row["step"]: row["state"] for row in json.loads(done.stdout)["steps"]}
+
+
+def api_of(hub: LocalHub) -> HfApi:
+    return HfApi(endpoint=hub.endpoint, token=hub.token)
+
+
+def jobs_of(hub: LocalHub, kind: str, *stages: str) -> list[str]:
+    """Jobs of steps of a kind, newest first."""
+    listed = api_of(hub).list_jobs(namespace="local", status=list(stages) or None)
+    return [job.id for job in listed if (job.labels or {})["name"].startswith(f"hubkit-{kind}")]
+
+
+def said(root: Path, what: str) -> list[Path]:
+    return [log for log in (root / "jobs").glob("traces-*/*.log") if what in log.read_text()]
+
+
+def files_with(secret: str, *folders: Path) -> list[Path]:
+    paths = (path for folder in folders for path in folder.rglob("*"))
+    return [path for path in paths if path.is_file() and secret.encode() in path.read_bytes()]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_killed_run_follows_its_jobs_again_and_lost_jobs_go_on(
+    tmp_path: Path, hub: LocalHub, here: dict[str, tuple[str, Any]]
+) -> None:
+    root = tmp_path / "run"
+    with started(on_jobs(root), **environment(hub)) as process:
+        wait("a trace step at work", lambda: answered(root))
+        assert "running" in {state for step, state in states_of(root).items() if "traces/" in step}
+        process.kill()
+        process.communicate()
+    jobs = jobs_of(hub, "traces", "RUNNING", "SCHEDULING")
+    assert len(jobs) == 2
+    with started(on_jobs(root), **environment(hub)) as process:
+        wait("an upload of the work", lambda: said(root, "work uploaded"))
+        assert jobs_of(hub, "traces") == jobs, "they were followed, not submitted again"
+        for worker in psutil.process_iter(["cmdline"]):
+            if "hubkit.executors.hf_worker" in (worker.info["cmdline"] or []):
+                worker.kill()
+        _, errors = process.communicate(timeout=600)
+        assert process.returncode == 0, errors
+    assert outputs(root) == here
+    assert 2 < len(jobs_of(hub, "traces")) <= 4 and said(root, "goes on with")
+    left = [
+        name for name in api_of(hub).list_repo_files(REPO, repo_type="dataset") if name.startswith("work/")
+    ]
+    assert left == [] and not list((root / "work").rglob("journal*"))
+    assert files_with(SECRET, root, hub.folder) == []
+    assert files_with(hub.token, root, hub.folder) == [hub.folder / "token"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ctrl_c_cancels_and_another_folder_finishes_from_what_the_hub_has(
+    tmp_path: Path, hub: LocalHub, here: dict[str, tuple[str, Any]]
+) -> None:
+    root, other = tmp_path / "run", tmp_path / "other"
+    with started(on_jobs(root), **environment(hub)) as process:
+        wait("a trace step at work", lambda: answered(root))
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 130 and "run the same command again" in errors, errors
+    assert jobs_of(hub, "", "RUNNING", "SCHEDULING") == []
+    assert "interrupted" in states_of(root).values()
+    done = hubkit(*on_jobs(other), timeout=600, **environment(hub))
+    assert done.returncode == 0, done.stderr
+    assert outputs(other) == here
+    assert said(other, "goes on with"), "what was done by the end of a cancelled job was uploaded"
+    assert len(jobs_of(hub, "problems")) == 2, "what was made before was fetched, not made again"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_step_longer_than_its_timeout_takes_several_jobs(
+    tmp_path: Path, hub: LocalHub, here: dict[str, tuple[str, Any]]
+) -> None:
+    short = "run.resources={traces: {timeout: 14s}}"
+    done = hubkit(*on_jobs(tmp_path / "run", short), timeout=800, **environment(hub))
+    assert done.returncode == 0, done.stderr
+    assert outputs(tmp_path / "run") == here
+    assert len(jobs_of(hub, "traces")) > 2 and said(tmp_path / "run", "goes on with")
+
+
+def test_problems_by_jobs_and_what_goes_wrong(tmp_path: Path, hub: LocalHub) -> None:
+    until = ["--until", "contamination"]
+
+    def run(folder: str, *more: str) -> Any:
+        command = on_jobs(tmp_path / folder, *more)
+        return hubkit(
+            *command[: command.index("--until")],
+            *until,
+            *command[command.index("--out") :],
+            **environment(hub),
+        )
+
+    here = hubkit(
+        *arguments(tmp_path / "here", "local", LONGER)[:-6], *until, "--out", str(tmp_path / "here")
+    )
+    assert here.returncode == 0, here.stderr
+    done = run("there")
+    assert done.returncode == 0, done.stderr
+    assert outputs(tmp_path / "there") == outputs(tmp_path / "here") != {}
+    record = next((tmp_path / "there/steps").rglob("record.json"))
+    assert str(tmp_path) not in record.read_text()
+
+    same = "{source: reasoning-gym, task: chain_sum, size: 5, seed: 1, split: train}"
+    bad = run("bad", f"problems.train={same}", f"problems.test={same}")
+    assert bad.returncode == 1 and "5 of 5 problems of 'test' are in the training set" in bad.stderr
+    missing = run("missing", "run.jobs.secrets=[NOT_SET]", "seed=1", f"problems.train={same}")
+    assert "run.jobs.secrets names NOT_SET, which is not set" in missing.stderr
+    broken = run("broken", "run.jobs.python=/no/such/python", f"problems.train={same.replace('5', '6')}")
+    assert broken.returncode == 1 and "Job failed with exit code" in broken.stderr
+    assert "no/such/python" in broken.stderr and broken.stderr.count("\nerror: ") == 1
+
+    # What somebody put into the repo is no step's output.
+    step = next(p for p in (tmp_path / "there/steps/contamination").iterdir())
+    forged = json.loads((step / "record.json").read_text())
+    name = f"steps/contamination/{step.name}/record.json"
+    for change in (
+        {"config": {"x": 1}},
+        {"files": [{"path": "../../../../evil", "size": 1, "sha256": "0" * 64}]},
+    ):
+        content = json.dumps(forged | change).encode()
+        api_of(hub).create_commit(
+            REPO, [CommitOperationAdd(name, content)], commit_message="x", repo_type="dataset"
+        )
+        refused = run("forged")
+        assert refused.returncode == 1 and "is not of contamination" in refused.stderr, refused.stderr
+    assert not list(tmp_path.rglob("evil"))
+
+
+def test_files_beside_the_recipe_travel_by_content(
+    tmp_path: Path, hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(hub).items():
+        monkeypatch.setenv(name, value)
+    jobs = {"python": sys.executable, "dependencies": []}
+    recipe = load_recipe(NANO, [f"run.jobs={json.dumps(jobs)}", "run.executor=hf-jobs"])
+    source = tmp_path / 'a file; with "quotes".jsonl'
+    source.write_text(
+        "\n".join(json.dumps({"problem": f"{n} + {n} =", "answer": str(2 * n)}) for n in range(20))
+    )
+    (tmp_path / "private.txt").write_text(SECRET)
+
+    def call(root: Path, key: str, digest: str) -> Call:
+        made = problems(root, key, source)
+        model = {"source": {"model": source.name, "revision": ""}}
+        return replace(made, inputs={"model:source": digest}, models=model)
+
+    content = digest_file(source)
+    with LocalExecutor(1, 1) as executor:
+        local = executor.submit(call(tmp_path / "here", "aa", content)).result()
+    with (
+        pytest.raises(InputError, match="source has changed"),
+        open_executor(recipe, tmp_path / "run") as executor,
+    ):
+        remote = executor.submit(call(tmp_path / "run", "aa", content)).result(120)
+        executor.submit(call(tmp_path / "run", "bb", "0" * 64)).result(120)
+    assert (remote.output, remote.files, remote.counts) == (local.output, local.files, local.counts)
+    assert remote.inputs == local.inputs and Store(tmp_path / "run").find(remote.step, remote.key) == remote
+    names = api_of(hub).list_repo_files(REPO, repo_type="dataset")
+    assert f"files/{content[:32]}/{source.name}" in names and not [n for n in names if "private" in n]
+
+
+def test_a_hub_without_jobs_and_a_public_repo_are_told(tmp_path: Path) -> None:
+    with LocalHub(tmp_path / "hub") as hub:
+        done = hubkit(*on_jobs(tmp_path / "run"), **environment(hub))
+    assert done.returncode == 1 and "hubkit hub serve --jobs" in done.stderr, done.stderr
+    with LocalHub(tmp_path / "hub", jobs=True) as hub:
+        api_of(hub).create_repo(REPO, repo_type="dataset", private=False)
+        done = hubkit(*on_jobs(tmp_path / "run"), **environment(hub))
+        assert done.returncode == 1 and f"dataset {REPO} is public" in done.stderr
+        done = hubkit(
+            *on_jobs(tmp_path / "run"), **(environment(hub) | {"HF_TOKEN": "", "HF_HOME": str(tmp_path)})
+        )
+        assert done.returncode == 1 and "no token for" in done.stderr
