@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from hubkit.config import Sampling
 from hubkit.engines import Request, Response
-from hubkit.errors import EngineError, GateError
+from hubkit.errors import GateError
 from hubkit.records import VERDICT_SCHEMA, RowWriter
 from hubkit.store import StepContext, digest
 from hubkit.traces.journal import (
@@ -44,7 +44,7 @@ __all__ = ["VERSION", "Judge", "Question", "fill", "run", "verdict_of"]
 
 VERSION: Final = 1
 GATE: Final = 32
-"""Replies after which a judge that never gives a verdict, or only fails, is stopped."""
+"""Replies after which a judge that never gives a verdict is stopped."""
 QUOTED: Final = 160
 """Characters of the judge's words that a verdict keeps: the last before its verdict, where it sums up."""
 PREFIX: Final = "judge_"
@@ -108,7 +108,7 @@ class Judge:
         """Ask the questions among the pairs' second parts, then give all pairs in order, with verdicts for them.
 
         `items()` gives the same each time: it is gone through more than once, so that nothing is kept in memory.
-        Raises EngineError or GateError when the judge is of no use.
+        Raises GateError when the judge never gives a verdict, EngineError as `answer` does.
         """
 
         def requests() -> Iterator[tuple[Key, Request]]:
@@ -204,22 +204,15 @@ class _Gate:
 
     def __init__(self, step: str) -> None:
         self._step = step
-        self._seen = self._errors = 0
+        self._seen = 0
         self._useful = False
 
     def see(self, response: Response) -> None:
         verdict = verdict_of(response)
         self._seen += 1
-        self._errors += response.finish_reason == "error"
         self._useful |= verdict.status != "unjudged"
-        if self._useful or self._seen != GATE:
-            return
-        if self._errors == self._seen:
-            raise EngineError(
-                f"{self._step}: every request to the judge failed: {response.error}",
-                "mend its engine's settings",
+        if self._seen == GATE and not self._useful:
+            raise GateError(
+                f"{self._step}: none of the first {GATE} replies of the judge ends with a verdict; {verdict.reason}",
+                "mend its prompt, raise its max_tokens, or take another judge",
             )
-        raise GateError(
-            f"{self._step}: none of the first {GATE} replies of the judge ends with a verdict; {verdict.reason}",
-            "mend its prompt, raise its max_tokens, or take another judge",
-        )
