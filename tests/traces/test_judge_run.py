@@ -32,6 +32,7 @@ from hubkit.store import Store
 from hubkit.traces.journal import Key, request_seed
 
 PROBLEMS = 60
+SIZES = dict.fromkeys(("raw", "compressed-short", "truncated-short"), (12, 1))
 Asked = tuple[str, int]
 """Model and seed: each request of a run has its own."""
 
@@ -186,7 +187,10 @@ def test_a_recipe_without_a_judge_is_what_it_was() -> None:
             {"judge": {"name": "u", "model": "a/b", "prompt": "none.md"}},
             "judge.prompt: cannot read 'none.md'",
         ),
-        ({"judge": {"name": "u", "model": "a/b", "promt": "judge.md"}}, "did you mean 'prompt'?"),
+        (
+            {"judge": {"name": "u", "model": "a/b", "prompt": "judge.md", "samplin": {}}},
+            "judge.samplin: unknown key 'samplin', did you mean 'sampling'?",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_be_judged_is_refused_in_one_line(
@@ -246,7 +250,7 @@ def test_the_card_says_who_judged_and_with_what_prompt(release: Run, model: str)
         {"umpire": "org/umpire"},
         pinned=pinned,
     )
-    text = dataset_card(cards, "sage", "local/tiny-traces", {"raw": (12, 1)})
+    text = dataset_card(cards, "sage", "local/tiny-traces", SIZES)
     assert f"judged correct: umpire (`{model}`)" in text and "at most 77 tokens" in text
     assert ("It is the teacher's own model" in text) == (model == "./sage")
     assert f"````text\n{prompt}\n````" in text
