@@ -143,8 +143,9 @@ class Judge:
 
 
 _PLACEHOLDER: Final = re.compile(r"\{(problem|answer|response)\}")
-_TOKEN: Final = re.compile(r"[<\[](?=[^\s<>\[\]]{1,64}[>\]])")
-"""Where a control token may begin: <|im_end|>, </s>, <｜User｜>, <end_of_turn>, [INST], and tags that are none."""
+_TOKEN: Final = re.compile(r"[<\[](?=[^\s<>\[\]]{1,64}[>\]]|/?(?:problem|answer|response)\b)")
+"""Where a control token may begin (<|im_end|>, </s>, <｜User｜>, <end_of_turn>, [INST], and tags that are none), or
+a line that looks like those around a text."""
 
 
 def fill(prompt: str, question: Question) -> str:

@@ -31,15 +31,30 @@ from hubkit.release.results import Facts
 from hubkit.store import Store
 from hubkit.traces.journal import Key, request_seed
 
-PROBLEMS = 60
+PROBLEMS = 100
 SIZES = dict.fromkeys(("raw", "compressed-short", "truncated-short"), (12, 1))
-Asked = tuple[str, int]
-"""Model and seed: each request of a run has its own."""
+Asked = tuple[str, str, int]
+"""Kind of step, model and seed: each request of a run has its own."""
 
 
 def command(recipe: Path, root: Path) -> list[str]:
     options = ["--until", "compressed", "--out", str(root)]
     return [sys.executable, "-m", "hubkit", "recipe", "run", str(recipe), *options]
+
+
+def kill_within(place: str, recipe: Path, root: Path, server: OpenAIServer) -> None:
+    """Start a run and kill it, workers and all, while the judge is asked in a step of this kind."""
+
+    def judged() -> int:
+        return [(kind, model) for kind, model, _ in asked(server)].count((place, "umpire"))
+
+    process = subprocess.Popen(command(recipe, root), stdout=subprocess.DEVNULL, start_new_session=True)
+    while judged() < 40:  # more than one commit holds
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.005)
+    time.sleep(random.uniform(0, 0.1))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def journalled(root: Path) -> set[Asked]:
@@ -50,12 +65,19 @@ def journalled(root: Path) -> set[Asked]:
         model = "umpire" if path.name == "judge.sqlite" else {"traces": "sage", "compress": "short"}[kind]
         with closing(sqlite3.connect(path)) as db:
             for key in db.execute("SELECT id, sample, attempt FROM requests WHERE NOT failed"):
-                found.add((model, request_seed(0, Key(*key)) & 0x7FFFFFFF))
+                found.add((kind, model, request_seed(0, Key(*key)) & 0x7FFFFFFF))
     return found
 
 
 def asked(server: OpenAIServer) -> list[Asked]:
-    return [(body["model"], body["seed"]) for body in server.requests]
+    return [(_kind(body), body["model"], body["seed"]) for body in server.requests]
+
+
+def _kind(body: dict[str, Any]) -> str:
+    about_an_attempt = "\nIt is City" in body["messages"][-1]["content"]
+    return {"sage": "traces", "short": "compress"}.get(
+        body["model"], "compress" if about_an_attempt else "judge"
+    )
 
 
 def tables(root: Path) -> dict[str, list[dict[str, Any]]]:
@@ -66,34 +88,21 @@ def tables(root: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_killed_and_resumed_nothing_that_was_answered_is_asked_again(tmp_path: Path) -> None:
-    chance = random.Random(3)
     with Oracle(delay_s=0.02) as server:
         recipe = write_recipe(tmp_path, server, PROBLEMS)
         root = tmp_path / "runs"
         kept: set[Asked] = set()
-        # Killed while the judge is at the raw traces, twice, and while it is at the compressor's attempts.
-        for place in ("judge", "judge", "compress"):
+        for place in ("judge", "compress"):
             before = len(server.requests)
-            process = subprocess.Popen(
-                command(recipe, root), stdout=subprocess.DEVNULL, start_new_session=True
-            )
-            while not (
-                any((root / "work" / place).rglob("judge.sqlite"))
-                and [model for model, _ in asked(server)[before:]].count("umpire") > 20
-            ):
-                assert process.poll() is None, "the run ended before it could be killed"
-                time.sleep(0.01)
-            time.sleep(chance.uniform(0, 0.2))
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            kill_within(place, recipe, root, server)
             assert not kept & set(asked(server)[before:])
             kept |= journalled(root)
-            assert [model for model, _ in kept].count("umpire") > 0
+            assert (place, "umpire") in {(kind, model) for kind, model, _ in kept}
         before = len(server.requests)
         subprocess.run(command(recipe, root), check=True, stdout=subprocess.DEVNULL)
         assert not kept & set(asked(server)[before:])
         # Of each kill, besides: what was under way, and what came since the last commit.
-        assert len(server.requests) <= len(set(asked(server))) + 3 * (4 + 32)
+        assert len(server.requests) <= len(set(asked(server))) + 2 * (4 + 32)
 
         whole = tmp_path / "whole"
         subprocess.run(command(recipe, whole), check=True, stdout=subprocess.DEVNULL)
@@ -123,7 +132,7 @@ def check_tables(found: dict[str, list[dict[str, Any]]]) -> None:
     assert len(raw) == 2 * PROBLEMS * 6 // 10 and {row["verifier"] for row in raw} == {"judge"}
     why = {(row["solution"], row["reason"]): row["detail"] for row in with_solutions(found)}
     assert why["I say it is City 6.", "wrong"].startswith('the judge: "It says I say it is City 6.')
-    assert why[HOSTILE, "wrong"].startswith('the judge: "It says {answer} {response} < /response 0123')
+    assert why[HOSTILE, "wrong"].startswith('the judge: "It says {answer} {response} < /response 01234567')
     assert why["I say it is City 7.", "unjudged"] == 'the judge gave no verdict: "It is hard to say."'
     assert "400" in why["I say it is City 8.", "unjudged"]
     # Every third problem took the compressor a second attempt, and its first was judged too.
