@@ -14,7 +14,16 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from hubkit.errors import RecipeError
 
@@ -27,6 +36,7 @@ __all__ = [
     "Hub",
     "HubSource",
     "Jobs",
+    "Judge",
     "Lora",
     "Method",
     "ModelRef",
@@ -50,6 +60,7 @@ StepKind = Literal[
     "problems",
     "contamination",
     "traces",
+    "judge",
     "raw",
     "compress",
     "compressed",
@@ -106,8 +117,9 @@ class RowSource(Frozen):
     problem: str = "problem"
     """Column of the prompt."""
     answer: str = "answer"
-    """Column of the known answer; for code any text, such as a known solution."""
-    verifier: Literal["math", "exact", "choice", "numeric", "code"] = "math"
+    """Column of the known answer; for code any text, such as a known solution; for judge any that it can
+    compare with."""
+    verifier: Literal["math", "exact", "choice", "numeric", "code", "judge"] = "math"
     """How answers are compared: docs/verifiers.md."""
     options: str = ""
     """choice: column with the list of the options' texts, if answers may be those."""
@@ -162,6 +174,29 @@ class Compressor(ModelRef):
         # By the time this runs the loader has put the file's text in place of its name.
         if "{reasoning}" not in text:
             raise ValueError("the prompt has no {reasoning} placeholder: put it where the trace belongs")
+        return text
+
+
+class Judge(ModelRef):
+    """The model that decides for problems with `verifier: judge`. It sees no reasoning, only what follows it."""
+
+    name: Name
+    prompt: str
+    """File beside the recipe with {problem}, {answer} (the known one) and {response} in it; it asks for a last
+    line `Verdict: correct` or `Verdict: incorrect`."""
+    sampling: Sampling = Sampling(max_tokens=1024)
+
+    @field_validator("prompt")
+    @classmethod
+    def _asks_for_a_verdict(cls, text: str) -> str:
+        for part in ("{problem}", "{answer}", "{response}"):
+            if part not in text:
+                raise ValueError(f"the prompt has no {part} placeholder: put it where that text belongs")
+        for line in ("Verdict: correct", "Verdict: incorrect"):
+            if line not in text:
+                raise ValueError(
+                    f"the prompt does not ask for `{line}`: the judge has to know that last line"
+                )
         return text
 
 
@@ -366,6 +401,8 @@ class Recipe(Frozen):
     train_on: Name = "train"
     """The problem set that teachers answer."""
     teachers: list[Teacher] = Field(min_length=1)
+    judge: Judge | None = None
+    """Wanted when the problems of `train_on` have `verifier: judge`."""
     compressors: list[Compressor] = []
     students: Students
     benchmarks: list[Benchmark] = Field(min_length=1)
@@ -378,6 +415,7 @@ class Recipe(Frozen):
         for name in [self.train_on, *(b.problems for b in self.benchmarks if b.problems)]:
             if name not in sets:
                 raise ValueError(f"problem set {name!r} is not under `problems` ({', '.join(sorted(sets))})")
+        self._judge_fits()
         compressors = [c.name for c in self.compressors]
         known = ["raw", *(f"{kind}-{name}" for name in compressors for kind in ("compressed", "truncated"))]
         for variant in self.students.variants:
@@ -397,6 +435,34 @@ class Recipe(Frozen):
             if len(set(names)) != len(names):
                 raise ValueError(f"two {group} have the same name")
         return self
+
+    def _judge_fits(self) -> None:
+        if self._is_judged(self.train_on) and self.judge is None:
+            raise ValueError(
+                f"problems.{self.train_on} has `verifier: judge`, and there is no `judge:` section"
+            )
+        if self.judge is not None and not self._is_judged(self.train_on):
+            raise ValueError(
+                f"the `judge:` section has no use: problems.{self.train_on} has another verifier"
+            )
+        for benchmark in self.benchmarks:
+            if benchmark.problems and self._is_judged(benchmark.problems):
+                raise ValueError(
+                    f"the benchmark {benchmark.name!r} cannot be judged: lighteval scores students without a "
+                    f"judge; give problems.{benchmark.problems} another verifier, or use a lighteval task"
+                )
+
+    def _is_judged(self, problems: str) -> bool:
+        source = self.problems[problems]
+        return isinstance(source, RowSource) and source.verifier == "judge"
+
+    @model_serializer(mode="wrap")
+    def _without_absent_judge(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A recipe without a judge is written, and so identified, as it was before there were any."""
+        written: dict[str, Any] = dump(self)
+        if self.judge is None:
+            written.pop("judge", None)
+        return written
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
@@ -456,14 +522,17 @@ def _override(raw: dict[str, Any], text: str) -> None:
 def _inline_prompts(raw: dict[str, Any], path: Path) -> None:
     """Put the text of prompt files in place of their names: prompts count by content."""
     compressors = raw.get("compressors")
-    for index, compressor in enumerate(compressors if isinstance(compressors, list) else []):
-        if isinstance(compressor, dict) and isinstance(name := compressor.get("prompt"), str):
-            file = path.parent / name
+    sections = {"judge": raw.get("judge")}
+    sections |= {
+        f"compressors.{i}": c for i, c in enumerate(compressors if isinstance(compressors, list) else [])
+    }
+    for key, section in sections.items():
+        if isinstance(section, dict) and isinstance(name := section.get("prompt"), str):
             try:
-                compressor["prompt"] = file.read_text(encoding="utf-8").strip()
+                section["prompt"] = (path.parent / name).read_text(encoding="utf-8").strip()
             except (OSError, UnicodeDecodeError) as error:
                 raise RecipeError(
-                    f"{path}: compressors.{index}.prompt: cannot read {name!r}",
+                    f"{path}: {key}.prompt: cannot read {name!r}",
                     "give the name of a text file beside the recipe",
                 ) from error
 
@@ -533,7 +602,7 @@ def _alternatives(annotation: Any) -> list[Any]:
 
 
 def prompt_sha(text: str) -> str:
-    """Short name of a prompt's content, published with compressed traces."""
+    """Short name of a prompt's content; that of a compressor is published with its traces."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

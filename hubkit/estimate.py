@@ -69,6 +69,8 @@ def estimate_all(plan: Plan, store: Store, states: list[State]) -> dict[str, Est
 def _of_record(record: Record, source: str) -> Estimate:
     names = ("completion_tokens", "train_tokens", "output_tokens", "reasoning_tokens")
     tokens = next((int(record.metrics[name]) for name in names if name in record.metrics), None)
+    if judged := record.metrics.get("judge_completion_tokens"):
+        tokens = int(judged) + (tokens or 0)
     return Estimate(tokens, record.seconds, sum(entry.size for entry in record.files), source)
 
 
@@ -78,9 +80,13 @@ def _of_limits(plan: Plan, step: Step) -> Estimate:
     match step.kind:
         case "problems":
             return Estimate(None, 3, _rows(recipe.problems[step.name.split("/")[1]]) * 500, "limits")
-        case "traces" | "compress":
-            tokens = rows // config["shard"][1] * config["sampling"]["max_tokens"]
-            return _generation(plan, step, "teacher" if step.kind == "traces" else "compressor", tokens)
+        case "traces" | "judge" | "compress":
+            asked = rows // config["shard"][1]
+            own = {"traces": "teacher", "compress": "compressor"}.get(step.kind)
+            parts = [_generation(plan, step, own, asked * config["sampling"]["max_tokens"])] if own else []
+            if judge := config.get("judge"):
+                parts.append(_generation(plan, step, "judge", asked * judge["sampling"]["max_tokens"]))
+            return _sum(parts)
         case "student":
             tokens = int(rows * config["sft"]["num_train_epochs"] * config["sft"]["max_length"])
             size = _parameters(plan, step.models["base"])
@@ -101,15 +107,23 @@ def _of_limits(plan: Plan, step: Step) -> Estimate:
 
 def _generation(plan: Plan, step: Step, model: str, tokens: int) -> Estimate:
     size = _parameters(plan, step.models[model])
-    known = (
-        size
-        and plan.recipe.run.device in ("auto", "cpu")
-        and step.runtime["engine"]["engine"] == "transformers"
-    )
+    engine = step.runtime["judge_engine" if model == "judge" else "engine"]
+    known = size and plan.recipe.run.device in ("auto", "cpu") and engine["engine"] == "transformers"
     return Estimate(
         tokens,
         2 * size * tokens / GENERATE_FLOPS if size and known else None,
         tokens * BYTES_PER_TOKEN,
+        "limits",
+    )
+
+
+def _sum(parts: list[Estimate]) -> Estimate:
+    """Of models that work one after the other in one step; the time is open where that of one is."""
+    seconds = [part.seconds for part in parts if part.seconds is not None]
+    return Estimate(
+        sum(part.tokens or 0 for part in parts),
+        sum(seconds) if len(seconds) == len(parts) else None,
+        sum(part.bytes or 0 for part in parts),
         "limits",
     )
 

@@ -31,6 +31,7 @@ FUNCTIONS: Final = {
     "problems": "hubkit.problems:run",
     "contamination": "hubkit.problems:check",
     "traces": "hubkit.traces.generate:run",
+    "judge": "hubkit.traces.judge:run",
     "raw": "hubkit.traces.verify:run",
     "compress": "hubkit.traces.compress:run",
     "compressed": "hubkit.traces.compress:merge",
@@ -109,6 +110,9 @@ def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
     def engine(name: str) -> dict[str, Any]:
         return {**runtime, "engine": recipe.run.engine(name).model_dump(mode="json")}
 
+    # What a step that asks the judge has besides its own; nothing without one, so that no identity changes.
+    judging, judge_model, judge_engine = _judge(recipe)
+
     for name, source in recipe.problems.items():
         paths, pinned = {}, {}
         if isinstance(source, recipes.FileSource):
@@ -134,7 +138,18 @@ def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
                 runtime=engine(teacher.name),
             )
         problems = {"problems": f"problems/{recipe.train_on}"}
-        variants = {"raw": add(f"raw/{teacher.name}", {}, inputs=problems | traces, models=tokenizer)}
+        verdicts = {}
+        for i in range(teacher.shards if judging else 0):
+            verdicts[f"verdicts-{i}"] = add(
+                f"judge/{teacher.name}/{i}",
+                {"seed": recipe.seed, "shard": [i, teacher.shards], **judging},
+                inputs=problems | {"traces": traces[f"shard-{i}"]},
+                models=judge_model,
+                runtime=runtime | judge_engine,
+            )
+        variants = {
+            "raw": add(f"raw/{teacher.name}", {}, inputs=problems | traces | verdicts, models=tokenizer)
+        }
         for compressor in recipe.compressors:
             wanted = [v for v in recipe.students.variants if v.endswith(f"-{compressor.name}")]
             if not wanted:
@@ -150,10 +165,11 @@ def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
                         "seed": recipe.seed,
                         "shard": [i, compressor.shards],
                         **config,
+                        **judging,
                     },
                     inputs=problems | {"raw": variants["raw"]},
-                    models={"compressor": compressor.name} | tokenizer,
-                    runtime=engine(compressor.name),
+                    models={"compressor": compressor.name} | tokenizer | judge_model,
+                    runtime=engine(compressor.name) | judge_engine,
                 )
             names = {"teacher": teacher.name, "compressor": compressor.name}
             short = add(
@@ -216,6 +232,20 @@ def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
     return Plan(recipe, steps, models)
 
 
+def _judge(recipe: recipes.Recipe) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
+    """Config, models and runtime of the judge in the steps that ask it."""
+    judge = recipe.judge
+    if judge is None:
+        return {}, {}, {}
+    config = {
+        "judge": judge.name,
+        "prompt_sha": recipes.prompt_sha(judge.prompt),
+        **judge.model_dump(mode="json", include={"prompt", "sampling"}),
+    }
+    runtime = {"judge_engine": recipe.run.engine(judge.name).model_dump(mode="json")}
+    return {"judge": config}, {"judge": judge.name}, runtime
+
+
 def _evaluations(
     recipe: recipes.Recipe,
     add: Callable[..., str],
@@ -263,8 +293,9 @@ def _pin_models(recipe: recipes.Recipe, folder: Path, root: Path) -> dict[str, M
             write_json(memory_file, memory)
         return Model(repo, memory[name], memory[name])
 
-    named: list[recipes.Teacher | recipes.Compressor | recipes.Base] = [
+    named: list[recipes.Teacher | recipes.Judge | recipes.Compressor | recipes.Base] = [
         *recipe.teachers,
+        *([recipe.judge] if recipe.judge else []),
         *recipe.compressors,
         *recipe.students.bases,
     ]

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hubkit.config import ReasoningGymSource
 from hubkit.errors import EngineError, InputError, RecipeError
@@ -31,16 +32,9 @@ def check(plan: Plan, store: Store, steps: list[Step] | None = None) -> None:
     for name in sorted({ref for state in states for ref in state.step.models.values()}):
         if not name.startswith("problems/"):
             _model(name, Path(plan.models[name].model))
-    for state in states:
-        engine = state.step.runtime.get("engine")
-        if engine and engine["engine"] == "vllm" and here:
-            from hubkit.engines.vllm import check_installed
-
-            check_installed()
-        if engine and engine["engine"] == "openai" and here:
-            addresses = engine["endpoint"]
-            for address in [addresses] if isinstance(addresses, str) else addresses:
-                _endpoint(address, engine["api_key_env"], state.step.name)
+    for state in states if here else []:
+        for engine in filter(None, map(state.step.runtime.get, ("engine", "judge_engine"))):
+            _engine(engine, state.step.name)
     if "raw" in kinds and any(
         not isinstance(source, ReasoningGymSource) and source.verifier == "code"
         for source in plan.recipe.problems.values()
@@ -86,6 +80,17 @@ def _model(name: str, folder: Path) -> None:
         raise RecipeError(
             f"the tokenizer of {name!r} has no chat template", "add chat_template.jinja to its folder"
         )
+
+
+def _engine(engine: dict[str, Any], step: str) -> None:
+    if engine["engine"] == "vllm":
+        from hubkit.engines.vllm import check_installed
+
+        check_installed()
+    if engine["engine"] == "openai":
+        addresses = engine["endpoint"]
+        for address in [addresses] if isinstance(addresses, str) else addresses:
+            _endpoint(address, engine["api_key_env"], step)
 
 
 def _endpoint(endpoint: str, key_env: str, step: str) -> None:

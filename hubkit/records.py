@@ -27,6 +27,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "TRACE_SCHEMA",
     "VARIANT_SCHEMAS",
+    "VERDICT_SCHEMA",
     "Problem",
     "RowWriter",
     "Trace",
@@ -85,6 +86,11 @@ TRACE_SCHEMA: Final = pa.schema(
         ("error", pa.string()),
     ]
 )
+
+VERDICT_SCHEMA: Final = pa.schema(
+    [("id", pa.string()), ("sample", pa.int32()), ("status", pa.string()), ("reason", pa.string())]
+)
+"""A judge's verdicts: one row per trace that it was asked about, in the traces' order."""
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 

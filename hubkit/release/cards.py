@@ -160,7 +160,7 @@ def dataset_card(
         ],
     )
     used = {config.partition("-")[2] for config in variants}
-    related = ("problems", "traces", "raw", "compress", "compressed", "truncated", "contamination")
+    related = ("problems", "traces", "judge", "raw", "compress", "compressed", "truncated", "contamination")
     first = next(iter(variants))
     about = _about(context, facts.records[variants["raw"]], _of_teacher(facts, teacher, related))
     problems = facts.records.get(f"problems/{recipe.train_on}")
@@ -170,6 +170,7 @@ def dataset_card(
             "title": data.pretty_name,
             "recipe": recipe,
             "teacher": next(t for t in recipe.teachers if t.name == teacher),
+            "judge": recipe.judge,
             "compressors": [c for c in recipe.compressors if c.name in used],
             "truncated": any(config.startswith("truncated") for config in variants),
             "tokenizer": recipe.students.bases[0].name,
@@ -498,6 +499,7 @@ def _about(context: CardContext, record: Record, steps: Mapping[str, Record]) ->
     recipe = context.recipe
     settings = recipe.model_dump(mode="json", exclude={"run"})
     references: dict[str, ModelRef] = {t.name: t for t in recipe.teachers}
+    references |= {recipe.judge.name: recipe.judge} if recipe.judge else {}
     references |= {c.name: c for c in recipe.compressors} | {b.name: b for b in recipe.students.bases}
     sources = []
     for name, reference in references.items():

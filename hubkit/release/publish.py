@@ -245,6 +245,7 @@ def _push_models(release: _Release) -> None:
     """Bases first: students name the commit of theirs."""
     recipe = release.recipe
     roles = {c.name: "A compressor" for c in recipe.compressors}
+    roles |= {recipe.judge.name: "A judge"} if recipe.judge else {}
     roles |= {t.name: "A teacher" for t in recipe.teachers}
     roles |= {b.name: "A base model" for b in recipe.students.bases}
     bases = [b.name for b in recipe.students.bases]

@@ -4,7 +4,8 @@
     of the compressor "First 47 + 38 = 85, then 85 - 12 = 73.\\n\\\\boxed{73}" become
     {"reasoning": "First 47 + 38 = 85, then 85 - 12 = 73.", "ratio": 0.13, "compressor": …, …}
 
-The compressor's own \\boxed{…} is judged; a last line that holds nothing else is not part of the trace.
+The compressor's own \\boxed{…} is judged, or by a judge its whole text; a last line that only holds a box
+is not part of the trace.
 `solution` stays the teacher's. What is wrong, cut off, empty or not shorter is tried again, `attempts`
 times in all; what then remains is rejected with its reason.
 """
@@ -13,14 +14,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, nullcontext
 from typing import Any, Final
 
 from hubkit.config import Sampling
-from hubkit.engines import Request
+from hubkit.engines import Engine, Request
 from hubkit.errors import GateError
 from hubkit.records import REJECTED_SCHEMA, VARIANT_SCHEMAS, messages_of, read_rows, write_rows
 from hubkit.store import StepContext, digest
-from hubkit.traces.journal import Journal, Key, answer, request_hash, request_seed, step_engine
+from hubkit.traces.journal import (
+    Journal,
+    Key,
+    all_answered,
+    answer,
+    request_hash,
+    request_seed,
+    step_engine,
+)
+from hubkit.traces.judge import Judge, Question
 from hubkit.traces.statistics import count_tokens, length_metrics
 from hubkit.traces.thinking import split
 from hubkit.traces.verifiers import Task, settle
@@ -31,6 +42,8 @@ __all__ = ["VERSION", "merge", "run", "strip_answer"]
 VERSION: Final = 2
 RETRY_TEMPERATURE: Final = 0.7
 """Further attempts sample: a greedy answer would come out the same again."""
+_Answer = tuple[dict[str, Any], str]
+"""A raw row and what the compressor made of it."""
 _PLACEHOLDER: Final = re.compile(r"\{(problem|reasoning)\}")
 _ANSWER_LINE: Final = re.compile(r"\s*[^\n\w]*\\boxed\{[^\n]*\}[.$*\s]*$")
 
@@ -46,18 +59,24 @@ def run(context: StepContext) -> None:
     fingerprint = digest([config, context.models["compressor"]["revision"]])
     with (
         Journal(context.work / "journal.sqlite", fingerprint) as journal,
-        step_engine(context, "compressor") as engine,
+        Judge(context) if "judge" in config else nullcontext() as judge,
+        ExitStack() as engines,
     ):
+        engine: Engine | None = None
         todo = raw
         for attempt in range(config["attempts"]):
             if not todo:
                 break
             requests = list(_requests(config, todo, attempt))
-            done = len(raw) - len(todo)
-            answer(context, engine, journal, requests, len(raw), done)
+            if not all_answered(journal, requests):
+                engine = engine or engines.enter_context(step_engine(context, "compressor"))
+                answer(context, engine, journal, requests, len(raw), len(raw) - len(todo))
             failed = []
             answers = _answers(context, journal, problems, zip(todo, requests, strict=True))
-            for (row, text), verdict in shared_pool().stream(answers):
+            if judge:
+                engines.close()  # the two models take turns: both may want all of a GPU
+                engine = None
+            for (row, text), verdict in _verdicts(judge, answers):
                 outcome = _outcome(context, row, text, verdict)
                 outcomes[row["id"], row["sample"]] = outcome
                 if outcome[0] != "kept":
@@ -106,8 +125,9 @@ def _answers(
     journal: Journal,
     problems: dict[str, dict[str, Any]],
     asked: Iterable[tuple[dict[str, Any], tuple[Key, Request]]],
-) -> Iterator[tuple[tuple[dict[str, Any], str], Task | tuple[str, ...]]]:
-    """((raw row, text), verdict): the verdict is a task where a worker has to judge the text."""
+) -> Iterator[tuple[_Answer, Task | Question | tuple[str, ...]]]:
+    """(answer, verdict): the verdict is a task where a worker, a question where the judge has to look at it."""
+    judged = "judge" in context.config
     for row, (key, request) in asked:
         response = journal.get(key, request_hash(request))
         assert response is not None, f"{key} was answered"
@@ -118,12 +138,27 @@ def _answers(
         elif response.finish_reason == "length":
             yield (row, response.text), ("length", "cut at max_tokens")
         else:
-            text = split(response.text, response.reasoning).solution
-            yield (row, text), settle(problems[row["id"]], text)
+            text, problem = split(response.text, response.reasoning).solution, problems[row["id"]]
+            if not judged:
+                yield (row, text), settle(problem, text)
+            elif not text:
+                yield (row, text), ("empty", "nothing but thinking")
+            else:
+                yield (row, text), Question(key, problem["problem"], problem["answer"], text)
+
+
+def _verdicts(
+    judge: Judge | None, answers: Iterator[tuple[_Answer, Task | Question | tuple[str, ...]]]
+) -> Iterator[tuple[_Answer, tuple[Any, ...]]]:
+    """The answers with their verdicts, by the judge where there is one, else by the workers."""
+    if judge is None:
+        return shared_pool().stream(answers)
+    asked = list(answers)
+    return judge.stream(lambda: asked)
 
 
 def _outcome(
-    context: StepContext, row: dict[str, Any], text: str, verdict: tuple[str, ...]
+    context: StepContext, row: dict[str, Any], text: str, verdict: tuple[Any, ...]
 ) -> tuple[str, str, str]:
     """(reason, detail, text): reason is kept, or why not."""
     status, reason = verdict[0], verdict[-1]

@@ -25,7 +25,7 @@ from hubkit.engines.budget import Budget, Spent
 from hubkit.errors import BusyError, EngineError, HubkitError, InputError, StepError
 from hubkit.store import StepContext
 
-__all__ = ["Journal", "Key", "answer", "request_hash", "request_seed", "step_engine"]
+__all__ = ["Journal", "Key", "all_answered", "answer", "request_hash", "request_seed", "step_engine"]
 
 BATCH: Final = 32
 COMMIT_S: Final = 1.0
@@ -216,9 +216,17 @@ def request_seed(seed: int, key: Key) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{key.text}".encode()).digest()[:8], "big") >> 1
 
 
-def step_engine(context: StepContext, model: str) -> Engine:
-    """The engine of a step's model. A model that a server holds is not downloaded."""
-    runtime = EngineRuntime(**context.runtime["engine"])
+def all_answered(journal: Journal, requests: Iterable[tuple[Key, Request]]) -> bool:
+    """Whether nothing is left to ask, so that no engine has to start."""
+    return all(journal.has(key, request_hash(request)) for key, request in requests)
+
+
+def step_engine(context: StepContext, model: str, prefix: str = "") -> Engine:
+    """The engine of a step's model. A model that a server holds is not downloaded.
+
+    `prefix` as for `answer`.
+    """
+    runtime = EngineRuntime(**context.runtime[f"{prefix}engine"])
     folder = Path(context.models[model]["model"]) if runtime.engine == "openai" else context.model(model)
     return open_engine(folder, runtime, context.runtime["device"], context.runtime["threads"])
 
@@ -231,15 +239,18 @@ def answer(
     total: int,
     done: int = 0,
     on_response: Callable[[Response], None] | None = None,
+    prefix: str = "",
 ) -> None:
     """Answer what the journal does not hold yet, and keep each response as it comes.
 
-    `total` and `done` are for the progress: responses wanted, and had before this call. Raises EngineError
-    when the next request could pass the engine's budget.
+    `total` and `done` are for the progress: responses wanted, and had before this call. `prefix` begins the
+    names of the engine's settings and metrics where a step has two of them. Raises EngineError when the next
+    request could pass the engine's budget.
     """
     asked: dict[str, tuple[Key, str]] = {}
     started, tokens, prompts, failed, answered = time.monotonic(), 0, 0, 0, 0
-    budget = Budget(EngineRuntime(**context.runtime["engine"]), context.config.get("shard", (0, 1))[1])
+    runtime = EngineRuntime(**context.runtime[f"{prefix}engine"])
+    budget = Budget(runtime, context.config.get("shard", (0, 1))[1])
     budget.add(journal.spent())
 
     def missing() -> Iterator[tuple[Key, str, Request]]:
@@ -304,4 +315,4 @@ def answer(
             raise budget.reached()
     journal.commit()
     if tokens:
-        context.metrics["tokens_per_second"] = round(tokens / (time.monotonic() - started), 1)
+        context.metrics[f"{prefix}tokens_per_second"] = round(tokens / (time.monotonic() - started), 1)

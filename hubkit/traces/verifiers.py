@@ -23,7 +23,7 @@ from hubkit.errors import InputError
 
 __all__ = ["Status", "Task", "Verdict", "boxed", "judge", "settle"]
 
-Status = Literal["correct", "wrong", "unparseable", "timeout"]
+Status = Literal["correct", "wrong", "unparseable", "timeout", "unjudged"]
 SHOWN: Final = 200
 """Characters of an extracted answer that a verdict keeps."""
 
@@ -81,9 +81,11 @@ def settle(problem: Mapping[str, Any], text: str) -> Verdict | Task:
             return _numeric(answer, answered, box is not None, problem["metadata"])
         case "reasoning-gym":
             return Task(verifier, answer, answered, problem["source"], problem["metadata"])
+        case "judge":
+            raise InputError("a judge decides in a recipe's own steps only", "see docs/verifiers.md")
         case other:
             raise InputError(
-                f"no verifier is called {other!r}", "use math, exact, choice, numeric, code or reasoning-gym"
+                f"no verifier is called {other!r}", "use math, exact, choice, numeric, code or judge"
             )
 
 

@@ -5,7 +5,8 @@
     others go to `rejected` with a reason that is counted.
 
 Only the text after the thinking span is judged; a trace whose span never closed has no solution. How
-answers are compared is said in `verifiers.py`, `verify_math.py` and `verify_code.py`.
+answers are compared is said in `verifiers.py`, `verify_math.py` and `verify_code.py`; what a language model had
+to judge was judged in the step before (`judge.py`), and is looked up.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from hubkit.traces.statistics import LENGTH_COLUMNS, count_tokens, length_metric
 from hubkit.traces.verifiers import Task, Verdict, boxed, settle
 from hubkit.traces.verify_pool import shared_pool
 
-__all__ = ["VERSION", "Verdict", "boxed", "run", "verify"]
+__all__ = ["VERSION", "Verdict", "boxed", "flaw", "pairs", "run", "verify"]
 
 VERSION: Final = 1
 BATCH: Final = 256
@@ -45,11 +46,7 @@ def run(context: StepContext) -> None:
     shards = sorted((n for n in context.inputs if n.startswith("shard-")), key=lambda n: int(n[6:]))
     total = sum(context.record(name).counts.get("traces", 0) for name in shards)
     done = 0
-    judged = shared_pool().stream(
-        ((problem, trace), _judge(problem, trace))
-        for name in shards
-        for problem, trace in _pairs(context, name)
-    )
+    judged = shared_pool().stream(work for name in shards for work in _works(context, name))
     with (
         RowWriter(context.out / "data.parquet", VARIANT_SCHEMAS["raw"]) as data,
         RowWriter(context.out / "rejected.parquet", REJECTED_SCHEMA) as rejected,
@@ -75,7 +72,7 @@ def run(context: StepContext) -> None:
     context.metrics.update(length_metrics(read_rows(context.out / "data.parquet", columns=LENGTH_COLUMNS)))
 
 
-def _pairs(context: StepContext, shard: str) -> Iterator[tuple[Row, Row]]:
+def pairs(context: StepContext, shard: str) -> Iterator[tuple[Row, Row]]:
     """(problem, trace) of one shard. Traces are in the problems' order, so neither file is held whole."""
     problems = read_rows(context.inputs["problems"] / "problems.parquet", batch=BATCH)
     problem: Row | None = {"id": None}
@@ -90,8 +87,27 @@ def _pairs(context: StepContext, shard: str) -> Iterator[tuple[Row, Row]]:
         yield problem, trace
 
 
-def _judge(problem: Row, trace: Row) -> Task | tuple[str, ...]:
-    """A verdict, a task for a worker, or (reason, detail) where there is nothing to verify."""
+def _works(context: StepContext, shard: str) -> Iterator[tuple[tuple[Row, Row], Task | tuple[str, ...]]]:
+    """((problem, trace), work): a verdict, a task for a worker, or (reason, detail) without anything to verify."""
+    judge = context.inputs.get(shard.replace("shard-", "verdicts-"))
+    verdicts = read_rows(judge / "verdicts.parquet", batch=BATCH) if judge else iter(())
+    for problem, trace in pairs(context, shard):
+        if found := flaw(trace):
+            yield (problem, trace), found
+        elif problem["verifier"] == "judge":
+            verdict = next(verdicts, {})
+            if (verdict.get("id"), verdict.get("sample")) != (trace["id"], trace["sample"]):
+                raise InputError(
+                    f"{context.step}: no verdict of the judge stands where that on {trace['id']!r} should",
+                    "run the judge step again",
+                )
+            yield (problem, trace), (verdict["status"], verdict["reason"])
+        else:
+            yield (problem, trace), settle(problem, trace["solution"])
+
+
+def flaw(trace: Row) -> tuple[str, str] | None:
+    """(reason, detail) of a trace in which there is no answer to judge."""
     if trace["error"]:
         return "error", trace["error"]
     if trace["finish_reason"] == "length":
@@ -100,7 +116,7 @@ def _judge(problem: Row, trace: Row) -> Task | tuple[str, ...]:
         return "no_thinking", f"thinking span: {trace['thinking']}"
     if not trace["solution"].strip():
         return "no_solution", "nothing after the thinking span"
-    return settle(problem, trace["solution"])
+    return None
 
 
 def _variant_rows(pairs: list[tuple[Row, Row]], context: StepContext) -> Iterator[Row]:
