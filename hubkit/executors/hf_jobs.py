@@ -218,9 +218,9 @@ class HfJobsExecutor:
             if name not in os.environ:
                 raise StepError(f"run.jobs.secrets names {name}, which is not set", f"export {name}=…")
             secrets[name] = os.environ[name]
-        engine = call.runtime.get("engine", {})
-        if engine.get("engine") == "openai" and (key := os.environ.get(engine["api_key_env"])):
-            secrets[engine["api_key_env"]] = key
+        for engine in (call.runtime.get(name, {}) for name in ("engine", "judge_engine")):
+            if engine.get("engine") == "openai" and (key := os.environ.get(engine["api_key_env"])):
+                secrets[engine["api_key_env"]] = key
 
         def start() -> str:
             for job in self._jobs():  # one whose answer was lost, or that another run has submitted
