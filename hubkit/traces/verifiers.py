@@ -7,7 +7,7 @@
 Common to all but `code`: the last \\\\boxed{…} counts where there is one, even if another answer stands in
 the text; a box that says the same as the answer is correct, whatever the verifier. Each verifier's
 function says how it settles its own doubtful cases. To add one: a function here that returns a Verdict
-(or a Task, and a case in `judge`), and its name in `config.py`.
+(or a Task, and a case in `decide`), and its name in `config.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from hubkit.errors import InputError
 
-__all__ = ["Status", "Task", "Verdict", "boxed", "judge", "settle"]
+__all__ = ["Status", "Task", "Verdict", "boxed", "decide", "settle"]
 
 Status = Literal["correct", "wrong", "unparseable", "timeout", "unjudged"]
 SHOWN: Final = 200
@@ -89,7 +89,7 @@ def settle(problem: Mapping[str, Any], text: str) -> Verdict | Task:
             )
 
 
-def judge(task: Task) -> Verdict:
+def decide(task: Task) -> Verdict:
     """Do what `settle` left over. Called on the main thread of a worker process."""
     match task.verifier:
         case "math":

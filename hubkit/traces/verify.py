@@ -38,7 +38,7 @@ def verify(problem: Mapping[str, Any], text: str) -> Verdict:
     returns in about half a minute whatever the text. Raises InputError for an unknown verifier.
     """
     work = settle(problem, text)
-    return shared_pool().judge(work) if isinstance(work, Task) else work
+    return shared_pool().decide(work) if isinstance(work, Task) else work
 
 
 def run(context: StepContext) -> None:

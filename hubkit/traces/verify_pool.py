@@ -183,7 +183,7 @@ class Pool:
                     if isinstance(left, _Item) and left in self._queue:
                         self._queue.remove(left)
 
-    def judge(self, task: Task) -> Verdict:
+    def decide(self, task: Task) -> Verdict:
         """One task, alone."""
         ((_, verdict),) = self.stream([(None, task)])
         return verdict

@@ -22,7 +22,7 @@ import signal
 import sys
 
 from hubkit.errors import HubkitError
-from hubkit.traces.verifiers import Task, Verdict, judge
+from hubkit.traces.verifiers import Task, Verdict, decide
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
 
 def _answer(task: Task) -> Verdict | dict[str, list[str]]:
     try:
-        return judge(task)
+        return decide(task)
     except HubkitError as error:
         return {"error": [type(error).__name__, error.message, error.remedy]}
     except ImportError as error:

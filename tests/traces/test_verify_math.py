@@ -6,7 +6,7 @@ import math_verify
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hubkit.traces.verifiers import Task, judge, settle
+from hubkit.traces.verifiers import Task, decide, settle
 
 
 def plain_loop(answer: str, text: str) -> bool:
@@ -17,7 +17,7 @@ def plain_loop(answer: str, text: str) -> bool:
 def ours(answer: str, text: str) -> bool:
     problem = {"answer": answer, "verifier": "math", "source": "", "metadata": ""}
     work = settle(problem, text)
-    return (judge(work) if isinstance(work, Task) else work).status == "correct"
+    return (decide(work) if isinstance(work, Task) else work).status == "correct"
 
 
 SMALL = st.integers(-30, 30)
