@@ -108,19 +108,19 @@ def test_a_scorer_that_breaks_costs_one_verdict(
 
 def test_what_cannot_work_stops_the_run(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="no scorer for 'gym/no_such_task'"):
-        pool.judge(GYM._replace(source="gym/no_such_task"))
+        pool.decide(GYM._replace(source="gym/no_such_task"))
     pool.close()
     broken = "def parse(*a, **k): return []\ndef verify(*a, **k): return False\n"
     (tmp_path / "math_verify.py").write_text(broken)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(StepError, match="math-verify does not work"):
-        Pool(1).judge(RIGHT)
+        Pool(1).decide(RIGHT)
     (tmp_path / "math_verify.py").write_text("import no_such_module")
     with pytest.raises(StepError, match=r"cannot load.*no_such_module"):
-        Pool(1).judge(RIGHT)
+        Pool(1).decide(RIGHT)
     (tmp_path / "json.py").write_text("raise SystemExit(7)")
     with pytest.raises(StepError, match="could not start"):
-        Pool(1).judge(RIGHT)
+        Pool(1).decide(RIGHT)
 
 
 def test_plain_answers_start_no_worker_and_any_thread_may_ask() -> None:
@@ -151,7 +151,7 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, hang: str) -> None:
     )
     code = (
         "from hubkit.traces.verifiers import Task\nfrom hubkit.traces.verify_pool import shared_pool\n"
-        "shared_pool().judge(Task('reasoning-gym', '1', '2', 'gym/x', '{}'))"
+        "shared_pool().decide(Task('reasoning-gym', '1', '2', 'gym/x', '{}'))"
     )
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     parent = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path})
@@ -172,7 +172,7 @@ def test_a_worker_that_has_to_wait_for_a_core_gets_more_time() -> None:
     pool = Pool(1, deadline=4)
     try:
         # Starting alone takes a second or two of a free core, and many on this machine now.
-        assert pool.judge(RIGHT).status == "correct"
+        assert pool.decide(RIGHT).status == "correct"
     finally:
         pool.close()
         for burner in burners:
