@@ -133,18 +133,6 @@ def test_ctrl_c_cancels_and_another_folder_finishes_from_what_the_hub_has(
     assert len(jobs_of(hub, "problems")) == 2, "what was made before was fetched, not made again"
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_step_longer_than_its_timeout_takes_several_jobs(
-    tmp_path: Path, hub: LocalHub, here: dict[str, tuple[str, Any]]
-) -> None:
-    short = "run.resources={traces: {timeout: 14s}}"
-    done = hubkit(*on_jobs(tmp_path / "run", short), timeout=800, **environment(hub))
-    assert done.returncode == 0, done.stderr
-    assert outputs(tmp_path / "run") == here
-    assert len(jobs_of(hub, "traces")) > 2 and said(tmp_path / "run", "goes on with")
-
-
 def test_problems_by_jobs_and_what_goes_wrong(tmp_path: Path, hub: LocalHub) -> None:
     until = ["--until", "contamination"]
 
