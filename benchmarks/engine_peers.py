@@ -6,7 +6,7 @@
 Each PYTHON is an interpreter of an environment of its own, that has
     pip install 'datatrove[io]' httpx aiofiles aiosqlite xxhash
     pip install bespokelabs-curator
-    pip install 'distilabel[openai]'
+    pip install 'distilabel[openai]' requests
 and what is not given is left out, and said so. `peers/run_NAME.py` is how each is called.
 
 The server is vLLM's official one, as hubkit starts it, one process for all, without a key, since not all peers can

@@ -5,6 +5,7 @@
 
 All three hold the same model at the same time, with the same arguments, and take turns in every round, in an order
 that turns round too, so that a busy machine slows all alike; the first round warms up and does not count.
+The processes of those whose turn it is not are stopped (SIGSTOP): idle, they would still wake up often.
 Greedy decoding of prompts of some 30 tokens. Lengths are set by max_tokens, for the model is given an end token
 that it never writes: 128 each, or long-tailed (log-normal, 16 to 800, half below 64). Every run of hubkit's
 begins with an empty journal.
@@ -22,10 +23,12 @@ import math
 import os
 import random
 import shutil
+import signal
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +70,20 @@ def model_of(given: Path | None, folder: Path) -> Path:
         )
         AutoModelForCausalLM.from_config(config).save_pretrained(copy)
     return copy
+
+
+def descendants(pid: int) -> set[int]:
+    found: set[int] = set()
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, path.read_text().split()):
+            found |= {child} | descendants(child)
+    return found
+
+
+def send(number: int, pids: set[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def lengths_of(kind: str, prompts: int) -> list[int]:
@@ -129,8 +146,23 @@ def main() -> None:
                 answer(context, engine, journal, requests, len(requests), on_response=count)
             return tokens
 
-        with open_engine(model, direct) as in_process, open_engine(model, server) as behind_server:
+        processes: list[set[int]] = []
+        """Of each arm."""
+        stack = ExitStack()
+
+        def started() -> None:
+            own = descendants(os.getpid()).difference(*processes)
+            processes.append(own)
+            stack.callback(send, signal.SIGCONT, own)  # else they could not end
+            send(signal.SIGSTOP, own)
+
+        with stack:
             llm = LLM(model=str(model), generation_config="vllm", max_num_seqs=options.window, **ARGUMENTS)
+            started()
+            in_process = stack.enter_context(open_engine(model, direct))
+            started()
+            behind_server = stack.enter_context(open_engine(model, server))
+            started()
             arms: dict[str, Callable[[str], int]] = {
                 "LLM.chat": offline,
                 "hubkit in process": lambda kind: ours(kind, in_process),
@@ -141,9 +173,12 @@ def main() -> None:
                 for kind in KINDS:
                     names = list(arms)
                     for name in names[number % 3 :] + names[: number % 3]:
-                        started = time.perf_counter()
+                        own = processes[list(arms).index(name)]
+                        send(signal.SIGCONT, own)
+                        begun = time.perf_counter()
                         tokens = arms[name](kind)
-                        rate = tokens / (time.perf_counter() - started)
+                        rate = tokens / (time.perf_counter() - begun)
+                        send(signal.SIGSTOP, own)
                         assert tokens == sum(lengths[kind])
                         load = os.getloadavg()[0]
                         print(

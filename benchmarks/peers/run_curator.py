@@ -1,5 +1,6 @@
 """bespokelabs-curator, its response files on. engine_peers.py says what is handed in."""
 
+import importlib.util
 import json
 import os
 import sys
@@ -7,8 +8,11 @@ import time
 from pathlib import Path
 
 os.environ |= {"CURATOR_DISABLE_RICH_DISPLAY": "1", "CURATOR_VIEWER": "0", "TELEMETRY_ENABLED": "false"}
+# It counts a prompt's tokens with a vocabulary that it downloads; litellm, which it needs, brings a copy.
+litellm = Path(importlib.util.find_spec("litellm").origin).parent
+os.environ.setdefault("TIKTOKEN_CACHE_DIR", str(litellm / "litellm_core_utils" / "tokenizers"))
 
-from bespokelabs import curator
+from bespokelabs import curator  # noqa: E402
 
 address, in_flight, prompts, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
 rows = [json.loads(line) for line in prompts.read_text().splitlines()]

@@ -16,10 +16,9 @@ LENGTHS = {row["prompt"]: row["max_tokens"] for row in rows}
 
 
 class LLM(OpenAILLM):
-    async def agenerate(self, input, **arguments):  # it has one length for all prompts
-        return await super().agenerate(
-            input, **(arguments | {"max_new_tokens": LENGTHS[input[-1]["content"]]})
-        )
+    async def _generate_chat_completion(self, input, **arguments):  # it has one length for all prompts
+        arguments["max_new_tokens"] = LENGTHS[input[-1]["content"]]
+        return await super()._generate_chat_completion(input, **arguments)
 
 
 if __name__ == "__main__":
