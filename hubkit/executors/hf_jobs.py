@@ -105,6 +105,10 @@ class HfJobsExecutor:
         return task.future
 
     def __enter__(self) -> HfJobsExecutor:
+        from huggingface_hub.utils import disable_progress_bars, logging
+
+        disable_progress_bars()  # the run shows its own
+        logging.set_verbosity_error()  # commits without changes and logs that pause are nothing to be told
         check_namespace(self._access, self._namespace)
         self._left = {(job.labels or {}).get("hubkit-key", ""): job.id for job in self._jobs()}
         self._repo.create()

@@ -134,25 +134,27 @@ def _check(call: Call) -> None:
 def _carry_out(job: _Job) -> None:
     process = subprocess.Popen([sys.executable, "-m", "hubkit.executors.worker", "0"], cwd=job.folder)
     uploads = _Uploads(job, process)
-    told = ""
+    told, end = "", None
     try:
         while process.poll() is None:
             told = _tell(job, told)
             uploads.make_when_due()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(PROGRESS_S)
-    except BaseException:  # SIGTERM
+    except SystemExit as error:  # SIGTERM
+        end = error
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(5)
         process.kill()
         process.wait()
-        uploads.make()
-        raise
+    signal.signal(
+        signal.SIGTERM, signal.SIG_IGN
+    )  # what is left to do takes seconds, and is why they are granted
     record = Store(job.call.root).find(job.call.step, job.call.key)
     if record is None:
         uploads.make()
-        raise _why(job, process.returncode)
+        raise end or _why(job, process.returncode)
     folder = Store(job.call.root).folder(job.call.step, job.call.key)
     work = f"work/{job.place}/"
     made = files_below(folder, f"steps/{job.place}")
