@@ -27,7 +27,7 @@ from hubkit.store import Store, digest_file
 
 SECRET = "sk-a-key-that-stays-in-memory"
 REPO = "local/nano-run"
-LONGER = "problems.train.size=100"
+LONGER = "problems.train.size=400"
 """So that a step lasts longer than it takes until its work is uploaded."""
 
 
