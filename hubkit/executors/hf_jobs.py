@@ -11,6 +11,7 @@ Steps that only gather what is on this machine (report, publish) are carried out
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import threading
@@ -105,10 +106,11 @@ class HfJobsExecutor:
         return task.future
 
     def __enter__(self) -> HfJobsExecutor:
-        from huggingface_hub.utils import disable_progress_bars, logging
+        from huggingface_hub.utils.tqdm import disable_progress_bars
 
         disable_progress_bars()  # the run shows its own
-        logging.set_verbosity_error()  # commits without changes and logs that pause are nothing to be told
+        # Commits that change nothing and logs that pause are nothing to be told.
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
         check_namespace(self._access, self._namespace)
         self._left = {(job.labels or {}).get("hubkit-key", ""): job.id for job in self._jobs()}
         self._repo.create()
