@@ -556,7 +556,7 @@ def _explain(error: ValidationError, path: Path, tree: yaml.Node | None) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = f"unknown key {keys[-1]!r}"
-        known = _fields_at(keys[:-1])
+        known = _fields_at([str(part) for part in first["loc"][:-1]])
         if near := difflib.get_close_matches(keys[-1], known, n=1):
             message += f", did you mean {near[0]!r}?"
         elif known:
@@ -587,9 +587,15 @@ def _line_of(node: yaml.Node | None, keys: list[str]) -> int:
 
 
 def _fields_at(keys: list[str]) -> list[str]:
-    """Names that a key at this place of the recipe can have; [] where the place takes free names."""
+    """Names that a key at this place of the recipe can have; [] where the place takes free names.
+
+    `keys` as pydantic gives them: the chosen kind of source stands among them.
+    """
     places: list[Any] = [Recipe]
     for key in keys:
+        if kinds := [place for place in places if _kind_of_source(place) == key]:
+            places = kinds
+            continue
         found: list[Any] = []
         for place in places:
             if isinstance(place, type) and issubclass(place, BaseModel):
@@ -600,6 +606,14 @@ def _fields_at(keys: list[str]) -> list[str]:
         places = found
     models = [place for place in places if isinstance(place, type) and issubclass(place, BaseModel)]
     return list(dict.fromkeys(name for model in models for name in model.model_fields))
+
+
+def _kind_of_source(place: Any) -> str | None:
+    """file of FileSource, and so on."""
+    field = (
+        place.model_fields.get("source") if isinstance(place, type) and issubclass(place, BaseModel) else None
+    )
+    return get_args(field.annotation)[0] if field else None
 
 
 def _alternatives(annotation: Any) -> list[Any]:

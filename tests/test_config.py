@@ -22,6 +22,7 @@ def test_shipped_recipes_are_valid_and_say_how_to_launch(path: Path) -> None:
     ("override", "parts"),
     [
         ("students.bases.0.nam=x", ["students.bases.0.nam", "did you mean 'name'"]),
+        ("problems.train.verifier=judge", ["unknown key 'verifier'; known here: source, task"]),
         ("problems.train.sizee=3", ["problems.train.sizee", "did you mean 'size'"]),
         ("students.methods.full.sft.learning_rat=1", ["did you mean 'learning_rate'"]),
         ("teachers.0.sampling.temperature=hot", ["teachers.0.sampling.temperature", "number"]),
