@@ -86,8 +86,9 @@ class Tracker:
             with contextlib.redirect_stdout(io.StringIO()):
                 return Context().run(init)
         except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise StepError(
-                f"Trackio cannot be used: {str(error).strip().splitlines()[0][:200]}",
+                f"Trackio cannot be used: {reason[:200]}",
                 "check TRACKIO_SPACE_ID, TRACKIO_SERVER_URL and TRACKIO_DIR, or run without --trackio",
             ) from None
 
