@@ -78,7 +78,9 @@ class LocalHub:
             elif self._process.poll() is not None:
                 # Another program may have been faster: then its server is up or coming up.
                 if self._process.returncode != _ALREADY:
-                    raise HubError(f"the local Hub did not start: {self._said()}", "see the message")
+                    raise HubError(
+                        f"the local Hub did not start: {self._said()}", f"see {self.folder / 'server.log'}"
+                    )
                 self._process = None
             if time.monotonic() > until:
                 raise HubError(
