@@ -10,12 +10,14 @@ from email.utils import formatdate
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
+from anyio import CapacityLimiter
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from hubkit.hub.server import (
+    bodies,
     collections,
     commits,
     discussions,
@@ -251,4 +253,5 @@ def make_app(
     app.state.store = store
     app.state.require_token = require_token
     app.state.jobs = running
+    app.state.bodies = CapacityLimiter(bodies.AT_ONCE)
     return _Guard(app, loopback)

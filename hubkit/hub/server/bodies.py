@@ -16,11 +16,13 @@ from anyio import CapacityLimiter, to_thread
 from starlette.requests import ClientDisconnect, Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-__all__ = ["Protocol", "stream_to"]
+__all__ = ["AT_ONCE", "Protocol", "stream_to"]
 
 _PIECE: Final = 1 << 20
 _PATIENCE: Final = 120
 """Seconds without a byte after which a client has gone. A thread waits for it."""
+AT_ONCE: Final = 16
+"""Threads for bodies alone: slow uploads do not take those that answer other requests."""
 _EXTENSION: Final = "hubkit.connection"
 
 
@@ -53,17 +55,8 @@ async def stream_to(request: Request, write: Callable[[bytes | memoryview], Any]
         await to_thread.run_sync(write, data)
         left -= len(data)
         if extension is not None and left > _PIECE:
-            await _read_rest(extension["protocol"], left, write, _limiter(request))
+            await _read_rest(extension["protocol"], left, write, request.app.state.bodies)
             return
-
-
-def _limiter(request: Request) -> CapacityLimiter:
-    """Threads for bodies alone: slow uploads do not take those that answer other requests."""
-    state = request.app.state
-    if not hasattr(state, "bodies"):
-        state.bodies = CapacityLimiter(16)
-    limiter: CapacityLimiter = state.bodies
-    return limiter
 
 
 async def _read_rest(
