@@ -1,10 +1,16 @@
 """The embedded engine against transformers' own padded `generate`, side by side on one model.
 
-    python benchmarks/engine_transformers.py [--model FOLDER] [--prompts 384] [--rounds 3]
+    python benchmarks/engine_transformers.py [--model FOLDER] [--prompts 384] [--rounds 3] [--lengths own]
 
 Both decode the same prompts greedily in float32 on one thread; batch sizes of both are tried, and the
 rounds go through all of them in turn, so that a busy machine slows all alike. CPU seconds are what
 counts there. Answers are compared token by token.
+
+How unequal answers are decides what continuous batching is worth, so there are three workloads:
+- `own`: as the model ends them, up to --max-tokens;
+- `equal`: all cut at 80 tokens, before any ends: nothing to win but the cost of a step;
+- `tailed`: each cut at its own limit, log-normal around 60 tokens: most are short and a few are long, as
+  reasoning traces are. `generate` decodes a batch to the highest limit in it.
 """
 
 from __future__ import annotations
@@ -12,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import random
 import statistics
 import time
 from pathlib import Path
@@ -27,6 +34,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=384)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--max-tokens", type=int, default=400)
+    parser.add_argument("--lengths", choices=["own", "equal", "tailed"], default="own")
     parser.add_argument("--ours", type=int, nargs="*", default=[64, 128, 192], help="slots of the engine")
     parser.add_argument(
         "--theirs", type=int, nargs="*", default=[32, 64, 96, 192], help="batch sizes of generate"
@@ -45,10 +53,15 @@ def main() -> None:
     entries = reasoning_gym.create_dataset(
         "chain_sum", seed=5, size=options.prompts, min_terms=3, max_terms=4, min_digits=1, max_digits=2
     )
-    sampling = Sampling(max_tokens=options.max_tokens)
+    drawn = random.Random(5)
+    limits = {
+        "own": [options.max_tokens] * len(entries),
+        "equal": [80] * len(entries),
+        "tailed": [min(options.max_tokens, 1 + int(drawn.lognormvariate(4.1, 0.8))) for _ in entries],
+    }[options.lengths]
     requests = [
-        Request(str(i), [{"role": "user", "content": entry["question"]}], sampling, i)
-        for i, entry in enumerate(entries)
+        Request(str(i), [{"role": "user", "content": entry["question"]}], Sampling(max_tokens=limit), i)
+        for i, (entry, limit) in enumerate(zip(entries, limits, strict=True))
     ]
     tokenizer: Any = AutoTokenizer.from_pretrained(options.model, padding_side="left")
     model: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).eval()
@@ -74,10 +87,11 @@ def main() -> None:
             inputs = tokenizer(
                 [texts[i] for i in group], padding=True, return_tensors="pt", add_special_tokens=False
             )
-            output = model.generate(**inputs, do_sample=False, max_new_tokens=options.max_tokens)
+            most = max(limits[i] for i in group)
+            output = model.generate(**inputs, do_sample=False, max_new_tokens=most)
             for i, ids in zip(group, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
                 stop = next((place + 1 for place, token in enumerate(ids) if token in end), len(ids))
-                found[i] = ids[:stop]
+                found[i] = ids[: min(stop, limits[i])]
         return [found[i] for i in range(len(texts))]
 
     runs: dict[str, list[tuple[float, float]]] = {}

@@ -13,7 +13,7 @@ import errno
 import os
 import random
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Final, Self
@@ -95,50 +95,38 @@ class OpenAIEngine:
         endpoints = self._endpoints()
         headers = {"Content-Type": "application/json"} | self._authorization(endpoints)
         health = _Health()
-        answers: asyncio.Queue[Response | Exception | None] = asyncio.Queue()
         # Twice the window: half of these may wait for a retry, or to be read, while the window stays full.
-        room = asyncio.Semaphore(2 * self._runtime.window * len(endpoints.all))
-        running: set[asyncio.Task[None]] = set()
+        working = 2 * self._runtime.window * len(endpoints.all)
+        answers: asyncio.Queue[Response | Exception | None] = asyncio.Queue(working)
+        waiting = iter(requests)
 
-        async def answer(session: aiohttp.ClientSession, request: Request) -> None:
+        async def work(session: aiohttp.ClientSession) -> None:
+            """Answer one request after the other, until none is left."""
+            nonlocal working
             try:
-                answers.put_nowait(await self._answer(session, endpoints, health, request))
+                while (request := next(waiting, None)) is not None:
+                    await answers.put(await self._answer(session, endpoints, health, request))
             except Exception as error:
-                answers.put_nowait(error)
-
-        async def feed(session: aiohttp.ClientSession, requests: Iterator[Request]) -> None:
-            try:
-                while True:
-                    await room.acquire()
-                    if (request := next(requests, None)) is None:
-                        break
-                    task = asyncio.create_task(answer(session, request))
-                    running.add(task)
-                    task.add_done_callback(running.discard)
-                    await asyncio.sleep(0)  # it is sent before drawing the next one takes its time
-                if running:
-                    await asyncio.wait(running)
-                answers.put_nowait(None)
-            except Exception as error:  # of the iterator
-                answers.put_nowait(error)
+                await answers.put(error)
+            working -= 1
+            if not working:
+                await answers.put(None)
 
         # Connections without limits of their own: `endpoints` has them, and sees more.
         async with aiohttp.ClientSession(
             headers=headers, connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout()
         ) as session:
-            feeder = asyncio.create_task(feed(session, iter(requests)))
+            workers = [asyncio.create_task(work(session)) for _ in range(working)]
             try:
                 while (response := await answers.get()) is not None:
                     if isinstance(response, Exception):
                         raise response
-                    room.release()
                     yield response
                     health.saw(response)
             finally:
-                stopped = [feeder, *running]
-                for task in stopped:
-                    task.cancel()
-                await asyncio.gather(*stopped, return_exceptions=True)
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
 
     async def _answer(
         self, session: aiohttp.ClientSession, endpoints: Endpoints, health: _Health, request: Request
