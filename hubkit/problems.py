@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from hubkit.config import FileSource, HubSource, ProblemSource, ReasoningGymSource
 from hubkit.errors import GateError, InputError
-from hubkit.records import PROBLEM_SCHEMA, Problem, read_rows, write_rows
+from hubkit.records import PROBLEM_SCHEMA, Problem, RowWriter, read_rows
 from hubkit.store import StepContext, write_json
 
 __all__ = ["VERSION", "check", "run", "split_of"]
@@ -52,29 +52,30 @@ def problem_id(prefix: str, problem: str) -> str:
 def run(context: StepContext) -> None:
     """Write problems.parquet; problems that say the same are kept once."""
     source: ProblemSource = TypeAdapter[ProblemSource](ProblemSource).validate_python(context.config)
-    seen: set[str] = set()
-    rows: list[Problem] = []
+    seen: set[bytes] = set()
     total = source.size if isinstance(source, ReasoningGymSource) else source.limit or 0
-    for problem in _read(source, context):
-        text = normalise(problem["problem"])
-        if not text or not problem["answer"].strip():
-            context.count("dropped_empty")
-        elif text in seen:
-            context.count("dropped_duplicate")
-        else:
-            seen.add(text)
-            rows.append(problem)
-            context.progress(len(rows), max(total, len(rows)))
-        if total and len(rows) == total:
-            break
-    if not rows:
+    with RowWriter(context.out / FILE, PROBLEM_SCHEMA) as rows:
+        for problem in _read(source, context):
+            text = normalise(problem["problem"])
+            mark = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+            if not text or not problem["answer"].strip():
+                context.count("dropped_empty")
+            elif mark in seen:
+                context.count("dropped_duplicate")
+            else:
+                seen.add(mark)
+                rows.add(problem)
+                context.progress(rows.rows, max(total, rows.rows))
+            if total and rows.rows == total:
+                break
+    if not rows.rows:
         raise InputError(f"{context.step}: no problem left", "check the source, its split and its columns")
-    if isinstance(source, ReasoningGymSource) and len(rows) < source.size:
+    if isinstance(source, ReasoningGymSource) and rows.rows < source.size:
         raise InputError(
-            f"{context.step}: {source.task} gives only {len(rows)} different problems of {source.size}",
+            f"{context.step}: {source.task} gives only {rows.rows} different problems of {source.size}",
             "ask for fewer, or widen the task's options",
         )
-    context.count("kept", write_rows(context.out / FILE, rows, PROBLEM_SCHEMA))
+    context.count("kept", rows.rows)
 
 
 def check(context: StepContext) -> None:

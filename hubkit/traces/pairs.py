@@ -25,7 +25,7 @@ SCHEMA: Final = pa.schema([("id", pa.string()), ("sample", pa.int32())])
 def run(context: StepContext) -> None:
     """Write pairs.parquet in the order of the first variant."""
     keys = [
-        [(row["id"], row["sample"]) for row in read_rows(folder / "data.parquet")]
+        [(row["id"], row["sample"]) for row in read_rows(folder / "data.parquet", columns=SCHEMA.names)]
         for _, folder in sorted(context.inputs.items())
     ]
     common = set(keys[0]).intersection(*keys[1:])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final
 
 from hubkit.errors import GateError, InputError
@@ -22,7 +23,7 @@ from hubkit.traces.statistics import LENGTH_COLUMNS, count_tokens, length_metric
 from hubkit.traces.verifiers import Task, Verdict, boxed, settle
 from hubkit.traces.verify_pool import shared_pool
 
-__all__ = ["VERSION", "Verdict", "boxed", "flaw", "pairs", "run", "verify"]
+__all__ = ["VERSION", "ProblemReader", "Verdict", "boxed", "flaw", "pairs", "run", "verify"]
 
 VERSION: Final = 1
 BATCH: Final = 256
@@ -73,18 +74,36 @@ def run(context: StepContext) -> None:
 
 
 def pairs(context: StepContext, shard: str) -> Iterator[tuple[Row, Row]]:
-    """(problem, trace) of one shard. Traces are in the problems' order, so neither file is held whole."""
-    problems = read_rows(context.inputs["problems"] / "problems.parquet", batch=BATCH)
-    problem: Row | None = {"id": None}
+    """(problem, trace) of one shard."""
+    problems = ProblemReader(context.inputs["problems"] / "problems.parquet")
     for trace in read_rows(context.inputs[shard] / "traces.parquet", batch=BATCH):
-        while problem is not None and problem["id"] != trace["id"]:
-            problem = next(problems, None)
-        if problem is None:
-            raise InputError(
-                f"{context.step}: a trace of {trace['id']!r} stands out of the problems' order",
-                "run the traces step again",
-            )
-        yield problem, trace
+        yield problems.find(trace["id"]), trace
+
+
+class ProblemReader:
+    """Problems as traces ask for them: in the file's order, once for each shard. The file is never held whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows: Iterator[Row] = iter(())
+        self._row: Row = {"id": None}
+
+    def find(self, id: str) -> Row:
+        """Raises InputError when there is no such problem."""
+        if self._row["id"] != id:
+            row = self._search(id)
+            if row is None:
+                self._rows = read_rows(self._path, batch=BATCH)
+                row = self._search(id)
+            if row is None:
+                raise InputError(
+                    f"there is no problem {id!r}, of which there is a trace", "run again from the traces on"
+                )
+            self._row = row
+        return self._row
+
+    def _search(self, id: str) -> Row | None:
+        return next((row for row in self._rows if row["id"] == id), None)
 
 
 def _works(context: StepContext, shard: str) -> Iterator[tuple[tuple[Row, Row], Task | tuple[str, ...]]]:

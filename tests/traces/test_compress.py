@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +16,12 @@ from hypothesis import strategies as st
 from support import MODELS, NANO
 
 from hubkit.config import EngineRuntime, load_recipe
+from hubkit.engines import Response
 from hubkit.errors import GateError
-from hubkit.records import PROBLEM_SCHEMA, VARIANT_SCHEMAS, messages_of, write_rows
-from hubkit.store import StepContext
+from hubkit.records import PROBLEM_SCHEMA, VARIANT_SCHEMAS, messages_of, read_rows, write_rows
+from hubkit.store import StepContext, digest
 from hubkit.traces import compress, generate
+from hubkit.traces.journal import Journal, request_hash
 
 PROMPT = load_recipe(NANO).compressors[0].prompt
 
@@ -137,6 +142,84 @@ def test_a_compressed_trace_reaches_the_answer_or_is_dropped(tmp_path: Path) -> 
         assert "\\boxed" not in row["reasoning"] and 0 < row["ratio"] < 1
         assert row["solution"] == rows[int(row["id"][2:])]["solution"], "the teacher's own solution stays"
         assert row["messages"] == messages_of(row["problem"], row["reasoning"], row["solution"])
+
+
+def answered(step: StepContext) -> StepContext:
+    """The same step with every attempt's answer in its journal; those to every third row are wrong."""
+    with Journal(step.work / "journal.sqlite", digest([step.config, ""])) as journal:
+        for place, row in enumerate(read_rows(step.inputs["raw"] / "data.parquet")):
+            for attempt in range(step.config["attempts"]):
+                key, request = compress._request(step.config, row, attempt)
+                given = row["answer"] if place % 3 else "wrong"
+                text = f"It is {place}.\n\\boxed{{{given}}}"
+                journal.add(key, request_hash(request), Response(key.text, text, "stop", 50, 9))
+    return step
+
+
+def compressing(folder: Path, **more: Any) -> StepContext:
+    sampling = {"max_tokens": 120, "temperature": 0.0}
+    config = {"compressor": "c", "prompt": PROMPT, "prompt_sha": "0", "attempts": 2, "sampling": sampling}
+    return context(folder, "compress", config | more, compressor="compressor", tokenizer="student-s")
+
+
+RECORD: dict[str, Any] = {
+    **dict.fromkeys(("step", "kind", "key", "output", "started"), ""),
+    **{name: {} for name in ("config", "inputs", "runtime", "counts", "metrics", "environment")},
+    **dict.fromkeys(("version", "seconds", "cpu_seconds"), 0),
+    "files": [],
+}
+
+
+def test_shards_together_give_what_one_gives(tmp_path: Path) -> None:
+    known = problems(20)
+    rows = raw_rows(["a long trace " * 9] * 20, [problem["answer"] for problem in known])
+    # As raw has them: the problems of the teacher's first shard, then those of its second.
+    rows = rows[::2] + rows[1::2]
+    results = []
+    for shards in (1, 3):
+        folder = tmp_path / str(shards)
+        write_rows(folder / "problems" / "problems.parquet", known, PROBLEM_SCHEMA)
+        write_rows(folder / "raw" / "data.parquet", rows, VARIANT_SCHEMAS["raw"])
+        for shard in range(shards):
+            step = answered(compressing(folder, shard=[shard, shards]))
+            compress.run(step)
+            (step.out / "record.json").write_text(json.dumps(RECORD | {"counts": step.counts}))
+            step.out.rename(folder / f"shard-{shard}")
+            step.work.rename(folder / f"work-{shard}")
+        merged = context(folder, "merged", {})
+        compress.merge(merged)
+        files = [pq.read_table(merged.out / f).to_pylist() for f in ("data.parquet", "rejected.parquet")]
+        results.append((files, merged.counts, merged.metrics))
+    assert results[0] == results[1]
+    (kept, rejected), counts, _ = results[0]
+    assert [row["id"] for row in kept] == [row["id"] for place, row in enumerate(rows) if place % 3]
+    assert len(rejected) == counts["retries"] == counts["dropped_wrong"] == 7
+
+
+def peak_of_compressing(step: StepContext) -> int:
+    """MB of memory that this process has had at most."""
+    compress.run(step)
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) // 1024
+
+
+@pytest.mark.slow
+def test_traces_are_not_held_in_memory(tmp_path: Path) -> None:
+    """Peak memory of a process that compresses 33 MB of traces, and of one that does so with 165 MB."""
+    peaks = []
+    for number in (1500, 7500):
+        folder = tmp_path / str(number)
+        known = problems(number)
+        write_rows(folder / "problems" / "problems.parquet", known, PROBLEM_SCHEMA)
+        rows = raw_rows([f"{i} is long. " * 1500 for i in range(number)], [p["answer"] for p in known])
+        for row in rows:
+            row["raw_reasoning_tokens"] = 9_000
+        write_rows(folder / "raw" / "data.parquet", rows, VARIANT_SCHEMAS["raw"], batch=100)
+        step = answered(compressing(folder))
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            peaks.append(process.submit(peak_of_compressing, step).result())
+        assert step.out.joinpath("data.parquet").is_file()
+    assert peaks[1] - peaks[0] < 100, peaks
 
 
 @given(st.text(), st.text())
