@@ -35,10 +35,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--max-tokens", type=int, default=400)
     parser.add_argument("--lengths", choices=["own", "equal", "tailed"], default="own")
-    parser.add_argument("--ours", type=int, nargs="*", default=[64, 128, 192], help="slots of the engine")
-    parser.add_argument(
-        "--theirs", type=int, nargs="*", default=[32, 64, 96, 192], help="batch sizes of generate"
-    )
+    parser.add_argument("--ours", type=int, nargs="*", default=[192, 256, 384], help="slots of the engine")
+    parser.add_argument("--theirs", type=int, nargs="*", default=[32, 64, 96], help="batch sizes of generate")
     options = parser.parse_args()
 
     import reasoning_gym

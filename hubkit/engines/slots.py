@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SlotCache", "register_attention"]
 
-CACHE_GROWTH: Final = 5 / 4
-"""The cache is made longer by a quarter when an answer outgrows it: `max_tokens` is often far above what
-is used, and growing copies everything."""
+CACHE_STEP: Final = 256
+"""Columns by which the cache is made longer when an answer outgrows it: `max_tokens` is often far above what is
+used. Growing copies everything once, for 256 steps that read it all."""
 
 
 @functools.cache
@@ -121,7 +121,7 @@ class SlotCache:
 
     def _reserve(self, columns: int) -> None:
         if columns > self.capacity:
-            self.capacity = int(columns * CACHE_GROWTH)
+            self.capacity = -(-columns // CACHE_STEP) * CACHE_STEP
 
     def decode(self, positions: torch.Tensor, width: int) -> None:
         """The next forward pass brings one token per row, for these positions."""
