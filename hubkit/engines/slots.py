@@ -2,11 +2,14 @@
 
 What the transformers engine puts in place of transformers' own: its sdpa copies all keys and values of a
 model with fewer key-value heads than heads at every step, and its caches put a whole batch at one position.
+Around a small model, reading keys and values is most of a step. So sequences that began together are kept
+together, and none is read to the length of the longest of all.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -15,87 +18,184 @@ if TYPE_CHECKING:
 __all__ = ["SlotCache", "register_attention"]
 
 CACHE_STEP: Final = 256
-"""Columns by which the cache is made longer when an answer outgrows it: `max_tokens` is often far above what is
+"""Columns by which a cohort is made longer when an answer outgrows it: `max_tokens` is often far above what is
 used. Growing copies everything once, for 256 steps that read it all."""
+MOST_COHORTS: Final = 4
+"""Each costs a few calls per layer and step; when there are more, those of most like length are joined."""
 
 
 @functools.cache
 def register_attention() -> str:
     """Make our attention known to transformers, and say under which name."""
-    import torch
     from transformers import AttentionInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     def attend(
         module: Any,
         query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
+        key: Any,
+        value: Any,
         attention_mask: torch.Tensor,
         scaling: float | None = None,
         **more: Any,
     ) -> tuple[torch.Tensor, None]:
-        rows, heads, columns, dim = query.shape
+        """`key` and `value` are tensors for prompts, tuples with one per cohort for single tokens."""
+        import torch
+
         softcap, sinks = more.get("softcap"), more.get("s_aux")
-        if columns > 1 and softcap is None and sinks is None:
+        if isinstance(key, tuple):
+            sizes = [(len(part), part.shape[2]) for part in key]
+            queries = torch.split(query, [rows for rows, _ in sizes])
+            masks = torch.split(attention_mask.view(-1), [rows * columns for rows, columns in sizes])
+            parts = [
+                _attend(one, k, v, mask.view(len(one), 1, 1, -1), scaling, softcap, sinks)
+                for one, k, v, mask in zip(queries, key, value, masks, strict=True)
+            ]
+            return torch.cat(parts).transpose(1, 2), None
+        if softcap is None and sinks is None:
             result: tuple[torch.Tensor, None] = sdpa_attention_forward(
                 module, query, key, value, attention_mask, scaling=scaling, **more
             )
             return result
-        # The queries of a group stand where a longer sequence's would, so that no key is copied.
-        shared = key.shape[1]
-        grouped = query.reshape(rows, shared, -1, dim)
-        if softcap is None and sinks is None:
-            fused = torch.nn.functional.scaled_dot_product_attention(
-                grouped, key, value, attn_mask=attention_mask, scale=scaling
-            )
-            return fused.reshape(rows, heads, 1, -1).transpose(1, 2), None
-        scores = torch.matmul(grouped, key.transpose(2, 3)) * (dim**-0.5 if scaling is None else scaling)
-        if softcap is not None:
-            scores = torch.tanh(scores / softcap) * softcap
-        scores = scores.view(rows, shared, -1, columns, key.shape[2]) + attention_mask[:, :, None]
-        if sinks is not None:  # gpt-oss: one more logit per head, which takes weight and gives no value
-            sink = sinks.view(1, shared, -1, 1, 1).expand(*scores.shape[:4], 1)
-            weights = torch.cat([scores, sink], -1).softmax(-1, dtype=torch.float32)[..., :-1]
-        else:
-            weights = scores.softmax(-1, dtype=torch.float32)
-        weights = weights.to(value.dtype).view(rows, shared, -1, key.shape[2])
-        mixed = torch.matmul(weights, value).view(rows, heads, columns, -1)
-        return mixed.transpose(1, 2), None
+        return _attend(query, key, value, attention_mask, scaling, softcap, sinks).transpose(1, 2), None
 
     AttentionInterface.register("hubkit_slots", attend)
     return "hubkit_slots"
 
 
-class SlotCache:
-    """Keys and values of all slots: per layer one tensor [slots, heads, capacity, dim]."""
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor,
+    scaling: float | None,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attention of [rows, heads, columns, dim] to fewer key-value heads, without copying these."""
+    import torch
 
-    def __init__(self, layers: int, size: int) -> None:
+    rows, heads, columns, dim = query.shape
+    # The queries of a group stand where a longer sequence's would, so that no key is copied.
+    shared = key.shape[1]
+    grouped = query.reshape(rows, shared, -1, dim)
+    if softcap is None and sinks is None:
+        fused = torch.nn.functional.scaled_dot_product_attention(
+            grouped, key, value, attn_mask=mask, scale=scaling
+        )
+        return fused.reshape(rows, heads, columns, -1)
+    scores = torch.matmul(grouped, key.transpose(2, 3)) * (dim**-0.5 if scaling is None else scaling)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    scores = scores.view(rows, shared, -1, columns, key.shape[2]) + mask[:, :, None]
+    if sinks is not None:  # gpt-oss: one more logit per head, which takes weight and gives no value
+        sink = sinks.view(1, shared, -1, 1, 1).expand(*scores.shape[:4], 1)
+        weights = torch.cat([scores, sink], -1).softmax(-1, dtype=torch.float32)[..., :-1]
+    else:
+        weights = scores.softmax(-1, dtype=torch.float32)
+    weights = weights.to(value.dtype).view(rows, shared, -1, key.shape[2])
+    return torch.matmul(weights, value).view(rows, heads, columns, -1)
+
+
+class _Cohort:
+    """Sequences whose prompts were prefilled together, left-padded: the next token of all is in one column."""
+
+    def __init__(self, slots: list[int], lengths: torch.Tensor) -> None:
+        self.slots = list(slots)
+        self.width = int(lengths.max())
+        """Columns in use."""
+        self.start = self.width - lengths
+        """First column of each sequence that is not padding."""
+        self.first = 0
+        """First column that is not padding for all."""
+        self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        """Keys and values of each layer: [sequences or more, heads, columns or more, dim]."""
+
+    def add(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """The prompts' keys and values of the next layer."""
+        self.layers.append((_roomy(keys), _roomy(values)))
+
+    def store(
+        self, layer: int, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put one token's keys and values of a layer into the last column; return all."""
+        known = self.layers[layer]
+        rows, last = len(keys), self.width - 1
+        if last == known[0].shape[2]:
+            known = self.layers[layer] = (_roomy(known[0][:rows]), _roomy(known[1][:rows]))
+        known[0][:rows, :, last] = keys[:, :, 0]
+        known[1][:rows, :, last] = values[:, :, 0]
+        return known[0][:rows, :, self.first : self.width], known[1][:rows, :, self.first : self.width]
+
+    def keep(self, kept: list[int]) -> None:
+        """Forget all other sequences: the last move into their places, so that few move."""
+        import torch
+
+        count, room = len(kept), len(self.layers[0][0])
+        source = [i for i in kept if i >= count]
+        target = sorted(set(range(count)) - set(kept))
+        for i, j in zip(source, target, strict=True):
+            self.slots[j] = self.slots[i]
+        del self.slots[count:]
+        device = self.start.device
+        from_, to = torch.tensor(source, device=device), torch.tensor(target, device=device)
+        if source:
+            self.start[to] = self.start[from_]
+            for tensor in itertools.chain.from_iterable(self.layers):
+                tensor[to, :, : self.width] = tensor[from_, :, : self.width]
+        self.start = self.start[:count]
+        self.first = int(self.start.min()) if count else 0
+        if count <= room // 2:  # give memory back
+            part = slice(count), slice(None), slice(self.width)
+            self.layers = [(_roomy(keys[part]), _roomy(values[part])) for keys, values in self.layers]
+
+    def join(self, other: _Cohort) -> None:
+        """Take in a cohort that is not longer: its columns move to the right, after padding."""
+        import torch
+
+        rows, width = len(self.slots), self.width - self.first
+        shift = width - (other.width - other.first)
+        for i, pair in enumerate(self.layers):
+            joined = []
+            for mine, theirs in zip(pair, other.layers[i], strict=True):
+                shape = (rows + len(other.slots), mine.shape[1], width + CACHE_STEP, mine.shape[3])
+                both = mine.new_empty(shape)
+                both[:rows, :, :width] = mine[:rows, :, self.first : self.width]
+                both[rows:, :, :shift] = 0  # never seen, but what is not a number would get through
+                both[rows:, :, shift:width] = theirs[: len(other.slots), :, other.first : other.width]
+                joined.append(both)
+            self.layers[i] = (joined[0], joined[1])
+        self.start = torch.cat([self.start - self.first, other.start - other.first + shift])
+        self.slots += other.slots
+        self.first, self.width = 0, width
+
+
+def _roomy(states: torch.Tensor) -> torch.Tensor:
+    """A copy with columns to grow into."""
+    rows, heads, columns, dim = states.shape
+    copy = states.new_empty(rows, heads, columns + CACHE_STEP, dim)
+    copy[:, :, :columns] = states
+    return copy
+
+
+class SlotCache:
+    """Keys and values of all slots, as transformers' cache. Slots are numbers of the caller's choice."""
+
+    def __init__(self, layers: int) -> None:
         from transformers.cache_utils import Cache, CacheLayerMixin
 
         plan = self
 
         class Layer(CacheLayerMixin):  # type: ignore[misc,no-untyped-call,unused-ignore]
-            keys: Any
-            values: Any
+            number: int
 
             def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-                shape = (size, key_states.shape[1], plan.capacity, key_states.shape[3])
-                self.keys = key_states.new_zeros(shape)
-                self.values = value_states.new_zeros((*shape[:3], value_states.shape[3]))
-                self.is_initialized = True
+                pass
 
             def update(
                 self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
-            ) -> tuple[torch.Tensor, torch.Tensor]:
-                import torch
-
-                if not self.is_initialized:
-                    self.lazy_initialization(key_states, value_states)
-                if (more := plan.capacity - self.keys.shape[2]) > 0:
-                    self.keys = torch.nn.functional.pad(self.keys, (0, 0, 0, more))
-                    self.values = torch.nn.functional.pad(self.values, (0, 0, 0, more))
-                return plan.store(self, key_states, value_states)
+            ) -> tuple[Any, Any]:
+                return plan._update(self.number, key_states, value_states)
 
             def get_seq_length(self) -> int:
                 return 0
@@ -106,47 +206,67 @@ class SlotCache:
             def get_max_length(self) -> int:
                 return -1
 
-        self.capacity = 0
-        self._prefilling: tuple[int, list[int]] | None = None
-        self._rows: torch.Tensor | None = None
-        self._positions: torch.Tensor | None = None
-        self._width = 0
-        self._layers: list[Any] = [Layer() for _ in range(layers)]  # type: ignore[no-untyped-call,unused-ignore]
-        self.cache = Cache(layers=self._layers)
+        self._cohorts: list[_Cohort] = []
+        self._prefilling = False
+        numbered: list[Any] = [Layer() for _ in range(layers)]  # type: ignore[no-untyped-call,unused-ignore]
+        for number, layer in enumerate(numbered):
+            layer.number = number
+        self.cache = Cache(layers=numbered)
 
-    def prefill(self, first: int, lengths: torch.Tensor, longest: int) -> None:
-        """The next forward pass brings whole, left-padded prompts for the rows from `first` on."""
-        self._prefilling = (first, lengths.tolist())
-        self._reserve(longest)
+    def prefill(self, slots: list[int], lengths: torch.Tensor) -> None:
+        """The next forward pass brings whole, left-padded prompts of these lengths for these slots."""
+        self._prefilling = True
+        self._cohorts.append(_Cohort(slots, lengths))
 
-    def _reserve(self, columns: int) -> None:
-        if columns > self.capacity:
-            self.capacity = -(-columns // CACHE_STEP) * CACHE_STEP
+    def decode(self) -> tuple[list[int], torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The next forward pass brings one token for every slot.
 
-    def decode(self, positions: torch.Tensor, width: int) -> None:
-        """The next forward pass brings one token per row, for these positions."""
+        Returns the slots in the order of its rows and the positions of their tokens, [rows]; then for every
+        column of every row, one after the other, whether it is seen and its distance from the token.
+        """
         import torch
 
-        self._prefilling = None
-        self._rows = torch.arange(len(positions), device=positions.device)
-        self._positions, self._width = positions.clone(), width
-        self._reserve(width)
+        self._prefilling = False
+        while len(self._cohorts) > MOST_COHORTS:
+            self._join_two()
+        positions, seen, distance = [], [], []
+        for cohort in self._cohorts:
+            place = torch.arange(cohort.first, cohort.width + 1, device=cohort.start.device)
+            positions.append(cohort.width - cohort.start)
+            seen.append((place >= cohort.start[:, None]).view(-1))
+            distance.append((cohort.width - place).repeat(len(cohort.slots)))
+            cohort.width += 1
+        slots = [slot for cohort in self._cohorts for slot in cohort.slots]
+        return slots, torch.cat(positions), torch.cat(seen), torch.cat(distance)
 
-    def store(
-        self, layer: Any, keys: torch.Tensor, values: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._prefilling is not None:
-            first, lengths = self._prefilling
-            for i, length in enumerate(lengths):
-                layer.keys[first + i, :, :length] = keys[i, :, keys.shape[2] - length :]
-                layer.values[first + i, :, :length] = values[i, :, values.shape[2] - length :]
+    def drop(self, slots: list[int]) -> None:
+        """Forget these slots."""
+        for cohort in self._cohorts:
+            kept = [i for i, slot in enumerate(cohort.slots) if slot not in slots]
+            if len(kept) < len(cohort.slots):
+                cohort.keep(kept)
+        self._cohorts = [cohort for cohort in self._cohorts if len(cohort.slots)]
+
+    def _join_two(self) -> None:
+        """Join two next to each other in length: those that cost the fewest columns of padding."""
+        order = sorted(self._cohorts, key=lambda cohort: cohort.width - cohort.first)
+        shorter, longer = min(
+            itertools.pairwise(order),
+            key=lambda pair: (
+                len(pair[0].slots) * (pair[1].width - pair[1].first - pair[0].width + pair[0].first)
+            ),
+        )
+        longer.join(shorter)
+        self._cohorts.remove(shorter)
+
+    def _update(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[Any, Any]:
+        """What attention is given for a layer: the prompts themselves, or all columns of each cohort."""
+        import torch
+
+        if self._prefilling:
+            self._cohorts[-1].add(keys, values)
             return keys, values
-        layer.keys[self._rows, :, self._positions] = keys[:, :, 0]
-        layer.values[self._rows, :, self._positions] = values[:, :, 0]
-        rows = len(keys)
-        return layer.keys[:rows, :, : self._width], layer.values[:rows, :, : self._width]
-
-    def move(self, source: torch.Tensor, target: torch.Tensor) -> None:
-        for layer in self._layers:
-            layer.keys[target] = layer.keys[source]
-            layer.values[target] = layer.values[source]
+        sizes = [len(cohort.slots) for cohort in self._cohorts]
+        parts = zip(self._cohorts, torch.split(keys, sizes), torch.split(values, sizes), strict=True)
+        stored = [cohort.store(layer, k, v) for cohort, k, v in parts]
+        return tuple(k for k, _ in stored), tuple(v for _, v in stored)

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TransformersEngine"]
 
-REFILL_SHARE: Final = 8
-"""Slots are refilled when 1/8 of them is free: prefilling one prompt costs almost as much as a few."""
+REFILL_SHARE: Final = 4
+"""Slots are refilled when 1/4 of them is free: prefilling one prompt costs almost as much as a few, and what
+is prefilled together stays together (SlotCache)."""
 PREFILL_TOKENS: Final = 8192
 """Padded prompt tokens prefilled at once, a bound on memory."""
 _HARMONY: Final = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>")
@@ -190,35 +191,35 @@ class TransformersEngine:
 
 
 class _Batch:
-    """The slots under way. Row i of every tensor belongs to slots[i]; ended rows are taken out."""
+    """The slots under way. Row i of every tensor belongs to slot i."""
 
     def __init__(self, model: Any, size: int) -> None:
         import torch
 
-        self.slots: list[_Slot] = []
+        self.slots: dict[int, _Slot] = {}
+        """Those in use."""
         self._model = model
         self._device = model.device
         config = model.config.get_text_config()
-        self._cache = SlotCache(config.num_hidden_layers, size)
+        self._cache = SlotCache(config.num_hidden_layers)
         self._window: int | None = getattr(config, "sliding_window", None)
         types = getattr(config, "layer_types", None)
         # Without a list, a window is that of all layers (Mistral, Phi-3).
         self._kinds = set(types or ["sliding_attention" if self._window else "full_attention"])
         self._named_masks = bool(types) and self._kinds != {"full_attention"}
-        self._length = torch.zeros(size, dtype=torch.long, device=self._device)
-        """Tokens in the cache, per row."""
+        self._free = list(range(size))
         self._last = torch.zeros(size, dtype=torch.long, device=self._device)
         """Token generated last, not in the cache yet."""
         self._out = torch.zeros(size, 0, dtype=torch.long, device=self._device)
         self._uniform = torch.zeros(size, 0, device=self._device)
-        """Random numbers of every row, one per token to come."""
+        """Random numbers of every slot, one per token to come."""
         self._count = torch.zeros(size, dtype=torch.long, device=self._device)
         self._limit = torch.zeros(size, dtype=torch.long, device=self._device)
         self._sampling = torch.zeros(size, 3, device=self._device)
-        """Temperature, top_p and top_k of every row."""
+        """Temperature, top_p and top_k of every slot."""
 
     def fill(self, entries: list[tuple[_Slot, list[int]]]) -> None:
-        """Prefill prompts into free rows, in groups of similar length."""
+        """Prefill prompts into free slots, in groups of similar length."""
         entries = sorted(entries, key=lambda entry: len(entry[1]))
         while entries:
             longest = len(entries[-1][1])
@@ -229,68 +230,66 @@ class _Batch:
     def _prefill(self, group: list[tuple[_Slot, list[int]]]) -> None:
         import torch
 
-        first, rows = len(self.slots), len(group)
+        rows = [self._free.pop() for _ in group]
         lengths = torch.tensor([len(prompt) for _, prompt in group], device=self._device)
         longest = int(lengths.max())
-        ids = torch.zeros(rows, longest, dtype=torch.long)
+        ids = torch.zeros(len(group), longest, dtype=torch.long)
         self._widen(max(slot.request.sampling.max_tokens for slot, _ in group))
-        for i, (slot, prompt) in enumerate(group):
+        for i, (row, (slot, prompt)) in enumerate(zip(rows, group, strict=True)):
             ids[i, longest - len(prompt) :] = torch.tensor(prompt)
             slot.started = time.monotonic()
-            self.slots.append(slot)
+            self.slots[row] = slot
             generator = torch.Generator().manual_seed(slot.request.seed & 0x7FFFFFFFFFFFFFFF)
             tokens = slot.request.sampling.max_tokens
-            self._uniform[first + i, :tokens] = torch.rand(tokens, generator=generator).to(self._device)
-            self._limit[first + i] = tokens
+            self._uniform[row, :tokens] = torch.rand(tokens, generator=generator).to(self._device)
+            self._limit[row] = tokens
+            self._count[row] = 0
             sampling = slot.request.sampling
             # 2 is above every sum of probabilities, rounded or not: it keeps all tokens.
             settings = (sampling.temperature, 2.0 if sampling.top_p == 1 else sampling.top_p, sampling.top_k)
-            self._sampling[first + i] = torch.tensor(settings)
+            self._sampling[row] = torch.tensor(settings)
         # Left-padded, so that the last column is every row's next token; positions count from the text.
         place = torch.arange(longest, device=self._device)
         pad = (longest - lengths)[:, None]
         allowed = (place[None, :] <= place[:, None])[None] & (place[None, :] >= pad)[:, None]
         # A padded query sees itself: a row of nothing but the lowest number can become NaN in half precision.
         allowed |= torch.eye(longest, dtype=torch.bool, device=self._device)[None]
-        self._cache.prefill(first, lengths, longest)
+        self._cache.prefill(rows, lengths)
         logits = self._forward(
             ids.to(self._device),
             (place[None] - pad).clamp(min=0),
             allowed[:, None],
             place[:, None] - place[None],
         )
-        self._length[first : first + rows] = lengths
-        self._count[first : first + rows] = 0
-        self._choose(slice(first, first + rows), logits)
+        self._choose(rows, logits)
 
     def step(self, ends: torch.Tensor) -> list[tuple[_Slot, list[int], bool]]:
-        """Take out the rows whose last token ended them, and decode one token of the others.
+        """Take out the slots whose last token ended them, and decode one token of the others.
 
         Returns (slot, generated ids, ended by an end token) of those taken out.
         """
         import torch
 
-        active = len(self.slots)
-        stopped = torch.isin(self._last[:active], ends)
-        over = stopped | (self._count[:active] >= self._limit[:active])
+        stopped = torch.isin(self._last, ends)
+        over = stopped | (self._count >= self._limit)
+        ended = [slot for slot, flag in enumerate(over.tolist()) if flag and slot in self.slots]
         finished = []
-        if bool(over.any()):
-            flags, stops = over.tolist(), stopped.tolist()
-            counts = self._count[:active].tolist()
-            for i in (i for i, flag in enumerate(flags) if flag):
-                finished.append((self.slots[i], self._out[i, : counts[i]].tolist(), stops[i]))
-            keep = [i for i, flag in enumerate(flags) if not flag]
-            self._keep(keep)
-            active = len(keep)
-        if active:
-            lengths = self._length[:active]
-            width = int(lengths.max()) + 1
-            self._cache.decode(lengths, width)
-            place = torch.arange(width, device=self._device)
-            distance = (lengths[:, None] - place[None])[:, None, None]
-            logits = self._forward(self._last[:active, None], lengths[:, None], distance >= 0, distance)
-            self._length[:active] += 1
-            self._choose(slice(0, active), logits)
+        for slot in ended:
+            ids = self._out[slot, : self._count[slot]].tolist()
+            finished.append((self.slots.pop(slot), ids, bool(stopped[slot])))
+            self._free.append(slot)
+        if ended:
+            self._cache.drop(ended)
+        if self.slots:
+            slots, positions, seen, distance = self._cache.decode()
+            # Masks in one row: our attention knows which cells are whose.
+            logits = self._forward(
+                self._last[slots, None],
+                positions[:, None],
+                seen[None, None, None],
+                distance[None, None, None],
+            )
+            self._choose(slots, logits)
         return finished
 
     def _forward(
@@ -321,46 +320,22 @@ class _Batch:
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
 
-    def _choose(self, rows: slice, logits: torch.Tensor) -> None:
-        """Greedy or sampled next tokens of some rows, by each row's own settings."""
+    def _choose(self, slots: list[int], logits: torch.Tensor) -> None:
+        """Greedy or sampled next tokens of some slots, by each one's own settings."""
         import torch
 
-        number = torch.arange(rows.start, rows.stop, device=self._device)
-        asked = [slot.request.sampling for slot in self.slots[rows]]
+        asked = [self.slots[slot].request.sampling for slot in slots]
+        rows = torch.tensor(slots, device=self._device)
+        count = self._count[rows]
         tokens = logits.argmax(-1)
         if any(sampling.temperature > 0 for sampling in asked):
-            uniform = self._uniform[number, self._count[rows]]
             filtered = any(sampling.top_k > 0 or sampling.top_p < 1 for sampling in asked)
-            sampled = _sample(logits, self._sampling[rows], uniform, filtered)
-            tokens = torch.where(self._sampling[rows, 0] == 0, tokens, sampled)
+            settings = self._sampling[rows]
+            sampled = _sample(logits, settings, self._uniform[rows, count], filtered)
+            tokens = torch.where(settings[:, 0] == 0, tokens, sampled)
         self._last[rows] = tokens
-        self._out[number, self._count[rows]] = tokens
-        self._count[rows] += 1
-
-    def _keep(self, keep: list[int]) -> None:
-        """Move the last rows into the places of those that ended: few rows move, and none is scattered."""
-        import torch
-
-        count = len(keep)
-        moving = [i for i in keep if i >= count]
-        free = sorted(set(range(count)) - set(keep))
-        if moving:
-            source = torch.tensor(moving, device=self._device)
-            target = torch.tensor(free, device=self._device)
-            for tensor in (
-                self._length,
-                self._last,
-                self._out,
-                self._uniform,
-                self._count,
-                self._limit,
-                self._sampling,
-            ):
-                tensor[target] = tensor[source]
-            self._cache.move(source, target)
-            for from_, to in zip(moving, free, strict=True):
-                self.slots[to] = self.slots[from_]
-        del self.slots[count:]
+        self._out[rows, count] = tokens
+        self._count[rows] = count + 1
 
     def _widen(self, tokens: int) -> None:
         missing = tokens - self._out.shape[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tiny_model import CHAT_TEMPLATE, save_tiny_model, save_tiny_tokenizer
 
 from hubkit.config import EngineRuntime, Sampling
 from hubkit.engines import Engine, Request, Response, open_engine
+from hubkit.engines.slots import _Cohort
 from hubkit.engines.transformers import TransformersEngine
 from hubkit.errors import EngineError, InputError
 from hubkit.traces.thinking import split
@@ -78,6 +80,28 @@ def test_greedy_answers_are_those_of_generate_one_by_one(model: Path) -> None:
             len(wanted[key]) == next(r for r in requests if r.key == key).sampling.max_tokens
             and wanted[key][-1] not in [2, *range(20, 29)]
         )
+
+
+def test_answers_are_the_same_however_often_the_cache_is_rearranged(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cohorts of sequences outgrow their columns, are joined, and give memory back, every few steps."""
+    monkeypatch.setattr("hubkit.engines.slots.CACHE_STEP", 5)
+    called: Counter[str] = Counter()
+    for name in ("join", "keep"):
+        original = getattr(_Cohort, name)
+
+        def counted(self: _Cohort, argument: Any, name: str = name, original: Any = original) -> None:
+            original(self, argument)
+            called[name] += 1
+            if name == "keep":
+                assert len(self.layers[0][0]) <= 2 * len(self.slots) + 1
+
+        monkeypatch.setattr(_Cohort, name, counted)
+    requests = [ask(i, Sampling(max_tokens=5 + i * 37 % 110)) for i in range(60)]
+    found, wanted = answers(model, requests, batch_size=13), one_by_one(model, requests)
+    assert {key: response.token_ids for key, response in found.items()} == wanted
+    assert called["join"] > 5 and called["keep"] > 20
 
 
 KINDS: dict[str, dict[str, Any]] = {
