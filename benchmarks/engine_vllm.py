@@ -110,8 +110,9 @@ def main() -> None:
 
     from vllm import LLM, SamplingParams
 
-    from hubkit.config import EngineRuntime, Sampling
+    from hubkit.config import Sampling
     from hubkit.engines import Engine, Request, open_engine
+    from hubkit.runtime import EngineRuntime
     from hubkit.store import StepContext
     from hubkit.traces.journal import Journal, Key, answer
 

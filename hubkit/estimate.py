@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from hubkit.config import FileSource, HubSource, ReasoningGymSource
-from hubkit.pipeline import Plan, State, Step
+from hubkit.pipeline import State
+from hubkit.plan import Plan, Step
 from hubkit.store import Record, Store
 
 __all__ = ["Estimate", "estimate_all"]

@@ -14,7 +14,8 @@ from hubkit.config import ReasoningGymSource
 from hubkit.errors import EngineError, InputError, RecipeError
 from hubkit.estimate import estimate_all
 from hubkit.hub.client import check_namespace, default_access
-from hubkit.pipeline import Plan, Step, status
+from hubkit.pipeline import status
+from hubkit.plan import Plan, Step
 from hubkit.store import Store
 from hubkit.traces.verify_code import check_sandbox
 

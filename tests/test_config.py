@@ -6,8 +6,8 @@ import pytest
 import yaml
 from support import NANO, ROOT
 
-from hubkit.config import load_recipe
 from hubkit.errors import RecipeError
+from hubkit.recipe_file import load_recipe
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/*/*.yaml")), ids=lambda p: p.name)

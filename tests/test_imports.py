@@ -15,7 +15,9 @@ HEAVY = {"torch", "transformers", "trl", "peft", "vllm", "lighteval", "gradio", 
 # but what several of them share (verify, thinking, statistics) stands before them.
 LAYERS = [
     ["hubkit.errors", "hubkit.__version__"],
-    ["hubkit.records", "hubkit.config"],
+    ["hubkit.records", "hubkit.runtime"],
+    ["hubkit.config"],
+    ["hubkit.recipe_file"],
     ["hubkit.store", "hubkit.hub", "hubkit.engines"],
     [
         "hubkit.problems",
@@ -25,6 +27,7 @@ LAYERS = [
         "hubkit.release",
         "hubkit.executors",
     ],
+    ["hubkit.plan"],
     ["hubkit.pipeline"],
     ["hubkit.estimate"],
     ["hubkit.preflight"],

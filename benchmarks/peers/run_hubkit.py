@@ -5,9 +5,10 @@ import sys
 import time
 from pathlib import Path
 
-from hubkit.config import EngineRuntime, Sampling
+from hubkit.config import Sampling
 from hubkit.engines import Request, Response
 from hubkit.engines.openai import OpenAIEngine
+from hubkit.runtime import EngineRuntime
 from hubkit.store import StepContext
 from hubkit.traces.journal import Journal, Key, answer, request_seed
 

@@ -11,7 +11,8 @@ import typer
 
 if TYPE_CHECKING:
     from hubkit.config import Recipe
-    from hubkit.pipeline import Plan, State
+    from hubkit.pipeline import State
+    from hubkit.plan import Plan
     from hubkit.store import Record, Store
 
 __all__ = ["app"]
@@ -31,8 +32,8 @@ RUNS = Path("runs")
 
 
 def _open(path: Path, sets: list[str] | None, out: Path) -> tuple[Recipe, Plan, Store]:
-    from hubkit.config import load_recipe
-    from hubkit.pipeline import make_plan
+    from hubkit.plan import make_plan
+    from hubkit.recipe_file import load_recipe
     from hubkit.store import Store
 
     recipe = load_recipe(path, sets)
@@ -65,8 +66,8 @@ def list_(
 
     Example: hubkit recipe list
     """
-    from hubkit.config import load_recipe
     from hubkit.errors import RecipeError
+    from hubkit.recipe_file import load_recipe
 
     found = []
     for path in sorted(folder.glob("*/*.yaml")):
@@ -94,7 +95,7 @@ def show(path: RecipePath, sets: Sets = None, as_json: Json = False) -> None:
     """
     import yaml
 
-    from hubkit.config import load_recipe
+    from hubkit.recipe_file import load_recipe
 
     values = load_recipe(path, sets).model_dump(mode="json")
     text = (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hubkit.config import EngineRuntime
 from hubkit.engines.base import Engine, Request, Response
 from hubkit.errors import EngineError
+from hubkit.runtime import EngineRuntime
 
 __all__ = ["Engine", "Request", "Response", "open_engine"]
 

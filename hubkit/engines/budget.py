@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from hubkit.config import EngineRuntime
 from hubkit.engines.base import Request, Response, token_bound
 from hubkit.errors import EngineError
+from hubkit.runtime import EngineRuntime
 
 __all__ = ["Budget", "Spent"]
 

@@ -20,11 +20,11 @@ from typing import Any, Final, Self
 
 import aiohttp
 
-from hubkit.config import EngineRuntime
 from hubkit.engines.base import Request, Response, token_bound
 from hubkit.engines.endpoints import Endpoint, Endpoints, wished_pause
 from hubkit.engines.replies import body_of, response_of
 from hubkit.errors import EngineError
+from hubkit.runtime import EngineRuntime
 
 __all__ = ["OpenAIEngine"]
 

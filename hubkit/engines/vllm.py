@@ -31,10 +31,10 @@ from typing import Any, Final, Self
 
 import aiohttp
 
-from hubkit.config import EngineRuntime
 from hubkit.engines.base import Request, Response
 from hubkit.engines.openai import OpenAIEngine
 from hubkit.errors import EngineError
+from hubkit.runtime import EngineRuntime
 
 __all__ = ["VLLMEngine", "check_installed"]
 

@@ -20,11 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from hubkit.config import Benchmark, EngineRuntime
+from hubkit.config import Benchmark
 from hubkit.engines import Response, open_engine
 from hubkit.errors import EngineError, InputError, StepError
 from hubkit.evaluation.statistics import wilson
 from hubkit.records import EVALUATION_SCHEMA, read_rows, write_rows
+from hubkit.runtime import EngineRuntime
 from hubkit.store import StepContext, digest
 from hubkit.traces.journal import Journal
 

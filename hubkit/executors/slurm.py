@@ -26,9 +26,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from hubkit.config import Resources, Run
 from hubkit.errors import HubkitError, StepError
 from hubkit.executors.call import Call, error_from_json
+from hubkit.runtime import Resources, Run
 from hubkit.store import Record, Store
 
 __all__ = ["SlurmExecutor", "script"]

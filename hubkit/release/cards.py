@@ -13,19 +13,26 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import pyarrow as pa
 import yaml
 from markupsafe import Markup
 
 from hubkit.config import FileSource, HubSource, ModelRef, ReasoningGymSource, Recipe
 from hubkit.hub.client import RepoType, repo_path
 from hubkit.records import VARIANT_SCHEMAS
+from hubkit.release.columns import (
+    MEANING,
+    OUTPUTS_SCHEMA,
+    card_configs,
+    dataset_info,
+    size_category,
+    type_name,
+    variant_fields,
+)
 from hubkit.release.results import RESULTS_SCHEMA, Facts, over_seeds, student_rows, variant_rows
 from hubkit.release.text import markdown
 from hubkit.store import Record
 
 __all__ = [
-    "OUTPUTS_SCHEMA",
     "CardContext",
     "dataset_card",
     "evals_card",
@@ -35,75 +42,6 @@ __all__ = [
 ]
 
 _TAGS: Final = ["hubkit", "synthetic", "reasoning", "distillation"]
-_SIZES: Final = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-_LARGER: Final = "1M<n<10M"
-
-_MEANING: Final = {
-    "id": "the problem; the same in every config",
-    "source": "where the problem comes from",
-    "problem": "the problem as the model reads it",
-    "answer": "its known answer",
-    "messages": "the chat a student is trained on; ready for TRL",
-    "reasoning": "the text of the thinking span",
-    "solution": "what follows the thinking span",
-    "teacher": "the model that wrote the raw trace",
-    "sample": "which of the teacher's responses to this problem",
-    "correct": "whether the final answer was found right",
-    "verifier": "what judged the answer",
-    "finish_reason": "stop, or length when the token limit ended it",
-    "reasoning_chars": "characters of reasoning",
-    "reasoning_tokens": "tokens of reasoning",
-    "raw_reasoning_chars": "characters of the raw trace's reasoning",
-    "raw_reasoning_tokens": "tokens of the raw trace's reasoning",
-    "ratio": "reasoning_tokens / raw_reasoning_tokens",
-    "compressor": "the model that rewrote the reasoning",
-    "prompt_sha": "its prompt: first 12 digits of the sha256",
-    "budget_tokens": "tokens that the reasoning was cut to",
-    "matched_to": "the compressor whose length that is",
-    "student": "the student's name; a base's name when untrained",
-    "base": "the model it started from",
-    "variant": "the traces it was trained on; null when untrained",
-    "method": "how it was trained; null when untrained",
-    "seed": "seed of its training; null when untrained",
-    "benchmark": "what it was evaluated on",
-    "output": "its whole output, thinking included",
-    "output_tokens": "tokens of output",
-    "n": "problems",
-    "accuracy": "correct / n",
-    "ci_low": "lower end of Wilson's 95 % interval",
-    "ci_high": "upper end of it",
-    "mean_output_tokens": "mean of output_tokens",
-    "cut_share": "share of outputs that the token limit ended",
-    "accuracy_per_1000_tokens": "accuracy / mean_output_tokens x 1000",
-    "train_rows": "rows it was trained on",
-    "train_tokens": "tokens processed in training, padding excluded",
-    "train_seconds": "seconds of training",
-    "trainable_parameters": "parameters that were trained",
-    "train_tokens_of_raw": "train_tokens over those of the same student on raw traces",
-    "train_seconds_of_raw": "train_seconds over those of the same student on raw traces",
-    "output_tokens_of_raw": "mean_output_tokens over those of the same student on raw traces",
-    "accuracy_of_raw": "accuracy over that of the same student on raw traces",
-}
-
-OUTPUTS_SCHEMA: Final = pa.schema(
-    [
-        ("student", pa.string()),
-        ("teacher", pa.string()),
-        ("base", pa.string()),
-        ("variant", pa.string()),
-        ("method", pa.string()),
-        ("seed", pa.int32()),
-        ("benchmark", pa.string()),
-        ("id", pa.string()),
-        ("problem", pa.string()),
-        ("answer", pa.string()),
-        ("output", pa.string()),
-        ("correct", pa.bool_()),
-        ("output_tokens", pa.int32()),
-        ("finish_reason", pa.string()),
-    ]
-)
-"""Config `outputs` of the evaluations: one row per student and problem."""
 
 
 @dataclass(frozen=True)
@@ -150,12 +88,14 @@ def dataset_card(
         language=recipe.language,
         license=recipe.license,
         task_categories=["text-generation"],
-        size_categories=_size(sum(rows for rows, _ in sizes.values())),
+        size_categories=size_category(sum(rows for rows, _ in sizes.values())),
         source_datasets=_sources(recipe),
         tags=[*_TAGS, "chain-of-thought", "trace-compression"],
-        configs=_configs(variants, "train"),
+        configs=card_configs(variants, "train"),
         dataset_info=[
-            _info(config, schemas[config], "train", *sizes[config], facts.records[step], "data.parquet")
+            dataset_info(
+                config, schemas[config], "train", *sizes[config], facts.records[step], "data.parquet"
+            )
             for config, step in variants.items()
         ],
     )
@@ -177,7 +117,7 @@ def dataset_card(
             "problems": sum(n for name, n in problems.counts.items() if name == "kept") if problems else 0,
             "source": _source_text(recipe),
             "variants": [row for row in variant_rows(facts) if row["teacher"] == teacher],
-            "fields": _variant_fields(schemas),
+            "fields": variant_fields(schemas),
             "rows": [row for row in student_rows(facts) if row["teacher"] in (teacher, None)],
             "links": context.links(),
             "evals": context.evals,
@@ -311,11 +251,11 @@ def evals_card(context: CardContext, sizes: Mapping[str, tuple[int, int]], plot:
         language=recipe.language,
         license=recipe.license,
         task_categories=["text-generation"],
-        size_categories=_size(sizes["outputs"][0]),
+        size_categories=size_category(sizes["outputs"][0]),
         tags=[*_TAGS, "evaluation", "lighteval"],
-        configs=_configs(schemas, "test"),
+        configs=card_configs(schemas, "test"),
         dataset_info=[
-            _info(name, schema, "test", *sizes[name], None, "") for name, schema in schemas.items()
+            dataset_info(name, schema, "test", *sizes[name], None, "") for name, schema in schemas.items()
         ],
     )
     rows = student_rows(facts)
@@ -333,7 +273,7 @@ def evals_card(context: CardContext, sizes: Mapping[str, tuple[int, int]], plot:
             "links": context.links(),
             "benchmarks": recipe.benchmarks,
             "fields": [
-                {"config": name, "name": f.name, "type": _type(f.type), "meaning": _MEANING[f.name]}
+                {"config": name, "name": f.name, "type": type_name(f.type), "meaning": MEANING[f.name]}
                 for name, schema in schemas.items()
                 for f in schema
             ],
@@ -414,58 +354,6 @@ def _snippet(repo_id: str, lora: bool, tokenizer_id: str, messages: str) -> str:
         "output = model.generate(**inputs, max_new_tokens=512)\n"
         'print(tokenizer.decode(output[0][inputs["input_ids"].shape[1] :]))'
     )
-
-
-def _size(rows: int) -> list[str]:
-    return [next((name for limit, name in _SIZES if rows < limit), _LARGER)]
-
-
-def _configs(names: Iterable[str], split: str) -> list[dict[str, Any]]:
-    return [
-        {
-            "config_name": name,
-            "data_files": [{"split": split, "path": f"data/{name}/{split}-*.parquet"}],
-            **({"default": True} if number == 0 else {}),
-        }
-        for number, name in enumerate(names)
-    ]
-
-
-def _info(
-    config: str, schema: pa.Schema, split: str, rows: int, size: int, record: Record | None, file: str
-) -> dict[str, Any]:
-    info: dict[str, Any] = {
-        "config_name": config,
-        "features": [_feature(f) for f in schema],
-        "splits": [{"name": split, "num_bytes": size, "num_examples": rows}],
-    }
-    if record is not None:
-        info["download_size"] = next(entry.size for entry in record.files if entry.path == file)
-    info["dataset_size"] = size
-    return info
-
-
-def _feature(f: pa.Field) -> dict[str, Any]:
-    """An Arrow field in the form of dataset_info's YAML."""
-    if pa.types.is_list(f.type):
-        return {"name": f.name, "list": [_feature(inner) for inner in f.type.value_type]}
-    return {"name": f.name, "dtype": _type(f.type)}
-
-
-def _type(kind: pa.DataType) -> str:
-    if pa.types.is_list(kind):
-        return "list of {role, content}"
-    return {"double": "float64"}.get(str(kind), str(kind))
-
-
-def _variant_fields(schemas: Mapping[str, pa.Schema]) -> list[dict[str, str]]:
-    names: dict[str, pa.DataType] = {f.name: f.type for schema in schemas.values() for f in schema}
-    fields = []
-    for name, kind in names.items():
-        kinds = dict.fromkeys(config.split("-")[0] for config, s in schemas.items() if name in s.names)
-        configs = "all" if len(kinds) == len({c.split("-")[0] for c in schemas}) else ", ".join(kinds)
-        fields.append({"name": name, "type": _type(kind), "configs": configs, "meaning": _MEANING[name]})
-    return fields
 
 
 def _sources(recipe: Recipe) -> list[str]:

@@ -40,7 +40,6 @@ from hubkit.hub.client import (
 )
 from hubkit.records import read_rows, write_rows
 from hubkit.release.cards import (
-    OUTPUTS_SCHEMA,
     CardContext,
     dataset_card,
     evals_card,
@@ -48,6 +47,7 @@ from hubkit.release.cards import (
     space_card,
     student_card,
 )
+from hubkit.release.columns import OUTPUTS_SCHEMA
 from hubkit.release.results import RESULTS_SCHEMA, Facts, student_rows
 from hubkit.store import StepContext, write_json
 

@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 from support import MODELS
 
-from hubkit.config import EngineRuntime, Sampling
+from hubkit.config import Sampling
 from hubkit.engines import Engine, Request, Response, open_engine
 from hubkit.errors import EngineError
+from hubkit.runtime import EngineRuntime
 from hubkit.traces.thinking import split
 
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")

@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from hubkit.config import EngineRuntime
 from hubkit.errors import EngineError, HubkitError, InputError, RecipeError
 from hubkit.evaluation import evaluate
 from hubkit.records import EVALUATION_SCHEMA, PROBLEM_SCHEMA, write_rows
+from hubkit.runtime import EngineRuntime
 from hubkit.store import StepContext
 from hubkit.traces.thinking import split
 from hubkit.traces.verify import verify

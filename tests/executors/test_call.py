@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from hubkit.config import Resources, Run
 from hubkit.errors import GateError
 from hubkit.executors import Call
 from hubkit.executors.call import error_from_json
 from hubkit.executors.local import LocalExecutor
 from hubkit.executors.slurm import script
+from hubkit.runtime import Resources, Run
 from hubkit.store import Record, Store
 
 PROBLEMS = [{"problem": f"{n} + {n} =", "answer": str(2 * n)} for n in range(20)]

@@ -18,11 +18,11 @@ from executors.test_call import problems
 from huggingface_hub import CommitOperationAdd, HfApi
 from support import NANO, hubkit
 
-from hubkit.config import load_recipe
 from hubkit.errors import InputError
 from hubkit.executors import Call, open_executor
 from hubkit.executors.local import LocalExecutor
 from hubkit.hub.server import LocalHub
+from hubkit.recipe_file import load_recipe
 from hubkit.store import Store, digest_file
 
 SECRET = "sk-a-key-that-stays-in-memory"

@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import MODELS, NANO
 
-from hubkit.config import EngineRuntime, load_recipe
 from hubkit.engines import Response
 from hubkit.errors import GateError
+from hubkit.recipe_file import load_recipe
 from hubkit.records import PROBLEM_SCHEMA, VARIANT_SCHEMAS, messages_of, read_rows, write_rows
+from hubkit.runtime import EngineRuntime
 from hubkit.store import StepContext, digest
 from hubkit.traces import compress, generate
 from hubkit.traces.journal import Journal, request_hash

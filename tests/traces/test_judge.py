@@ -14,10 +14,11 @@ from openai_server import OpenAIServer
 from support import MODELS, NANO
 from tiny_model import save_tiny_model, save_tiny_tokenizer
 
-from hubkit.config import EngineRuntime, load_recipe
 from hubkit.engines import Response
 from hubkit.errors import EngineError, GateError, InputError
+from hubkit.recipe_file import load_recipe
 from hubkit.records import PROBLEM_SCHEMA, TRACE_SCHEMA, VARIANT_SCHEMAS, messages_of, read_rows, write_rows
+from hubkit.runtime import EngineRuntime
 from hubkit.store import StepContext, Store
 from hubkit.traces import compress, judge
 from hubkit.traces import verify as raw

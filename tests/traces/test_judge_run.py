@@ -22,10 +22,12 @@ from openai_server import OpenAIServer
 from small_release import Run, build
 from support import NANO, hubkit
 
-from hubkit.config import Recipe, load_recipe
+from hubkit.config import Recipe
 from hubkit.errors import RecipeError
 from hubkit.estimate import estimate_all
-from hubkit.pipeline import make_plan, status
+from hubkit.pipeline import status
+from hubkit.plan import make_plan
+from hubkit.recipe_file import load_recipe
 from hubkit.release.cards import CardContext, dataset_card
 from hubkit.release.results import Facts
 from hubkit.store import Store

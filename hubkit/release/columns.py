@@ -1,0 +1,142 @@
+"""What is in published datasets: columns and their meaning, and the YAML of a card that describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import pyarrow as pa
+
+from hubkit.store import Record
+
+__all__ = [
+    "MEANING",
+    "OUTPUTS_SCHEMA",
+    "card_configs",
+    "dataset_info",
+    "size_category",
+    "type_name",
+    "variant_fields",
+]
+
+_SIZES: Final = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_LARGER: Final = "1M<n<10M"
+
+MEANING: Final = {
+    "id": "the problem; the same in every config",
+    "source": "where the problem comes from",
+    "problem": "the problem as the model reads it",
+    "answer": "its known answer",
+    "messages": "the chat a student is trained on; ready for TRL",
+    "reasoning": "the text of the thinking span",
+    "solution": "what follows the thinking span",
+    "teacher": "the model that wrote the raw trace",
+    "sample": "which of the teacher's responses to this problem",
+    "correct": "whether the final answer was found right",
+    "verifier": "what judged the answer",
+    "finish_reason": "stop, or length when the token limit ended it",
+    "reasoning_chars": "characters of reasoning",
+    "reasoning_tokens": "tokens of reasoning",
+    "raw_reasoning_chars": "characters of the raw trace's reasoning",
+    "raw_reasoning_tokens": "tokens of the raw trace's reasoning",
+    "ratio": "reasoning_tokens / raw_reasoning_tokens",
+    "compressor": "the model that rewrote the reasoning",
+    "prompt_sha": "its prompt: first 12 digits of the sha256",
+    "budget_tokens": "tokens that the reasoning was cut to",
+    "matched_to": "the compressor whose length that is",
+    "student": "the student's name; a base's name when untrained",
+    "base": "the model it started from",
+    "variant": "the traces it was trained on; null when untrained",
+    "method": "how it was trained; null when untrained",
+    "seed": "seed of its training; null when untrained",
+    "benchmark": "what it was evaluated on",
+    "output": "its whole output, thinking included",
+    "output_tokens": "tokens of output",
+    "n": "problems",
+    "accuracy": "correct / n",
+    "ci_low": "lower end of Wilson's 95 % interval",
+    "ci_high": "upper end of it",
+    "mean_output_tokens": "mean of output_tokens",
+    "cut_share": "share of outputs that the token limit ended",
+    "accuracy_per_1000_tokens": "accuracy / mean_output_tokens x 1000",
+    "train_rows": "rows it was trained on",
+    "train_tokens": "tokens processed in training, padding excluded",
+    "train_seconds": "seconds of training",
+    "trainable_parameters": "parameters that were trained",
+    "train_tokens_of_raw": "train_tokens over those of the same student on raw traces",
+    "train_seconds_of_raw": "train_seconds over those of the same student on raw traces",
+    "output_tokens_of_raw": "mean_output_tokens over those of the same student on raw traces",
+    "accuracy_of_raw": "accuracy over that of the same student on raw traces",
+}
+
+OUTPUTS_SCHEMA: Final = pa.schema(
+    [
+        ("student", pa.string()),
+        ("teacher", pa.string()),
+        ("base", pa.string()),
+        ("variant", pa.string()),
+        ("method", pa.string()),
+        ("seed", pa.int32()),
+        ("benchmark", pa.string()),
+        ("id", pa.string()),
+        ("problem", pa.string()),
+        ("answer", pa.string()),
+        ("output", pa.string()),
+        ("correct", pa.bool_()),
+        ("output_tokens", pa.int32()),
+        ("finish_reason", pa.string()),
+    ]
+)
+"""Config `outputs` of the evaluations: one row per student and problem."""
+
+
+def size_category(rows: int) -> list[str]:
+    return [next((name for limit, name in _SIZES if rows < limit), _LARGER)]
+
+
+def card_configs(names: Iterable[str], split: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "config_name": name,
+            "data_files": [{"split": split, "path": f"data/{name}/{split}-*.parquet"}],
+            **({"default": True} if number == 0 else {}),
+        }
+        for number, name in enumerate(names)
+    ]
+
+
+def dataset_info(
+    config: str, schema: pa.Schema, split: str, rows: int, size: int, record: Record | None, file: str
+) -> dict[str, Any]:
+    info: dict[str, Any] = {
+        "config_name": config,
+        "features": [_feature(f) for f in schema],
+        "splits": [{"name": split, "num_bytes": size, "num_examples": rows}],
+    }
+    if record is not None:
+        info["download_size"] = next(entry.size for entry in record.files if entry.path == file)
+    info["dataset_size"] = size
+    return info
+
+
+def _feature(f: pa.Field) -> dict[str, Any]:
+    """An Arrow field in the form of dataset_info's YAML."""
+    if pa.types.is_list(f.type):
+        return {"name": f.name, "list": [_feature(inner) for inner in f.type.value_type]}
+    return {"name": f.name, "dtype": type_name(f.type)}
+
+
+def type_name(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind):
+        return "list of {role, content}"
+    return {"double": "float64"}.get(str(kind), str(kind))
+
+
+def variant_fields(schemas: Mapping[str, pa.Schema]) -> list[dict[str, str]]:
+    names: dict[str, pa.DataType] = {f.name: f.type for schema in schemas.values() for f in schema}
+    fields = []
+    for name, kind in names.items():
+        kinds = dict.fromkeys(config.split("-")[0] for config, s in schemas.items() if name in s.names)
+        configs = "all" if len(kinds) == len({c.split("-")[0] for c in schemas}) else ", ".join(kinds)
+        fields.append({"name": name, "type": type_name(kind), "configs": configs, "meaning": MEANING[name]})
+    return fields
