@@ -1,6 +1,8 @@
 """From a recipe to its plan: the steps, their configuration, and what ties them.
 
-recipe.yaml -> [problems/train, problems/test, contamination, traces/…, raw/…, …, report, publish]
+    recipe.yaml -> [problems/train, problems/test, contamination, traces/…, raw/…, …, report, publish]
+
+Every model and dataset from outside is pinned on the way.
 """
 
 from __future__ import annotations
