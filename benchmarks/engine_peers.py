@@ -16,6 +16,9 @@ max_concurrent_generations; curator: max_concurrent_requests, its rate limits ra
 input_batch_size.) Each keeps what it gets in its own way: journal, checkpoints and request cache, response files,
 pipeline cache, in a fresh folder every time. Model, prompts, sampling (greedy) and lengths are those of engine_vllm.py.
 
+"in process" is hubkit's vllm engine as it is by default: vLLM without the server, started before the clock as the
+server is. Whichever of the two is not at work is held by SIGSTOP.
+
 All take turns in every round, in an order that turns round too; the first round warms up and does not count.
 Tokens are the completion tokens that the server reports, as each client counted them, and must be all that were
 asked for. Two rates are printed: over the time from the first request's arrival at the server to the last
@@ -28,20 +31,33 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import urllib.request
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from engine_vllm import ARGUMENTS, KINDS, lengths_of, model_of, prompts_of  # noqa: E402
+from engine_vllm import (  # noqa: E402
+    ARGUMENTS,
+    KINDS,
+    descendants,
+    lengths_of,
+    model_of,
+    prompts_of,
+    send,
+)
+from peers.run_hubkit import measure  # noqa: E402
 
 PEERS = ("datatrove", "curator", "distilabel")
+IN_PROCESS = "in process"
 
 
 def main() -> None:
@@ -60,7 +76,7 @@ def main() -> None:
     from hubkit.engines.vllm import VLLMEngine
     from hubkit.runtime import EngineRuntime
 
-    pythons = {"hubkit": Path(sys.executable)}
+    pythons = {IN_PROCESS: Path(sys.executable), "hubkit": Path(sys.executable)}
     for peer in PEERS:
         if (python := getattr(options, peer)) is None:
             print(f"*** {peer} IS LEFT OUT: no --{peer} PYTHON was given", flush=True)
@@ -92,48 +108,54 @@ def main() -> None:
         )
         engine._key = ""  # datatrove sends none to a server on this machine
         rates: dict[tuple[str, str], list[tuple[float, float]]] = {}
-        with engine:
+        runtime = EngineRuntime(engine="vllm", window=options.window, vllm=ARGUMENTS)
+        with ExitStack() as stack:
+            direct = stack.enter_context(VLLMEngine(model, runtime))
+            own = descendants(os.getpid())
+            stack.callback(send, signal.SIGCONT, own)  # else they could not end
+            send(signal.SIGSTOP, own)
+            stack.enter_context(engine)
+            others = descendants(os.getpid()) - own
+            stack.callback(send, signal.SIGCONT, others)
+
+            def in_process(prompts: Path) -> dict[str, float]:
+                send(signal.SIGSTOP, others)
+                send(signal.SIGCONT, own)
+                found = measure(direct, runtime, prompts, Path(tempfile.mkdtemp(dir=folder)))
+                send(signal.SIGSTOP, own)
+                send(signal.SIGCONT, others)
+                return found
+
             server = f"http://127.0.0.1:{engine._servers[0].port}"
+
+            def behind_server(name: str, prompts: Path) -> dict[str, float]:
+                command = [pythons[name], HERE / "peers" / f"run_{name}.py", f"{server}/v1"]
+                command += [str(2 * options.window), prompts, tempfile.mkdtemp(dir=folder)]
+                environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+                if name == "hubkit":
+                    environment["PYTHONPATH"] = str(HERE.parent)
+                _clock(server)
+                run = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, timeout=600)
+                run.check_returncode()
+                return json.loads(run.stdout.splitlines()[-1]) | {"at_server": _clock(server)["seconds"]}
+
             for number in range(options.rounds + 1):
                 for kind in options.lengths:
+                    wanted = sum(lengths_of(kind, options.prompts))
                     names = list(pythons)
                     for name in names[number % len(names) :] + names[: number % len(names)]:
-                        command = [
-                            str(pythons[name]),
-                            str(HERE / "peers" / f"run_{name}.py"),
-                            f"{server}/v1",
-                            str(2 * options.window),
-                            str(files[kind]),
-                            tempfile.mkdtemp(dir=folder),
-                        ]
-                        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-                        if name == "hubkit":
-                            environment["PYTHONPATH"] = str(HERE.parent)
-                        _clock(server)
-                        run = subprocess.run(
-                            command,
-                            capture_output=True,
-                            text=True,
-                            env=environment,
-                            timeout=600,
-                        )
-                        if run.returncode:
-                            print(f"*** {name} FAILED:\n{run.stderr[-3000:]}", flush=True)
-                            del pythons[name]
-                            continue
-                        found = json.loads(run.stdout.splitlines()[-1])
-                        clock = _clock(server)
-                        wanted = sum(lengths_of(kind, options.prompts))
+                        client = in_process if name == IN_PROCESS else partial(behind_server, name)
+                        found = client(files[kind])
                         assert found["tokens"] == wanted, f"{name}: {found['tokens']} of {wanted} tokens"
-                        at_server, whole = wanted / clock["seconds"], wanted / found["seconds"]
+                        # Without a server there is no clock in it: all of the call counts.
+                        at_server, whole = found.get("at_server", found["seconds"]), found["seconds"]
                         print(
-                            f"round {number} {kind:<12} {name:<11} {at_server:>7.0f} tokens/s at the server, "
-                            f"{whole:>7.0f} of the whole call; {clock['requests']} requests, "
-                            f"at most {clock['most']} at once",
+                            f"round {number} {kind:<12} {name:<11} {wanted / at_server:>7.0f} tokens/s at the "
+                            f"server, {wanted / whole:>7.0f} of the whole call",
                             flush=True,
                         )
                         if number:
-                            rates.setdefault((kind, name), []).append((at_server, whole))
+                            rates.setdefault((kind, name), []).append((wanted / at_server, wanted / whole))
     print(f"\nmedians of {options.rounds} rounds, {options.prompts} prompts, window {options.window}")
     for kind in options.lengths:
         base = [at_server for at_server, _ in rates[kind, "hubkit"]]
