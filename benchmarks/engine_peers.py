@@ -135,8 +135,9 @@ def main() -> None:
                 if name == "hubkit":
                     environment["PYTHONPATH"] = str(HERE.parent)
                 _clock(server)
-                run = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, timeout=600)
-                run.check_returncode()
+                run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+                if run.returncode:
+                    raise SystemExit(f"{name} failed:\n{run.stderr[-3000:]}")
                 return json.loads(run.stdout.splitlines()[-1]) | {"at_server": _clock(server)["seconds"]}
 
             for number in range(options.rounds + 1):
