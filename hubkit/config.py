@@ -194,6 +194,17 @@ class Method(Frozen):
 
 class Base(ModelRef):
     name: Name
+    chat_template: str = ""
+    """File beside the recipe: a Jinja template for chats with this base and its students, which are published with it.
+    Empty: the model's own."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent_template(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A base with its own template is written, and so identified, as it was before there was a choice."""
+        written: dict[str, Any] = dump(self)
+        if not self.chat_template:
+            written.pop("chat_template", None)
+        return written
 
 
 class Students(Frozen):

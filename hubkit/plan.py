@@ -115,7 +115,12 @@ def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
             pinned = {"source": f"problems/{name}"}
         add(f"problems/{name}", source.model_dump(mode="json"), paths=paths, models=pinned)
     tests = {b.problems: f"problems/{b.problems}" for b in recipe.benchmarks if b.problems}
-    contamination = add("contamination", {}, inputs={"train": f"problems/{recipe.train_on}"} | tests)
+    tasks = {b.name: b.task for b in recipe.benchmarks if b.task}
+    contamination = add(
+        "contamination",
+        {"tasks": tasks} if tasks else {},
+        inputs={"train": f"problems/{recipe.train_on}"} | tests,
+    )
 
     tokenizer = {"tokenizer": recipe.students.bases[0].name}
     finished: dict[str, str] = {}
@@ -183,6 +188,7 @@ def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
 
         for seed in recipe.students.seeds:
             for base in recipe.students.bases:
+                template = base.model_dump(include={"chat_template"})
                 for variant in recipe.students.variants:
                     for method, arguments in recipe.students.methods.items():
                         student = student_name(recipe, teacher.name, base.name, variant, method, seed)
@@ -197,6 +203,7 @@ def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
                         trained = add(
                             f"student/{student}",
                             config
+                            | template
                             | arguments.model_dump(mode="json")
                             | {
                                 "max_cut_share": recipe.students.max_cut_share,
@@ -210,10 +217,13 @@ def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
                             models={"base": base.name},
                         )
                         finished[trained] = trained
-                        finished |= _evaluations(recipe, add, engine, config, {"student": trained}, base.name)
+                        finished |= _evaluations(
+                            recipe, add, engine, config | template, {"student": trained}, base.name
+                        )
     nobody = {"teacher": None, "variant": None, "method": None, "seed": None}
     for base in recipe.students.bases:
-        config = {"student": base.name, "base": base.name, **nobody}
+        template = base.model_dump(include={"chat_template"})
+        config = {"student": base.name, "base": base.name, **nobody, **template}
         finished |= _evaluations(recipe, add, engine, config, {}, base.name)
 
     about = {"recipe": recipe.name, "description": recipe.description}

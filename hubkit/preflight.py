@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hubkit.config import ReasoningGymSource
-from hubkit.errors import EngineError, InputError, RecipeError
+from hubkit.config import Base, ReasoningGymSource
+from hubkit.errors import EngineError, GateError, InputError, RecipeError
 from hubkit.estimate import estimate_all
-from hubkit.hub.client import check_namespace, default_access
+from hubkit.hub.client import check_namespace, default_access, download_tokenizer
 from hubkit.pipeline import status
 from hubkit.plan import Plan, Step
 from hubkit.store import Store
+from hubkit.students.gates import check_base
 from hubkit.traces.verify_code import check_sandbox
 
 __all__ = ["check"]
@@ -30,9 +31,13 @@ def check(plan: Plan, store: Store, steps: list[Step] | None = None) -> None:
         return
     kinds = {state.step.kind for state in states}
     here = plan.recipe.run.executor == "local"  # what a cluster's nodes have is not to be seen from here
+    templated = {base.name for base in plan.recipe.students.bases if base.chat_template}
     for name in sorted({ref for state in states for ref in state.step.models.values()}):
         if not name.startswith("problems/"):
-            _model(name, Path(plan.models[name].model))
+            _model(name, Path(plan.models[name].model), name in templated)
+    if "student" in kinds:
+        for base in plan.recipe.students.bases:
+            _base(plan, base)
     for state in states if here else []:
         for engine in filter(None, map(state.step.runtime.get, ("engine", "judge_engine"))):
             _engine(engine, state.step.name)
@@ -67,20 +72,37 @@ def check(plan: Plan, store: Store, steps: list[Step] | None = None) -> None:
         )
 
 
-def _model(name: str, folder: Path) -> None:
+def _model(name: str, folder: Path, templated: bool) -> None:
     if not folder.is_dir():
         return  # on the Hub: that it exists was seen when its commit was resolved
     if not list(folder.glob("*.safetensors")):
         raise RecipeError(
             f"the model {name!r} has no safetensors weights", "convert it; pickles are not read"
         )
-    template = (folder / "chat_template.jinja").is_file()
+    template = templated or (folder / "chat_template.jinja").is_file()
     if not template and '"chat_template"' not in (folder / "tokenizer_config.json").read_text(
         encoding="utf-8"
     ):
         raise RecipeError(
             f"the tokenizer of {name!r} has no chat template", "add chat_template.jinja to its folder"
         )
+
+
+def _base(plan: Plan, base: Base) -> None:
+    """Ask the gates of training now: a template that they refuse would be found after days of generation."""
+    model = plan.models[base.name]
+    folder = Path(model.model)
+    if not folder.is_dir():
+        folder = download_tokenizer(model.model, model.revision)
+    try:
+        check_base(folder, base.chat_template, plan.recipe.students.system)
+    except GateError as error:
+        raise GateError(f"students of {base.name}: {error.message}", error.remedy) from error
+    except (OSError, ValueError) as error:
+        raise GateError(
+            f"students of {base.name}: no usable tokenizer: {str(error).splitlines()[0]}",
+            "choose another base, or add its tokenizer's files",
+        ) from error
 
 
 def _engine(engine: dict[str, Any], step: str) -> None:

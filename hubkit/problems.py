@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -79,23 +80,60 @@ def run(context: StepContext) -> None:
 
 
 def check(context: StepContext) -> None:
-    """Refuse to go on when a test problem is in the training set, by normalised text or id."""
-    train: set[str] = set()
-    for row in read_rows(context.inputs["train"] / FILE):
-        train |= {normalise(row["problem"]), row["id"]}
-    report = {}
-    for name, folder in context.inputs.items():
-        if name != "train":
-            rows = list(read_rows(folder / FILE))
-            shared = [r["id"] for r in rows if r["id"] in train or normalise(r["problem"]) in train]
-            report[name] = {"problems": len(rows), "in_training": len(shared)}
-            if shared:
-                raise GateError(
-                    f"{len(shared)} of {len(rows)} problems of {name!r} are in the training set: {shared[:3]}",
-                    "draw them from another split or seed",
-                )
+    """Refuse to go on when a test problem is in the training set, by normalised text or id.
+
+    Questions of a lighteval task stand in a prompt: one is in the training set, too, when its prompt holds a
+    training problem of eight words or more.
+    """
+    tests = {
+        name: [(normalise(row["problem"]), row["id"]) for row in read_rows(folder / FILE)]
+        for name, folder in context.inputs.items()
+        if name != "train"
+    }
+    tasks: dict[str, str] = context.config.get("tasks", {})
+    if tasks:
+        from hubkit.evaluation.tasks import questions
+
+        for name, task in tasks.items():
+            asked = questions(task, context.work / "datasets")
+            tests[name] = [(normalise(text), f"{name}-{place}") for place, text in enumerate(asked)]
+    # The tests are held in memory and the training set, which may be far larger, goes by.
+    same: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    begins: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+    for name, problems in tests.items():
+        for text, id_ in problems:
+            same[text].append((name, id_))
+            same[id_].append((name, id_))
+            for words in _windows(text) if name in tasks else ():
+                begins[words].append((name, id_, text))
+    shared: dict[str, dict[str, None]] = {name: {} for name in tests}
+    for row in read_rows(context.inputs["train"] / FILE, columns=["id", "problem"]):
+        text = normalise(row["problem"])
+        found = same.get(text, []) + same.get(row["id"], [])
+        for words in _windows(text)[:1]:
+            found += [
+                (name, id_) for name, id_, prompt in begins.get(words, []) if f" {text} " in f" {prompt} "
+            ]
+        for name, id_ in found:
+            shared[name][id_] = None
+    report = {
+        name: {"problems": len(problems), "in_training": len(shared[name])}
+        for name, problems in tests.items()
+    }
+    for name, ids in shared.items():
+        if ids:
+            raise GateError(
+                f"{len(ids)} of {len(tests[name])} problems of {name!r} are in the training set: {list(ids)[:3]}",
+                "draw them from another split or seed",
+            )
     context.metrics.update(report)
     write_json(context.out / "report.json", report)
+
+
+def _windows(text: str) -> list[str]:
+    """All runs of eight words of a text, the length that decontamination of training data usually goes by."""
+    words = text.split()
+    return [" ".join(words[i : i + 8]) for i in range(len(words) - 7)]
 
 
 def _read(source: ProblemSource, context: StepContext) -> Iterator[Problem]:

@@ -41,7 +41,7 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         raise RecipeError(f"{path}: not a recipe", "a recipe is a mapping that starts with `name:`")
     for override in overrides or []:
         _override(raw, override)
-    _inline_prompts(raw, path)
+    _inline_files(raw, path)
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
@@ -70,22 +70,26 @@ def _override(raw: dict[str, Any], text: str) -> None:
             raise RecipeError(f"--set {name}: nothing at {'.'.join(parts[: depth + 1])}", "check the path")
 
 
-def _inline_prompts(raw: dict[str, Any], path: Path) -> None:
-    """Put the text of prompt files in place of their names: prompts count by content."""
-    compressors = raw.get("compressors")
-    sections = {"judge": raw.get("judge")}
-    sections |= {
-        f"compressors.{i}": c for i, c in enumerate(compressors if isinstance(compressors, list) else [])
-    }
-    for key, section in sections.items():
-        if isinstance(section, dict) and isinstance(name := section.get("prompt"), str):
+def _inline_files(raw: dict[str, Any], path: Path) -> None:
+    """Put the text of prompts and chat templates in place of their files' names: they count by content."""
+    students = raw.get("students")
+    bases = students.get("bases") if isinstance(students, dict) else None
+    named = [("judge", raw.get("judge"), "prompt")]
+    named += [(f"compressors.{i}", entry, "prompt") for i, entry in _entries(raw.get("compressors"))]
+    named += [(f"students.bases.{i}", entry, "chat_template") for i, entry in _entries(bases)]
+    for key, section, field in named:
+        if isinstance(section, dict) and isinstance(name := section.get(field), str) and name:
+            file, remedy = Path(name), "give the name of a text file beside the recipe"
+            if file.is_absolute() or ".." in file.parts:  # what is in it will be published
+                raise RecipeError(f"{path}: {key}.{field}: {name!r} is not beside the recipe", remedy)
             try:
-                section["prompt"] = (path.parent / name).read_text(encoding="utf-8").strip()
+                section[field] = (path.parent / file).read_text(encoding="utf-8").strip()
             except (OSError, UnicodeDecodeError) as error:
-                raise RecipeError(
-                    f"{path}: {key}.prompt: cannot read {name!r}",
-                    "give the name of a text file beside the recipe",
-                ) from error
+                raise RecipeError(f"{path}: {key}.{field}: cannot read {name!r}", remedy) from error
+
+
+def _entries(value: Any) -> list[tuple[int, Any]]:
+    return list(enumerate(value)) if isinstance(value, list) else []
 
 
 def _explain(error: ValidationError, path: Path, tree: yaml.Node | None) -> str:

@@ -10,13 +10,10 @@ Every student gets the same problems, prompt, decoding and limit; samples of all
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import shutil
 import time
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +21,7 @@ from hubkit.config import Benchmark
 from hubkit.engines import Response, open_engine
 from hubkit.errors import EngineError, InputError, StepError
 from hubkit.evaluation.statistics import wilson
+from hubkit.evaluation.tasks import built_in, contained, own_task
 from hubkit.records import EVALUATION_SCHEMA, read_rows, write_rows
 from hubkit.runtime import EngineRuntime
 from hubkit.store import StepContext, digest
@@ -38,9 +36,7 @@ def run(context: StepContext) -> None:
     """Write samples.parquet, results.json and details/."""
     benchmark = Benchmark.model_validate(context.config["benchmark"])
     weights, adapter, tokenizer = _student(context)
-    with _contained(context.work / "datasets"):
-        from hubkit.evaluation.tasks import built_in, own_task
-
+    with contained(context.work / "datasets"):
         problems: list[dict[str, Any]] = []
         if benchmark.problems:
             # lighteval loads tasks through datasets, which wants a folder of its own for them.
@@ -87,6 +83,8 @@ def _student(context: StepContext) -> tuple[Path, Path | None, Any]:
         )
     elif (weights / "adapter_config.json").is_file():
         weights, adapter = context.model("base"), weights
+    if (template := context.config.get("chat_template")) and weights == context.model("base"):
+        weights = _with_template(weights, template, context.work / "base")
     try:
         tokenizer = AutoTokenizer.from_pretrained(weights)
     except (OSError, ValueError) as error:
@@ -99,6 +97,17 @@ def _student(context: StepContext) -> tuple[Path, Path | None, Any]:
             f"{context.config['student']} has no chat template", "add chat_template.jinja to its tokenizer"
         )
     return weights, adapter, tokenizer
+
+
+def _with_template(base: Path, template: str, folder: Path) -> Path:
+    """The base, with the chat template that its students were trained with: engines take it from the folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file in base.iterdir():
+        (folder / file.name).symlink_to(file.resolve())
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return folder
 
 
 def _metrics(samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -190,33 +199,3 @@ def _sample(detail: Any, response: Response, key: str) -> dict[str, Any]:
         "output_tokens": response.completion_tokens,
         "finish_reason": response.finish_reason,
     }
-
-
-@contextlib.contextmanager
-def _contained(cache: Path) -> Iterator[None]:
-    """Keep lighteval's habits to itself: importing it turns gradients off for the whole process (and this
-    process trains the next student), and it logs every stage and shows bars where hubkit shows one. What
-    datasets converts goes to `cache`, which goes away with the step."""
-    import datasets
-    import torch
-    import transformers
-
-    bars = datasets.are_progress_bars_disabled(), transformers.logging.is_progress_bar_enabled()
-    folder, datasets.config.HF_DATASETS_CACHE = datasets.config.HF_DATASETS_CACHE, cache
-    verbosity = transformers.logging.get_verbosity()
-    before, gradients = logging.root.manager.disable, torch.is_grad_enabled()
-    datasets.disable_progress_bars()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-        transformers.logging.set_verbosity(verbosity)
-        datasets.config.HF_DATASETS_CACHE = folder
-        if not bars[0]:
-            datasets.enable_progress_bars()
-        if bars[1]:
-            transformers.logging.enable_progress_bar()
-        torch.set_grad_enabled(gradients)

@@ -9,17 +9,18 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import logging
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from hubkit.errors import RecipeError
+from hubkit.errors import InputError, RecipeError
 from hubkit.records import PROBLEM_SCHEMA
 from hubkit.traces.verify import verify
 
-__all__ = ["built_in", "only", "own_task"]
+__all__ = ["built_in", "contained", "only", "own_task", "questions"]
 
 METRIC: Final = "accuracy"
 
@@ -109,6 +110,56 @@ def only(tasks: types.ModuleType) -> Iterator[None]:
         yield
     finally:
         Registry.load_all_task_configs = staticmethod(original)
+
+
+def questions(task: str, cache: Path) -> list[str]:
+    """What a lighteval task such as gsm8k|0 asks: its prompts, in the order of its dataset.
+
+    Raises RecipeError for a task that lighteval does not have, InputError when its dataset cannot be had.
+    """
+    with contained(cache):
+        from lighteval.tasks.registry import Registry
+
+        module = built_in(task, 1)
+        with only(module):
+            tasks = Registry(task).load_tasks()
+        try:
+            return [doc.query for name in sorted(tasks) for doc in tasks[name].eval_docs()]
+        except (OSError, ValueError) as error:  # datasets and huggingface_hub raise these, or their kinds
+            raise InputError(
+                f"the problems of {task} cannot be had: {str(error).strip().splitlines()[0]}",
+                "see that its dataset is there, and ask for access to it where it is gated",
+            ) from error
+
+
+@contextmanager
+def contained(cache: Path) -> Iterator[None]:
+    """Keep lighteval's habits to itself: importing it turns gradients off for the whole process (and this
+    process trains the next student), and it logs every stage and shows bars where hubkit shows one. What
+    datasets converts goes to `cache`, which goes away with the step."""
+    import datasets
+    import torch
+    import transformers
+
+    bars = datasets.are_progress_bars_disabled(), transformers.logging.is_progress_bar_enabled()
+    folder, datasets.config.HF_DATASETS_CACHE = datasets.config.HF_DATASETS_CACHE, cache
+    verbosity = transformers.logging.get_verbosity()
+    before, gradients = logging.root.manager.disable, torch.is_grad_enabled()
+    datasets.disable_progress_bars()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+        transformers.logging.set_verbosity(verbosity)
+        datasets.config.HF_DATASETS_CACHE = folder
+        if not bars[0]:
+            datasets.enable_progress_bars()
+        if bars[1]:
+            transformers.logging.enable_progress_bar()
+        torch.set_grad_enabled(gradients)
 
 
 def _module_of(task: str) -> str:

@@ -35,6 +35,7 @@ __all__ = [
     "default_access",
     "download_file",
     "download_model",
+    "download_tokenizer",
     "list_spaces",
     "push",
     "put_collection",
@@ -120,12 +121,29 @@ def resolve(repo_id: str, revision: str, repo_type: RepoType = "model", access: 
 
 def download_model(repo_id: str, revision: str, access: Access | None = None) -> Path:
     """Fetch a model's weights, configuration and tokenizer, and no code. Returns the local folder."""
+    folder = _download(f"model {repo_id}", repo_id, revision, _DUPLICATES, access)
+    if not any(folder.glob("*.safetensors")):
+        raise HubError(
+            f"model {repo_id} has no safetensors weights", "convert it, or choose a revision that has them"
+        )
+    return folder
+
+
+def download_tokenizer(repo_id: str, revision: str, access: Access | None = None) -> Path:
+    """Fetch what download_model does, without the weights."""
+    ignored = ("*.safetensors", *_DUPLICATES)
+    return _download(f"tokenizer of {repo_id}", repo_id, revision, ignored, access)
+
+
+def _download(
+    what: str, repo_id: str, revision: str, ignored: tuple[str, ...], access: Access | None
+) -> Path:
     from huggingface_hub import snapshot_download
 
     access = access or default_access()
-    folder = attempt(
+    return attempt(
         access,
-        f"download model {repo_id}",
+        f"download {what}",
         lambda: Path(
             snapshot_download(
                 repo_id,
@@ -133,16 +151,11 @@ def download_model(repo_id: str, revision: str, access: Access | None = None) ->
                 endpoint=access.endpoint,
                 token=access.token or False,
                 allow_patterns=list(MODEL_FILES),
-                ignore_patterns=list(_DUPLICATES),
+                ignore_patterns=list(ignored),
             )
         ),
         patient=False,
     )
-    if not any(folder.glob("*.safetensors")):
-        raise HubError(
-            f"model {repo_id} has no safetensors weights", "convert it, or choose a revision that has them"
-        )
-    return folder
 
 
 def download_file(

@@ -7,13 +7,24 @@ thinking span that the student was to learn.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hubkit.errors import GateError
+from hubkit.records import messages_of
 
-__all__ = ["Example", "check_examples", "check_template", "encode"]
+__all__ = [
+    "Example",
+    "check_base",
+    "check_examples",
+    "check_template",
+    "encode",
+    "end_tokens",
+    "open_tokenizer",
+]
 
 REMEDY_TEMPLATE = "use a chat template that writes assistant content as it is"
 
@@ -25,6 +36,47 @@ class Example:
     input_ids: list[int]
     trainable: list[bool]
     """True where the loss counts: the assistant's tokens, end of turn included."""
+
+
+def open_tokenizer(folder: Path, chat_template: str = "") -> Any:
+    """The tokenizer of a base, with another chat template where one is given."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if chat_template:
+        tokenizer.chat_template = chat_template
+    if not tokenizer.chat_template:
+        raise GateError(
+            "the tokenizer has no chat template", "give a file with one: students.bases.<n>.chat_template"
+        )
+    return tokenizer
+
+
+def end_tokens(folder: Path, tokenizer: Any) -> set[int]:
+    """What ends a turn: the tokenizer's eos, and those of generation_config.json."""
+    ends = {tokenizer.eos_token_id}
+    path = folder / "generation_config.json"
+    if path.is_file():
+        named = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id", [])
+        ends |= set(named if isinstance(named, list) else [named])
+    return ends - {None}
+
+
+def check_base(folder: Path, chat_template: str = "", system: str = "") -> None:
+    """What the gates would say of a base's chat template when training begins, said before: no weights needed."""
+    from jinja2 import TemplateError
+
+    head = [{"role": "system", "content": system}] if system else []
+    messages = head + messages_of("What is 40 + 45?", "40 + 45 = 85.", "The answer is 85.")
+    try:
+        tokenizer = open_tokenizer(folder, chat_template)
+        check_template(tokenizer, messages)
+        example = encode(tokenizer, messages)
+    except TemplateError as error:
+        raise GateError(
+            f"the chat template fails: {error}", "mend it, or give another: students.bases.<n>.chat_template"
+        ) from error
+    check_examples([example], end_tokens(folder, tokenizer), len(example.input_ids), 0.0)
 
 
 def encode(tokenizer: Any, messages: Sequence[dict[str, str]]) -> Example:

@@ -20,7 +20,14 @@ from typing import Any, Final
 from hubkit.errors import StepError
 from hubkit.records import read_rows
 from hubkit.store import StepContext, write_json
-from hubkit.students.gates import Example, check_examples, check_template, encode
+from hubkit.students.gates import (
+    Example,
+    check_examples,
+    check_template,
+    encode,
+    end_tokens,
+    open_tokenizer,
+)
 
 __all__ = ["VERSION", "run"]
 
@@ -32,18 +39,17 @@ CHECKPOINTS: Final = 4
 def run(context: StepContext) -> None:
     """Train, and write model/ and training.json."""
     import torch
-    from transformers import AutoTokenizer
 
     torch.set_num_threads(context.runtime["threads"])
     _quiet()
     base = context.model("base")
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = open_tokenizer(base, context.config.get("chat_template", ""))
     rows = _rows(context)
     max_length = context.config["sft"]["max_length"]
     check_template(tokenizer, rows[0])
     examples = [encode(tokenizer, messages) for messages in rows]
     cut_share = check_examples(
-        examples, _end_tokens(base, tokenizer), max_length, context.config["max_cut_share"]
+        examples, end_tokens(base, tokenizer), max_length, context.config["max_cut_share"]
     )
     trainer, dtype = _trainer(context, base, tokenizer, examples)
     parameters = list(trainer.model.parameters())
@@ -91,16 +97,6 @@ def _rows(context: StepContext) -> list[list[dict[str, str]]]:
     return rows
 
 
-def _end_tokens(base: Path, tokenizer: Any) -> set[int]:
-    """What ends a turn: the tokenizer's eos, and those of generation_config.json."""
-    ends = {tokenizer.eos_token_id}
-    path = base / "generation_config.json"
-    if path.is_file():
-        named = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id", [])
-        ends |= set(named if isinstance(named, list) else [named])
-    return ends - {None}
-
-
 def _trainer(context: StepContext, base: Path, tokenizer: Any, examples: list[Example]) -> tuple[Any, Any]:
     """TRL's trainer over prepared tokens, and the dtype that the base is stored in."""
     import datasets
@@ -143,6 +139,9 @@ def _trainer(context: StepContext, base: Path, tokenizer: Any, examples: list[Ex
         disable_tqdm=True,
         dataloader_pin_memory=not cpu,
     )
+    if arguments.n_gpu > 1:
+        # Trainer would spread every step over all GPUs it sees, and so train with larger batches than asked for.
+        arguments._n_gpu = 1
     peft_config = None
     if config["lora"]:
         from peft import LoraConfig

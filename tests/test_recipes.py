@@ -1,0 +1,182 @@
+"""The paper's recipe against a Hub that has its models and datasets by their names, with toy contents.
+
+Its file is cut to what two cores can do; names, prompts, the chat template and where things come from stay.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import reasoning_gym
+import yaml
+from hub_support import add, run
+from huggingface_hub import HfApi
+from support import MODELS, ROOT, hubkit
+
+from hubkit.hub.server import LocalHub
+from hubkit.hub.server.commands import make_token
+from hubkit.problems import split_of
+
+RECIPE = ROOT / "recipes" / "compress-distill"
+TOY = {
+    "Qwen/Qwen3.5-397B-A17B": "teacher",
+    "openai/gpt-oss-120b": "teacher",
+    "meta-llama/Llama-3.3-70B-Instruct": "compressor",
+    "mistralai/Ministral-3-14B-Instruct-2512": "compressor",
+    **{f"Qwen/Qwen3.5-{size}": "student-s" for size in ("0.8B", "2B", "4B", "9B")},
+}
+PHYSICS = "Two quantum states live for 1e-9 s and 1e-8 s. Which difference of energies tells them apart?"
+
+
+def sums(side: str, number: int) -> list[dict[str, str]]:
+    drawn = reasoning_gym.create_dataset(
+        "chain_sum", seed=7, size=40 * number, min_terms=3, max_terms=4, min_digits=1, max_digits=2
+    )
+    rows = [(str(entry["question"]), str(entry["answer"])) for entry in drawn]
+    return [{"question": q, "answer": a} for q, a in rows if split_of(q) == side][:number]
+
+
+def parquet(rows: list[dict[str, Any]]) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
+    with LocalHub(tmp_path_factory.mktemp("hub")) as hub:
+
+        def create(repo: str, repo_type: str = "dataset") -> HfApi:
+            token = make_token(hub.folder, repo.split("/")[0], "write", "test", [])
+            api = HfApi(endpoint=hub.endpoint, token=token)
+            api.create_repo(repo, repo_type=repo_type)
+            return api
+
+        for repo, model in TOY.items():
+            create(repo, "model").upload_folder(repo_id=repo, folder_path=MODELS / model)
+
+        repo = "zwhe99/DeepMath-103K"
+        api = create(repo)
+        rows: list[dict[str, Any]] = [
+            {"question": row["question"], "final_answer": row["answer"], "difficulty": 1.0}
+            for row in sums("train", 16)
+        ]
+        add(api, repo, {"data/train-00000-of-00001.parquet": parquet(rows)}, repo_type="dataset")
+        api.create_branch(repo, branch="leaky", repo_type="dataset")
+        rows.append({"question": PHYSICS, "final_answer": "B", "difficulty": 1.0})
+        leaky = {"data/train-00000-of-00001.parquet": parquet(rows)}
+        add(api, repo, leaky, repo_type="dataset", revision="leaky")
+
+        repo = "ChilleD/MultiArith"
+        rows = [{"question": row["question"], "final_ans": row["answer"]} for row in sums("test", 5)]
+        splits = {f"{split}.json": json.dumps(rows).encode() for split in ("train", "test")}
+        add(create(repo), repo, splits, repo_type="dataset")
+
+        repo, table = "Idavidrein/gpqa", io.StringIO()
+        wrong = [f"Incorrect Answer {i}" for i in (1, 2, 3)]
+        csv.writer(table).writerows(
+            [
+                ["Question", "Correct Answer", *wrong],
+                [PHYSICS, "1e-4 eV", "1e-8 eV", "1e-9 eV", "1e-11 eV"],
+                ["Which of these letters is the second?", "b", "a", "c", "d"],
+            ]
+        )
+        card = "---\nconfigs:\n- config_name: gpqa_diamond\n  data_files: gpqa_diamond.csv\n---\n"
+        files = {"README.md": card.encode(), "gpqa_diamond.csv": table.getvalue().encode()}
+        add(create(repo), repo, files, repo_type="dataset")
+        yield hub
+
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def recipe(hub: LocalHub, tmp_path: Path) -> Command:
+    """Runs `hubkit recipe …` on the recipe, cut, against the Hub; a fresh run folder and cache."""
+    shutil.copytree(RECIPE, tmp_path / "recipe")
+    path = tmp_path / "recipe" / "recipe.yaml"
+    whole = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for teacher in whole["teachers"]:
+        # A toy teacher has seen no system message; its traces are some 150 tokens.
+        teacher |= {"samples": 1, "system": "", "shards": 1, "sampling": {"max_tokens": 400}}
+    for compressor in whole["compressors"]:
+        compressor |= {"shards": 1, "sampling": {"max_tokens": 120}}
+        compressor["prompt"] = "prompts/toy.md"
+    shutil.copyfile(ROOT / "recipes/nano/prompts/compress.md", path.parent / "prompts/toy.md")
+    students = whole["students"]
+    students |= {"bases": students["bases"][:1], "variants": ["raw", "compressed-llama-3.3-70b"]}
+    for method in students["methods"].values():
+        method["sft"] |= {"bf16": False, "max_length": 512, "num_train_epochs": 1}
+    for benchmark in whole["benchmarks"]:
+        benchmark["sampling"] = {"max_tokens": 60}
+    whole["hub"] = {"endpoint": hub.endpoint, "namespace": "local"}
+    whole["run"] = {"workers": 2, "device": "cpu"}
+    path.write_text(yaml.safe_dump(whole), encoding="utf-8")
+    environment = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(tmp_path / "hf_home")}
+
+    def call(verb: str, *arguments: str) -> Any:
+        return hubkit("recipe", verb, str(path), *arguments, "--out", str(tmp_path / "runs"), **environment)
+
+    return call
+
+
+def test_what_the_paper_asks_for_is_planned(hub: LocalHub, tmp_path: Path) -> None:
+    environment = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(tmp_path / "hf_home")}
+    done = hubkit(
+        "recipe", "plan", str(RECIPE / "recipe.yaml"), "--json", "--out", str(tmp_path), **environment
+    )
+    assert done.returncode == 0, done.stderr
+    students = [row["step"] for row in json.loads(done.stdout) if row["step"].startswith("student/")]
+    control = [name for name in students if "-truncated-" in name]
+    assert (len(students) - len(control), len(control)) == (48, 16)
+
+
+def test_it_is_published_with_the_template_that_its_students_were_trained_with(
+    hub: LocalHub, recipe: Command, tmp_path: Path
+) -> None:
+    done = recipe("run")
+    assert done.returncode == 0, done.stderr
+    contamination = next((tmp_path / "runs/steps/contamination").glob("*/report.json"))
+    assert json.loads(contamination.read_text()) == {
+        "multiarith": {"problems": 5, "in_training": 0},
+        "gpqa-diamond": {"problems": 2, "in_training": 0},
+    }
+    template = (RECIPE / "prompts/chat.jinja").read_text(encoding="utf-8").strip()
+    code = (
+        "import sys\n"
+        "from transformers import AutoTokenizer\n"
+        "from peft import AutoPeftModelForCausalLM\n"
+        "repo = 'local/compress-distill-qwen3.5-0.8b-raw-lora'\n"
+        "tokenizer = AutoTokenizer.from_pretrained(repo)\n"
+        "assert tokenizer.chat_template.strip() == sys.argv[1], tokenizer.chat_template\n"
+        "model = AutoPeftModelForCausalLM.from_pretrained(repo)\n"
+        "print(model.peft_config['default'].base_model_name_or_path)\n"
+    )
+    environment = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf_home"), "PATH": ""}
+    assert run(code, environment, template).strip() == "Qwen/Qwen3.5-0.8B"
+
+
+def test_a_question_of_a_lighteval_task_in_the_training_set_stops_the_run(recipe: Command) -> None:
+    done = recipe("run", "--set", "problems.train.revision=leaky", "--until", "contamination")
+    assert done.returncode == 1
+    assert "1 of 2 problems of 'gpqa-diamond' are in the training set" in done.stderr
+
+
+def test_a_template_that_training_would_refuse_stops_the_run_before_it_begins(
+    recipe: Command, tmp_path: Path
+) -> None:
+    template = (RECIPE / "prompts/chat.jinja").read_text(encoding="utf-8")
+    (tmp_path / "recipe/prompts/bad.jinja").write_text(template.replace("message.content", "'thought'"))
+    done = recipe("run", "--set", "students.bases.0.chat_template=prompts/bad.jinja")
+    assert done.returncode == 1
+    assert "students of qwen3.5-0.8b: the chat template rewrites the thinking span" in done.stderr
+    assert not list((tmp_path / "runs").glob("steps/*/*"))
