@@ -32,6 +32,8 @@ def test_shipped_recipes_are_valid_and_say_how_to_launch(path: Path) -> None:
         ("name=../../etc", ["name"]),
         ("hub.namespace=a/b", ["hub.namespace"]),
         ("compressors.0.prompt=missing.md", ["compressors.0.prompt", "missing.md"]),
+        ("compressors.0.prompt=../secret", ["compressors.0.prompt", "not beside the recipe"]),
+        ("students.bases.0.chat_template=/etc/hosts", ["students.bases.0.chat_template", "not beside"]),
     ],
 )
 def test_errors_name_file_key_and_remedy(override: str, parts: list[str]) -> None:

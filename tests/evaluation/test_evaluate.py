@@ -230,6 +230,15 @@ def test_a_student_is_not_asked_of_an_endpoint(step: Any, models: Path, tmp_path
         evaluate.run(context)
 
 
+def test_a_base_is_asked_in_the_template_that_it_was_given(step: Any, models: Path) -> None:
+    context = step("base", models / "student-s")
+    context.config["chat_template"] = "{{ raise_exception('asked in this one') }}"
+    with pytest.raises(Exception, match="asked in this one"):
+        evaluate.run(context)
+    link = context.work / "base" / "model.safetensors"
+    assert link.is_symlink() and link.resolve() == (models / "student-s/model.safetensors").resolve()
+
+
 def test_built_in_tasks_are_found_and_given_room() -> None:
     from hubkit.evaluation.tasks import built_in
 
