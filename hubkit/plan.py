@@ -115,7 +115,7 @@ def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
             pinned = {"source": f"problems/{name}"}
         add(f"problems/{name}", source.model_dump(mode="json"), paths=paths, models=pinned)
     tests = {b.problems: f"problems/{b.problems}" for b in recipe.benchmarks if b.problems}
-    tasks = {b.name: b.task for b in recipe.benchmarks if b.task}
+    tasks = [b.task for b in recipe.benchmarks if b.task]
     contamination = add(
         "contamination",
         {"tasks": tasks} if tasks else {},

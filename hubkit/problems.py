@@ -90,13 +90,13 @@ def check(context: StepContext) -> None:
         for name, folder in context.inputs.items()
         if name != "train"
     }
-    tasks: dict[str, str] = context.config.get("tasks", {})
+    tasks: list[str] = context.config.get("tasks", [])
     if tasks:
         from hubkit.evaluation.tasks import questions
 
-        for name, task in tasks.items():
+        for task in tasks:
             asked = questions(task, context.work / "datasets")
-            tests[name] = [(normalise(text), f"{name}-{place}") for place, text in enumerate(asked)]
+            tests[task] = [(normalise(text), f"{task} {place}") for place, text in enumerate(asked)]
     # The tests are held in memory and the training set, which may be far larger, goes by.
     same: dict[str, list[tuple[str, str]]] = defaultdict(list)
     begins: dict[str, list[tuple[str, str, str]]] = defaultdict(list)

@@ -26,8 +26,11 @@ def add(api: HfApi, repo: str, files: Mapping[str, bytes | str | None], **more: 
     return str(api.create_commit(repo, operations, commit_message="add", **more).oid)
 
 
-def read(api: HfApi, repo: str, path: str, cache: Path, revision: str | None = None) -> bytes:
-    return Path(api.hf_hub_download(repo, path, revision=revision, cache_dir=cache)).read_bytes()
+def read(
+    api: HfApi, repo: str, path: str, cache: Path, revision: str | None = None, repo_type: str = "model"
+) -> bytes:
+    found = api.hf_hub_download(repo, path, revision=revision, cache_dir=cache, repo_type=repo_type)
+    return Path(found).read_bytes()
 
 
 def status(error: pytest.ExceptionInfo[HfHubHTTPError]) -> int:

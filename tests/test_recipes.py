@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import reasoning_gym
 import yaml
-from hub_support import add, run
+from hub_support import add, read, run
 from huggingface_hub import HfApi
 from support import MODELS, ROOT, hubkit
 
@@ -148,8 +148,13 @@ def test_it_is_published_with_the_template_that_its_students_were_trained_with(
     contamination = next((tmp_path / "runs/steps/contamination").glob("*/report.json"))
     assert json.loads(contamination.read_text()) == {
         "multiarith": {"problems": 5, "in_training": 0},
-        "gpqa-diamond": {"problems": 2, "in_training": 0},
+        "gpqa:diamond|0": {"problems": 2, "in_training": 0},
     }
+    api = HfApi(endpoint=hub.endpoint)
+    card = read(
+        api, "local/compress-distill-evals", "README.md", tmp_path / "cache", repo_type="dataset"
+    ).decode()
+    assert "None of its 2 problems is in the training set" in card and "None of its 5 problems" in card
     template = (RECIPE / "prompts/chat.jinja").read_text(encoding="utf-8").strip()
     code = (
         "import sys\n"
@@ -168,7 +173,7 @@ def test_it_is_published_with_the_template_that_its_students_were_trained_with(
 def test_a_question_of_a_lighteval_task_in_the_training_set_stops_the_run(recipe: Command) -> None:
     done = recipe("run", "--set", "problems.train.revision=leaky", "--until", "contamination")
     assert done.returncode == 1
-    assert "1 of 2 problems of 'gpqa-diamond' are in the training set" in done.stderr
+    assert "1 of 2 problems of 'gpqa:diamond|0' are in the training set" in done.stderr
 
 
 def test_a_template_that_training_would_refuse_stops_the_run_before_it_begins(

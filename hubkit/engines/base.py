@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Any, Final, Literal, Protocol, Self
 
 from hubkit.config import Sampling
 
-__all__ = ["Engine", "Request", "Response", "token_bound"]
+__all__ = ["Engine", "Request", "Response", "hidden_tokens", "token_bound"]
+
+_HARMONY: Final = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,15 @@ def token_bound(request: Request) -> int:
         len(message["content"].encode("utf-8", "surrogatepass")) + 64 for message in request.messages
     )
     return prompt + request.sampling.max_tokens
+
+
+def hidden_tokens(tokenizer: Any) -> set[int]:
+    """Ids that are left out of an answer's text: special tokens, but for the marks of thinking spans."""
+    known = tokenizer.get_vocab()
+    kept = {"<think>", "</think>", *(_HARMONY if "<|channel|>" in known else ())}
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    special = {number for number, token in added.items() if token.special} | set(tokenizer.all_special_ids)
+    return special - {known[name] for name in kept if name in known}
 
 
 class Engine(Protocol):

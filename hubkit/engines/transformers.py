@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from hubkit.engines.base import Request, Response
+from hubkit.engines.base import Request, Response, hidden_tokens
 from hubkit.engines.slots import SlotCache, register_attention
 from hubkit.errors import EngineError, InputError
 
@@ -32,7 +32,6 @@ REFILL_SHARE: Final = 4
 is prefilled together stays together (SlotCache)."""
 PREFILL_TOKENS: Final = 8192
 """Padded prompt tokens prefilled at once, a bound on memory."""
-_HARMONY: Final = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>")
 
 
 @dataclass
@@ -107,14 +106,7 @@ class TransformersEngine:
                 f"{self._folder.name} names no end token", "set eos_token_id in generation_config.json"
             )
         self._ends = torch.tensor(ends, device=self._device)
-        # Some tokenizers hold the marks of the thinking span as special tokens: those stay in the text.
-        kept = {"<think>", "</think>"}
-        known = self._tokenizer.get_vocab()
-        if "<|channel|>" in known:
-            kept.update(_HARMONY)
-        special = {number for number, token in self._tokenizer.added_tokens_decoder.items() if token.special}
-        special.update(self._tokenizer.all_special_ids)
-        self._hidden = special - {known[name] for name in kept if name in known}
+        self._hidden = hidden_tokens(self._tokenizer)
         return self
 
     def __exit__(

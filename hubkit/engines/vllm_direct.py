@@ -20,6 +20,8 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from hubkit.engines.base import hidden_tokens
+
 LARGEST_REQUEST: Final = 64 * 2**20
 """Bytes: far more than the longest prompt that a model takes."""
 
@@ -30,6 +32,7 @@ class Front:
     def __init__(self, llm: Any) -> None:
         self._llm = llm
         self._tokenizer = llm.get_tokenizer()
+        self._hidden = hidden_tokens(self._tokenizer)
         self._number = itertools.count()
         self._key = os.environ.get("VLLM_API_KEY", "")
 
@@ -75,6 +78,8 @@ class Front:
                 top_k=body.get("top_k", 0),
                 seed=body["seed"],
                 output_kind=RequestOutputKind.FINAL_ONLY,
+                # Token by token it takes a core that the engine needs, and drops <think> where that is special.
+                detokenize=False,
             )
             prompt = {"prompt_token_ids": ids}
             # A client that goes away cancels this, and the generator then ends the request in the engine.
@@ -85,8 +90,11 @@ class Front:
         except ValueError as error:  # vLLM's, of requests that it cannot serve
             return web.json_response({"error": {"message": str(error)}}, status=400)
         answer = final.outputs[0]
+        # The end token is no text even where the tokenizer does not hold it as special.
+        written = answer.token_ids[:-1] if answer.finish_reason == "stop" else answer.token_ids
+        text = self._tokenizer.decode([number for number in written if number not in self._hidden])
         choice = {
-            "message": {"role": "assistant", "content": answer.text},
+            "message": {"role": "assistant", "content": text},
             "finish_reason": answer.finish_reason,
             "token_ids": list(answer.token_ids),
         }

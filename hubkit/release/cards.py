@@ -272,6 +272,7 @@ def evals_card(context: CardContext, sizes: Mapping[str, tuple[int, int]], plot:
             "groups": over_seeds(rows),
             "links": context.links(),
             "benchmarks": recipe.benchmarks,
+            "checked": facts.records["contamination"].metrics if "contamination" in facts.records else {},
             "fields": [
                 {"config": name, "name": f.name, "type": type_name(f.type), "meaning": MEANING[f.name]}
                 for name, schema in schemas.items()

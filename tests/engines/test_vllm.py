@@ -7,6 +7,7 @@ VLLM_CPU_KVCACHE_SPACE=1 python -m pytest -m slow tests/engines/test_vllm.py
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -122,6 +123,17 @@ def test_replicas_share_the_work_and_see_what_the_template_opens(
         assert len([line for line in servers_of(str(model)) if "supervise" in line]) == 2
     assert {split(response.text).form for response in found.values()} == {"unclosed"}
     assert not servers_of(str(model))
+
+
+def test_marks_of_thinking_stay_where_they_are_special_tokens(tmp_path: Path) -> None:
+    model = Path(shutil.copytree(TEACHER, tmp_path / "model"))
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    for token in tokenizer["added_tokens"]:
+        token["special"] = True
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with opened(model) as engine:
+        (response,) = answers(engine, [ask(47, 400)]).values()
+    assert split(response.text).form == "closed" and "<|im_end|>" not in response.text
 
 
 @both
