@@ -62,19 +62,16 @@ class Endpoint:
         if self._running >= max(1, int(self._window)):
             return None
         at = self._free_at
-        for name, cost in (("requests", 1), ("tokens", tokens)):
-            left, until = self._left.get(name, (0.0, 0.0))
-            if now < until and left < cost:
+        for name, (left, until) in self._left.items():
+            if now < until and left < (tokens if name == "tokens" else 1):
                 at = max(at, until)
         return at
 
     def begin(self, tokens: int) -> None:
         self._running += 1
         self.tokens += tokens
-        for name, cost in (("requests", 1), ("tokens", tokens)):
-            if name in self._left:
-                left, until = self._left[name]
-                self._left[name] = (left - cost, until)
+        for name, (left, until) in self._left.items():
+            self._left[name] = (left - (tokens if name == "tokens" else 1), until)
 
     def end(self, tokens: int) -> None:
         self._running -= 1
@@ -108,9 +105,11 @@ class Endpoint:
     def heard(self, now: float, headers: Mapping[str, str]) -> None:
         """Keep what the server tells of its limits: `x-ratelimit-remaining-tokens` and its like."""
         for name in ("requests", "tokens"):
-            remaining = headers.get(f"x-ratelimit-remaining-{name}")
-            reset = _duration(headers.get(f"x-ratelimit-reset-{name}", ""))
-            if remaining is not None and reset is not None and remaining.isdecimal():
+            remaining = headers.get(f"x-ratelimit-remaining-{name}", "")
+            if (
+                remaining.isdecimal()
+                and (reset := _duration(headers.get(f"x-ratelimit-reset-{name}", ""))) is not None
+            ):
                 self._left[name] = (float(remaining), now + min(reset, LONGEST_PAUSE_S * 2))
 
 

@@ -25,7 +25,7 @@ from hubkit.traces.verify_pool import shared_pool
 
 __all__ = ["VERSION", "ProblemReader", "Verdict", "boxed", "flaw", "pairs", "run", "verify"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 BATCH: Final = 256
 """Traces whose tokens are counted together."""
 

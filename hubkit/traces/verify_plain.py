@@ -63,9 +63,9 @@ class Form(NamedTuple):
 
 def equal(answer: str, guess: str) -> bool | None:
     """Whether two answers are equal for math-verify; None where that takes sympy."""
-    answer, guess = _spelling(answer), _spelling(guess)
     if answer == guess:
-        return True if answer else None
+        return True if _spelling(answer) else None
+    answer, guess = _spelling(answer), _spelling(guess)
     # "x = 5" answers a key of 5, and the other way round; x = 5 and y = 5 are two equations.
     if ("=" in answer) != ("=" in guess):
         answer, guess = _NAMED.sub("", answer, count=1), _NAMED.sub("", guess, count=1)
@@ -83,7 +83,10 @@ def equal(answer: str, guess: str) -> bool | None:
 
 @functools.lru_cache(maxsize=4096)
 def _spelling(text: str) -> str:
-    """Answers that are equal here are equal for math-verify: it normalises the same, and more."""
+    """Numbers and lists of them that are equal here are equal for math-verify: it normalises the same, and more.
+
+    Of other texts that is not known: 11\\text{ cm}^2 is 11 for it, and with \\, behind it 11 cm².
+    """
     text = _FRAC.sub(r"\\frac", text.strip().strip("$").strip())
     text = _SPACES.sub(r"\1", _SIZED.sub("", text))
     return _END.sub("", _COMMA_SPACE.sub(",", text))

@@ -58,7 +58,9 @@ ROOTS = st.one_of(
 WITH_UNITS = st.builds(
     lambda a, unit: a + unit,
     ATOMS,
-    st.sampled_from(["\\text{ cm}", "\\%", "%", " cm", "^\\circ", "\\text{ dollars}", "\\,\\mathrm{m}"]),
+    st.sampled_from(
+        ["\\text{ cm}", "\\text{ cm}^2", "\\%", "%", " cm", "^\\circ", "\\text{ dollars}", "\\,\\mathrm{m}"]
+    ),
 ) | ATOMS.map(lambda a: "\\$" + a)
 SEVERAL = st.one_of(
     st.builds(
@@ -89,7 +91,7 @@ WORDS = st.sampled_from(
     ]
 )
 ANSWERS = st.one_of(ATOMS, LATEX, ROOTS, WITH_UNITS, SEVERAL, WORDS)
-SPACED = st.sampled_from(["%s", " %s", "%s ", "$%s$"])
+SPACED = st.sampled_from(["%s", " %s", "%s ", "$%s$", "%s\\,"])
 TEXTS = st.sampled_from(
     [
         "\\boxed{%s}",
