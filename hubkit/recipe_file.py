@@ -79,12 +79,14 @@ def _inline_files(raw: dict[str, Any], path: Path) -> None:
     named += [(f"students.bases.{i}", entry, "chat_template") for i, entry in _entries(bases)]
     for key, section, field in named:
         if isinstance(section, dict) and isinstance(name := section.get(field), str) and name:
-            file, remedy = Path(name), "give the name of a text file beside the recipe"
-            if file.is_absolute() or ".." in file.parts:  # what is in it will be published
-                raise RecipeError(f"{path}: {key}.{field}: {name!r} is not beside the recipe", remedy)
+            remedy = "give the name of a text file beside the recipe"
             try:
-                section[field] = (path.parent / file).read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
+                file = (path.parent / name).resolve()
+                # What is in it will be published: no link in a recipe of somebody else's may lead out either.
+                if not file.is_relative_to(path.parent.resolve()):
+                    raise RecipeError(f"{path}: {key}.{field}: {name!r} is not beside the recipe", remedy)
+                section[field] = file.read_text(encoding="utf-8").strip()
+            except (OSError, ValueError) as error:
                 raise RecipeError(f"{path}: {key}.{field}: cannot read {name!r}", remedy) from error
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,17 @@ def test_errors_name_the_line(tmp_path: Path) -> None:
     lines = NANO.read_text(encoding="utf-8").splitlines()
     place = next(i for i, line in enumerate(lines) if line.strip().startswith("samples:"))
     lines[place] = lines[place].replace("samples", "sampels")
-    (tmp_path / "prompts").symlink_to(NANO.parent / "prompts")
+    shutil.copytree(NANO.parent / "prompts", tmp_path / "prompts")
     path = tmp_path / "recipe.yaml"
     path.write_text("\n".join(lines))
     with pytest.raises(RecipeError, match=rf"recipe.yaml:{place + 1}: .*did you mean 'samples'"):
+        load_recipe(path)
+
+
+def test_a_link_beside_the_recipe_leads_nowhere_else(tmp_path: Path) -> None:
+    (tmp_path / "prompts").symlink_to(NANO.parent / "prompts")
+    path = shutil.copyfile(NANO, tmp_path / "recipe.yaml")
+    with pytest.raises(RecipeError, match=r"compress\.md' is not beside the recipe"):
         load_recipe(path)
 
 
