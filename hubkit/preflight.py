@@ -99,8 +99,9 @@ def _base(plan: Plan, base: Base) -> None:
     except GateError as error:
         raise GateError(f"students of {base.name}: {error.message}", error.remedy) from error
     except (OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise GateError(
-            f"students of {base.name}: no usable tokenizer: {str(error).splitlines()[0]}",
+            f"students of {base.name}: no usable tokenizer: {reason}",
             "choose another base, or add its tokenizer's files",
         ) from error
 

@@ -78,7 +78,7 @@ class Front:
                 top_k=body.get("top_k", 0),
                 seed=body["seed"],
                 output_kind=RequestOutputKind.FINAL_ONLY,
-                # Token by token it takes a core that the engine needs, and drops <think> where that is special.
+                # Once, at the end: token by token is more work, and drops <think> where that is a special token.
                 detokenize=False,
             )
             prompt = {"prompt_token_ids": ids}

@@ -127,7 +127,7 @@ def questions(task: str, cache: Path) -> list[str]:
             return [doc.query for name in sorted(tasks) for doc in tasks[name].eval_docs()]
         except (OSError, ValueError) as error:  # datasets and huggingface_hub raise these, or their kinds
             raise InputError(
-                f"the problems of {task} cannot be had: {str(error).strip().splitlines()[0]}",
+                f"the problems of {task} cannot be had: {(str(error).strip() or type(error).__name__).splitlines()[0]}",
                 "see that its dataset is there, and ask for access to it where it is gated",
             ) from error
 
