@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SlotCache", "register_attention"]
 
-CACHE_STEP: Final = 256
-"""Columns by which a cohort is made longer when an answer outgrows it: `max_tokens` is often far above what is
-used. Growing copies everything once, for 256 steps that read it all."""
+CACHE_STEP: Final = 32
+"""Columns by which a cohort is made longer when an answer outgrows it. All columns are read at every step, the
+unused ones too: memory read from end to end takes half the time of memory with gaps."""
 MOST_COHORTS: Final = 4
 """Each costs a few calls per layer and step; when there are more, those of most like length are joined."""
 
@@ -78,22 +78,17 @@ def _attend(
     rows, heads, columns, dim = query.shape
     # The queries of a group stand where a longer sequence's would, so that no key is copied.
     shared = key.shape[1]
-    grouped = query.reshape(rows, shared, -1, dim)
-    if softcap is None and sinks is None:
-        fused = torch.nn.functional.scaled_dot_product_attention(
-            grouped, key, value, attn_mask=mask, scale=scaling
-        )
-        return fused.reshape(rows, heads, columns, -1)
-    scores = torch.matmul(grouped, key.transpose(2, 3)) * (dim**-0.5 if scaling is None else scaling)
+    grouped = (query * (dim**-0.5 if scaling is None else scaling)).reshape(rows, shared, -1, dim)
+    scores = torch.matmul(grouped, key.transpose(2, 3))
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    scores = scores.view(rows, shared, -1, columns, key.shape[2]) + mask[:, :, None]
+    scores = scores.view(rows, shared, -1, columns, key.shape[2]).add_(mask[:, :, None])
     if sinks is not None:  # gpt-oss: one more logit per head, which takes weight and gives no value
         sink = sinks.view(1, shared, -1, 1, 1).expand(*scores.shape[:4], 1)
         weights = torch.cat([scores, sink], -1).softmax(-1, dtype=torch.float32)[..., :-1]
     else:
         weights = scores.softmax(-1, dtype=torch.float32)
-    weights = weights.to(value.dtype).view(rows, shared, -1, key.shape[2])
+    weights = weights.to(value.dtype).reshape(rows, shared, -1, key.shape[2])
     return torch.matmul(weights, value).view(rows, heads, columns, -1)
 
 
@@ -106,10 +101,13 @@ class _Cohort:
         """Columns in use."""
         self.start = self.width - lengths
         """First column of each sequence that is not padding."""
-        self.first = 0
-        """First column that is not padding for all."""
         self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
         """Keys and values of each layer: [sequences or more, heads, columns or more, dim]."""
+
+    @property
+    def columns(self) -> int:
+        """Those in use and those to grow into, which hold zeros."""
+        return self.layers[0][0].shape[2]
 
     def add(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         """The prompts' keys and values of the next layer."""
@@ -118,14 +116,12 @@ class _Cohort:
     def store(
         self, layer: int, keys: torch.Tensor, values: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put one token's keys and values of a layer into the last column; return all."""
-        known = self.layers[layer]
+        """Put one token's keys and values of a layer into the last column in use; return all columns."""
         rows, last = len(keys), self.width - 1
-        if last == known[0].shape[2]:
-            known = self.layers[layer] = (_roomy(known[0][:rows]), _roomy(known[1][:rows]))
+        known = self.layers[layer]
         known[0][:rows, :, last] = keys[:, :, 0]
         known[1][:rows, :, last] = values[:, :, 0]
-        return known[0][:rows, :, self.first : self.width], known[1][:rows, :, self.first : self.width]
+        return known[0][:rows], known[1][:rows]
 
     def keep(self, kept: list[int]) -> None:
         """Forget all other sequences: the last move into their places, so that few move."""
@@ -142,40 +138,42 @@ class _Cohort:
         if source:
             self.start[to] = self.start[from_]
             for tensor in itertools.chain.from_iterable(self.layers):
-                tensor[to, :, : self.width] = tensor[from_, :, : self.width]
+                tensor[to] = tensor[from_]
         self.start = self.start[:count]
-        self.first = int(self.start.min()) if count else 0
-        if count <= room // 2:  # give memory back
-            part = slice(count), slice(None), slice(self.width)
-            self.layers = [(_roomy(keys[part]), _roomy(values[part])) for keys, values in self.layers]
+        if 0 < count <= room // 2:  # give memory back
+            self.repack()
+
+    def repack(self) -> None:
+        """Copy what is in use, and make room for the next tokens."""
+        first = int(self.start.min())
+        used = slice(len(self.slots)), slice(None), slice(first, self.width)
+        for i, (keys, values) in enumerate(self.layers):
+            self.layers[i] = (_roomy(keys[used]), _roomy(values[used]))
+        self.start = self.start - first
+        self.width -= first
 
     def join(self, other: _Cohort) -> None:
         """Take in a cohort that is not longer: its columns move to the right, after padding."""
         import torch
 
-        rows, width = len(self.slots), self.width - self.first
-        shift = width - (other.width - other.first)
+        rows, shift = len(self.slots), self.width - other.width
         for i, pair in enumerate(self.layers):
             joined = []
             for mine, theirs in zip(pair, other.layers[i], strict=True):
-                shape = (rows + len(other.slots), mine.shape[1], width + CACHE_STEP, mine.shape[3])
-                both = mine.new_empty(shape)
-                both[:rows, :, :width] = mine[:rows, :, self.first : self.width]
-                both[rows:, :, :shift] = 0  # never seen, but what is not a number would get through
-                both[rows:, :, shift:width] = theirs[: len(other.slots), :, other.first : other.width]
+                both = mine.new_zeros(rows + len(other.slots), *mine.shape[1:])
+                both[:rows] = mine[:rows]
+                both[rows:, :, shift : self.width] = theirs[: len(other.slots), :, : other.width]
                 joined.append(both)
             self.layers[i] = (joined[0], joined[1])
-        self.start = torch.cat([self.start - self.first, other.start - other.first + shift])
+        self.start = torch.cat([self.start, other.start + shift])
         self.slots += other.slots
-        self.first, self.width = 0, width
 
 
 def _roomy(states: torch.Tensor) -> torch.Tensor:
-    """A copy with columns to grow into."""
-    rows, heads, columns, dim = states.shape
-    copy = states.new_empty(rows, heads, columns + CACHE_STEP, dim)
-    copy[:, :, :columns] = states
-    return copy
+    """A copy with columns to grow into: zeros, since what is not a number would get through a mask."""
+    import torch
+
+    return torch.nn.functional.pad(states, (0, 0, 0, CACHE_STEP))
 
 
 class SlotCache:
@@ -231,9 +229,11 @@ class SlotCache:
             self._join_two()
         positions, seen, distance = [], [], []
         for cohort in self._cohorts:
-            place = torch.arange(cohort.first, cohort.width + 1, device=cohort.start.device)
+            if cohort.width == cohort.columns:
+                cohort.repack()
+            place = torch.arange(cohort.columns, device=cohort.start.device)
             positions.append(cohort.width - cohort.start)
-            seen.append((place >= cohort.start[:, None]).view(-1))
+            seen.append(((place >= cohort.start[:, None]) & (place <= cohort.width)).view(-1))
             distance.append((cohort.width - place).repeat(len(cohort.slots)))
             cohort.width += 1
         slots = [slot for cohort in self._cohorts for slot in cohort.slots]
@@ -249,12 +249,9 @@ class SlotCache:
 
     def _join_two(self) -> None:
         """Join two next to each other in length: those that cost the fewest columns of padding."""
-        order = sorted(self._cohorts, key=lambda cohort: cohort.width - cohort.first)
+        order = sorted(self._cohorts, key=lambda cohort: cohort.width)
         shorter, longer = min(
-            itertools.pairwise(order),
-            key=lambda pair: (
-                len(pair[0].slots) * (pair[1].width - pair[1].first - pair[0].width + pair[0].first)
-            ),
+            itertools.pairwise(order), key=lambda pair: len(pair[0].slots) * (pair[1].width - pair[0].width)
         )
         longer.join(shorter)
         self._cohorts.remove(shorter)
