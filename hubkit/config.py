@@ -275,6 +275,14 @@ class Recipe(Frozen):
                 raise ValueError(
                     f"variant {variant!r} cannot be made; this recipe can make {', '.join(known)}"
                 )
+        processes = self.run.accelerate.get("num_processes", 1)
+        for name, method in self.students.methods.items():
+            steps = method.sft.gradient_accumulation_steps
+            if steps % processes:
+                raise ValueError(
+                    f"{processes} processes (run.accelerate) cannot share gradient_accumulation_steps={steps} of "
+                    f"the method {name!r}: make it a multiple, and per_device_train_batch_size smaller"
+                )
         groups = {
             "teachers": [t.name for t in self.teachers],
             "compressors": compressors,

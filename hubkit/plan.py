@@ -123,6 +123,7 @@ def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
     )
 
     tokenizer = {"tokenizer": recipe.students.bases[0].name}
+    training = runtime | ({"accelerate": recipe.run.accelerate} if recipe.run.accelerate else {})
     finished: dict[str, str] = {}
     for teacher in recipe.teachers:
         traces = {}
@@ -215,6 +216,7 @@ def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
                                 "contamination": contamination,
                             },
                             models={"base": base.name},
+                            runtime=training,
                         )
                         finished[trained] = trained
                         finished |= _evaluations(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import urllib.error
 import urllib.request
 from dataclasses import replace
@@ -18,6 +19,7 @@ from hubkit.pipeline import status
 from hubkit.plan import Plan, Step
 from hubkit.store import Store
 from hubkit.students.gates import check_base
+from hubkit.students.launch import check_accelerate
 from hubkit.traces.verify_code import check_sandbox
 
 __all__ = ["check"]
@@ -38,6 +40,9 @@ def check(plan: Plan, store: Store, steps: list[Step] | None = None) -> None:
     if "student" in kinds:
         for base in plan.recipe.students.bases:
             _base(plan, base)
+        if plan.recipe.run.accelerate:
+            with tempfile.TemporaryDirectory() as folder:
+                check_accelerate(plan.recipe.run.accelerate, Path(folder))
     for state in states if here else []:
         for engine in filter(None, map(state.step.runtime.get, ("engine", "judge_engine"))):
             _engine(engine, state.step.name)

@@ -141,6 +141,19 @@ class Run(Frozen):
     """auto, cpu, cuda, mps."""
     engines: dict[str, EngineRuntime] = {}
     """Model name -> engine; `default` for all others."""
+    accelerate: dict[str, Any] = {}
+    """Students are trained in several processes: what a file of `accelerate config` holds, by its own names, such as
+    num_processes, distributed_type (MULTI_GPU, FSDP, DEEPSPEED) or fsdp_config. Empty: in one process."""
+
+    @field_validator("accelerate")
+    @classmethod
+    def _processes_of_one_machine(cls, accelerate: dict[str, Any]) -> dict[str, Any]:
+        processes = accelerate.get("num_processes")
+        if accelerate and (type(processes) is not int or processes < 1):
+            raise ValueError("it needs num_processes, a whole number from 1 on")
+        if accelerate.get("num_machines", 1) != 1:
+            raise ValueError("a student is trained on one machine: leave num_machines out")
+        return accelerate
 
     @field_validator("engines")
     @classmethod

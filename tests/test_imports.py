@@ -14,7 +14,7 @@ HEAVY = {"torch", "transformers", "trl", "peft", "vllm", "lighteval", "gradio", 
 # A module may import from its own layer and from those before it. Steps never import other steps,
 # but what several of them share (verify, thinking, statistics) stands before them.
 LAYERS = [
-    ["hubkit.errors", "hubkit.__version__"],
+    ["hubkit.errors", "hubkit.supervise", "hubkit.__version__"],
     ["hubkit.records", "hubkit.runtime"],
     ["hubkit.config"],
     ["hubkit.recipe_file"],

@@ -16,9 +16,7 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,12 +33,12 @@ from hubkit.engines.base import Request, Response
 from hubkit.engines.openai import OpenAIEngine
 from hubkit.errors import EngineError
 from hubkit.runtime import EngineRuntime
+from hubkit.supervise import supervised
 
 __all__ = ["VLLMEngine", "check_installed"]
 
 START_S: Final = 3600.0
 """Seconds for the largest models to load; a server that dies is noticed at once."""
-STOP_S: Final = 30.0
 SERVED: Final = "model"
 """The name that servers give to their model."""
 TELLING: Final = re.compile(r"(?:\w*(?:Error|Exception)\b|error:).*")
@@ -152,29 +150,14 @@ class _Server:
         self._log = self._folder / "log"
 
     def __enter__(self) -> Self:
-        supervise = Path(__file__).with_name("supervise.py")
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, str(supervise), *self._command],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self._environment,
-                start_new_session=True,
-            )
+        self._running = supervised(self._command, self._log, self._environment)
+        self._process = self._running.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(STOP_S)
-        finally:
-            if self._process.poll() is None:
-                os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
+        self._running.__exit__(kind, error, trace)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def wait(self) -> None:

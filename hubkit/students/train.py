@@ -5,7 +5,8 @@
        {"train_rows": 692, "train_tokens": 353012, "train_seconds": 41.2, "final_loss": 0.11, …}
 
 Loss counts on the assistant's tokens only. On a CPU batches are grouped by length and padded; on a
-GPU sequences are packed (on CPU attention packing costs three times as much).
+GPU sequences are packed (on CPU attention packing costs three times as much). With `run.accelerate` each of
+several processes runs `train`, and takes its share of every batch: launch.py.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, Final
 from hubkit.errors import StepError
 from hubkit.records import read_rows
 from hubkit.store import StepContext, write_json
+from hubkit.students import launch
 from hubkit.students.gates import (
     Example,
     check_examples,
@@ -29,7 +31,7 @@ from hubkit.students.gates import (
     open_tokenizer,
 )
 
-__all__ = ["VERSION", "run"]
+__all__ = ["VERSION", "run", "train"]
 
 VERSION: Final = 1
 CHECKPOINTS: Final = 4
@@ -38,6 +40,15 @@ CHECKPOINTS: Final = 4
 
 def run(context: StepContext) -> None:
     """Train, and write model/ and training.json."""
+    _last_checkpoint(context.work / "checkpoints")  # removes torn ones, before several processes look for it
+    if context.runtime.get("accelerate"):
+        launch.launch(context)
+    else:
+        train(context)
+
+
+def train(context: StepContext) -> None:
+    """Train in this process, which may be one of several; the first one writes."""
     import torch
 
     torch.set_num_threads(context.runtime["threads"])
@@ -69,6 +80,9 @@ def run(context: StepContext) -> None:
         final_loss=history[-1]["loss"] if history else None,
     )
     context.count("rows", len(rows))
+    weights = _weights(trainer)
+    if not trainer.is_world_process_zero():
+        return
     # Speeds go into the record: the same student twice must be the same files.
     write_json(
         context.out / "training.json",
@@ -77,7 +91,7 @@ def run(context: StepContext) -> None:
             for entry in trainer.state.log_history
         ],
     )
-    _save(context, trainer.model, tokenizer, dtype)
+    _save(context, trainer.model, weights, tokenizer, dtype)
 
 
 def _rows(context: StepContext) -> list[list[dict[str, str]]]:
@@ -124,8 +138,9 @@ def _trainer(context: StepContext, base: Path, tokenizer: Any, examples: list[Ex
     ]
     steps = -(-len(rows) // (sft["per_device_train_batch_size"] * sft["gradient_accumulation_steps"]))
     total = max(1, round(steps * sft["num_train_epochs"]))
+    share = sft["gradient_accumulation_steps"] // int(os.environ.get("WORLD_SIZE", "1"))
     arguments = SFTConfig(
-        **sft,
+        **sft | {"gradient_accumulation_steps": share},
         output_dir=str(context.work / "checkpoints"),
         seed=config["seed"],
         data_seed=config["seed"],
@@ -183,10 +198,12 @@ def _train(context: StepContext, trainer: Any) -> None:
             self.loss = float((logs or {}).get("loss", self.loss))
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            context.progress(state.global_step, state.max_steps, loss=self.loss)
+            if state.is_world_process_zero:
+                context.progress(state.global_step, state.max_steps, loss=self.loss)
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            write_json(spent, now())
+            if state.is_world_process_zero:
+                write_json(spent, now())
 
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Watch())
@@ -208,10 +225,26 @@ def _last_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def _save(context: StepContext, model: Any, tokenizer: Any, dtype: Any) -> None:
+def _weights(trainer: Any) -> dict[str, Any] | None:
+    """All weights, where they may be spread over processes; whole in the first one. None in a single process."""
+    if trainer.args.world_size == 1:
+        return None
+    weights: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return weights
+
+
+def _save(
+    context: StepContext, model: Any, weights: dict[str, Any] | None, tokenizer: Any, dtype: Any
+) -> None:
     """Weights (as wide as the base's) or adapter, with tokenizer and chat template, and nothing else."""
     folder = context.out / "model"
-    model.to(dtype).save_pretrained(folder)
+    if weights is None:
+        model.to(dtype)
+    else:
+        cast: dict[int, Any] = {}  # weights that are tied stay so
+        weights = {name: cast.setdefault(w.data_ptr(), w.to(dtype)) for name, w in weights.items()}
+        model.config.dtype = dtype
+    model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
     for name in ("README.md", "training_args.bin"):
         (folder / name).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,12 +14,15 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import torch
+from safetensors.torch import load_file
 from support import MODELS
 
-from hubkit.errors import GateError
+from hubkit.errors import GateError, RecipeError
 from hubkit.records import VARIANT_SCHEMAS, messages_of, write_rows
 from hubkit.store import StepContext, digest_folder
 from hubkit.students import train
+from hubkit.students.launch import check_accelerate
 
 SFT = {
     "learning_rate": 1e-3,
@@ -47,7 +51,10 @@ def rows(count: int = 24) -> list[dict[str, Any]]:
     return made
 
 
-def context(folder: Path, data: list[dict[str, Any]], **config: Any) -> StepContext:
+LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear", "use_rslora": False}
+
+
+def context(folder: Path, data: list[dict[str, Any]], processes: int = 1, **config: Any) -> StepContext:
     write_rows(folder / "data" / "data.parquet", data, VARIANT_SCHEMAS["raw"])
     schema = pa.schema([("id", pa.string()), ("sample", pa.int32())])
     write_rows(folder / "pairs" / "pairs.parquet", [{"id": r["id"], "sample": 0} for r in data[:20]], schema)
@@ -55,13 +62,14 @@ def context(folder: Path, data: list[dict[str, Any]], **config: Any) -> StepCont
         step="student/s",
         config={"base": "s", "seed": 0, "sft": SFT, "lora": None, "max_cut_share": 0.0, "system": ""}
         | config,
-        runtime={"device": "cpu", "threads": 1},
+        runtime={"device": "cpu", "threads": 1}
+        | ({"accelerate": {"num_processes": processes}} if processes > 1 else {}),
         inputs={"data": folder / "data", "pairs": folder / "pairs"},
         models={"base": {"model": str(MODELS / "student-s"), "revision": ""}},
         out=folder / "out",
         work=folder / "work",
     )
-    made.out.mkdir(exist_ok=True)
+    made.out.mkdir(exist_ok=True, parents=True)
     made.work.mkdir(exist_ok=True)
     return made
 
@@ -90,14 +98,7 @@ def test_lora_is_an_adapter_on_the_base(tmp_path: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    lora = {
-        "r": 4,
-        "lora_alpha": 8,
-        "lora_dropout": 0.0,
-        "target_modules": "all-linear",
-        "use_rslora": False,
-    }
-    step = context(tmp_path, rows(), lora=lora)
+    step = context(tmp_path, rows(), lora=LORA)
     train.run(step)
     assert 0 < step.metrics["trainable_parameters"] < step.metrics["parameters"] / 2
     folder = tmp_path / "out" / "model"
@@ -120,8 +121,41 @@ def test_the_same_seed_gives_the_same_student(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
-def test_gates_come_before_training(tmp_path: Path) -> None:
-    step = context(tmp_path, rows(), sft=SFT | {"max_length": 12})
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_two_processes_train_the_student_that_one_trains(lora: dict[str, Any] | None, tmp_path: Path) -> None:
+    sft = SFT | {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    steps = [context(tmp_path / str(n), rows(), n, sft=sft, lora=lora) for n in (1, 2)]
+    for step in steps:
+        train.run(step)
+    one, two = steps
+    assert list(two.work.glob("checkpoints/*/rng_state_1.pth")), "there was a second process"
+    speeds = {"train_seconds": None, "train_cpu_seconds": None}
+    assert two.metrics | speeds | {"final_loss": None} == one.metrics | speeds | {"final_loss": None}
+    assert two.metrics["final_loss"] == pytest.approx(one.metrics["final_loss"], rel=1e-3)
+    assert two.counts == one.counts == {"rows": 20}
+    files = [sorted(p.name for p in (step.out / "model").iterdir()) for step in steps]
+    assert files[0] == files[1]
+    name = "adapter_model.safetensors" if lora else "model.safetensors"
+    weights, same = (load_file(step.out / "model" / name) for step in steps)
+    assert weights.keys() == same.keys()
+    for key, tensor in weights.items():
+        torch.testing.assert_close(tensor, same[key], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"), [({"fsdp": 2}, "unknown keys"), ({"distributed_type": "DDP"}, "'DDP' is not a valid")]
+)
+def test_what_accelerate_does_not_take_is_told_beforehand(
+    given: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    check_accelerate({"num_processes": 2}, tmp_path)
+    with pytest.raises(RecipeError, match=f"run.accelerate: .*{told}"):
+        check_accelerate({"num_processes": 2} | given, tmp_path)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_gates_come_before_training(processes: int, tmp_path: Path) -> None:
+    step = context(tmp_path, rows(), processes, sft=SFT | {"max_length": 12})
     with pytest.raises(GateError):
         train.run(step)
     assert not (tmp_path / "work" / "checkpoints").exists()
@@ -132,15 +166,17 @@ import sys
 from pathlib import Path
 sys.path[:0] = [{tests!r}, {here!r}]
 from test_train import SFT, context, rows, train
-step = context(Path(sys.argv[1]), rows(), sft=SFT | {{"num_train_epochs": 24}})
+sft = SFT | {{"num_train_epochs": 24, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}}
+step = context(Path(sys.argv[1]), rows(), {processes}, sft=sft)
 train.run(step)
 print(step.metrics["steps"], step.metrics["train_seconds"])
 """
 
 
-def test_a_killed_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_training_goes_on_from_its_checkpoint(processes: int, tmp_path: Path) -> None:
     here = Path(__file__).parent
-    code = RESUMED.format(tests=str(here.parent), here=str(here))
+    code = RESUMED.format(tests=str(here.parent), here=str(here), processes=processes)
     command = [sys.executable, "-c", code, str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoints = tmp_path / "work" / "checkpoints"
@@ -149,6 +185,9 @@ def test_a_killed_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    while _at_work(tmp_path) and time.monotonic() < until:  # what it had started ends with it
+        time.sleep(0.05)
+    assert not _at_work(tmp_path)
     # A torn one, as a kill within a save leaves it, is not trusted.
     (checkpoints / "checkpoint-9999").mkdir()
     (checkpoints / "checkpoint-9999" / "trainer_state.json").write_text('{"global_st')
@@ -161,3 +200,12 @@ def test_a_killed_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
         {entry["step"] for entry in log if "loss" in entry}
     )
     assert min(reached) >= 25 and not (checkpoints / "checkpoint-9999").exists()
+
+
+def _at_work(folder: Path) -> list[str]:
+    """Command lines of processes that have the folder as an argument."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_text().replace("\0", " "))
+    return [line for line in found if str(folder) in line]

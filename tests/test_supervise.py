@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hubkit.engines import supervise
+from hubkit import supervise
 
 # A server that ignores being asked to stop, with a child in a session of its own that left its parent. What they
 # write goes out in one piece, for both write to one pipe.

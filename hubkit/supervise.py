@@ -1,4 +1,4 @@
-"""Runs a server for exactly as long as its owner lives: python supervise.py COMMAND ARGUMENT …
+"""Runs a command for exactly as long as its owner lives: python supervise.py COMMAND ARGUMENT …
 
 Standard input is a pipe that the owner holds and never writes to. When it closes, because the owner closed it or
 was killed in any way, the command and all its descendants are ended: asked first, then killed. They are
@@ -14,12 +14,42 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 GRACE_S = 15.0
 """For a server to end by itself, giving back the memory of its devices."""
 POLL_S = 0.2
+STOP_S = 30.0
+
+
+@contextmanager
+def supervised(
+    command: list[str], log: Path, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The command at work, writing to `log`; ended when the block is left, or this process in any way."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, __file__, *command],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+    assert process.stdin is not None
+    try:
+        yield process
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(STOP_S)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def main() -> int:
