@@ -8,20 +8,54 @@ together, and none is read to the length of the longest of all.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["SlotCache", "register_attention"]
+__all__ = ["SlotCache", "fastest_products", "products", "register_attention"]
 
 CACHE_STEP: Final = 32
 """Columns by which a cohort is made longer when an answer outgrows it. All columns are read at every step, the
 unused ones too: memory read from end to end takes half the time of memory with gaps."""
 MOST_COHORTS: Final = 4
 """Each costs a few calls per layer and step; when there are more, those of most like length are joined."""
+
+
+@contextlib.contextmanager
+def products(precision: str) -> Iterator[None]:
+    """Compute float32 matrix products on the CPU under torch's setting of that name."""
+    import torch
+
+    backends: Any = torch.backends
+    settings = backends.mkldnn.matmul
+    before = settings.fp32_precision
+    settings.fp32_precision = precision
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
+
+
+@functools.cache
+def fastest_products() -> str:
+    """The setting of torch's under which products in full float32 take the least time.
+
+    torch has MKL compute them, which on AMD's processors takes twice oneDNN's time, and asks oneDNN only where
+    bfloat16 is allowed. That it uses it on processors with matrix units for it (AMX), and elsewhere computes in
+    full, is not promised: so it is looked at.
+    """
+    import torch
+
+    factor = torch.rand(256, 256, generator=torch.Generator().manual_seed(0))
+    exact = factor.double() @ factor.double()
+    with products("bf16"):
+        errors = [factor @ factor - exact, factor.expand(8, -1, -1)[:, :2] @ factor - exact[:2]]
+    return "bf16" if all(error.abs().max() < 1e-4 for error in errors) else "none"
 
 
 @functools.cache
@@ -44,19 +78,21 @@ def register_attention() -> str:
 
         softcap, sinks = more.get("softcap"), more.get("s_aux")
         if isinstance(key, tuple):
-            sizes = [(len(part), part.shape[2]) for part in key]
+            sizes = [(len(part), part.shape[3]) for part in key]
             queries = torch.split(query, [rows for rows, _ in sizes])
             masks = torch.split(attention_mask.view(-1), [rows * columns for rows, columns in sizes])
             parts = [
                 _attend(one, k, v, mask.view(len(one), 1, 1, -1), scaling, softcap, sinks)
                 for one, k, v, mask in zip(queries, key, value, masks, strict=True)
             ]
-            return torch.cat(parts).transpose(1, 2), None
+            return (torch.cat(parts) if len(parts) > 1 else parts[0]).transpose(1, 2), None
         if softcap is None and sinks is None:
-            result: tuple[torch.Tensor, None] = sdpa_attention_forward(
-                module, query, key, value, attention_mask, scaling=scaling, **more
-            )
+            with products("none"):  # its kernel for prompts is slower by the other
+                result: tuple[torch.Tensor, None] = sdpa_attention_forward(
+                    module, query, key, value, attention_mask, scaling=scaling, **more
+                )
             return result
+        key = key.transpose(2, 3)
         return _attend(query, key, value, attention_mask, scaling, softcap, sinks).transpose(1, 2), None
 
     AttentionInterface.register("hubkit_slots", attend)
@@ -72,23 +108,26 @@ def _attend(
     softcap: float | None,
     sinks: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Attention of [rows, heads, columns, dim] to fewer key-value heads, without copying these."""
+    """Attention of [rows, heads, columns, dim] to fewer key-value heads, without copying these.
+
+    Keys are [rows, heads, dim, columns], values [rows, heads, columns, dim].
+    """
     import torch
 
     rows, heads, columns, dim = query.shape
     # The queries of a group stand where a longer sequence's would, so that no key is copied.
     shared = key.shape[1]
     grouped = (query * (dim**-0.5 if scaling is None else scaling)).reshape(rows, shared, -1, dim)
-    scores = torch.matmul(grouped, key.transpose(2, 3))
+    scores = torch.matmul(grouped, key)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    scores = scores.view(rows, shared, -1, columns, key.shape[2]).add_(mask[:, :, None])
+    scores = scores.view(rows, shared, -1, columns, key.shape[3]).add_(mask[:, :, None])
     if sinks is not None:  # gpt-oss: one more logit per head, which takes weight and gives no value
         sink = sinks.view(1, shared, -1, 1, 1).expand(*scores.shape[:4], 1)
         weights = torch.cat([scores, sink], -1).softmax(-1, dtype=torch.float32)[..., :-1]
     else:
         weights = scores.softmax(-1, dtype=torch.float32)
-    weights = weights.to(value.dtype).reshape(rows, shared, -1, key.shape[2])
+    weights = weights.to(value.dtype).reshape(rows, shared, -1, key.shape[3])
     return torch.matmul(weights, value).view(rows, heads, columns, -1)
 
 
@@ -102,16 +141,17 @@ class _Cohort:
         self.start = self.width - lengths
         """First column of each sequence that is not padding."""
         self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
-        """Keys and values of each layer: [sequences or more, heads, columns or more, dim]."""
+        """Of each layer, keys [sequences or more, heads, dim, columns or more], which is how they are multiplied
+        fastest, and values [sequences or more, heads, columns or more, dim]."""
 
     @property
     def columns(self) -> int:
         """Those in use and those to grow into, which hold zeros."""
-        return self.layers[0][0].shape[2]
+        return self.layers[0][0].shape[3]
 
     def add(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         """The prompts' keys and values of the next layer."""
-        self.layers.append((_roomy(keys), _roomy(values)))
+        self.layers.append(_roomy(keys.transpose(2, 3), values))
 
     def store(
         self, layer: int, keys: torch.Tensor, values: torch.Tensor
@@ -119,7 +159,7 @@ class _Cohort:
         """Put one token's keys and values of a layer into the last column in use; return all columns."""
         rows, last = len(keys), self.width - 1
         known = self.layers[layer]
-        known[0][:rows, :, last] = keys[:, :, 0]
+        known[0][:rows, :, :, last] = keys[:, :, 0]
         known[1][:rows, :, last] = values[:, :, 0]
         return known[0][:rows], known[1][:rows]
 
@@ -146,9 +186,9 @@ class _Cohort:
     def repack(self) -> None:
         """Copy what is in use, and make room for the next tokens."""
         first = int(self.start.min())
-        used = slice(len(self.slots)), slice(None), slice(first, self.width)
+        rows, used = len(self.slots), slice(first, self.width)
         for i, (keys, values) in enumerate(self.layers):
-            self.layers[i] = (_roomy(keys[used]), _roomy(values[used]))
+            self.layers[i] = _roomy(keys[:rows, :, :, used], values[:rows, :, used])
         self.start = self.start - first
         self.width -= first
 
@@ -157,23 +197,27 @@ class _Cohort:
         import torch
 
         rows, shift = len(self.slots), self.width - other.width
-        for i, pair in enumerate(self.layers):
-            joined = []
-            for mine, theirs in zip(pair, other.layers[i], strict=True):
-                both = mine.new_zeros(rows + len(other.slots), *mine.shape[1:])
-                both[:rows] = mine[:rows]
-                both[rows:, :, shift : self.width] = theirs[: len(other.slots), :, : other.width]
-                joined.append(both)
-            self.layers[i] = (joined[0], joined[1])
+        moved = slice(shift, self.width)
+        for i, (mine, theirs) in enumerate(zip(self.layers, other.layers, strict=True)):
+            keys, values = (
+                torch.cat([tensor[:rows], tensor.new_zeros(len(other.slots), *tensor.shape[1:])])
+                for tensor in mine
+            )
+            keys[rows:, :, :, moved] = theirs[0][: len(other.slots), :, :, : other.width]
+            values[rows:, :, moved] = theirs[1][: len(other.slots), :, : other.width]
+            self.layers[i] = (keys, values)
         self.start = torch.cat([self.start, other.start + shift])
         self.slots += other.slots
 
 
-def _roomy(states: torch.Tensor) -> torch.Tensor:
-    """A copy with columns to grow into: zeros, since what is not a number would get through a mask."""
-    import torch
-
-    return torch.nn.functional.pad(states, (0, 0, 0, CACHE_STEP))
+def _roomy(keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Copies with columns to grow into: zeros, since what is not a number would get through a mask."""
+    rows, heads, dim, columns = keys.shape
+    more_keys = keys.new_empty(rows, heads, dim, columns + CACHE_STEP)
+    more_values = values.new_empty(rows, heads, columns + CACHE_STEP, values.shape[3])
+    more_keys[..., :columns], more_keys[..., columns:] = keys, 0
+    more_values[:, :, :columns], more_values[:, :, columns:] = values, 0
+    return more_keys, more_values
 
 
 class SlotCache:
@@ -225,8 +269,7 @@ class SlotCache:
         import torch
 
         self._prefilling = False
-        while len(self._cohorts) > MOST_COHORTS:
-            self._join_two()
+        self._join()
         positions, seen, distance = [], [], []
         for cohort in self._cohorts:
             if cohort.width == cohort.columns:
@@ -247,14 +290,18 @@ class SlotCache:
                 cohort.keep(kept)
         self._cohorts = [cohort for cohort in self._cohorts if len(cohort.slots)]
 
-    def _join_two(self) -> None:
-        """Join two next to each other in length: those that cost the fewest columns of padding."""
-        order = sorted(self._cohorts, key=lambda cohort: cohort.width)
-        shorter, longer = min(
-            itertools.pairwise(order), key=lambda pair: len(pair[0].slots) * (pair[1].width - pair[0].width)
-        )
-        longer.join(shorter)
-        self._cohorts.remove(shorter)
+    def _join(self) -> None:
+        """Join cohorts that are next to each other in length: at once where little padding comes of it."""
+        while len(self._cohorts) > 1:
+            order = sorted(self._cohorts, key=lambda cohort: cohort.width)
+            shorter, longer = min(
+                itertools.pairwise(order),
+                key=lambda pair: len(pair[0].slots) * (pair[1].width - pair[0].width),
+            )
+            if len(order) <= MOST_COHORTS and longer.width - shorter.width > CACHE_STEP // 2:
+                return
+            longer.join(shorter)
+            self._cohorts.remove(shorter)
 
     def _update(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[Any, Any]:
         """What attention is given for a layer: the prompts themselves, or all columns of each cohort."""

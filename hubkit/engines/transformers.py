@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from hubkit.engines.base import Request, Response, hidden_tokens
-from hubkit.engines.slots import SlotCache, register_attention
+from hubkit.engines.slots import SlotCache, fastest_products, products, register_attention
 from hubkit.errors import EngineError, InputError
 
 if TYPE_CHECKING:
@@ -300,15 +300,16 @@ class _Batch:
         masks: Any = {kind: additive(allowed) for kind in self._kinds if kind == "full_attention"}
         if "sliding_attention" in self._kinds and self._window is not None:
             masks["sliding_attention"] = additive(allowed & (distance < self._window))
-        output = self._model(
-            input_ids=ids,
-            # Models with layers of two kinds take a mask for each by name, all others one tensor.
-            attention_mask=masks if self._named_masks else next(iter(masks.values())),
-            position_ids=positions,
-            past_key_values=self._cache.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        with products(fastest_products()):
+            output = self._model(
+                input_ids=ids,
+                # Models with layers of two kinds take a mask for each by name, all others one tensor.
+                attention_mask=masks if self._named_masks else next(iter(masks.values())),
+                position_ids=positions,
+                past_key_values=self._cache.cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
 
@@ -316,13 +317,11 @@ class _Batch:
         """Greedy or sampled next tokens of some slots, by each one's own settings."""
         import torch
 
-        asked = [self.slots[slot].request.sampling for slot in slots]
         rows = torch.tensor(slots, device=self._device)
-        count = self._count[rows]
+        count, settings = self._count[rows], self._sampling[rows]
         tokens = logits.argmax(-1)
-        if any(sampling.temperature > 0 for sampling in asked):
-            filtered = any(sampling.top_k > 0 or sampling.top_p < 1 for sampling in asked)
-            settings = self._sampling[rows]
+        if bool((settings[:, 0] > 0).any()):
+            filtered = bool(((settings[:, 1] < 1) | (settings[:, 2] > 0)).any())
             sampled = _sample(logits, settings, self._uniform[rows, count], filtered)
             tokens = torch.where(settings[:, 0] == 0, tokens, sampled)
         self._last[rows] = tokens

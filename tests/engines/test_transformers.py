@@ -15,7 +15,7 @@ from tiny_model import CHAT_TEMPLATE, save_tiny_model, save_tiny_tokenizer
 
 from hubkit.config import Sampling
 from hubkit.engines import Engine, Request, Response, open_engine
-from hubkit.engines.slots import _Cohort
+from hubkit.engines.slots import _Cohort, fastest_products, products
 from hubkit.engines.transformers import TransformersEngine
 from hubkit.errors import EngineError, InputError
 from hubkit.runtime import EngineRuntime
@@ -283,3 +283,16 @@ def test_an_error_of_the_requests_reaches_the_reader(model: Path) -> None:
 
     with pytest.raises(LookupError, match="no more"):
         answers(model, requests(), batch_size=2)
+
+
+def test_products_are_in_full_float32_and_their_setting_is_put_back(model: Path) -> None:
+    import torch
+
+    settings: Any = vars(torch.backends)["mkldnn"].matmul
+    before = settings.fp32_precision
+    answers(model, [Request("a", [{"role": "user", "content": "47 + 38 ="}], Sampling(max_tokens=8), 0)], 2)
+    assert settings.fp32_precision == before
+    left, right = torch.randn(200, 128), torch.randn(128, 320)
+    with products(fastest_products()):
+        found = left @ right
+    torch.testing.assert_close(found.double(), left.double() @ right.double(), rtol=0, atol=1e-4)
