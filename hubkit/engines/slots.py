@@ -260,27 +260,29 @@ class SlotCache:
         self._prefilling = True
         self._cohorts.append(_Cohort(slots, lengths))
 
-    def decode(self) -> tuple[list[int], torch.Tensor, torch.Tensor, torch.Tensor]:
+    def decode(self, window: int | None) -> tuple[list[int], torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """The next forward pass brings one token for every slot.
 
         Returns the slots in the order of its rows and the positions of their tokens, [rows]; then for every
-        column of every row, one after the other, whether it is seen and its distance from the token.
+        column of every row, one after the other, whether it is seen, and whether through a window of so many.
         """
         import torch
 
         self._prefilling = False
         self._join()
-        positions, seen, distance = [], [], []
+        positions, seen, near = [], [], []
         for cohort in self._cohorts:
             if cohort.width == cohort.columns:
                 cohort.repack()
             place = torch.arange(cohort.columns, device=cohort.start.device)
             positions.append(cohort.width - cohort.start)
-            seen.append(((place >= cohort.start[:, None]) & (place <= cohort.width)).view(-1))
-            distance.append((cohort.width - place).repeat(len(cohort.slots)))
+            columns = (place >= cohort.start[:, None]) & (place <= cohort.width)
+            seen.append(columns.view(-1))
+            if window is not None:
+                near.append((columns & (place > cohort.width - window)).view(-1))
             cohort.width += 1
         slots = [slot for cohort in self._cohorts for slot in cohort.slots]
-        return slots, torch.cat(positions), torch.cat(seen), torch.cat(distance)
+        return slots, torch.cat(positions), torch.cat(seen), torch.cat(near) if near else None
 
     def drop(self, slots: list[int]) -> None:
         """Forget these slots."""

@@ -32,6 +32,7 @@ REFILL_SHARE: Final = 4
 is prefilled together stays together (SlotCache)."""
 PREFILL_TOKENS: Final = 8192
 """Padded prompt tokens prefilled at once, a bound on memory."""
+ONEDNN_TOKENS: Final = 128
 
 
 @dataclass
@@ -194,10 +195,11 @@ class _Batch:
         self._device = model.device
         config = model.config.get_text_config()
         self._cache = SlotCache(config.num_hidden_layers)
-        self._window: int | None = getattr(config, "sliding_window", None)
+        window: int | None = getattr(config, "sliding_window", None)
         types = getattr(config, "layer_types", None)
         # Without a list, a window is that of all layers (Mistral, Phi-3).
-        self._kinds = set(types or ["sliding_attention" if self._window else "full_attention"])
+        self._kinds = set(types or ["sliding_attention" if window else "full_attention"])
+        self._window = window if "sliding_attention" in self._kinds else None
         self._named_masks = bool(types) and self._kinds != {"full_attention"}
         self._free = list(range(size))
         self._last = torch.zeros(size, dtype=torch.long, device=self._device)
@@ -231,12 +233,13 @@ class _Batch:
             ids[i, longest - len(prompt) :] = torch.tensor(prompt)
             slot.started = time.monotonic()
             self.slots[row] = slot
-            generator = torch.Generator().manual_seed(slot.request.seed & 0x7FFFFFFFFFFFFFFF)
-            tokens = slot.request.sampling.max_tokens
-            self._uniform[row, :tokens] = torch.rand(tokens, generator=generator).to(self._device)
+            sampling = slot.request.sampling
+            tokens = sampling.max_tokens
+            if sampling.temperature > 0:
+                generator = torch.Generator().manual_seed(slot.request.seed & 0x7FFFFFFFFFFFFFFF)
+                self._uniform[row, :tokens] = torch.rand(tokens, generator=generator).to(self._device)
             self._limit[row] = tokens
             self._count[row] = 0
-            sampling = slot.request.sampling
             # 2 is above every sum of probabilities, rounded or not: it keeps all tokens.
             settings = (sampling.temperature, 2.0 if sampling.top_p == 1 else sampling.top_p, sampling.top_k)
             self._sampling[row] = torch.tensor(settings)
@@ -247,12 +250,10 @@ class _Batch:
         # A padded query sees itself: a row of nothing but the lowest number can become NaN in half precision.
         allowed |= torch.eye(longest, dtype=torch.bool, device=self._device)[None]
         self._cache.prefill(rows, lengths)
-        logits = self._forward(
-            ids.to(self._device),
-            (place[None] - pad).clamp(min=0),
-            allowed[:, None],
-            place[:, None] - place[None],
-        )
+        near = None
+        if self._window is not None:
+            near = (allowed & (place[:, None] - place[None] < self._window))[:, None]
+        logits = self._forward(ids.to(self._device), (place[None] - pad).clamp(min=0), allowed[:, None], near)
         self._choose(rows, logits)
 
     def step(self, ends: torch.Tensor) -> list[tuple[_Slot, list[int], bool]]:
@@ -264,7 +265,7 @@ class _Batch:
 
         stopped = torch.isin(self._last, ends)
         over = stopped | (self._count >= self._limit)
-        ended = [slot for slot, flag in enumerate(over.tolist()) if flag and slot in self.slots]
+        ended = [slot for slot in over.nonzero()[:, 0].tolist() if slot in self.slots]
         finished = []
         for slot in ended:
             ids = self._out[slot, : self._count[slot]].tolist()
@@ -273,23 +274,23 @@ class _Batch:
         if ended:
             self._cache.drop(ended)
         if self.slots:
-            slots, positions, seen, distance = self._cache.decode()
+            slots, positions, seen, near = self._cache.decode(self._window)
             # Masks in one row: our attention knows which cells are whose.
             logits = self._forward(
                 self._last[slots, None],
                 positions[:, None],
                 seen[None, None, None],
-                distance[None, None, None],
+                None if near is None else near[None, None, None],
             )
             self._choose(slots, logits)
         return finished
 
     def _forward(
-        self, ids: torch.Tensor, positions: torch.Tensor, allowed: torch.Tensor, distance: torch.Tensor
+        self, ids: torch.Tensor, positions: torch.Tensor, allowed: torch.Tensor, near: torch.Tensor | None
     ) -> torch.Tensor:
         """Logits of the last column, float32 [rows, vocabulary].
 
-        `allowed` and `distance` (of a key from its query) are [rows, 1, queries, keys] or broadcast to it.
+        `allowed` and `near` (allowed by a sliding window) are [rows, 1, queries, keys] or broadcast to it.
         """
         import torch
 
@@ -298,9 +299,10 @@ class _Batch:
             return mask.masked_fill_(~seen, torch.finfo(self._model.dtype).min)
 
         masks: Any = {kind: additive(allowed) for kind in self._kinds if kind == "full_attention"}
-        if "sliding_attention" in self._kinds and self._window is not None:
-            masks["sliding_attention"] = additive(allowed & (distance < self._window))
-        with products(fastest_products()):
+        if near is not None:
+            masks["sliding_attention"] = additive(near)
+        # oneDNN prepares for every number of tokens anew, which few are not worth.
+        with products(fastest_products() if ids.numel() >= ONEDNN_TOKENS else "none"):
             output = self._model(
                 input_ids=ids,
                 # Models with layers of two kinds take a mask for each by name, all others one tensor.
