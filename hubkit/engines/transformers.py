@@ -2,7 +2,7 @@
 
 `model.generate` decodes a batch until its longest answer ends, and spends more time around a small
 model than in it. Here a fixed number of slots decode together; a slot whose answer ended is given the
-next prompt, and keys and values stay in one preallocated tensor per layer. Sampling draws its random
+next prompt, and what was prefilled together stays together in memory (slots.py). Sampling draws its random
 numbers per request, so an answer does not depend on what was decoded beside it (up to float rounding).
 benchmarks/engine_transformers.py compares the two.
 """
