@@ -12,7 +12,7 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -149,9 +149,19 @@ class _Cohort:
         """Those in use and those to grow into, which hold zeros."""
         return self.layers[0][0].shape[3]
 
+    def preceded(self, prefix: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        """Keys or values of the prompts, left-padded, [sequences, heads, columns, dim], with the prefix before each."""
+        import torch
+
+        whole = torch.cat([prefix.new_zeros(len(states), *prefix.shape[1:]), states], 2)
+        rows = torch.arange(len(states), device=states.device)
+        places = self.start[:, None] + torch.arange(prefix.shape[2], device=states.device)
+        whole[rows[:, None], :, places] = prefix[0].transpose(0, 1)
+        return whole
+
     def add(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """The prompts' keys and values of the next layer."""
-        self.layers.append(_roomy(keys.transpose(2, 3), values))
+        """The prompts' keys and values of the next layer, without room for more."""
+        self.layers.append((keys.transpose(2, 3), values))
 
     def store(
         self, layer: int, keys: torch.Tensor, values: torch.Tensor
@@ -183,41 +193,35 @@ class _Cohort:
         if 0 < count <= room // 2:  # give memory back
             self.repack()
 
-    def repack(self) -> None:
-        """Copy what is in use, and make room for the next tokens."""
-        first = int(self.start.min())
-        rows, used = len(self.slots), slice(first, self.width)
-        for i, (keys, values) in enumerate(self.layers):
-            self.layers[i] = _roomy(keys[:rows, :, :, used], values[:rows, :, used])
-        self.start = self.start - first
-        self.width -= first
+    def repack(self, *others: _Cohort) -> None:
+        """Copy what is in use, take in other cohorts, and make room for the next tokens.
 
-    def join(self, other: _Cohort) -> None:
-        """Take in a cohort that is not longer: its columns move to the right, after padding."""
+        All end in the same column. What is not in use holds zeros: what is not a number would get through a mask.
+        """
         import torch
 
-        rows, shift = len(self.slots), self.width - other.width
-        moved = slice(shift, self.width)
-        for i, (mine, theirs) in enumerate(zip(self.layers, other.layers, strict=True)):
-            keys, values = (
-                torch.cat([tensor[:rows], tensor.new_zeros(len(other.slots), *tensor.shape[1:])])
-                for tensor in mine
-            )
-            keys[rows:, :, :, moved] = theirs[0][: len(other.slots), :, :, : other.width]
-            values[rows:, :, moved] = theirs[1][: len(other.slots), :, : other.width]
-            self.layers[i] = (keys, values)
-        self.start = torch.cat([self.start, other.start + shift])
-        self.slots += other.slots
-
-
-def _roomy(keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Copies with columns to grow into: zeros, since what is not a number would get through a mask."""
-    rows, heads, dim, columns = keys.shape
-    more_keys = keys.new_empty(rows, heads, dim, columns + CACHE_STEP)
-    more_values = values.new_empty(rows, heads, columns + CACHE_STEP, values.shape[3])
-    more_keys[..., :columns], more_keys[..., columns:] = keys, 0
-    more_values[:, :, :columns], more_values[:, :, columns:] = values, 0
-    return more_keys, more_values
+        cohorts = [self, *others]
+        firsts = [int(cohort.start.min()) for cohort in cohorts]
+        width = max(cohort.width - first for cohort, first in zip(cohorts, firsts, strict=True))
+        rows = sum(len(cohort.slots) for cohort in cohorts)
+        for layer, parts in enumerate(zip(*(cohort.layers for cohort in cohorts), strict=True)):
+            _, heads, dim, _ = parts[0][0].shape
+            keys = parts[0][0].new_empty(rows, heads, dim, width + CACHE_STEP)
+            values = parts[0][1].new_empty(rows, heads, width + CACHE_STEP, parts[0][1].shape[3])
+            keys[..., width:], values[:, :, width:] = 0, 0
+            row = 0
+            for cohort, first, (old_keys, old_values) in zip(cohorts, firsts, parts, strict=True):
+                count = len(cohort.slots)
+                used, padding = slice(first, cohort.width), width - (cohort.width - first)
+                new_keys, new_values = keys[row : row + count], values[row : row + count]
+                new_keys[..., :padding], new_values[:, :, :padding] = 0, 0
+                new_keys[..., padding:width] = old_keys[:count, :, :, used]
+                new_values[:, :, padding:width] = old_values[:count, :, used]
+                row += count
+            self.layers[layer] = (keys, values)
+        self.start = torch.cat([cohort.start + width - cohort.width for cohort in cohorts])
+        self.slots = [slot for cohort in cohorts for slot in cohort.slots]
+        self.width = width
 
 
 class SlotCache:
@@ -249,15 +253,27 @@ class SlotCache:
                 return -1
 
         self._cohorts: list[_Cohort] = []
-        self._prefilling = False
+        self._brought: Literal["prefix", "prompts", "tokens"] = "tokens"
+        """What the forward pass under way brings."""
+        self._prefix: list[tuple[torch.Tensor, torch.Tensor]] = []
+        """Keys and values of each layer, [1, heads, columns, dim]."""
         numbered: list[Any] = [Layer() for _ in range(layers)]  # type: ignore[no-untyped-call,unused-ignore]
         for number, layer in enumerate(numbered):
             layer.number = number
         self.cache = Cache(layers=numbered)
 
+    def prefill_prefix(self) -> None:
+        """The next forward pass brings what all prompts of the one after it begin with, in one row."""
+        self._brought, self._prefix = "prefix", []
+
     def prefill(self, slots: list[int], lengths: torch.Tensor) -> None:
-        """The next forward pass brings whole, left-padded prompts of these lengths for these slots."""
-        self._prefilling = True
+        """The next forward pass brings left-padded prompts of these lengths for these slots.
+
+        Without their prefix, if the pass before brought one; the lengths count it.
+        """
+        if self._brought != "prefix":
+            self._prefix = []
+        self._brought = "prompts"
         self._cohorts.append(_Cohort(slots, lengths))
 
     def decode(self, window: int | None) -> tuple[list[int], torch.Tensor, torch.Tensor, torch.Tensor | None]:
@@ -268,7 +284,7 @@ class SlotCache:
         """
         import torch
 
-        self._prefilling = False
+        self._brought = "tokens"
         self._join()
         positions, seen, near = [], [], []
         for cohort in self._cohorts:
@@ -294,23 +310,36 @@ class SlotCache:
 
     def _join(self) -> None:
         """Join cohorts that are next to each other in length: at once where little padding comes of it."""
-        while len(self._cohorts) > 1:
-            order = sorted(self._cohorts, key=lambda cohort: cohort.width)
-            shorter, longer = min(
-                itertools.pairwise(order),
-                key=lambda pair: len(pair[0].slots) * (pair[1].width - pair[0].width),
-            )
-            if len(order) <= MOST_COHORTS and longer.width - shorter.width > CACHE_STEP // 2:
-                return
-            longer.join(shorter)
-            self._cohorts.remove(shorter)
+        joined = [[cohort] for cohort in sorted(self._cohorts, key=lambda cohort: cohort.width)]
+
+        def padding(place: int) -> int:
+            longest = joined[place + 1][-1].width
+            return sum(len(cohort.slots) * (longest - cohort.width) for cohort in joined[place])
+
+        while len(joined) > 1:
+            place = min(range(len(joined) - 1), key=padding)
+            longer, shorter = joined[place + 1][-1], joined[place][0]
+            if len(joined) <= MOST_COHORTS and longer.width - shorter.width > CACHE_STEP // 2:
+                break
+            joined[place : place + 2] = [joined[place] + joined[place + 1]]
+        for first, *others in joined:
+            if others:
+                first.repack(*others)
+        self._cohorts = [first for first, *_ in joined]
 
     def _update(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[Any, Any]:
         """What attention is given for a layer: the prompts themselves, or all columns of each cohort."""
         import torch
 
-        if self._prefilling:
-            self._cohorts[-1].add(keys, values)
+        if self._brought == "prefix":
+            self._prefix.append((keys, values))
+            return keys, values
+        if self._brought == "prompts":
+            cohort = self._cohorts[-1]
+            if self._prefix:
+                prefix = self._prefix[layer]
+                keys, values = cohort.preceded(prefix[0], keys), cohort.preceded(prefix[1], values)
+            cohort.add(keys, values)
             return keys, values
         sizes = [len(cohort.slots) for cohort in self._cohorts]
         parts = zip(self._cohorts, torch.split(keys, sizes), torch.split(values, sizes), strict=True)

@@ -16,7 +16,7 @@ from tiny_model import CHAT_TEMPLATE, save_tiny_model, save_tiny_tokenizer
 from hubkit.config import Sampling
 from hubkit.engines import Engine, Request, Response, open_engine
 from hubkit.engines.slots import _Cohort, fastest_products, products
-from hubkit.engines.transformers import TransformersEngine
+from hubkit.engines.transformers import TransformersEngine, _Batch
 from hubkit.errors import EngineError, InputError
 from hubkit.runtime import EngineRuntime
 from hubkit.traces.thinking import split
@@ -89,20 +89,23 @@ def test_answers_are_the_same_however_often_the_cache_is_rearranged(
     """Cohorts of sequences outgrow their columns, are joined, and give memory back, every few steps."""
     monkeypatch.setattr("hubkit.engines.slots.CACHE_STEP", 5)
     called: Counter[str] = Counter()
-    for name in ("join", "keep"):
-        original = getattr(_Cohort, name)
+    repack, keep = _Cohort.repack, _Cohort.keep
 
-        def counted(self: _Cohort, argument: Any, name: str = name, original: Any = original) -> None:
-            original(self, argument)
-            called[name] += 1
-            if name == "keep":
-                assert len(self.layers[0][0]) <= 2 * len(self.slots) + 1
+    def counted_repack(self: _Cohort, *others: _Cohort) -> None:
+        repack(self, *others)
+        called["joined"] += len(others)
 
-        monkeypatch.setattr(_Cohort, name, counted)
+    def counted_keep(self: _Cohort, kept: list[int]) -> None:
+        keep(self, kept)
+        called["kept"] += 1
+        assert len(self.layers[0][0]) <= 2 * len(self.slots) + 1
+
+    monkeypatch.setattr(_Cohort, "repack", counted_repack)
+    monkeypatch.setattr(_Cohort, "keep", counted_keep)
     requests = [ask(i, Sampling(max_tokens=5 + i * 37 % 110)) for i in range(60)]
     found, wanted = answers(model, requests, batch_size=13), one_by_one(model, requests)
     assert {key: response.token_ids for key, response in found.items()} == wanted
-    assert called["join"] > 5 and called["keep"] > 20
+    assert called["joined"] > 5 and called["kept"] > 20
 
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -117,12 +120,29 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("begun", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_other_architectures_answer_as_generate_does(kind: str, tmp_path: Path) -> None:
+def test_other_architectures_answer_as_generate_does(
+    kind: str, begun: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = save_tiny_model(tmp_path / kind, kind, **KINDS[kind])
     requests = [ask(i) for i in range(6)]
+    shared: list[int] = []
+    if begun:  # All prompts begin alike, further than a window reaches; two are the same to the end.
+        system = {"role": "system", "content": "Add up what follows, step by step."}
+        requests = [Request(r.key, [system, *r.messages], r.sampling, r.seed) for r in requests]
+        requests[1] = Request("1", requests[0].messages, GREEDY, 1)
+        monkeypatch.setattr("hubkit.engines.transformers.PREFIX_TOKENS", 1)
+        prefill = _Batch._prefill_prefix
+
+        def seen(self: _Batch, prompts: list[list[int]]) -> int:
+            shared.append(prefill(self, prompts))
+            return shared[-1]
+
+        monkeypatch.setattr(_Batch, "_prefill_prefix", seen)
     found, wanted = answers(folder, requests, batch_size=4), one_by_one(folder, requests)
     assert {key: response.token_ids for key, response in found.items()} == wanted
+    assert (max(shared, default=0) > 40) == begun
 
 
 def text_of(responses: dict[str, Response]) -> dict[str, str]:
