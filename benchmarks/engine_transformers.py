@@ -2,10 +2,11 @@
 
     python benchmarks/engine_transformers.py [--model FOLDER] [--prompts 500] [--rounds 3] [--lengths own]
 
-Both decode the same prompts greedily in float32. hubkit runs as a recipe runs it: a worker process per core,
-each with one torch thread and its part of the prompts. `generate` runs as transformers offers it, in one process,
-with one thread and with as many as there are cores; and in a process per core as well, which is more than it
-offers: that comparison is the one of engine to engine. `--processes 1` compares them on one core.
+Both decode the same prompts greedily in float32. hubkit has one engine, told to use all cores: it starts processes
+for them. `generate` runs as transformers offers it, in one process, with one thread and with as many as there are
+cores; and in a process per core with a part of the prompts each, which is more than it offers: that comparison is
+the one of engine to engine. `--cores 1` compares them on one core. Loading is not measured, nor is the first
+round, which ends after hubkit's processes have started.
 
 Batch sizes of both are tried, and the rounds go through all of them in turn, so that a busy machine slows all
 alike. Answers are compared token by token.
@@ -30,6 +31,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+import joblib
 
 DEFAULT = Path(__file__).parent.parent / "recipes" / "nano" / "models" / "teacher"
 
@@ -68,15 +71,17 @@ def work(pipe: Connection, options: argparse.Namespace, threads: int, part: int,
     logging.disable_progress_bar()  # type: ignore[no-untyped-call,unused-ignore]
     torch.set_num_threads(threads)
     requests = workload(options)[part::parts]
+    engines: dict[int, TransformersEngine] = {}
     tokenizer: Any = AutoTokenizer.from_pretrained(options.model, padding_side="left")
     model: Any = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32).eval()
     end = set(torch.tensor([model.generation_config.eos_token_id]).flatten().tolist())
 
     def hubkit(size: int) -> Callable[[], dict[str, list[int]]]:
-        engine = TransformersEngine(options.model, size, "cpu", threads).__enter__()
+        if size not in engines:
+            engines[size] = TransformersEngine(options.model, size, "cpu", threads).__enter__()
 
         async def collect() -> dict[str, list[int]]:
-            return {response.key: response.token_ids async for response in engine.stream(requests)}
+            return {response.key: response.token_ids async for response in engines[size].stream(requests)}
 
         return lambda: asyncio.run(collect())
 
@@ -116,13 +121,13 @@ def work(pipe: Connection, options: argparse.Namespace, threads: int, part: int,
         answer = kinds[told[0]](told[1])
         pipe.send(None)
         pipe.recv()  # all are ready
-        before = time.process_time()
-        found = answer()
-        pipe.send((found, time.process_time() - before))
+        pipe.send(answer())
+    for engine in engines.values():
+        engine.__exit__(None, None, None)
 
 
 def main() -> None:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = joblib.cpu_count()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -131,8 +136,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--max-tokens", type=int, default=400)
     parser.add_argument("--lengths", choices=["own", "equal", "tailed"], default="own")
-    parser.add_argument("--processes", type=int, default=cores, help="cores to use; all by default")
-    parser.add_argument("--ours", type=int, nargs="*", default=[192, 256], help="slots of each worker")
+    parser.add_argument("--cores", type=int, default=cores, help="cores to use; all by default")
+    parser.add_argument("--ours", type=int, nargs="*", default=[192, 256], help="slots of each process")
     parser.add_argument(
         "--theirs", type=int, nargs="*", default=[32, 48, 64, 96], help="batch sizes of generate"
     )
@@ -147,46 +152,45 @@ def main() -> None:
         started[-1].start()
         return here
 
-    cores = options.processes
-    each = f"{cores} processes" if cores > 1 else "1 process"
-    groups = {each: [start(1, part, cores) for part in range(cores)]}
-    arms = [("hubkit", each, options.ours), ("generate", each, options.theirs)]
+    cores = options.cores
+    threads = f"{cores} thread{'s' * (cores > 1)}"
+    groups = {"hubkit": [start(cores)], f"generate, {threads}": [start(cores)]}
     if cores > 1:
-        groups |= {f"{threads} thread{'s' * (threads > 1)}": [start(threads)] for threads in (1, cores)}
-        arms += [("generate", name, options.theirs) for name in list(groups)[1:]]
+        groups["generate, 1 thread"] = [start(1)]
+        groups[f"generate, {cores} processes"] = [start(1, part, cores) for part in range(cores)]
 
-    rates: dict[tuple[str, str, int], list[tuple[float, float]]] = {}
-    answers: dict[tuple[str, str, int], dict[str, list[int]]] = {}
-    for number in range(options.rounds):
-        print(f"round {number + 1}")
-        for kind, name, sizes in arms:
-            for size in sizes:
-                pipes = groups[name]
+    rates: dict[tuple[str, int], list[float]] = {}
+    answers: dict[tuple[str, int], dict[str, list[int]]] = {}
+    for number in range(options.rounds + 1):
+        print(f"round {number}" if number else "to begin with, not measured")
+        for name, pipes in groups.items():
+            kind = name.partition(",")[0]
+            for size in options.ours if kind == "hubkit" else options.theirs:
                 for word in ((kind, size), "go"):
-                    wall = time.perf_counter()
+                    before = time.perf_counter()
                     for pipe in pipes:
                         pipe.send(word)
                     replies = [pipe.recv() for pipe in pipes]
-                wall = time.perf_counter() - wall
-                found = {key: ids for part, _ in replies for key, ids in part.items()}
-                tokens, cpu = sum(map(len, found.values())), sum(seconds for _, seconds in replies)
-                rates.setdefault((kind, name, size), []).append((tokens / wall, tokens / cpu))
-                answers[kind, name, size] = found
-                print(f"  {kind}, {name}, batch {size:<10}{tokens / wall:>10.0f} tokens/s", flush=True)
+                seconds = time.perf_counter() - before
+                found = {key: ids for part in replies for key, ids in part.items()}
+                rate = sum(map(len, found.values())) / seconds
+                if number:
+                    rates.setdefault((name, size), []).append(rate)
+                answers[name, size] = found
+                print(f"  {name}, batch {size:<10}{rate:>10.0f} tokens/s", flush=True)
 
-    reference = answers["generate", each, options.theirs[0]]
-    print(f"\n{'median of ' + str(options.rounds):<38}{'tokens/s':>10}{'per CPU-s':>11}{'same answers':>14}")
-    best: dict[tuple[str, str], float] = {}
-    for (kind, name, size), measured in rates.items():
-        wall, cpu = (statistics.median(column) for column in zip(*measured, strict=True))
-        best[kind, name] = max(wall, best.get((kind, name), 0))
-        same = sum(answers[kind, name, size][key] == ids for key, ids in reference.items())
-        print(f"{f'{kind}, {name}, batch {size}':<38}{wall:>10.0f}{cpu:>11.0f}{same:>9}/{len(reference)}")
+    reference = answers[f"generate, {threads}", options.theirs[0]]
+    print(f"\n{'median of ' + str(options.rounds):<38}{'tokens/s':>10}{'same answers':>14}")
+    best: dict[str, float] = {}
+    for (name, size), measured in rates.items():
+        best[name] = max(statistics.median(measured), best.get(name, 0))
+        same = sum(answers[name, size][key] == ids for key, ids in reference.items())
+        print(f"{f'{name}, batch {size}':<38}{statistics.median(measured):>10.0f}{same:>9}/{len(reference)}")
     lengths = sorted(map(len, reference.values()))
     print(f"answers: {lengths[0]} to {lengths[-1]} tokens, median {lengths[len(lengths) // 2]}")
-    for (kind, name), rate in best.items():
-        if kind == "generate":
-            print(f"hubkit in {each} / generate, {name}, each at its best: {best['hubkit', each] / rate:.2f}")
+    for name, rate in best.items():
+        if name != "hubkit":
+            print(f"hubkit / {name}, each at its best: {best['hubkit'] / rate:.2f}")
     for group in groups.values():
         for pipe in group:
             pipe.send(None)

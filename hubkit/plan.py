@@ -92,16 +92,16 @@ def student_name(
 def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
     """All steps of a recipe. Raises RecipeError or HubError when a model or file is not there."""
     models = _pin_models(recipe, path.parent, root)
-    runtime = {"device": recipe.run.device, "threads": recipe.run.threads}
     steps: list[Step] = []
 
     def add(name: str, config: dict[str, Any], **parts: Any) -> str:
-        parts.setdefault("runtime", runtime)
-        steps.append(Step(name, config, **parts))
+        threads = recipe.run.threads_of(name.split("/")[0])
+        common = {"device": recipe.run.device, "threads": threads}
+        steps.append(Step(name, config, runtime=common | parts.pop("runtime", {}), **parts))
         return name
 
     def engine(name: str) -> dict[str, Any]:
-        return {**runtime, "engine": recipe.run.engine(name).model_dump(mode="json")}
+        return {"engine": recipe.run.engine(name).model_dump(mode="json")}
 
     # What a step that asks the judge has besides its own; nothing without one, so that no identity changes.
     judging, judge_model, judge_engine = _judge(recipe)
@@ -123,7 +123,7 @@ def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
     )
 
     tokenizer = {"tokenizer": recipe.students.bases[0].name}
-    training = runtime | ({"accelerate": recipe.run.accelerate} if recipe.run.accelerate else {})
+    training = {"accelerate": recipe.run.accelerate} if recipe.run.accelerate else {}
     finished: dict[str, str] = {}
     for teacher in recipe.teachers:
         traces = {}
@@ -144,7 +144,7 @@ def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
                 {"seed": recipe.seed, "shard": [i, teacher.shards], **judging},
                 inputs=problems | {"traces": traces[f"shard-{i}"]},
                 models=judge_model,
-                runtime=runtime | judge_engine,
+                runtime=judge_engine,
             )
         variants = {
             "raw": add(f"raw/{teacher.name}", {}, inputs=problems | traces | verdicts, models=tokenizer)

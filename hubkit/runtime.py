@@ -135,8 +135,9 @@ class Run(Frozen):
     """hf-jobs: what every job is given."""
     workers: int = Field(default=1, gt=0)
     """local: steps at work at the same time, one process each."""
-    threads: int = Field(default=1, gt=0)
-    """torch threads per worker."""
+    threads: int | None = Field(default=None, gt=0)
+    """Cores for one step: torch's threads in training, the transformers engine's processes on a CPU. Unset: with
+    ray and slurm its cpus; with hf-jobs the job's; else this machine's, shared by the workers."""
     device: str = "auto"
     """auto, cpu, cuda, mps."""
     engines: dict[str, EngineRuntime] = {}
@@ -170,6 +171,16 @@ class Run(Frozen):
     def resources_of(self, kind: str) -> Resources:
         asked: dict[Any, Resources] = self.resources
         return asked.get(kind, asked.get("default", Resources()))
+
+    def threads_of(self, kind: str) -> int | None:
+        """Cores for a step of this kind; None: all that there are where it will run."""
+        if self.threads or self.executor == "hf-jobs":
+            return self.threads
+        if self.executor in ("ray", "slurm"):
+            return self.resources_of(kind).cpus
+        import joblib
+
+        return max(1, int(joblib.cpu_count()) // self.workers)
 
     def engine(self, name: str) -> EngineRuntime:
         return self.engines.get(name, self.engines.get("default", EngineRuntime()))

@@ -8,6 +8,7 @@ import yaml
 from support import NANO, ROOT
 
 from hubkit.errors import RecipeError
+from hubkit.plan import make_plan
 from hubkit.recipe_file import load_recipe
 
 
@@ -98,3 +99,25 @@ def test_prompts_count_by_content(tmp_path: Path) -> None:
     prompt.write_text("no placeholder")
     with pytest.raises(RecipeError, match=r"\{reasoning\}"):
         load_recipe(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("run", "threads"),
+    [
+        ("{workers: 3}", 4),
+        ("{workers: 20}", 1),
+        ("{workers: 3, threads: 2}", 2),
+        ("{executor: ray, resources: {default: {cpus: 5}}}", 5),
+        ("{executor: slurm, resources: {default: {cpus: 5}, traces: {cpus: 8}}}", 8),
+        ("{executor: slurm, threads: 3, resources: {traces: {cpus: 8}}}", 3),
+        ("{executor: hf-jobs}", None),
+    ],
+)
+def test_a_step_has_the_cores_that_are_its_own(
+    run: str, threads: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("joblib.cpu_count", lambda: 12)
+    recipe = load_recipe(NANO, [f"run={run}"])
+    steps = {step.name: step for step in make_plan(recipe, NANO, tmp_path).steps}
+    assert steps["traces/nano-teacher/0"].runtime["threads"] == threads
+    assert steps["traces/nano-teacher/0"].runtime["engine"]["engine"] == "transformers"

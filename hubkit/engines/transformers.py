@@ -4,21 +4,25 @@
 model than in it. Here a fixed number of slots decode together; a slot whose answer ended is given the
 next prompt, and what was prefilled together stays together in memory (slots.py). Sampling draws its random
 numbers per request, so an answer does not depend on what was decoded beside it (up to float rounding).
-benchmarks/engine_transformers.py compares the two.
+On a CPU, cores are used by processes (helpers.py): the operations around a small model are too short for torch's
+threads to share. benchmarks/engine_transformers.py compares all this with `generate`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import psutil
+
 from hubkit.engines.base import Request, Response, hidden_tokens
+from hubkit.engines.helpers import Helpers
 from hubkit.engines.slots import SlotCache, fastest_products, products, register_attention
 from hubkit.errors import EngineError, InputError
 
@@ -35,6 +39,10 @@ PREFILL_TOKENS: Final = 8192
 PREFIX_TOKENS: Final = 128
 """Tokens to save, from which on the beginning that prompts share is prefilled once, in a pass of its own."""
 ONEDNN_TOKENS: Final = 128
+WORTH_A_PROCESS: Final = 32
+"""Requests, for each process: to start one takes some seconds."""
+PROCESS_MEMORY: Final = 1 << 30
+"""Bytes that a process needs besides four times its weights."""
 
 
 @dataclass
@@ -50,7 +58,11 @@ class _Slot:
 
 
 class TransformersEngine:
-    """Continuous batching over transformers' own models. `batch_size` is the number of slots."""
+    """Continuous batching over transformers' own models. `batch_size` is the number of slots of each process.
+
+    On a CPU, `threads` is the number of cores to use: by processes, as long as memory allows and there are requests
+    for them, and by torch's threads where a model is too large for so many processes.
+    """
 
     def __init__(
         self,
@@ -70,7 +82,6 @@ class TransformersEngine:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        torch.set_num_threads(self._threads)
         if self._device == "auto":
             self._device = "cuda" if torch.cuda.is_available() else "cpu"
         # CPUs of today are slower in half precision at these sizes; GPUs get the dtype as stored.
@@ -110,53 +121,84 @@ class TransformersEngine:
             )
         self._ends = torch.tensor(ends, device=self._device)
         self._hidden = hidden_tokens(self._tokenizer)
+        self._processes = self._affordable_processes() if self._device == "cpu" else 1
+        threads = self._threads // self._processes
+        torch.set_num_threads(threads)
+        self._helpers = Helpers(
+            model=str(self._folder),
+            adapter=str(self._adapter or ""),
+            batch_size=self._size,
+            threads=threads,
+        )
         return self
+
+    def _affordable_processes(self) -> int:
+        weights = sum(weight.numel() * weight.element_size() for weight in self._model.parameters())
+        affordable = int(psutil.virtual_memory().available / (PROCESS_MEMORY + 4 * weights))
+        return max(1, min(self._threads, affordable))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._helpers.end()
         del self._model
 
     async def stream(self, requests: Iterable[Request]) -> AsyncGenerator[Response]:
         """Answer requests as slots become free. What exceeds the model's context comes back as an error."""
         import torch
 
+        source, size = iter(requests), self._size
+        if self._processes > 1:
+            first = list(itertools.islice(source, self._processes * max(size, WORTH_A_PROCESS)))
+            source = itertools.chain(first, source)
+            processes = max(1, min(self._processes, len(first) // WORTH_A_PROCESS))
+            self._helpers.start(processes - 1)
+            # Few requests are shared out too: none waits in one process while there is room in another.
+            size = min(size, -(-len(first) // processes))
+        room = size + size // REFILL_SHARE
         try:
-            for response in self._decode(iter(requests)):
+            for response in self.decode(source, size):
                 if response is not None:
                     yield response
+                for response in self._helpers.exchange(source, room):
+                    yield response
                 await asyncio.sleep(0)  # let the caller's other tasks run between steps
+            while self._helpers.outstanding:
+                await self._helpers.wait()
+                for response in self._helpers.exchange(source, room):
+                    yield response
         except torch.OutOfMemoryError as error:
             raise EngineError(
                 f"{self._folder.name}: out of memory with {self._size} sequences", "lower batch_size"
             ) from error
+        finally:
+            if self._helpers.outstanding:  # left early: nobody waits for the rest
+                self._helpers.end()
 
-    def _decode(self, requests: Iterator[Request]) -> Iterator[Response | None]:
-        """Responses as they finish, and None after each step."""
+    def decode(self, requests: Iterator[Request | None], size: int) -> Iterator[Response | None]:
+        """Responses of this process as they finish, and None after each step of up to `size` sequences.
+
+        None among the requests: there are no more for now. It returns when there are none and all are answered.
+        """
         import torch
 
-        waiting: deque[tuple[_Slot, list[int]]] = deque()
-        batch = _Batch(self._model, self._size)
-        exhausted = False
+        batch = _Batch(self._model, size)
         while True:
-            while not exhausted and len(waiting) < self._size:
-                request = next(requests, None)
-                if request is None:
-                    exhausted = True
-                    break
-                prompt, opened = self._encode(request)
-                if len(prompt) + request.sampling.max_tokens > self._limit():
-                    message = f"prompt of {len(prompt)} tokens + max_tokens exceed the model's context"
-                    yield Response(request.key, "", "error", prompt_tokens=len(prompt), error=message)
-                else:
-                    waiting.append((_Slot(request, len(prompt), opened), prompt))
-            free = self._size - len(batch.slots)
+            free = size - len(batch.slots)
+            entries: list[tuple[_Slot, list[int]]] = []
+            if free >= max(1, size // REFILL_SHARE):
+                while len(entries) < free and (request := next(requests, None)) is not None:
+                    prompt, opened = self._encode(request)
+                    if len(prompt) + request.sampling.max_tokens > self._limit():
+                        message = f"prompt of {len(prompt)} tokens + max_tokens exceed the model's context"
+                        yield Response(request.key, "", "error", prompt_tokens=len(prompt), error=message)
+                    else:
+                        entries.append((_Slot(request, len(prompt), opened), prompt))
+            if not entries and not batch.slots:
+                return
             # Not around the yields: the mode would hold for the caller's code too.
             with torch.inference_mode():
-                if waiting and (not batch.slots or free >= max(1, self._size // REFILL_SHARE)):
-                    batch.fill([waiting.popleft() for _ in range(min(free, len(waiting)))])
-                if not batch.slots:
-                    return
+                batch.fill(entries)
                 finished = batch.step(self._ends)
             for slot, ids, stopped in finished:
                 text = self._tokenizer.decode([number for number in ids if number not in self._hidden])

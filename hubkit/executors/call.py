@@ -56,11 +56,16 @@ class Call:
 
 def execute(call: Call) -> Record:
     """Run one step in this process. Raises HubkitError; anything else is written down and named."""
+    import joblib
+
     store = Store(call.root)
+    # joblib knows of a container's share, too.
+    threads = call.runtime.get("threads") or joblib.cpu_count()
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for what is imported from here on
     context = StepContext(
         step=call.step,
         config=call.config,
-        runtime=call.runtime,
+        runtime=call.runtime | {"threads": threads},
         inputs=call.folders,
         models=call.models,
         out=call.root / "tmp" / call.key[:16],
@@ -108,9 +113,8 @@ def error_from_json(values: dict[str, str]) -> HubkitError:
     return StepError(message or "it failed, and did not say how", remedy or "see its log")
 
 
-def prepare_process(threads: int, parent: int) -> None:
+def prepare_process(parent: int) -> None:
     """Make this process one that works for a run, and ends when the process `parent` has gone."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -86,7 +86,7 @@ class HfJobsExecutor:
         self._access, self._namespace, self._api = access, recipe.hub.namespace, access.api()
         self._repo = RunRepo(access, f"{recipe.hub.namespace}/{recipe.name}-run")
         self._label = digest(self._repo.name)[:16]
-        self._here = LocalExecutor(1, recipe.run.threads)
+        self._here = LocalExecutor(1)
         self._new: list[_Task] = []
         self._tasks: list[_Task] = []
         self._left: dict[str, str] = {}

@@ -21,7 +21,7 @@ __all__ = ["LocalExecutor"]
 class LocalExecutor:
     """A pool of worker processes. Leaving it on an error ends them at once: their work is resumable."""
 
-    def __init__(self, workers: int, threads: int) -> None:
+    def __init__(self, workers: int) -> None:
         self.places = workers
         # Ended workers leave locks of tqdm's behind; Python cleans up and need not tell the user.
         os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
@@ -29,7 +29,7 @@ class LocalExecutor:
             workers,
             mp_context=multiprocessing.get_context("spawn"),  # fork is unsafe once torch has threads
             initializer=_start_worker,
-            initargs=(os.getpid(), threads),
+            initargs=(os.getpid(),),
         )
 
     def submit(self, call: Call) -> Future[Record]:
@@ -47,6 +47,6 @@ class LocalExecutor:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker(parent: int, threads: int) -> None:
+def _start_worker(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's to handle; it ends the workers
-    prepare_process(threads, parent)
+    prepare_process(parent)

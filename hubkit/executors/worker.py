@@ -25,7 +25,7 @@ def main() -> None:
     call = Call.from_json(Path(f"{index}.json").read_text(encoding="utf-8"))
     # A scheduler's polite kill unwinds, so that a server started for the step ends with it.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    prepare_process(call.runtime["threads"], os.getppid())
+    prepare_process(os.getppid())
     print(f"{call.step}: started", flush=True)
     try:
         record = execute(call)

@@ -49,12 +49,13 @@ def launch(context: StepContext) -> None:
     """Train in `run.accelerate`'s processes. Raises the error that one of them met."""
     result = context.work / "result.json"
     result.unlink(missing_ok=True)
+    threads = max(1, context.runtime["threads"] // context.runtime["accelerate"]["num_processes"])
     write_json(
         context.work / "launch.json",
         {
             "step": context.step,
             "config": context.config,
-            "runtime": context.runtime,
+            "runtime": context.runtime | {"threads": threads},
             "inputs": {name: str(folder) for name, folder in context.inputs.items()},
             "models": {"base": {"model": str(context.model("base")), "revision": ""}},
             "out": str(context.out),
@@ -64,7 +65,7 @@ def launch(context: StepContext) -> None:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(configuration)]
     command += ["-m", "hubkit.students.launch", str(context.work)]
     log = context.work / "accelerate.log"
-    environment = os.environ | {"OMP_NUM_THREADS": str(context.runtime["threads"])}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     with supervised(command, log, environment) as process:
         code = process.wait()
     found = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
@@ -97,7 +98,7 @@ def main() -> None:
     call = json.loads((work / "launch.json").read_text(encoding="utf-8"))
     folders = {name: Path(folder) for name, folder in call["inputs"].items()}
     context = StepContext(**call | {"inputs": folders, "out": Path(call["out"]), "work": work})
-    prepare_process(context.runtime["threads"], os.getppid())
+    prepare_process(os.getppid())
     first = os.environ.get("RANK", "0") == "0"
     try:
         train(context)

@@ -265,7 +265,9 @@ def shared_pool() -> Pool:
 
 @functools.cache
 def _pool_of(pid: int) -> Pool:
-    pool = Pool(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    import joblib
+
+    pool = Pool(joblib.cpu_count())
 
     def close() -> None:
         if os.getpid() == pid:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from hubkit.errors import GateError
 from hubkit.executors import Call
-from hubkit.executors.call import error_from_json
+from hubkit.executors.call import error_from_json, execute
 from hubkit.executors.local import LocalExecutor
 from hubkit.executors.slurm import script
 from hubkit.runtime import Resources, Run
@@ -55,11 +55,23 @@ def contamination(root: Path, train: str, test: str) -> Call:
     return Call(**values)
 
 
+def test_a_step_without_a_number_of_threads_has_all_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("joblib.cpu_count", lambda: 12)
+    source = tmp_path / "problems.jsonl"
+    source.write_text("\n".join(json.dumps(row) for row in PROBLEMS))
+    call = problems(tmp_path, "aa", source)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    record = execute(Call(**call.__dict__ | {"runtime": {"device": "cpu", "threads": None}}))
+    assert record.runtime["threads"] == 12 and os.environ["OMP_NUM_THREADS"] == "12"
+
+
 def test_a_task_makes_what_a_worker_makes_and_tells_what_it_tells(tmp_path: Path) -> None:
     source = tmp_path / 'a file; with "quotes".jsonl'
     source.write_text("\n".join(json.dumps(row) for row in PROBLEMS))
     here, there = tmp_path / "here", tmp_path / "there"
-    with LocalExecutor(1, 1) as executor:
+    with LocalExecutor(1) as executor:
         local = [executor.submit(problems(here, name, source)).result() for name in ("aa", "bb")]
         with pytest.raises(GateError) as told:
             executor.submit(contamination(here, "aa", "bb")).result()

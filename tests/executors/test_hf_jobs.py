@@ -203,7 +203,7 @@ def test_files_beside_the_recipe_travel_by_content(
         return replace(made, inputs={"model:source": digest}, models=model)
 
     content = digest_file(source)
-    with LocalExecutor(1, 1) as executor:
+    with LocalExecutor(1) as executor:
         local = executor.submit(call(tmp_path / "here", "aa", content)).result()
     with (
         pytest.raises(InputError, match="source has changed"),

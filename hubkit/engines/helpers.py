@@ -1,0 +1,170 @@
+"""More processes for the embedded engine: the threads of one would wait for each other, as Python's do.
+
+    python -m hubkit.engines.helpers
+
+A helper is told its model, then requests as it has room, and answers them. Each line is JSON:
+    in:   {"model": "/models/teacher", "adapter": "", "batch_size": 64, "threads": 1}
+    out:  "ready"
+    in:   [{"key": "7", "messages": [{"role": "user", "content": "2 + 2?"}], "sampling": {…}, "seed": 7}, …]
+    out:  {"key": "7", "text": "4", "finish_reason": "stop", …}
+It ends when its standard input closes, so none outlives its owner, however that ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import queue
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hubkit.config import Sampling
+from hubkit.engines.base import Request, Response
+from hubkit.errors import EngineError
+
+__all__ = ["Helpers"]
+
+
+class _Helper:
+    def __init__(self, settings: dict[str, Any]) -> None:
+        paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+        own = {
+            "OMP_NUM_THREADS": str(settings["threads"]),
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "hubkit.engines.helpers"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | own,
+        )
+        assert self.process.stdin and self.process.stdout
+        self.stdin, self.stdout = self.process.stdin, self.process.stdout
+        self.ready = False
+        self.outstanding = 0
+        """Requests that it was given and has not answered."""
+        self._rest = b""
+        self._send(settings)
+
+    def give(self, requests: list[Request]) -> None:
+        self._send([asdict(request) | {"sampling": request.sampling.model_dump()} for request in requests])
+        self.outstanding += len(requests)
+
+    def _send(self, value: Any) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has died: reading will say so
+            self.stdin.write(json.dumps(value).encode() + b"\n")
+            self.stdin.flush()
+
+    def receive(self) -> list[Response]:
+        """The answers that are there. Raises EngineError when the process has ended."""
+        data = os.read(self.stdout.fileno(), 1 << 20)
+        if not data:
+            raise EngineError(
+                f"a process of the transformers engine ended with exit status {self.process.wait()}",
+                "if memory ran out, lower batch_size or run.threads; then run again",
+            )
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        values = [json.loads(line) for line in lines]
+        self.ready = self.ready or "ready" in values
+        found = [Response(**value) for value in values if value != "ready"]
+        self.outstanding -= len(found)
+        return found
+
+
+class Helpers:
+    """Processes that take their part of the requests from the same iterator as their owner."""
+
+    def __init__(self, **settings: Any) -> None:
+        self._settings = settings
+        self._helpers: list[_Helper] = []
+        self._selector = selectors.DefaultSelector()
+
+    def start(self, number: int) -> None:
+        """Start as many as are missing. They answer from when they have loaded the model."""
+        while len(self._helpers) < number:
+            helper = _Helper(self._settings)
+            self._helpers.append(helper)
+            self._selector.register(helper.stdout, selectors.EVENT_READ, helper)
+
+    @property
+    def outstanding(self) -> int:
+        return sum(helper.outstanding for helper in self._helpers)
+
+    def exchange(self, requests: Iterator[Request], room: int) -> list[Response]:
+        """Take the answers that are there, and give every helper requests until it has `room`."""
+        found = []
+        for key, _ in self._selector.select(0):
+            found += key.data.receive()
+        for helper in self._helpers:
+            missing = room - helper.outstanding if helper.ready else 0
+            if missing > 0 and (given := list(itertools.islice(requests, missing))):
+                helper.give(given)
+        return found
+
+    async def wait(self) -> None:
+        """Until there may be answers."""
+        await asyncio.to_thread(self._selector.select, 0.1)
+
+    def end(self) -> None:
+        """End them at once."""
+        for helper in self._helpers:
+            self._selector.unregister(helper.stdout)
+            helper.process.kill()
+        for helper in self._helpers:
+            with contextlib.suppress(BrokenPipeError):
+                helper.stdin.close()
+            helper.stdout.close()
+            helper.process.wait()
+        self._helpers.clear()
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's to handle
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print must not stand between the answers
+
+    def tell(value: Any) -> None:
+        print(json.dumps(value), file=output, flush=True)
+
+    settings = json.loads(sys.stdin.readline())
+    given: queue.SimpleQueue[list[Request]] = queue.SimpleQueue()
+
+    def read() -> None:
+        # At once, whatever is being decoded: the owner must not wait to be rid of them.
+        for line in sys.stdin:
+            given.put([Request(**r | {"sampling": Sampling(**r["sampling"])}) for r in json.loads(line)])
+        os._exit(0)  # the owner has gone
+
+    def requests() -> Iterator[Request | None]:
+        yield from given.get()
+        while True:
+            yield from [None] if given.empty() else given.get()
+
+    threading.Thread(target=read, daemon=True).start()
+    import torch
+
+    from hubkit.engines.transformers import TransformersEngine
+
+    adapter = Path(settings["adapter"]) if settings["adapter"] else None
+    size, threads = settings["batch_size"], settings["threads"]
+    with TransformersEngine(Path(settings["model"]), size, "cpu", threads, adapter) as engine:
+        torch.set_num_threads(threads)  # the engine's are for helpers of its own too
+        tell("ready")
+        while True:
+            for response in engine.decode(requests(), size):
+                if response is not None:
+                    tell(asdict(response))
+
+
+if __name__ == "__main__":
+    main()
