@@ -195,11 +195,11 @@ def run(
     from hubkit.cli.tracking import Tracker
     from hubkit.preflight import check
 
-    _, a_plan, store = _open(path, sets, out)
-    steps = pipeline.select(a_plan, until or (), only or ())
-    check(a_plan, store, steps)
-    name = a_plan.recipe.name
     try:
+        _, a_plan, store = _open(path, sets, out)
+        steps = pipeline.select(a_plan, until or (), only or ())
+        check(a_plan, store, steps)
+        name = a_plan.recipe.name
         with Display(name, len(steps), as_json) as display, Tracker(name, trackio) as tracker:
 
             def on_event(event: str, state: State, info: dict[str, Any]) -> None:

@@ -118,6 +118,7 @@ def questions(task: str, cache: Path) -> list[str]:
     Raises RecipeError for a task that lighteval does not have, InputError when its dataset cannot be had.
     """
     with contained(cache):
+        from httpx2 import HTTPError
         from lighteval.tasks.registry import Registry
 
         module = built_in(task, 1)
@@ -125,7 +126,11 @@ def questions(task: str, cache: Path) -> list[str]:
             tasks = Registry(task).load_tasks()
         try:
             return [doc.query for name in sorted(tasks) for doc in tasks[name].eval_docs()]
-        except (OSError, ValueError) as error:  # datasets and huggingface_hub raise these, or their kinds
+        except (
+            HTTPError,
+            OSError,
+            ValueError,
+        ) as error:  # datasets and huggingface_hub raise these, or their kinds
             raise InputError(
                 f"the problems of {task} cannot be had: {(str(error).strip() or type(error).__name__).splitlines()[0]}",
                 "see that its dataset is there, and ask for access to it where it is gated",

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -99,6 +104,38 @@ def test_a_hub_that_refuses_is_told_before_any_work(tmp_path: Path) -> None:
             assert len(done.stderr.strip().splitlines()) == 1, done.stderr
             assert environment.get("HF_TOKEN", "hf_") not in done.stdout + done.stderr
     assert not list(tmp_path.glob("runs/steps/*/*"))
+
+
+def test_a_hub_that_hangs_up_on_a_lighteval_dataset_is_told_in_one_line(tmp_path: Path) -> None:
+    benchmark = "benchmarks=[{name: g, task: 'gsm8k|0', sampling: {max_tokens: 9}}]"
+    arguments = ["--set", benchmark, "--until", "contamination", "--out", str(tmp_path / "runs")]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    server.accept()[0].close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        hub = f"http://127.0.0.1:{server.getsockname()[1]}"
+        done = hubkit("recipe", "run", str(NANO), *arguments, HF_ENDPOINT=hub)
+    (told,) = (line for line in done.stderr.splitlines() if "error" in line)
+    assert done.returncode == 1 and told.startswith("error: the problems of gsm8k|0 cannot be had: "), told
+
+
+def test_ctrl_c_before_the_first_step_says_how_to_go_on(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        engine = f"run.engines.default={{engine: openai, endpoint: '{endpoint}'}}"
+        command = [sys.executable, "-m", "hubkit", "recipe", "run", str(NANO), "--set", engine]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+            silent.settimeout(60)
+            connection, _ = silent.accept()
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=60)
+            connection.close()
+    assert process.returncode == 130
+    assert told == "stopped; run the same command again to go on where it was\n"
 
 
 def test_a_missing_recipe_and_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
