@@ -141,9 +141,11 @@ def main() -> None:
 
     def read() -> None:
         # At once, whatever is being decoded: the owner must not wait to be rid of them.
-        for line in sys.stdin:
-            given.put([Request(**r | {"sampling": Sampling(**r["sampling"])}) for r in json.loads(line)])
-        os._exit(0)  # the owner has gone
+        try:
+            for line in sys.stdin:
+                given.put([Request(**r | {"sampling": Sampling(**r["sampling"])}) for r in json.loads(line)])
+        finally:  # the owner has gone, perhaps in the middle of a line
+            os._exit(1)
 
     def requests() -> Iterator[Request | None]:
         yield from given.get()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -157,6 +158,26 @@ def test_no_helper_outlives_its_owner(number: signal.Signals, model: Path) -> No
         assert not alive
         owner.stdout.close()
         assert "<frozen runpy>" not in owner.stderr.read(), "the owner alone tells of Ctrl-C"
+
+
+def test_a_helper_ends_when_its_owner_dies_in_the_middle_of_a_line(model: Path) -> None:
+    settings = {"model": str(model), "adapter": "", "batch_size": 16, "threads": 1}
+    with subprocess.Popen(
+        [sys.executable, "-m", "hubkit.engines.helpers"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as helper:
+        assert helper.stdin and helper.stdout
+        print(json.dumps(settings), file=helper.stdin, flush=True)
+        assert helper.stdout.readline() == '"ready"\n'
+        helper.stdin.write('[{"key": "7", "mess')
+        helper.stdin.close()
+        try:
+            assert helper.wait(30) == 1
+        finally:
+            helper.kill()
 
 
 def test_memory_bounds_processes_and_torch_has_the_other_cores(
