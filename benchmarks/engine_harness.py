@@ -56,9 +56,9 @@ def serve(ready: Connection) -> None:
 
 
 def client(endpoint: str, number: int, window: int, folder: Path) -> None:
-    from hubkit.config import Sampling
     from hubkit.engines import Request, Response, open_engine
-    from hubkit.runtime import EngineRuntime
+    from hubkit.engines.settings import EngineRuntime
+    from hubkit.section import Sampling
     from hubkit.store import StepContext
     from hubkit.traces.journal import Journal, Key, answer, request_seed
 

@@ -73,8 +73,8 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=256, help="sequences that the server decodes at once")
     options = parser.parse_args()
 
+    from hubkit.engines.settings import EngineRuntime
     from hubkit.engines.vllm import VLLMEngine
-    from hubkit.runtime import EngineRuntime
 
     pythons = {IN_PROCESS: Path(sys.executable), "hubkit": Path(sys.executable)}
     for peer in PEERS:

@@ -41,8 +41,8 @@ def workload(options: argparse.Namespace) -> list[Any]:
     """Requests of hubkit's, one per prompt."""
     import reasoning_gym
 
-    from hubkit.config import Sampling
     from hubkit.engines import Request
+    from hubkit.section import Sampling
 
     entries = reasoning_gym.create_dataset(
         "chain_sum", seed=5, size=options.prompts, min_terms=3, max_terms=4, min_digits=1, max_digits=2

@@ -110,9 +110,9 @@ def main() -> None:
 
     from vllm import LLM, SamplingParams
 
-    from hubkit.config import Sampling
     from hubkit.engines import Engine, Request, open_engine
-    from hubkit.runtime import EngineRuntime
+    from hubkit.engines.settings import EngineRuntime
+    from hubkit.section import Sampling
     from hubkit.store import StepContext
     from hubkit.traces.journal import Journal, Key, answer
 

@@ -32,7 +32,7 @@ from pathlib import Path
 from statistics import median
 from urllib.parse import urlsplit
 
-from hubkit.hub.server import LocalHub
+from hubkit.localhub import LocalHub
 
 CHUNK = 1 << 20
 

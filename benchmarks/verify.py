@@ -116,8 +116,8 @@ def main() -> None:
 
     import math_verify
 
-    from hubkit.traces.verifiers import Task, settle
-    from hubkit.traces.verify_pool import Pool
+    from hubkit.verifiers.base import Task, settle
+    from hubkit.verifiers.pool import Pool
 
     pairs = pairs_of(options.problems, options.samples, options.seed)
     rows: list[dict[str, Any]] = [

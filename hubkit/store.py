@@ -248,7 +248,7 @@ class StepContext:
         source = self.models[name]
         if Path(source["model"]).is_dir():
             return Path(source["model"])
-        from hubkit.hub.client import download_model
+        from hubkit.hub import download_model
 
         return download_model(source["model"], source["revision"])
 

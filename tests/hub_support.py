@@ -14,7 +14,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from hubkit.hub.server import LocalHub
+from hubkit.localhub import LocalHub
 
 
 def add(api: HfApi, repo: str, files: Mapping[str, bytes | str | None], **more: Any) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hubkit.config import Recipe
+from hubkit.recipe.config import Recipe
 from hubkit.records import (
     EVALUATION_SCHEMA,
     PROBLEM_SCHEMA,

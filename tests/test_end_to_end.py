@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from support import CHROMIUM, NANO, hubkit, needs_chromium
 
-from hubkit.hub.server import LocalHub
+from hubkit.localhub import LocalHub
 
 SMALL = [
     "problems.train.size=24",

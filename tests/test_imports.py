@@ -14,11 +14,13 @@ HEAVY = {"torch", "transformers", "trl", "peft", "vllm", "lighteval", "gradio", 
 # A module may import from its own layer and from those before it. Steps never import other steps,
 # but what several of them share (verify, thinking, statistics) stands before them.
 LAYERS = [
-    ["hubkit.errors", "hubkit.supervise", "hubkit.__version__"],
-    ["hubkit.records", "hubkit.runtime"],
-    ["hubkit.config"],
-    ["hubkit.recipe_file"],
-    ["hubkit.store", "hubkit.hub", "hubkit.engines"],
+    ["hubkit.errors", "hubkit.processes", "hubkit.__version__", "hubkit.localhub"],
+    ["hubkit.records", "hubkit.section"],
+    ["hubkit.engines.settings"],
+    ["hubkit.recipe.runtime"],
+    ["hubkit.recipe.config"],
+    ["hubkit.recipe.file"],
+    ["hubkit.store", "hubkit.hub", "hubkit.engines", "hubkit.verifiers"],
     [
         "hubkit.problems",
         "hubkit.traces",
@@ -27,20 +29,20 @@ LAYERS = [
         "hubkit.release",
         "hubkit.executors",
     ],
-    ["hubkit.plan"],
-    ["hubkit.pipeline"],
-    ["hubkit.estimate"],
-    ["hubkit.preflight"],
+    ["hubkit.recipe.plan"],
+    ["hubkit.recipe.pipeline"],
+    ["hubkit.recipe.estimate"],
+    ["hubkit.recipe.preflight"],
     ["hubkit.cli", "hubkit.__main__"],
 ]
 STEPS = {
     "hubkit.problems",
-    "hubkit.traces.generate",
-    "hubkit.traces.compress",
-    "hubkit.traces.truncate",
-    "hubkit.traces.pairs",
-    "hubkit.students.train",
-    "hubkit.evaluation.evaluate",
+    "hubkit.traces.origins.teacher",
+    "hubkit.traces.variants.compressed",
+    "hubkit.traces.variants.truncated",
+    "hubkit.traces.matched",
+    "hubkit.students.student",
+    "hubkit.evaluation.evaluation",
     "hubkit.release.report",
     "hubkit.release.publish",
 }
@@ -58,7 +60,8 @@ def layer_of(module: str) -> int:
         for name in layer
         if module == name or module.startswith(name + ".")
     ]
-    return found[0] if found else len(LAYERS)
+    package = any(name.startswith(module + ".") for layer in LAYERS for name in layer)
+    return found[0] if found else -1 if package else len(LAYERS)
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:

@@ -5,10 +5,10 @@ import sys
 import time
 from pathlib import Path
 
-from hubkit.config import Sampling
 from hubkit.engines import Engine, Request, Response
 from hubkit.engines.openai import OpenAIEngine
-from hubkit.runtime import EngineRuntime
+from hubkit.engines.settings import EngineRuntime
+from hubkit.section import Sampling
 from hubkit.store import StepContext
 from hubkit.traces.journal import Journal, Key, answer, request_seed
 

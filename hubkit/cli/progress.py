@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
-    from hubkit.pipeline import State
+    from hubkit.recipe.pipeline import State
 
 __all__ = ["Display", "Pace", "live_words"]
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from hubkit.config import Recipe
-    from hubkit.pipeline import State
-    from hubkit.plan import Plan
+    from hubkit.recipe.config import Recipe
+    from hubkit.recipe.pipeline import State
+    from hubkit.recipe.plan import Plan
     from hubkit.store import Record, Store
 
 __all__ = ["app"]
@@ -32,8 +32,8 @@ RUNS = Path("runs")
 
 
 def _open(path: Path, sets: list[str] | None, out: Path) -> tuple[Recipe, Plan, Store]:
-    from hubkit.plan import make_plan
-    from hubkit.recipe_file import load_recipe
+    from hubkit.recipe.file import load_recipe
+    from hubkit.recipe.plan import make_plan
     from hubkit.store import Store
 
     recipe = load_recipe(path, sets)
@@ -67,7 +67,7 @@ def list_(
     Example: hubkit recipe list
     """
     from hubkit.errors import RecipeError
-    from hubkit.recipe_file import load_recipe
+    from hubkit.recipe.file import load_recipe
 
     found = []
     for path in sorted(folder.glob("*/*.yaml")):
@@ -95,7 +95,7 @@ def show(path: RecipePath, sets: Sets = None, as_json: Json = False) -> None:
     """
     import yaml
 
-    from hubkit.recipe_file import load_recipe
+    from hubkit.recipe.file import load_recipe
 
     values = load_recipe(path, sets).model_dump(mode="json")
     text = (
@@ -115,8 +115,8 @@ def plan(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = F
 
     Example: hubkit recipe plan recipes/nano/recipe.yaml
     """
-    from hubkit.estimate import estimate_all
-    from hubkit.pipeline import status as states_of
+    from hubkit.recipe.estimate import estimate_all
+    from hubkit.recipe.pipeline import status as states_of
 
     _, a_plan, store = _open(path, sets, out)
     states = states_of(a_plan, store)
@@ -184,16 +184,16 @@ def run(
     Example: hubkit recipe run recipes/nano/recipe.yaml --until compressed
     """
     if dry_run:
-        from hubkit.preflight import check
+        from hubkit.recipe.preflight import check
 
         _, a_plan, store = _open(path, sets, out)
         check(a_plan, store)
         plan(path, sets, out, as_json)
         return
-    from hubkit import pipeline
     from hubkit.cli.progress import Display
     from hubkit.cli.tracking import Tracker
-    from hubkit.preflight import check
+    from hubkit.recipe import pipeline
+    from hubkit.recipe.preflight import check
 
     try:
         _, a_plan, store = _open(path, sets, out)
@@ -243,8 +243,8 @@ def status(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json =
 
     Example: hubkit recipe status recipes/nano/recipe.yaml
     """
-    from hubkit import pipeline
     from hubkit.cli.progress import live_words
+    from hubkit.recipe import pipeline
     from hubkit.store import is_locked
 
     recipe, a_plan, store = _open(path, sets, out)
@@ -282,8 +282,8 @@ def report(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json =
 
     Example: hubkit recipe report recipes/nano/recipe.yaml --json
     """
-    from hubkit import pipeline
     from hubkit.errors import InputError
+    from hubkit.recipe import pipeline
 
     recipe, a_plan, store = _open(path, sets, out)
     records = {s.step.name: s.record for s in pipeline.status(a_plan, store, explain=False) if s.record}

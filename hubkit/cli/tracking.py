@@ -18,7 +18,7 @@ from hubkit.cli.progress import live_values
 from hubkit.errors import StepError
 
 if TYPE_CHECKING:
-    from hubkit.pipeline import State
+    from hubkit.recipe.pipeline import State
 
 __all__ = ["Tracker"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from hubkit.engines.base import Engine, Request, Response
+from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import EngineError
-from hubkit.runtime import EngineRuntime
 
 __all__ = ["Engine", "Request", "Response", "open_engine"]
 

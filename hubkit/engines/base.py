@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, Self
 
-from hubkit.config import Sampling
+from hubkit.section import Sampling
 
 __all__ = ["Engine", "Request", "Response", "hidden_tokens", "token_bound"]
 

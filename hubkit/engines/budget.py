@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from hubkit.engines.base import Request, Response, token_bound
+from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import EngineError
-from hubkit.runtime import EngineRuntime
 
 __all__ = ["Budget", "Spent"]
 

@@ -28,9 +28,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hubkit.config import Sampling
 from hubkit.engines.base import Request, Response
 from hubkit.errors import EngineError
+from hubkit.section import Sampling
 
 __all__ = ["Helpers"]
 

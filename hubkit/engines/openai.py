@@ -23,8 +23,8 @@ import aiohttp
 from hubkit.engines.base import Request, Response, token_bound
 from hubkit.engines.endpoints import Endpoint, Endpoints, wished_pause
 from hubkit.engines.replies import body_of, response_of
+from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import EngineError
-from hubkit.runtime import EngineRuntime
 
 __all__ = ["OpenAIEngine"]
 

@@ -31,9 +31,9 @@ import aiohttp
 
 from hubkit.engines.base import Request, Response
 from hubkit.engines.openai import OpenAIEngine
+from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import EngineError
-from hubkit.runtime import EngineRuntime
-from hubkit.supervise import supervised
+from hubkit.processes import supervised
 
 __all__ = ["VLLMEngine", "check_installed"]
 

@@ -20,9 +20,9 @@ from lighteval.models.model_output import ModelResponse
 from lighteval.tasks.prompt_manager import PromptManager
 from lighteval.utils.cache_management import SampleCache
 
-from hubkit.config import Sampling
 from hubkit.engines import Engine, Request, Response
 from hubkit.errors import EngineError, RecipeError
+from hubkit.section import Sampling
 from hubkit.store import StepContext
 from hubkit.traces.journal import Journal, Key, answer, request_hash, request_seed
 from hubkit.traces.thinking import split

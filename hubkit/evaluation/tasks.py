@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from hubkit.errors import InputError, RecipeError
 from hubkit.records import PROBLEM_SCHEMA
-from hubkit.traces.verify import verify
+from hubkit.traces.variants.raw import verify
 
 __all__ = ["built_in", "contained", "only", "own_task", "questions"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from hubkit.config import Recipe
 from hubkit.executors.call import Call
+from hubkit.recipe.config import Recipe
 from hubkit.store import Record
 
 __all__ = ["Call", "Executor", "open_executor"]

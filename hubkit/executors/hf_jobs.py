@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING, Final
 import yaml
 
 from hubkit import __version__
-from hubkit.config import Recipe
 from hubkit.errors import HubError, HubkitError, InputError, StepError
 from hubkit.executors.call import Call, error_from_json
 from hubkit.executors.hf_worker import PROGRESS
 from hubkit.executors.local import LocalExecutor
 from hubkit.executors.run_repo import RunRepo, files_below, is_plain, place_of, portable
-from hubkit.hub.client import attempt, check_namespace, default_access
+from hubkit.hub import attempt, check_namespace, default_access
+from hubkit.recipe.config import Recipe
 from hubkit.store import Record, Store, canonical_json, digest, write_json
 
 if TYPE_CHECKING:

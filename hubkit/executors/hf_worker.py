@@ -25,7 +25,7 @@ from typing import Any, Final
 from hubkit.errors import HubError, HubkitError, InputError, StepError
 from hubkit.executors.call import Call, error_from_json, error_to_json
 from hubkit.executors.run_repo import RunRepo, files_below, place_of
-from hubkit.hub.client import default_access
+from hubkit.hub import default_access
 from hubkit.store import Record, Store, digest_file, digest_folder, manifest
 
 __all__ = ["PROGRESS", "main"]

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from hubkit.errors import HubkitError, StepError
 from hubkit.executors.call import Call, error_from_json, error_to_json, execute, prepare_process
-from hubkit.runtime import Run
+from hubkit.recipe.runtime import Run
 from hubkit.store import Record
 
 __all__ = ["RayExecutor"]

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 
 from hubkit.errors import HubError
 from hubkit.executors.call import Call
-from hubkit.hub.client import Access, attempt
+from hubkit.hub import Access, attempt
 
 __all__ = ["RunRepo", "files_below", "is_plain", "place_of", "portable"]
 

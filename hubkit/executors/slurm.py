@@ -28,7 +28,7 @@ from typing import Final
 
 from hubkit.errors import HubkitError, StepError
 from hubkit.executors.call import Call, error_from_json
-from hubkit.runtime import Resources, Run
+from hubkit.recipe.runtime import Resources, Run
 from hubkit.store import Record, Store
 
 __all__ = ["SlurmExecutor", "script"]

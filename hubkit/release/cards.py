@@ -16,8 +16,8 @@ from typing import Any, Final
 import yaml
 from markupsafe import Markup
 
-from hubkit.config import FileSource, HubSource, ModelRef, ReasoningGymSource, Recipe
-from hubkit.hub.client import RepoType, repo_path
+from hubkit.hub import RepoType, repo_path
+from hubkit.recipe.config import FileSource, HubSource, ReasoningGymSource, Recipe
 from hubkit.records import VARIANT_SCHEMAS
 from hubkit.release.columns import (
     MEANING,
@@ -30,6 +30,7 @@ from hubkit.release.columns import (
 )
 from hubkit.release.results import RESULTS_SCHEMA, Facts, over_seeds, student_rows, variant_rows
 from hubkit.release.text import markdown
+from hubkit.section import ModelRef
 from hubkit.store import Record
 
 __all__ = [

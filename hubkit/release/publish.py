@@ -23,9 +23,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hubkit.config import Recipe
 from hubkit.errors import HubError, InputError
-from hubkit.hub.client import (
+from hubkit.hub import (
     MODEL_FILES,
     Access,
     CollectionItem,
@@ -38,6 +37,7 @@ from hubkit.hub.client import (
     put_tag,
     repo_path,
 )
+from hubkit.recipe.config import Recipe
 from hubkit.records import read_rows, write_rows
 from hubkit.release.cards import (
     CardContext,
@@ -168,7 +168,7 @@ def _shown(path: Path) -> str:
 def _open_hub(recipe: Recipe, context: StepContext) -> Iterator[Access]:
     """The Hub that the recipe names, with the token for it."""
     if recipe.hub.endpoint == "local":
-        from hubkit.hub.server import LocalHub
+        from hubkit.localhub import LocalHub
 
         with LocalHub(context.paths["hub"]) as hub:
             yield Access(hub.endpoint, hub.token)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from hubkit.errors import HubError, InputError
-from hubkit.hub.client import Access, download_file, list_spaces
+from hubkit.hub import Access, download_file, list_spaces
 from hubkit.release.publish import space_files
 
 __all__ = ["open_space"]
@@ -37,7 +37,7 @@ def open_space(
     hub_folder: Path, release: str | None, port: int | None
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Run the app over a release ("local/nano"; None: the only one there). Gives its address and its process."""
-    from hubkit.hub.server import LocalHub
+    from hubkit.localhub import LocalHub
 
     if not hub_folder.is_dir():
         raise InputError(

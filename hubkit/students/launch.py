@@ -20,8 +20,8 @@ import yaml
 
 from hubkit.errors import HubkitError, RecipeError, StepError
 from hubkit.executors.call import error_from_json, error_to_json, prepare_process
+from hubkit.processes import supervised
 from hubkit.store import StepContext, write_json
-from hubkit.supervise import supervised
 
 __all__ = ["check_accelerate", "launch"]
 
@@ -92,7 +92,7 @@ def _configuration(given: dict[str, Any], folder: Path) -> Path:
 
 def main() -> None:
     """One of the processes: what accelerate launches."""
-    from hubkit.students.train import train
+    from hubkit.students.student import train
 
     work = Path(sys.argv[1])
     call = json.loads((work / "launch.json").read_text(encoding="utf-8"))

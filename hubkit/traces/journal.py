@@ -19,11 +19,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
-from hubkit.config import Sampling
 from hubkit.engines import Engine, Request, Response, open_engine
 from hubkit.engines.budget import Budget, Spent
+from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import BusyError, EngineError, HubkitError, InputError, StepError
-from hubkit.runtime import EngineRuntime
+from hubkit.section import Sampling
 from hubkit.store import StepContext
 
 __all__ = ["Journal", "Key", "all_answered", "answer", "request_hash", "request_seed", "step_engine"]

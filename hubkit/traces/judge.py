@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
-from hubkit.config import Sampling
 from hubkit.engines import Request, Response
 from hubkit.errors import GateError
 from hubkit.records import VERDICT_SCHEMA, RowWriter
+from hubkit.section import Sampling
 from hubkit.store import StepContext, digest
 from hubkit.traces.journal import (
     Journal,
@@ -37,8 +37,8 @@ from hubkit.traces.journal import (
     step_engine,
 )
 from hubkit.traces.thinking import split
-from hubkit.traces.verifiers import Verdict
-from hubkit.traces.verify import flaw, pairs
+from hubkit.traces.variants.raw import flaw, pairs
+from hubkit.verifiers.base import Verdict
 
 __all__ = ["VERSION", "Judge", "Question", "fill", "run", "verdict_of"]
 

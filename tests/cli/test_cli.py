@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support import NANO, ROOT, hubkit
 
-from hubkit.hub.server import LocalHub
+from hubkit.localhub import LocalHub
 
 COMMANDS = [
     [],

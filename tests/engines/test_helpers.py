@@ -21,11 +21,11 @@ import pytest
 from support import ROOT
 from tiny_model import save_tiny_model
 
-from hubkit.config import Sampling
 from hubkit.engines import Request, Response
 from hubkit.engines.helpers import Helpers
 from hubkit.engines.transformers import TransformersEngine
 from hubkit.errors import EngineError
+from hubkit.section import Sampling
 
 PATIENCE_S = 120
 
@@ -123,7 +123,7 @@ def test_a_helper_that_dies_stops_the_stream_and_says_so(model: Path) -> None:
 OWNER = """
 import asyncio, itertools, sys
 from pathlib import Path
-from hubkit.config import Sampling
+from hubkit.section import Sampling
 from hubkit.engines import Request
 from hubkit.engines.transformers import TransformersEngine
 

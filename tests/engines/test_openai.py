@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from openai_server import OpenAIServer
 
-from hubkit.config import Sampling
 from hubkit.engines import Engine, Request, Response, open_engine
+from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import EngineError
-from hubkit.runtime import EngineRuntime
+from hubkit.section import Sampling
 
 KEY = "sk-secret-0123456789"
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from tiny_model import CHAT_TEMPLATE, save_tiny_model, save_tiny_tokenizer
 
-from hubkit.config import Sampling
 from hubkit.engines import Engine, Request, Response, open_engine
+from hubkit.engines.settings import EngineRuntime
 from hubkit.engines.slots import _Cohort, fastest_products, products
 from hubkit.engines.transformers import TransformersEngine, _Batch
 from hubkit.errors import EngineError, InputError
-from hubkit.runtime import EngineRuntime
+from hubkit.section import Sampling
 from hubkit.traces.thinking import split
 
 GREEDY = Sampling(max_tokens=40)

@@ -21,10 +21,10 @@ from typing import Any
 import pytest
 from support import MODELS
 
-from hubkit.config import Sampling
 from hubkit.engines import Engine, Request, Response, open_engine
+from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import EngineError
-from hubkit.runtime import EngineRuntime
+from hubkit.section import Sampling
 from hubkit.traces.thinking import split
 
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -120,7 +120,7 @@ def test_replicas_share_the_work_and_see_what_the_template_opens(
     template.write_text(template.read_text() + "{% if add_generation_prompt %}<think>\n{% endif %}")
     with opened(model, in_process, data_parallel_size=2) as engine:
         found = answers(engine, [ask(i, 5) for i in range(8)])
-        assert len([line for line in servers_of(str(model)) if "supervise" in line]) == 2
+        assert len([line for line in servers_of(str(model)) if "processes.py" in line]) == 2
     assert {split(response.text).form for response in found.values()} == {"unclosed"}
     assert not servers_of(str(model))
 
@@ -191,7 +191,7 @@ def test_a_server_that_dies_is_told_and_leaves_no_process(
             seen.append(response)
             if len(seen) == 20:
                 (server,) = [
-                    line for line in listed() if f"--model {model}" in line and "supervise" not in line
+                    line for line in listed() if f"--model {model}" in line and "processes.py" not in line
                 ]
                 os.kill(int(server.split()[0]), signal.SIGKILL)
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from hubkit.engines.settings import EngineRuntime
 from hubkit.engines.vllm import _command, _devices, _replicas
 from hubkit.errors import EngineError
-from hubkit.runtime import EngineRuntime
 
 
 def test_arguments_go_on_by_their_own_names() -> None:

@@ -15,7 +15,7 @@ from hubkit.executors import Call
 from hubkit.executors.call import error_from_json, execute
 from hubkit.executors.local import LocalExecutor
 from hubkit.executors.slurm import script
-from hubkit.runtime import Resources, Run
+from hubkit.recipe.runtime import Resources, Run
 from hubkit.store import Record, Store
 
 PROBLEMS = [{"problem": f"{n} + {n} =", "answer": str(2 * n)} for n in range(20)]

@@ -21,8 +21,8 @@ from support import NANO, hubkit
 from hubkit.errors import InputError
 from hubkit.executors import Call, open_executor
 from hubkit.executors.local import LocalExecutor
-from hubkit.hub.server import LocalHub
-from hubkit.recipe_file import load_recipe
+from hubkit.localhub import LocalHub
+from hubkit.recipe.file import load_recipe
 from hubkit.store import Store, digest_file
 
 SECRET = "sk-a-key-that-stays-in-memory"

@@ -22,7 +22,7 @@ from markupsafe import escape
 from small_release import HOSTILE, PROMPT, Run, build
 
 from hubkit.errors import HubError, InputError
-from hubkit.hub.server import LocalHub
+from hubkit.localhub import LocalHub
 from hubkit.release import publish, report
 from hubkit.release.cards import CardContext, dataset_card, evals_card, model_card, student_card
 from hubkit.release.results import Facts, over_seeds, paired_tests, student_rows, variant_rows

@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai_server import OpenAIServer
 
-from hubkit.config import Sampling
 from hubkit.engines import Request, Response, open_engine
+from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import BusyError, EngineError, InputError
-from hubkit.runtime import EngineRuntime
+from hubkit.section import Sampling
 from hubkit.store import StepContext
 from hubkit.traces.journal import Journal, Key, answer, request_hash, request_seed
 
@@ -70,7 +70,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = sys.argv[4:]
 from test_journal import context, requests
-from hubkit.runtime import EngineRuntime
+from hubkit.engines.settings import EngineRuntime
 from hubkit.engines import open_engine
 from hubkit.errors import HubkitError
 from hubkit.traces.journal import Journal, answer

@@ -15,15 +15,15 @@ from support import MODELS, NANO
 from tiny_model import save_tiny_model, save_tiny_tokenizer
 
 from hubkit.engines import Response
+from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import EngineError, GateError, InputError
-from hubkit.recipe_file import load_recipe
+from hubkit.recipe.file import load_recipe
 from hubkit.records import PROBLEM_SCHEMA, TRACE_SCHEMA, VARIANT_SCHEMAS, messages_of, read_rows, write_rows
-from hubkit.runtime import EngineRuntime
 from hubkit.store import StepContext, Store
-from hubkit.traces import compress, judge
-from hubkit.traces import verify as raw
+from hubkit.traces import judge
 from hubkit.traces.journal import Key
 from hubkit.traces.judge import Question, fill, verdict_of
+from hubkit.traces.variants import compressed, raw
 
 SHORT_PROMPT = "{problem}\n{answer}\n{response}\nVerdict: correct or Verdict: incorrect"
 
@@ -259,7 +259,7 @@ def test_two_real_models_take_turns_in_compression(tmp_path: Path, taught: Path)
     prompt = load_recipe(NANO).compressors[0].prompt
     step.config |= {"compressor": "c", "prompt": prompt, "prompt_sha": "0", "attempts": 2}
     step.config |= {"sampling": sampling}
-    compress.run(step)
+    compressed.run(step)
     assert [row["id"] for row in read_rows(step.out / "data.parquet")] == ["p0", "p2", "p4"]
     assert step.counts == {"kept": 3, "retries": 3, "dropped_wrong": 3}
     # Nine of each: six in the first attempt, three in the second.

@@ -22,12 +22,12 @@ from openai_server import OpenAIServer
 from small_release import Run, build
 from support import NANO, hubkit
 
-from hubkit.config import Recipe
 from hubkit.errors import RecipeError
-from hubkit.estimate import estimate_all
-from hubkit.pipeline import status
-from hubkit.plan import make_plan
-from hubkit.recipe_file import load_recipe
+from hubkit.recipe.config import Recipe
+from hubkit.recipe.estimate import estimate_all
+from hubkit.recipe.file import load_recipe
+from hubkit.recipe.pipeline import status
+from hubkit.recipe.plan import make_plan
 from hubkit.release.cards import CardContext, dataset_card
 from hubkit.release.results import Facts
 from hubkit.store import Store

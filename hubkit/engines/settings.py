@@ -1,0 +1,70 @@
+"""How one model generates: a recipe's `run.engines.<model>`. Never part of a step's identity."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from hubkit.section import Section
+
+__all__ = ["EngineRuntime"]
+
+VLLM_OWN: Final = {"model", "served_model_name", "host", "port", "uds", "api_key", "config", "root_path"}
+"""Arguments of vLLM that hubkit sets itself."""
+
+
+class EngineRuntime(Section):
+    """How one model generates. Never part of an identity."""
+
+    engine: Literal["transformers", "vllm", "openai"] = "transformers"
+    batch_size: int = Field(default=64, gt=0)
+    """transformers: sequences decoded together."""
+    vllm: dict[str, Any] = Field(default={})
+    """vllm: arguments of its server by their own names, such as tensor_parallel_size or max_model_len."""
+    in_process: bool = True
+    """vllm: its engine without its API server, which is faster; false: the server, with all of its arguments."""
+    endpoint: str | list[str] = ""
+    """openai: base address ending in /v1, or several that share the load."""
+    served_model: str = ""
+    """openai: the model's name there; empty: the recipe's."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """openai: environment variable that holds the key."""
+    window: int = Field(default=256, gt=0)
+    """openai: requests in flight, at each server; vllm: sequences decoded together, and as many again wait."""
+    timeout_s: float | None = Field(default=None, gt=0)
+    """vllm, openai: seconds one request may take, all retries included; unset: from its max_tokens."""
+    tries: int = Field(default=5, gt=0)
+    """vllm, openai: failures after which a request is set aside as an error."""
+    max_spent_tokens: int | None = Field(default=None, gt=0)
+    """Tokens, of prompts and answers, that a step may spend, its shards and resumed runs together."""
+    max_cost: float | None = Field(default=None, gt=0)
+    """What a step may cost, in the currency of the prices."""
+    prompt_price: float = Field(default=0.0, ge=0)
+    completion_price: float = Field(default=0.0, ge=0)
+    """Per million tokens."""
+
+    @field_validator("vllm")
+    @classmethod
+    def _hubkits_own_are_not_given(cls, vllm: dict[str, Any]) -> dict[str, Any]:
+        for name in vllm:
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise ValueError(f"{name!r} is no argument of vLLM: write it with underscores, without --")
+            if name in VLLM_OWN:
+                raise ValueError(f"hubkit sets vLLM's {name} itself")
+        return vllm
+
+    @model_validator(mode="after")
+    def _parsers_are_the_servers(self) -> EngineRuntime:
+        if self.in_process and "reasoning_parser" in self.vllm:
+            raise ValueError(
+                "vLLM's reasoning_parser needs in_process: false; hubkit finds <think> without it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cost_is_known(self) -> EngineRuntime:
+        if self.max_cost is not None and not (self.prompt_price or self.completion_price):
+            raise ValueError("max_cost needs prompt_price and completion_price, per million tokens")
+        return self

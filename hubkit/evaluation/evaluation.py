@@ -1,0 +1,201 @@
+"""Evaluation: one student, or an untrained base, on one benchmark, by lighteval.
+
+    student model/ and Problem {"id": "chain_sum-2f6c", "problem": "…", "answer": "73", …}
+    -> {"id": "chain_sum-2f6c", "output": "<think>\\n…</think>\\n\\nThe answer is …", "correct": true,
+        "output_tokens": 41, "finish_reason": "stop", …} in samples.parquet, lighteval's own results.json
+       and details/, and in the record {"accuracy": 0.62, "ci_low": 0.55, "ci_high": 0.68, …}
+
+Every student gets the same problems, prompt, decoding and limit; samples of all stand in one order.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import types
+from pathlib import Path
+from typing import Any, Final
+
+from hubkit.engines import Response, open_engine
+from hubkit.engines.settings import EngineRuntime
+from hubkit.errors import EngineError, InputError, StepError
+from hubkit.evaluation.statistics import wilson
+from hubkit.evaluation.tasks import built_in, contained, own_task
+from hubkit.recipe.config import Benchmark
+from hubkit.records import EVALUATION_SCHEMA, read_rows, write_rows
+from hubkit.store import StepContext, digest
+from hubkit.traces.journal import Journal
+
+__all__ = ["VERSION", "run"]
+
+VERSION: Final = 1
+
+
+def run(context: StepContext) -> None:
+    """Write samples.parquet, results.json and details/."""
+    benchmark = Benchmark.model_validate(context.config["benchmark"])
+    weights, adapter, tokenizer = _student(context)
+    with contained(context.work / "datasets"):
+        problems: list[dict[str, Any]] = []
+        if benchmark.problems:
+            # lighteval loads tasks through datasets, which wants a folder of its own for them.
+            folder = context.work / "problems" / benchmark.problems
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(context.inputs["problems"] / "problems.parquet", folder / "train.parquet")
+            problems = list(read_rows(folder / "train.parquet"))
+            name, task = (
+                f"{benchmark.name}|0",
+                own_task(benchmark.name, folder, benchmark.sampling.max_tokens),
+            )
+        else:
+            assert benchmark.task is not None, "Benchmark has one of the two"
+            name, task = benchmark.task, built_in(benchmark.task, benchmark.sampling.max_tokens)
+        started = time.monotonic()  # lighteval's import, 10 to 20 s once per process, is not the student's
+        samples = _evaluate(context, benchmark, name, task, (weights, adapter, tokenizer))
+        seconds = round(time.monotonic() - started, 3)
+    for place, sample in enumerate(samples):
+        if problems:
+            problem = problems[int(sample["id"].rpartition("/")[2])]
+            sample.update(id=problem["id"], problem=problem["problem"])
+        else:
+            sample["id"] = f"{benchmark.name}-{place}"
+    if problems and [sample["id"] for sample in samples] != [problem["id"] for problem in problems]:
+        raise StepError(f"lighteval scored {len(samples)} of {len(problems)} problems", "run again")
+    if not samples:
+        raise InputError(f"{name} has no problems", "choose another benchmark")
+    context.count("problems", write_rows(context.out / "samples.parquet", samples, EVALUATION_SCHEMA))
+    context.metrics.update(_metrics(samples), seconds=seconds)
+
+
+def _student(context: StepContext) -> tuple[Path, Path | None, Any]:
+    """Folder of the weights, adapter on them if there is one, and the tokenizer that the engine will use."""
+    from transformers import AutoTokenizer
+
+    weights, adapter = context.inputs.get("student", Path()) / "model", None
+    if "student" not in context.inputs:
+        weights = context.model("base")
+    elif context.runtime["engine"]["engine"] == "openai":
+        # It would answer with whatever model it serves, the same for every student.
+        raise EngineError(
+            f"{context.step}: an endpoint does not serve the student just trained",
+            "set run.engines.students.engine=transformers",
+        )
+    elif (weights / "adapter_config.json").is_file():
+        weights, adapter = context.model("base"), weights
+    if (template := context.config.get("chat_template")) and weights == context.model("base"):
+        weights = _with_template(weights, template, context.work / "base")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(weights)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{context.config['student']} has no usable tokenizer: {str(error).splitlines()[0]}",
+            "put its tokenizer files beside the weights",
+        ) from error
+    if not tokenizer.chat_template:
+        raise InputError(
+            f"{context.config['student']} has no chat template", "add chat_template.jinja to its tokenizer"
+        )
+    return weights, adapter, tokenizer
+
+
+def _with_template(base: Path, template: str, folder: Path) -> Path:
+    """The base, with the chat template that its students were trained with: engines take it from the folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file in base.iterdir():
+        (folder / file.name).symlink_to(file.resolve())
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return folder
+
+
+def _metrics(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    n, correct = len(samples), sum(sample["correct"] for sample in samples)
+    tokens = sum(sample["output_tokens"] for sample in samples)
+    low, high = wilson(correct, n)
+    return {
+        "n": n,
+        "correct": correct,
+        "accuracy": correct / n,
+        "ci_low": low,
+        "ci_high": high,
+        "output_tokens": tokens,
+        "mean_output_tokens": tokens / n,
+        "cut_share": sum(sample["finish_reason"] == "length" for sample in samples) / n,
+        "accuracy_per_1000_tokens": correct / max(1, tokens) * 1000,
+    }
+
+
+def _evaluate(
+    context: StepContext,
+    benchmark: Benchmark,
+    name: str,
+    task: types.ModuleType,
+    student: tuple[Path, Path | None, Any],
+) -> list[dict[str, Any]]:
+    """Rows in the order of the benchmark, with lighteval's document as id. Writes results.json and details/."""
+    from lighteval.logging.evaluation_tracker import EvaluationTracker
+    from lighteval.pipeline import ParallelismManager, Pipeline, PipelineParameters
+
+    from hubkit.evaluation.model import EngineModel, document
+    from hubkit.evaluation.tasks import only
+
+    config, (weights, adapter, tokenizer) = context.config, student
+    output = context.work / "lighteval"
+    shutil.rmtree(output, ignore_errors=True)  # of an attempt that was killed
+    tracker = EvaluationTracker(output_dir=str(output), save_details=True)
+    parameters = PipelineParameters(
+        launcher_type=ParallelismManager.NONE,
+        remove_reasoning_tags=False,  # EngineModel did: lighteval leaves a span that never closed
+        bootstrap_iters=0,
+    )
+    runtime, threads = EngineRuntime(**context.runtime["engine"]), context.runtime["threads"]
+    with (
+        Journal(context.work / "journal.sqlite", digest(config)) as journal,
+        open_engine(weights, runtime, context.runtime["device"], threads, adapter) as engine,
+    ):
+        model = EngineModel(
+            name=config["student"],
+            engine=engine,
+            tokenizer=tokenizer,
+            sampling=benchmark.sampling,
+            system=config["system"],
+            journal=journal,
+            context=context,
+            cache=context.work / "cache",
+        )
+        with only(task):
+            pipeline = Pipeline(name, parameters, tracker, model=model)
+        pipeline.evaluate()
+    tracker.save()
+    details = [detail for rows in tracker.details_logger.details.values() for detail in rows]
+    # lighteval shuffles documents; students are compared row by row.
+    details.sort(key=lambda detail: (detail.doc.task_name, int(detail.doc.id)))
+    (results,) = output.glob("results/**/*.json")
+    # Published: no folder of this machine may stand in it. JSON may have escaped the folder's name.
+    text = results.read_text(encoding="utf-8")
+    for work in (json.dumps(f"{context.work}/")[1:-1], f"{context.work}/"):
+        text = text.replace(work, "")
+    (context.out / "results.json").write_text(text, encoding="utf-8")
+    shutil.copytree(output / "details", context.out / "details")
+    return [
+        _sample(detail, model.responses[document(detail.doc)], document(detail.doc).id) for detail in details
+    ]
+
+
+def _sample(detail: Any, response: Response, key: str) -> dict[str, Any]:
+    doc = detail.doc
+    gold = doc.choices[doc.gold_index if isinstance(doc.gold_index, int) else doc.gold_index[0]]
+    # Where a server split off the reasoning, it is put back: an output is all that was generated.
+    span = f"<think>\n{response.reasoning}\n</think>\n\n" if response.reasoning else ""
+    return {
+        "id": key,
+        "problem": doc.query,
+        "answer": str(gold).strip(),
+        "output": span + response.text,
+        # A task with several metrics lists its main one first.
+        "correct": float(next(iter(detail.metric.values()))) >= 0.5,
+        "output_tokens": response.completion_tokens,
+        "finish_reason": response.finish_reason,
+    }

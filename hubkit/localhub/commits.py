@@ -1,0 +1,287 @@
+"""Commits, and the refs that point to them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response
+
+from hubkit.localhub import discussions, results
+from hubkit.localhub.bodies import stream_to
+from hubkit.localhub.objects import Batch
+from hubkit.localhub.problems import Problem, check_path
+from hubkit.localhub.store import Change, Repo
+from hubkit.localhub.web import Call, items, parse_json, text
+
+__all__ = ["commit", "create_branch", "create_tag", "delete_branch", "delete_tag", "preupload", "squash"]
+
+_LARGEST_REGULAR: Final = 10 << 20
+"""Longer files, and all that are not text, are asked for as large files."""
+_LINE_LIMIT: Final = 16 << 20
+_COMMIT_LIMIT: Final = 1 << 30
+"""Small files come inside the commit; it is spooled to disk, a line of it is held in memory."""
+_OPERATIONS: Final = ("file", "lfsFile", "deletedFile", "deletedFolder")
+
+
+# What to send how
+
+
+def preupload(call: Call) -> Response:
+    repo = call.contributed_repo()
+    tree = call.store.tree(call.store.resolve(repo, call.path["revision"]))
+    attributes = tree.get(".gitattributes")
+    is_large = _large_rules(
+        call.store.objects.read(attributes).decode("utf-8", "replace") if attributes else ""
+    )
+    ignored = _ignore_rules(str(call.body.get("gitIgnore") or ""))
+    answers = []
+    for file in items(call.body, "files"):
+        path = check_path(text(file, "path"))
+        there = tree.get(path)
+        answers.append(
+            {
+                "path": path,
+                "uploadMode": "lfs" if is_large(path) or _is_large(file) else "regular",
+                "shouldIgnore": ignored(path),
+                "oid": (there.sha256 if there.lfs else there.oid) if there else None,
+            }
+        )
+    return JSONResponse({"files": answers})
+
+
+def _is_large(file: dict[str, Any]) -> bool:
+    """By size, or because its first bytes are no text."""
+    try:
+        sample = base64.b64decode(str(file.get("sample") or ""), validate=True)
+    except (binascii.Error, ValueError):
+        raise Problem(400, "sample is not base64") from None
+    size = file.get("size")
+    if not isinstance(size, int) or size < 0:
+        raise Problem(400, "size is missing")
+    if size > _LARGEST_REGULAR or b"\0" in sample:
+        return True
+    try:
+        sample.decode()
+    except UnicodeDecodeError as error:
+        # A sample may end inside a character.
+        return not (len(sample) < size and error.start >= len(sample) - 3)
+    return False
+
+
+def _pattern(glob: str, anchored: bool) -> str:
+    """A regular expression for git's wildcards *, ?, ** and [a-z]."""
+    pattern = ""
+    for token in re.findall(r"\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]|.", glob):
+        if len(token) > 2 and token[0] == "[":
+            pattern += "[^" + re.escape(token[2:-1]).replace(r"\-", "-") + "]" if token[1] == "!" else token
+        else:
+            pattern += {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}.get(token, re.escape(token))
+    return pattern if anchored else "(?:.*/)?" + pattern
+
+
+def _compiled(glob: str, anchored: bool, after: str = "") -> re.Pattern[str] | None:
+    try:
+        return re.compile(_pattern(glob, anchored) + after)
+    except re.error:  # a malformed [range] matches nothing, as in git
+        return None
+
+
+@lru_cache(maxsize=100)
+def _large_rules(attributes: str) -> Callable[[str], bool]:
+    """By .gitattributes: the last line that matches a path and says something about `filter` decides."""
+    rules: list[tuple[re.Pattern[str], bool]] = []
+    for line in attributes.splitlines()[:10_000]:
+        glob, *settings = line.split() or [""]
+        told = [word for word in settings if word.lstrip("-!").split("=")[0] == "filter"]
+        if glob and not glob.startswith("#") and told:
+            pattern = _compiled(glob.strip("/"), anchored="/" in glob.rstrip("/"))
+            if pattern is not None:
+                rules.append((pattern, told[-1] == "filter=lfs"))
+
+    def is_large(path: str) -> bool:
+        return next((large for pattern, large in reversed(rules) if pattern.fullmatch(path)), False)
+
+    return is_large
+
+
+def _ignore_rules(ignore: str) -> Callable[[str], bool]:
+    """By .gitignore: the last line that matches decides; a line with ! takes a path back in."""
+    rules: list[tuple[re.Pattern[str], bool]] = []
+    for line in ignore.splitlines()[:10_000]:
+        rule = line.strip()
+        if not rule or rule.startswith("#"):
+            continue
+        glob = rule.removeprefix("!")
+        after = "/.*" if glob.endswith("/") else "(?:/.*)?"
+        pattern = _compiled(glob.strip("/"), anchored="/" in glob.rstrip("/"), after=after)
+        if pattern is not None:
+            rules.append((pattern, not rule.startswith("!")))
+
+    def ignored(path: str) -> bool:
+        return next((out for pattern, out in reversed(rules) if pattern.fullmatch(path)), False)
+
+    return ignored
+
+
+# The commit
+
+
+async def commit(call: Call) -> Response:
+    """NDJSON: a header, then one operation a line. Spooled to disk, then applied in one transaction."""
+    call.check_query("create_pr", "hot_reload")
+    if call.flag("hot_reload"):
+        raise Problem(501, "hot_reload is not implemented: no Space runs here")
+    repo, ref = await run_in_threadpool(_target, call)
+    path = call.store.objects.temporary()
+    try:
+        with path.open("xb") as file:
+
+            def write(data: bytes | memoryview) -> None:
+                if file.tell() + len(data) > _COMMIT_LIMIT:
+                    raise Problem(413, f"a commit may have at most {_COMMIT_LIMIT} bytes")
+                file.write(data)
+
+            await stream_to(call.request, write)
+        return await run_in_threadpool(_apply, call, repo, ref, path)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _target(call: Call) -> tuple[Repo, str]:
+    """The repo, and the full name of the ref that the commit is for, if the caller may change it."""
+    ref = call.path["revision"]
+    ref = ref if ref.startswith("refs/") else f"refs/heads/{ref}"
+    if call.flag("create_pr"):
+        return call.contributed_repo(), ref
+    if ref.startswith("refs/pr/"):
+        repo = call.contributed_repo()
+        discussions.check_may_change(call, repo, discussions.number_of(ref))
+        return repo, ref
+    if not ref.startswith("refs/heads/"):
+        raise Problem(400, f"cannot commit to {ref}")
+    return call.own_repo(), ref
+
+
+def _apply(call: Call, repo: Repo, ref: str, path: Path) -> Response:
+    store = call.store
+    with Batch(store.objects) as batch, path.open("rb") as file:
+        header, changes = _read(call, repo, file, batch)
+        batch.keep()
+        title, message = text(header, "summary"), str(header.get("description") or "")
+        parent = header.get("parentCommit")
+        if parent is not None and not isinstance(parent, str):
+            raise Problem(400, "parentCommit must be a commit id")
+        with store.change():
+            number = None
+            if call.flag("create_pr"):
+                start = store.resolve(repo, parent or ref).sha
+                number = discussions.open_pull_request(call, repo, title, message, start, "open")
+                ref, parent = f"refs/pr/{number}", None
+            made = store.commit(repo, ref, changes, title, message, call.who.user, parent)
+            if ref.startswith("refs/pr/"):
+                discussions.note_commit(call, repo, discussions.number_of(ref), made)
+    answer: dict[str, Any] = {
+        "success": True,
+        "commitOid": made.sha,
+        "commitUrl": f"{call.url(repo)}/commit/{made.sha}",
+        "hookOutput": "",
+    }
+    if number is not None:
+        answer["pullRequestUrl"] = f"{call.url(repo)}/discussions/{number}"
+    return JSONResponse(answer)
+
+
+def _read(call: Call, repo: Repo, file: BinaryIO, batch: Batch) -> tuple[dict[str, Any], list[Change]]:
+    """The header, and what to change; contents go into the batch."""
+    objects = call.store.objects
+    header: dict[str, Any] = {}
+    changes: list[Change] = []
+    for key, value in _lines(file):
+        if key == "header":
+            header = value
+            continue
+        if key not in _OPERATIONS:
+            raise Problem(501, f"commit operation {key!r} is not implemented")
+        path = text(value, "path")
+        match key:
+            case "file":
+                data = _content(value)
+                results.check_file(repo.kind, path, data)
+                changes.append(Change(check_path(path), batch.add(data)))
+            case "lfsFile":
+                entry = objects.lfs_entry(text(value, "oid"), value.get("size"))
+                if results.is_checked(repo.kind, path) and entry.size <= results.LARGEST:
+                    results.check_file(repo.kind, path, objects.read(entry))
+                changes.append(Change(check_path(path), entry))
+            case "deletedFile":
+                changes.append(Change(path, None))
+            case "deletedFolder":
+                changes.append(Change(path, None, folder=True))
+    return header, changes
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[str, dict[str, Any]]]:
+    first = True
+    while line := file.readline(_LINE_LIMIT + 1):
+        if len(line) > _LINE_LIMIT:
+            raise Problem(413, "a file inside the commit is too large; upload it as a large file")
+        if not line.strip():
+            continue
+        item = parse_json(line)
+        key, value = item.get("key"), item.get("value")
+        if not isinstance(key, str) or not isinstance(value, dict) or first != (key == "header"):
+            raise Problem(400, "malformed commit: a header, then operations")
+        first = False
+        yield key, value
+    if first:
+        raise Problem(400, "malformed commit: no header")
+
+
+def _content(value: dict[str, Any]) -> bytes:
+    content = value.get("content")
+    if not isinstance(content, str):
+        raise Problem(400, "content is missing")
+    try:
+        if value.get("encoding", "utf-8") == "utf-8":
+            return content.encode()
+        return base64.b64decode(content, validate=True)
+    except ValueError:
+        raise Problem(400, f"content is not {value.get('encoding', 'utf-8')}") from None
+
+
+# Refs
+
+
+def create_branch(call: Call) -> Response:
+    start = str(call.body.get("startingPoint") or "main")
+    call.store.create_ref(call.own_repo(), f"refs/heads/{call.path['branch']}", start)
+    return JSONResponse({})
+
+
+def delete_branch(call: Call) -> Response:
+    call.store.delete_ref(call.own_repo(), f"refs/heads/{call.path['branch']}")
+    return JSONResponse({})
+
+
+def create_tag(call: Call) -> Response:
+    call.store.create_ref(call.own_repo(), f"refs/tags/{text(call.body, 'tag')}", call.path["revision"])
+    return JSONResponse({})
+
+
+def delete_tag(call: Call) -> Response:
+    call.store.delete_ref(call.own_repo(), f"refs/tags/{call.path['revision']}")
+    return JSONResponse({})
+
+
+def squash(call: Call) -> Response:
+    repo = call.own_repo()
+    title = str(call.body.get("message") or "squash")
+    made = call.store.squash(repo, call.path["branch"], title, call.who.user)
+    return JSONResponse({"commitOid": made.sha})

@@ -1,0 +1,300 @@
+"""The recipe: frozen pydantic models of what is made. `recipe_file.load_recipe` reads them from YAML.
+
+Everything here is part of the steps' identity; `run` (runtime.py) says how, and never is.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+
+from hubkit.recipe.runtime import Run
+from hubkit.section import ModelRef, Name, Sampling, Section
+
+__all__ = [
+    "Base",
+    "Benchmark",
+    "Compressor",
+    "FileSource",
+    "Hub",
+    "HubSource",
+    "Judge",
+    "Lora",
+    "Method",
+    "ProblemSource",
+    "ReasoningGymSource",
+    "Recipe",
+    "Sft",
+    "Students",
+    "Teacher",
+]
+
+
+class ReasoningGymSource(Section):
+    source: Literal["reasoning-gym"]
+    task: str
+    """A dataset of reasoning-gym, such as chain_sum."""
+    options: dict[str, Any] = Field(default={})
+    """Passed to it unchanged."""
+    size: int = Field(gt=0)
+    seed: int = 0
+    split: Literal["train", "dev", "test"]
+    """Which side of hubkit's hash split (`split_of`) to draw from; the sides never share a problem."""
+
+
+class RowSource(Section):
+    """What sources of rows share: where the problem stands in a row, and how answers to it are judged."""
+
+    problem: str = "problem"
+    """Column of the prompt."""
+    answer: str = "answer"
+    """Column of the known answer; for code any text, such as a known solution; for judge any that it can
+    compare with."""
+    verifier: Literal["math", "exact", "choice", "numeric", "code", "judge"] = "math"
+    """How answers are compared: docs/verifiers.md."""
+    options: str = ""
+    """choice: column with the list of the options' texts, if answers may be those."""
+    tolerance: float = Field(default=1e-6, ge=0)
+    """numeric: accepted difference, relative to the answer (absolute where that is 0)."""
+    tests: str = "tests"
+    """code: column with the list of tests."""
+    limit: int | None = Field(default=None, gt=0)
+    """Problems taken at most."""
+
+
+class FileSource(RowSource):
+    source: Literal["file"]
+    path: str
+    """JSON lines or Parquet beside the recipe."""
+
+
+class HubSource(RowSource):
+    source: Literal["hub"]
+    dataset: str
+    revision: str = ""
+    config: str | None = None
+    split: str = "train"
+
+
+ProblemSource = Annotated[ReasoningGymSource | FileSource | HubSource, Field(discriminator="source")]
+
+
+class Teacher(ModelRef):
+    name: Name
+    samples: int = Field(default=1, gt=0)
+    """Responses per problem."""
+    sampling: Sampling
+    system: str = ""
+    """System message; empty for none."""
+    shards: int = Field(default=1, gt=0)
+    """Parts that can be generated at the same time."""
+
+
+class Compressor(ModelRef):
+    name: Name
+    prompt: str
+    """File beside the recipe with {problem} and {reasoning} in it."""
+    sampling: Sampling
+    attempts: int = Field(default=1, gt=0)
+    """Tries per trace until the compressed one still reaches the right answer."""
+    shards: int = Field(default=1, gt=0)
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_placeholders(cls, text: str) -> str:
+        # By the time this runs the loader has put the file's text in place of its name.
+        if "{reasoning}" not in text:
+            raise ValueError("the prompt has no {reasoning} placeholder: put it where the trace belongs")
+        return text
+
+
+class Judge(ModelRef):
+    """The model that decides for problems with `verifier: judge`. It sees no reasoning, only what follows it."""
+
+    name: Name
+    prompt: str
+    """File beside the recipe with {problem}, {answer} (the known one) and {response} in it; it asks for a last
+    line `Verdict: correct` or `Verdict: incorrect`."""
+    sampling: Sampling = Sampling(max_tokens=1024)
+
+    @field_validator("prompt")
+    @classmethod
+    def _asks_for_a_verdict(cls, text: str) -> str:
+        for part in ("{problem}", "{answer}", "{response}"):
+            if part not in text:
+                raise ValueError(f"the prompt has no {part} placeholder: put it where that text belongs")
+        for line in ("Verdict: correct", "Verdict: incorrect"):
+            if line not in text:
+                raise ValueError(
+                    f"the prompt does not ask for `{line}`: the judge has to know that last line"
+                )
+        return text
+
+
+class Sft(Section):
+    """Arguments of TRL's SFTConfig, by their own names."""
+
+    learning_rate: float = Field(gt=0)
+    num_train_epochs: float = Field(default=1, gt=0)
+    per_device_train_batch_size: int = Field(default=16, gt=0)
+    gradient_accumulation_steps: int = Field(default=1, gt=0)
+    max_length: int = Field(gt=0)
+    """Tokens of prompt and response; rows are cut beyond it (see max_cut_share)."""
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: int | float = Field(default=0.03, ge=0)
+    """Steps, or a share of them when below 1."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    optim: str = "adamw_torch"
+    gradient_checkpointing: bool = False
+    bf16: bool = False
+
+
+class Lora(Section):
+    """Arguments of PEFT's LoraConfig, by their own names."""
+
+    r: int = Field(default=16, gt=0)
+    lora_alpha: int = Field(default=32, gt=0)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: str | list[str] = "all-linear"
+    use_rslora: bool = False
+
+
+class Method(Section):
+    sft: Sft
+    lora: Lora | None = None
+    """Present: train an adapter. Absent: train all weights."""
+
+
+class Base(ModelRef):
+    name: Name
+    chat_template: str = ""
+    """File beside the recipe: a Jinja template for chats with this base and its students, which are published with it.
+    Empty: the model's own."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent_template(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A base with its own template is written, and so identified, as it was before there was a choice."""
+        written: dict[str, Any] = dump(self)
+        if not self.chat_template:
+            written.pop("chat_template", None)
+        return written
+
+
+class Students(Section):
+    bases: list[Base] = Field(min_length=1)
+    variants: list[str] = Field(min_length=1)
+    """raw, compressed-<compressor>, truncated-<compressor>."""
+    methods: dict[Name, Method] = Field(min_length=1)
+    seeds: list[int] = Field(default=[0], min_length=1)
+    max_cut_share: float = Field(default=0.02, ge=0, le=1)
+    """Refuse to train when max_length cuts a larger share of the rows."""
+    system: str = ""
+
+
+class Benchmark(Section):
+    """What students are evaluated on: the recipe's own held-out problems, or a task that lighteval knows."""
+
+    name: Name
+    problems: Name | None = None
+    """A set under `problems`."""
+    task: str | None = None
+    """A lighteval task such as gsm8k|0."""
+    sampling: Sampling
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Benchmark:
+        if (self.problems is None) == (self.task is None):
+            raise ValueError("give either `problems` (a set of this recipe) or `task` (a lighteval task)")
+        return self
+
+
+class Hub(Section):
+    endpoint: str = "local"
+    """local, or the address of a Hub such as https://huggingface.co."""
+    namespace: str = Field(default="local", pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,41}$")
+    private: bool = False
+
+
+class Recipe(Section):
+    name: Name
+    version: int = Field(default=1, gt=0)
+    description: str
+    license: str = "apache-2.0"
+    language: list[str] = Field(default=["en"])
+    seed: int = 0
+    problems: dict[Name, ProblemSource] = Field(min_length=1)
+    train_on: Name = "train"
+    """The problem set that teachers answer."""
+    teachers: list[Teacher] = Field(min_length=1)
+    judge: Judge | None = None
+    """Wanted when the problems of `train_on` have `verifier: judge`."""
+    compressors: list[Compressor] = Field(default=[])
+    students: Students
+    benchmarks: list[Benchmark] = Field(min_length=1)
+    hub: Hub = Hub()
+    run: Run = Run()
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Recipe:
+        sets = set(self.problems)
+        for name in [self.train_on, *(b.problems for b in self.benchmarks if b.problems)]:
+            if name not in sets:
+                raise ValueError(f"problem set {name!r} is not under `problems` ({', '.join(sorted(sets))})")
+        self._judge_fits()
+        compressors = [c.name for c in self.compressors]
+        known = ["raw", *(f"{kind}-{name}" for name in compressors for kind in ("compressed", "truncated"))]
+        for variant in self.students.variants:
+            if variant not in known:
+                raise ValueError(
+                    f"variant {variant!r} cannot be made; this recipe can make {', '.join(known)}"
+                )
+        processes = self.run.accelerate.get("num_processes", 1)
+        for name, method in self.students.methods.items():
+            steps = method.sft.gradient_accumulation_steps
+            if steps % processes:
+                raise ValueError(
+                    f"{processes} processes (run.accelerate) cannot share gradient_accumulation_steps={steps} of "
+                    f"the method {name!r}: make it a multiple, and per_device_train_batch_size smaller"
+                )
+        groups = {
+            "teachers": [t.name for t in self.teachers],
+            "compressors": compressors,
+            "bases": [b.name for b in self.students.bases],
+            "variants": self.students.variants,
+            "benchmarks": [b.name for b in self.benchmarks],
+            "seeds": [str(seed) for seed in self.students.seeds],
+        }
+        for group, names in groups.items():
+            if len(set(names)) != len(names):
+                raise ValueError(f"two {group} have the same name")
+        return self
+
+    def _judge_fits(self) -> None:
+        if self._is_judged(self.train_on) and self.judge is None:
+            raise ValueError(
+                f"problems.{self.train_on} has `verifier: judge`, and there is no `judge:` section"
+            )
+        if self.judge is not None and not self._is_judged(self.train_on):
+            raise ValueError(
+                f"the `judge:` section has no use: problems.{self.train_on} has another verifier"
+            )
+        for benchmark in self.benchmarks:
+            if benchmark.problems and self._is_judged(benchmark.problems):
+                raise ValueError(
+                    f"the benchmark {benchmark.name!r} cannot be judged: lighteval scores students without a "
+                    f"judge; give problems.{benchmark.problems} another verifier, or use a lighteval task"
+                )
+
+    def _is_judged(self, problems: str) -> bool:
+        source = self.problems[problems]
+        return isinstance(source, RowSource) and source.verifier == "judge"
+
+    @model_serializer(mode="wrap")
+    def _without_absent_judge(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A recipe without a judge is written, and so identified, as it was before there were any."""
+        written: dict[str, Any] = dump(self)
+        if self.judge is None:
+            written.pop("judge", None)
+        return written

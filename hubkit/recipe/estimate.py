@@ -1,0 +1,142 @@
+"""What a step will cost: tokens, seconds, bytes. For `hubkit recipe plan`, and to check the disk first.
+
+Best known: an earlier record of the same step on this machine. Else the recipe's limits, which bound
+tokens from above, and one CPU thread's rates; for models of unknown size or on a GPU the time stays open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from hubkit.recipe.config import FileSource, HubSource, ReasoningGymSource
+from hubkit.recipe.pipeline import State
+from hubkit.recipe.plan import Plan, Step
+from hubkit.store import Record, Store
+
+__all__ = ["Estimate", "estimate_all"]
+
+TRAIN_FLOPS: Final = 4e10
+"""One CPU thread, of 6 x parameters per token; a 0.5M-parameter model through TRL reached 4.2e10."""
+GENERATE_FLOPS: Final = 1e10
+"""One CPU thread, of 2 x parameters per token, batched; small models are bound by overhead instead."""
+BYTES_PER_TOKEN: Final = 8
+"""Of a published row: text at about 4 bytes a token, twice (`reasoning` and `messages`)."""
+MANY: Final = 100_000
+"""Rows of a source that does not say how many it has."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """None where it cannot be known before the run."""
+
+    tokens: int | None
+    seconds: float | None
+    bytes: int | None
+    source: str
+    """record, earlier run, or limits."""
+
+    def cells(self) -> tuple[str, str, str]:
+        """For the plan's table."""
+        seconds = "?" if self.seconds is None else f"{self.seconds:.1f}"
+        return _short(self.tokens), seconds, _short(self.bytes)
+
+
+def _short(number: int | None) -> str:
+    if number is None:
+        return "-"
+    for unit in ("", "k", "M", "G"):
+        if number < 1000:
+            return f"{number:.0f}{unit}" if unit == "" or number >= 100 else f"{number:.1f}{unit}"
+        number /= 1000  # type: ignore[assignment]
+    return f"{number:.1f}T"
+
+
+def estimate_all(plan: Plan, store: Store, states: list[State]) -> dict[str, Estimate]:
+    """Step name -> Estimate, for every step of the plan."""
+    result = {}
+    for state in states:
+        earlier = store.records(state.step.name)
+        if state.record:
+            result[state.step.name] = _of_record(state.record, "record")
+        elif earlier:
+            result[state.step.name] = _of_record(earlier[0], "earlier run")
+        else:
+            result[state.step.name] = _of_limits(plan, state.step)
+    return result
+
+
+def _of_record(record: Record, source: str) -> Estimate:
+    names = ("completion_tokens", "train_tokens", "output_tokens", "reasoning_tokens")
+    tokens = next((int(record.metrics[name]) for name in names if name in record.metrics), None)
+    if judged := record.metrics.get("judge_completion_tokens"):
+        tokens = int(judged) + (tokens or 0)
+    return Estimate(tokens, record.seconds, sum(entry.size for entry in record.files), source)
+
+
+def _of_limits(plan: Plan, step: Step) -> Estimate:
+    recipe, config = plan.recipe, step.config
+    rows = _rows(recipe.problems[recipe.train_on]) * max(t.samples for t in recipe.teachers)
+    match step.kind:
+        case "problems":
+            return Estimate(None, 3, _rows(recipe.problems[step.name.split("/")[1]]) * 500, "limits")
+        case "traces" | "judge" | "compress":
+            asked = rows // config["shard"][1]
+            own = {"traces": "teacher", "compress": "compressor"}.get(step.kind)
+            parts = [_generation(plan, step, own, asked * config["sampling"]["max_tokens"])] if own else []
+            if judge := config.get("judge"):
+                parts.append(_generation(plan, step, "judge", asked * judge["sampling"]["max_tokens"]))
+            return _sum(parts)
+        case "student":
+            tokens = int(rows * config["sft"]["num_train_epochs"] * config["sft"]["max_length"])
+            size = _parameters(plan, step.models["base"])
+            seconds = (
+                6 * size * tokens / TRAIN_FLOPS if size and recipe.run.device in ("auto", "cpu") else None
+            )
+            return Estimate(tokens, seconds, size * 4 if size else None, "limits")
+        case "evaluation":
+            problems = config["benchmark"]["problems"]
+            number = _rows(recipe.problems[problems]) if problems else 1000
+            return _generation(plan, step, "base", number * config["benchmark"]["sampling"]["max_tokens"])
+        case "raw" | "compressed" | "truncated":
+            limit = max(t.sampling.max_tokens for t in recipe.teachers)
+            return Estimate(None, rows / 500, rows * limit * BYTES_PER_TOKEN, "limits")
+        case _:
+            return Estimate(None, 5, 1_000_000, "limits")
+
+
+def _generation(plan: Plan, step: Step, model: str, tokens: int) -> Estimate:
+    size = _parameters(plan, step.models[model])
+    engine = step.runtime["judge_engine" if model == "judge" else "engine"]
+    known = size and plan.recipe.run.device in ("auto", "cpu") and engine["engine"] == "transformers"
+    return Estimate(
+        tokens,
+        2 * size * tokens / GENERATE_FLOPS if size and known else None,
+        tokens * BYTES_PER_TOKEN,
+        "limits",
+    )
+
+
+def _sum(parts: list[Estimate]) -> Estimate:
+    """Of models that work one after the other in one step; the time is open where that of one is."""
+    seconds = [part.seconds for part in parts if part.seconds is not None]
+    return Estimate(
+        sum(part.tokens or 0 for part in parts),
+        sum(seconds) if len(seconds) == len(parts) else None,
+        sum(part.bytes or 0 for part in parts),
+        "limits",
+    )
+
+
+def _rows(source: Any) -> int:
+    if isinstance(source, ReasoningGymSource):
+        return source.size
+    assert isinstance(source, HubSource | FileSource)
+    return source.limit or MANY
+
+
+def _parameters(plan: Plan, name: str) -> int:
+    """Of a local model, from its files at 2 bytes each; 0 when it is still on the Hub."""
+    folder = Path(plan.models[name].model)
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) // 2 if folder.is_dir() else 0

@@ -1,0 +1,127 @@
+"""The recipe's `run` section: how steps run, and where. None of it is part of a step's identity."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from hubkit.engines.settings import EngineRuntime
+from hubkit.section import Section
+
+__all__ = ["Jobs", "Resources", "Run"]
+
+StepKind = Literal[
+    "default",
+    "problems",
+    "contamination",
+    "traces",
+    "judge",
+    "raw",
+    "compress",
+    "compressed",
+    "truncated",
+    "pairs",
+    "student",
+    "evaluation",
+    "report",
+    "publish",
+]
+# Both stand in lines of a script, so they must not end them.
+SbatchWord = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:+-]*$")]
+SbatchOption = Annotated[str, Field(pattern=r"^--[a-z][^\r\n]*$")]
+
+
+class Resources(Section):
+    """What one step asks of where it runs.
+
+    ray: cpus, gpus, memory_gb; hf-jobs: flavor, timeout; slurm: all others.
+    """
+
+    cpus: int = Field(default=1, gt=0)
+    gpus: int = Field(default=0, ge=0)
+    memory_gb: int | None = Field(default=None, gt=0)
+    """Unset: what the cluster gives."""
+    partition: SbatchWord = ""
+    account: SbatchWord = ""
+    time: SbatchWord = ""
+    """Limit, as Slurm writes it: 12:00:00 or 2-00:00:00."""
+    sbatch: list[SbatchOption] = Field(default=[])
+    """Further options of sbatch, such as --constraint=h100."""
+    flavor: str = Field(default="cpu-basic", pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Hardware of a job on the Hub, by its name there: `hf jobs hardware`."""
+    timeout: str = Field(default="12h", pattern=r"^[0-9]+(\.[0-9]+)?[smhd]?$")
+    """Limit of a job on the Hub; one that reaches it goes on in another."""
+
+
+class Jobs(Section):
+    """What jobs on the Hub need besides hardware."""
+
+    dependencies: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][^\r\n]*$")]] | None = None
+    """What uv installs for a job; unset: this version of hubkit."""
+    python: str = Field(default="", pattern=r"^([A-Za-z0-9/.][^\r\n]*)?$")
+    """Python that uv runs a job with, such as 3.12; unset: the image's."""
+    secrets: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]] = Field(default=[])
+    """Names of environment variables that jobs are given as secrets; an engine's api_key_env and HF_TOKEN are."""
+
+
+class Run(Section):
+    executor: Literal["local", "ray", "slurm", "hf-jobs"] = "local"
+    """Where steps run: docs/scaling.md."""
+    ray_address: str = "auto"
+    """ray: host:port of the cluster's head; auto: the cluster that this machine is in, or RAY_ADDRESS."""
+    resources: dict[StepKind, Resources] = Field(default={})
+    """ray, slurm, hf-jobs: kind of step -> what it asks for; `default` for all others."""
+    jobs: Jobs = Jobs()
+    """hf-jobs: what every job is given."""
+    workers: int = Field(default=1, gt=0)
+    """local: steps at work at the same time, one process each."""
+    threads: int | None = Field(default=None, gt=0)
+    """Cores for one step: torch's threads in training, the transformers engine's processes on a CPU. Unset: with
+    ray and slurm its cpus; with hf-jobs the job's; else this machine's, shared by the workers."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps."""
+    engines: dict[str, EngineRuntime] = Field(default={})
+    """Model name -> engine; `default` for all others."""
+    accelerate: dict[str, Any] = Field(default={})
+    """Students are trained in several processes: what a file of `accelerate config` holds, by its own names, such as
+    num_processes, distributed_type (MULTI_GPU, FSDP, DEEPSPEED) or fsdp_config. Empty: in one process."""
+
+    @field_validator("accelerate")
+    @classmethod
+    def _processes_of_one_machine(cls, accelerate: dict[str, Any]) -> dict[str, Any]:
+        processes = accelerate.get("num_processes")
+        if accelerate and (type(processes) is not int or processes < 1):
+            raise ValueError("it needs num_processes, a whole number from 1 on")
+        if accelerate.get("num_machines", 1) != 1:
+            raise ValueError("a student is trained on one machine: leave num_machines out")
+        return accelerate
+
+    @field_validator("engines")
+    @classmethod
+    def _addresses_hold_no_secrets(cls, engines: dict[str, EngineRuntime]) -> dict[str, EngineRuntime]:
+        # How a step ran stands in its record, and records are published.
+        for name, engine in engines.items():
+            for address in [engine.endpoint] if isinstance(engine.endpoint, str) else engine.endpoint:
+                if "@" in address or "?" in address:
+                    raise ValueError(
+                        f"the endpoint of {name!r} may hold a password or key: name the key's variable in api_key_env"
+                    )
+        return engines
+
+    def resources_of(self, kind: str) -> Resources:
+        asked: dict[Any, Resources] = self.resources
+        return asked.get(kind, asked.get("default", Resources()))
+
+    def threads_of(self, kind: str) -> int | None:
+        """Cores for a step of this kind; None: all that there are where it will run."""
+        if self.threads or self.executor == "hf-jobs":
+            return self.threads
+        if self.executor in ("ray", "slurm"):
+            return self.resources_of(kind).cpus
+        import joblib
+
+        return max(1, int(joblib.cpu_count()) // self.workers)
+
+    def engine(self, name: str) -> EngineRuntime:
+        return self.engines.get(name, self.engines.get("default", EngineRuntime()))

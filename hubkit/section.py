@@ -1,0 +1,47 @@
+"""What all sections of a recipe have in common, and the small types that several of them use."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["REPO_ID", "ModelRef", "Name", "Sampling", "Section", "prompt_sha"]
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,38}$")]
+"""Part of step names and repo ids: lower case letters, digits, dots and dashes."""
+
+REPO_ID: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
+"""name or org/name, as the Hub writes ids."""
+
+
+class Section(BaseModel):
+    """A section of a recipe: it cannot be changed once read, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelRef(Section):
+    model: str
+    """A Hub id, or a folder beside the recipe when it starts with a dot."""
+    revision: str = ""
+    """Branch, tag or commit on the Hub; it is resolved to a commit once. Empty: the default branch."""
+
+
+class Sampling(Section):
+    """Decoding, by vLLM's names."""
+
+    max_tokens: int = Field(gt=0)
+    """Upper bound of generated tokens per response."""
+    temperature: float = Field(default=0.0, ge=0)
+    """0 is greedy."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    """0 keeps all tokens."""
+
+
+def prompt_sha(text: str) -> str:
+    """Short name of a prompt's content; that of a compressor is published with its traces."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,157 @@
+"""Verification: is a trace's answer right?
+
+    Trace {"reasoning": "47 + 38: ones …", "solution": "The answer is \\boxed{85}.", …} with the problem's
+    answer "85" gets Verdict("correct", "85", "equal to the answer"), and becomes a row of `raw`; all
+    others go to `rejected` with a reason that is counted.
+
+Only the text after the thinking span is judged; a trace whose span never closed has no solution. How
+answers are compared is said in `hubkit/verifiers`; what a language model had
+to judge was judged in the step before (`judge.py`), and is looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from hubkit.errors import GateError, InputError
+from hubkit.records import REJECTED_SCHEMA, VARIANT_SCHEMAS, RowWriter, messages_of, read_rows
+from hubkit.store import StepContext
+from hubkit.traces.lengths import LENGTH_COLUMNS, count_tokens, length_metrics
+from hubkit.verifiers.base import Task, Verdict, boxed, settle
+from hubkit.verifiers.pool import shared_pool
+
+__all__ = ["VERSION", "ProblemReader", "Verdict", "boxed", "flaw", "pairs", "run", "verify"]
+
+VERSION: Final = 2
+BATCH: Final = 256
+"""Traces whose tokens are counted together."""
+
+Row = dict[str, Any]
+
+
+def verify(problem: Mapping[str, Any], text: str) -> Verdict:
+    """Judge the answer in `text` against a problem's, by the verifier that the problem names.
+
+    Plain answers are settled at once, others by a worker process that is ended when it hangs, so this
+    returns in about half a minute whatever the text. Raises InputError for an unknown verifier.
+    """
+    work = settle(problem, text)
+    return shared_pool().decide(work) if isinstance(work, Task) else work
+
+
+def run(context: StepContext) -> None:
+    """Write data.parquet with the correct traces, and rejected.parquet with the rest and their reasons."""
+    shards = sorted((n for n in context.inputs if n.startswith("shard-")), key=lambda n: int(n[6:]))
+    total = sum(context.record(name).counts.get("traces", 0) for name in shards)
+    done = 0
+    judged = shared_pool().stream(work for name in shards for work in _works(context, name))
+    with (
+        RowWriter(context.out / "data.parquet", VARIANT_SCHEMAS["raw"]) as data,
+        RowWriter(context.out / "rejected.parquet", REJECTED_SCHEMA) as rejected,
+    ):
+        while batch := list(islice(judged, BATCH)):
+            kept = [pair for pair, outcome in batch if outcome[0] == "correct"]
+            for row in _variant_rows(kept, context):
+                data.add(row)
+            for (_, trace), outcome in batch:
+                reason, detail = outcome[0], outcome[-1]
+                context.count("kept" if reason == "correct" else f"dropped_{reason}")
+                if reason != "correct":
+                    text = trace["reasoning"] + trace["solution"]
+                    rejected.add({**trace, "reason": reason, "detail": detail, "text": text})
+            done += len(batch)
+            context.progress(done, max(total, done), kept=data.rows)
+    if not data.rows:
+        reasons = ", ".join(f"{name} {n}" for name, n in sorted(context.counts.items()))
+        raise GateError(
+            f"{context.step}: not one trace is correct ({reasons})",
+            "look at the teacher's sampling, its max_tokens and the verifier of the problems",
+        )
+    context.metrics.update(length_metrics(read_rows(context.out / "data.parquet", columns=LENGTH_COLUMNS)))
+
+
+def pairs(context: StepContext, shard: str) -> Iterator[tuple[Row, Row]]:
+    """(problem, trace) of one shard."""
+    problems = ProblemReader(context.inputs["problems"] / "problems.parquet")
+    for trace in read_rows(context.inputs[shard] / "traces.parquet", batch=BATCH):
+        yield problems.find(trace["id"]), trace
+
+
+class ProblemReader:
+    """Problems as traces ask for them: in the file's order, once for each shard. The file is never held whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows: Iterator[Row] = iter(())
+        self._row: Row = {"id": None}
+
+    def find(self, id: str) -> Row:
+        """Raises InputError when there is no such problem."""
+        if self._row["id"] != id:
+            row = self._search(id)
+            if row is None:
+                self._rows = read_rows(self._path, batch=BATCH)
+                row = self._search(id)
+            if row is None:
+                raise InputError(
+                    f"there is no problem {id!r}, of which there is a trace", "run again from the traces on"
+                )
+            self._row = row
+        return self._row
+
+    def _search(self, id: str) -> Row | None:
+        return next((row for row in self._rows if row["id"] == id), None)
+
+
+def _works(context: StepContext, shard: str) -> Iterator[tuple[tuple[Row, Row], Task | tuple[str, ...]]]:
+    """((problem, trace), work): a verdict, a task for a worker, or (reason, detail) without anything to verify."""
+    judge = context.inputs.get(shard.replace("shard-", "verdicts-"))
+    verdicts = read_rows(judge / "verdicts.parquet", batch=BATCH) if judge else iter(())
+    for problem, trace in pairs(context, shard):
+        if found := flaw(trace):
+            yield (problem, trace), found
+        elif problem["verifier"] == "judge":
+            verdict = next(verdicts, {})
+            if (verdict.get("id"), verdict.get("sample")) != (trace["id"], trace["sample"]):
+                raise InputError(
+                    f"{context.step}: no verdict of the judge stands where that on {trace['id']!r} should",
+                    "run the judge step again",
+                )
+            yield (problem, trace), (verdict["status"], verdict["reason"])
+        else:
+            yield (problem, trace), settle(problem, trace["solution"])
+
+
+def flaw(trace: Row) -> tuple[str, str] | None:
+    """(reason, detail) of a trace in which there is no answer to judge."""
+    if trace["error"]:
+        return "error", trace["error"]
+    if trace["finish_reason"] == "length":
+        return "length", "cut at max_tokens"
+    if trace["thinking"] in ("none", "unclosed") or not trace["reasoning"].strip():
+        return "no_thinking", f"thinking span: {trace['thinking']}"
+    if not trace["solution"].strip():
+        return "no_solution", "nothing after the thinking span"
+    return None
+
+
+def _variant_rows(pairs: list[tuple[Row, Row]], context: StepContext) -> Iterator[Row]:
+    tokens = (
+        count_tokens(context.model("tokenizer"), [trace["reasoning"] for _, trace in pairs]) if pairs else []
+    )
+    for (problem, trace), reasoning_tokens in zip(pairs, tokens, strict=True):
+        chars = len(trace["reasoning"])
+        yield {
+            **{name: problem[name] for name in ("id", "source", "problem", "answer", "verifier")},
+            **{name: trace[name] for name in ("reasoning", "solution", "teacher", "sample", "finish_reason")},
+            "messages": messages_of(problem["problem"], trace["reasoning"], trace["solution"]),
+            "correct": True,
+            "reasoning_chars": chars,
+            "reasoning_tokens": reasoning_tokens,
+            "raw_reasoning_chars": chars,
+            "raw_reasoning_tokens": reasoning_tokens,
+            "ratio": 1.0,
+        }

@@ -1,0 +1,257 @@
+"""Evaluations through the real lighteval, of random and of shipped models, all in this one process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from hubkit.engines.settings import EngineRuntime
+from hubkit.errors import EngineError, HubkitError, InputError, RecipeError
+from hubkit.evaluation import evaluation
+from hubkit.records import EVALUATION_SCHEMA, PROBLEM_SCHEMA, write_rows
+from hubkit.store import StepContext
+from hubkit.traces.thinking import split
+from hubkit.traces.variants.raw import verify
+
+SAMPLING = {"max_tokens": 400, "temperature": 0.0}
+
+
+def problem(numbers: list[int]) -> dict[str, str]:
+    text = " + ".join(map(str, numbers))
+    answer = str(sum(numbers))
+    question = f"State the final answer to the following arithmetic problem: {text} ="
+    entry = {"question": question, "answer": answer, "metadata": {"source_dataset": "chain_sum"}}
+    return {
+        "id": "chain_sum-" + "-".join(map(str, numbers)),
+        "source": "reasoning-gym/chain_sum",
+        "problem": question,
+        "answer": answer,
+        "verifier": "reasoning-gym",
+        "metadata": json.dumps(entry),
+    }
+
+
+PROBLEMS = [
+    problem([a, b, 3]) for a, b in zip(range(2, 10), random.Random(0).sample(range(1, 10), 8), strict=True)
+]
+
+
+@pytest.fixture
+def step(tmp_path: Path) -> Any:
+    """Makes the context of an evaluation, with folders of its own."""
+    problems = tmp_path / "problems"
+    write_rows(problems / "problems.parquet", PROBLEMS, PROBLEM_SCHEMA)
+
+    def make(name: str, base: Path, student: Path | None = None, **benchmark: Any) -> StepContext:
+        # A name that JSON escapes: it must not reach what is published either.
+        folder = tmp_path / "Läufe" / name
+        chosen = {"name": "sums", "problems": "test", "sampling": SAMPLING} | benchmark
+        inputs = {"problems": problems} | ({"student": student} if student else {})
+        context = StepContext(
+            step=f"evaluation/{name}/{chosen['name']}",
+            config={"student": name, "base": "s", "benchmark": chosen, "system": ""},
+            runtime={"engine": EngineRuntime().model_dump(), "device": "cpu", "threads": 1},
+            inputs=inputs,
+            models={"base": {"model": str(base), "revision": ""}},
+            out=folder / "out",
+            work=folder / "work",
+        )
+        context.out.mkdir(parents=True)
+        context.work.mkdir()
+        return context
+
+    return make
+
+
+def rows(context: StepContext) -> list[dict[str, Any]]:
+    table = pq.read_table(context.out / "samples.parquet")
+    assert table.schema.equals(EVALUATION_SCHEMA)
+    found: list[dict[str, Any]] = table.to_pylist()
+    return found
+
+
+def test_an_evaluation_and_what_it_leaves(
+    step: Any, models: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import datasets
+    import torch
+
+    cache = datasets.config.HF_DATASETS_CACHE
+    # The teacher stands in for a student that has learnt: some answers are right, some wrong.
+    context = step("learnt", models / "teacher")
+    capfd.readouterr()
+    evaluation.run(context)
+    captured = capfd.readouterr()
+
+    samples = rows(context)
+    assert [sample["id"] for sample in samples] == [problem["id"] for problem in PROBLEMS]
+    for sample, source in zip(samples, PROBLEMS, strict=True):
+        assert (sample["problem"], sample["answer"]) == (source["problem"], source["answer"])
+        assert sample["correct"] == (verify(source, split(sample["output"]).solution).status == "correct")
+        assert sample["output_tokens"] == 400 or sample["finish_reason"] == "stop"
+    metrics = context.metrics
+    assert metrics["n"] == context.counts["problems"] == 8
+    assert metrics["correct"] == sum(sample["correct"] for sample in samples) > 0
+    assert metrics["ci_low"] < metrics["accuracy"] == metrics["correct"] / 8 <= metrics["ci_high"]
+    tokens = sum(sample["output_tokens"] for sample in samples)
+    assert metrics["mean_output_tokens"] == tokens / 8
+    assert metrics["accuracy_per_1000_tokens"] == pytest.approx(metrics["accuracy"] / (tokens / 8) * 1000)
+
+    text = (context.out / "results.json").read_text(encoding="utf-8")
+    results = json.loads(text)
+    assert results["results"]["sums|0"]["accuracy"] == metrics["accuracy"]
+    assert results["config_tasks"]["sums|0"]["hf_repo"] == "problems/test"
+    assert results["config_general"]["model_config"]["generation_parameters"]["max_new_tokens"] == 400
+
+    files = [str(path) for path in (context.out / "details").rglob("*.parquet")]
+    details = datasets.load_dataset(
+        "parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache")
+    )
+    assert len(details) == 8
+    by_query = {sample["problem"]: sample for sample in samples}
+    for row in details:
+        sample, response = by_query[row["doc"]["query"]], row["model_response"]
+        assert response["text"] == [sample["output"]]
+        assert len(response["output_tokens"][0]) == sample["output_tokens"]
+        assert row["metric"]["accuracy"] == sample["correct"]
+        assert json.loads(row["doc"]["specific"]["problem"]).keys() == set(PROBLEM_SCHEMA.names)
+    for published in (text, json.dumps(details.to_list(), ensure_ascii=False)):
+        assert str(tmp_path) not in published and tmp_path.name not in published
+
+    # It runs in the worker that trains the next student, below one progress bar.
+    assert torch.is_grad_enabled()
+    assert logging.root.manager.disable == logging.NOTSET
+    assert cache == datasets.config.HF_DATASETS_CACHE
+    assert captured.out == captured.err == ""
+    assert json.loads((context.work / "progress.json").read_text())["done"] == 8
+
+
+def test_students_of_one_name_share_no_answers(step: Any, models: Path, tmp_path: Path) -> None:
+    base = step("base", models / "student-s")
+    evaluation.run(base)
+    student = tmp_path / "student"
+    shutil.copytree(models / "student-m", student / "model")
+    # The same name, as of a student that was trained again: only folders and weights differ.
+    again = step("again", models / "student-s", student)
+    again.config["student"] = "base"
+    evaluation.run(again)
+    assert [a["output"] for a in rows(base)] != [b["output"] for b in rows(again)]
+
+
+def test_an_adapter_is_put_on_the_base(step: Any, models: Path, tmp_path: Path) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(models / "student-s", dtype=torch.float32)
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "student" / "model")
+    with_adapter = step("adapter", models / "student-s", tmp_path / "student")
+    adapted.merge_and_unload().save_pretrained(tmp_path / "merged" / "model")
+    for path in (models / "student-s").glob("*token*"):
+        shutil.copy(path, tmp_path / "merged" / "model")
+    shutil.copy(models / "student-s" / "chat_template.jinja", tmp_path / "merged" / "model")
+    merged = step("merged", models / "student-s", tmp_path / "merged")
+    base = step("base", models / "student-s")
+    for context in (with_adapter, merged, base):
+        context.config["benchmark"]["sampling"] = {"max_tokens": 40, "temperature": 0.0}
+        evaluation.run(context)
+    assert [a["output"] for a in rows(with_adapter)] == [b["output"] for b in rows(merged)]
+    assert [a["output"] for a in rows(with_adapter)] != [b["output"] for b in rows(base)]
+
+
+def test_a_killed_evaluation_goes_on_and_ends_the_same(
+    step: Any, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hubkit.engines.transformers import TransformersEngine
+
+    whole, killed = step("whole", models / "student-s"), step("killed", models / "student-s")
+    killed.config["student"] = "whole"
+    evaluation.run(whole)
+
+    asked: list[str] = []
+    stream = TransformersEngine.stream
+
+    async def dying(self: Any, requests: Any) -> Any:
+        async for response in stream(self, requests):
+            if len(asked) == 3:
+                raise KeyboardInterrupt
+            asked.append(response.key)
+            yield response
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TransformersEngine, "stream", dying)
+        with pytest.raises(KeyboardInterrupt):
+            evaluation.run(killed)
+    before = len(asked)
+
+    async def counting(self: Any, requests: Any) -> Any:
+        async for response in stream(self, requests):
+            asked.append(response.key)
+            yield response
+
+    monkeypatch.setattr(TransformersEngine, "stream", counting)
+    evaluation.run(killed)
+    assert before == 3 and len(asked) == len(set(asked)) == 8
+    assert rows(killed) == rows(whole)
+
+
+def test_an_unclosed_span_has_no_solution(step: Any, models: Path) -> None:
+    # So short that every answer ends within its reasoning, where the right number may already stand.
+    context = step("teacher", models / "teacher", sampling={"max_tokens": 30, "temperature": 0.0})
+    evaluation.run(context)
+    assert context.metrics["correct"] == 0
+    assert context.metrics["cut_share"] == 1.0
+    assert context.metrics["mean_output_tokens"] == 30
+
+
+def test_no_chat_template_is_refused_before_lighteval_is_loaded(
+    step: Any, models: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bare"
+    shutil.copytree(models / "student-s", folder, ignore=shutil.ignore_patterns("chat_template.jinja"))
+    with pytest.raises(InputError, match=r"no chat template \(add chat_template.jinja"):
+        evaluation.run(step("bare", folder))
+
+
+def test_a_student_is_not_asked_of_an_endpoint(step: Any, models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "student-s", tmp_path / "student" / "model")
+    context = step("served", models / "student-s", tmp_path / "student")
+    context.runtime["engine"]["engine"] = "openai"
+    with pytest.raises(EngineError, match="engine=transformers"):
+        evaluation.run(context)
+
+
+def test_a_base_is_asked_in_the_template_that_it_was_given(step: Any, models: Path) -> None:
+    context = step("base", models / "student-s")
+    context.config["chat_template"] = "{{ raise_exception('asked in this one') }}"
+    with pytest.raises(Exception, match="asked in this one"):
+        evaluation.run(context)
+    link = context.work / "base" / "model.safetensors"
+    assert link.is_symlink() and link.resolve() == (models / "student-s/model.safetensors").resolve()
+
+
+def test_built_in_tasks_are_found_and_given_room() -> None:
+    from hubkit.evaluation.tasks import built_in
+
+    for task in ("gsm8k|0", "math_500|0", "aime24|0", "gpqa:diamond|0"):
+        (config,) = built_in(task, 4096).TASKS_TABLE
+        assert (config.name, config.generation_size) == (task.partition("|")[0], 4096)
+    from lighteval.tasks.tasks.gsm8k import TASKS_TABLE
+
+    assert TASKS_TABLE[0].generation_size == 256, "lighteval's own is left as it was"
+
+
+@pytest.mark.parametrize("task", ["gsm9k|0", "gsm8k", "gsm8k|x", "|0"])
+def test_unknown_tasks_are_refused(step: Any, models: Path, task: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        evaluation.run(step("base", models / "student-s", problems=None, task=task))
+    assert isinstance(caught.value, HubkitError) and caught.value.remedy

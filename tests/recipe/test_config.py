@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from support import NANO, ROOT
+
+from hubkit.errors import RecipeError
+from hubkit.recipe.file import load_recipe
+from hubkit.recipe.plan import make_plan
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/*/*.yaml")), ids=lambda p: p.name)
+def test_shipped_recipes_are_valid_and_say_how_to_launch(path: Path) -> None:
+    recipe = load_recipe(path)
+    header = path.read_text(encoding="utf-8").splitlines()[0]
+    assert header.startswith("#") and f"hubkit recipe run {path.relative_to(ROOT)}" in header
+    assert recipe.description
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("students.bases.0.nam=x", ["students.bases.0.nam", "did you mean 'name'"]),
+        ("problems.train.verifier=judge", ["unknown key 'verifier'; known here: source, task"]),
+        ("problems.train.sizee=3", ["problems.train.sizee", "did you mean 'size'"]),
+        ("students.methods.full.sft.learning_rat=1", ["did you mean 'learning_rate'"]),
+        ("teachers.0.sampling.temperature=hot", ["teachers.0.sampling.temperature", "number"]),
+        ("run.workers=0", ["run.workers", "greater than 0"]),
+        ("run.accelerate={distributed_type: FSDP}", ["run.accelerate", "num_processes"]),
+        ("run.accelerate={num_processes: 2, num_machines: 2}", ["run.accelerate", "one machine"]),
+        ("run.accelerate={num_processes: 3}", ["3 processes", "gradient_accumulation_steps", "multiple"]),
+        ("benchmarks.0.problems=dev", ["problem set 'dev'", "test, train"]),
+        ("students.variants=[raw,compressed-x]", ["compressed-x", "can make raw"]),
+        ("name=../../etc", ["name"]),
+        ("hub.namespace=a/b", ["hub.namespace"]),
+        ("compressors.0.prompt=missing.md", ["compressors.0.prompt", "missing.md"]),
+        ("compressors.0.prompt=../secret", ["compressors.0.prompt", "not beside the recipe"]),
+        ("students.bases.0.chat_template=/etc/hosts", ["students.bases.0.chat_template", "not beside"]),
+    ],
+)
+def test_errors_name_file_key_and_remedy(override: str, parts: list[str]) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(NANO, [override])
+    text = str(caught.value)
+    assert all(part in text for part in [str(NANO), *parts]), text
+    assert "\n" not in text
+    assert caught.value.remedy
+
+
+def test_errors_name_the_line(tmp_path: Path) -> None:
+    lines = NANO.read_text(encoding="utf-8").splitlines()
+    place = next(i for i, line in enumerate(lines) if line.strip().startswith("samples:"))
+    lines[place] = lines[place].replace("samples", "sampels")
+    shutil.copytree(NANO.parent / "prompts", tmp_path / "prompts")
+    path = tmp_path / "recipe.yaml"
+    path.write_text("\n".join(lines))
+    with pytest.raises(RecipeError, match=rf"recipe.yaml:{place + 1}: .*did you mean 'samples'"):
+        load_recipe(path)
+
+
+def test_a_link_beside_the_recipe_leads_nowhere_else(tmp_path: Path) -> None:
+    (tmp_path / "prompts").symlink_to(NANO.parent / "prompts")
+    path = shutil.copyfile(NANO, tmp_path / "recipe.yaml")
+    with pytest.raises(RecipeError, match=r"compress\.md' is not beside the recipe"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("text", ["", "- a", "name: [", "\x00", "name: !!python/object:os.system {}"])
+def test_a_file_that_is_no_recipe(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=r"recipe\.yaml"):
+        load_recipe(path)
+
+
+def test_missing_file_and_bad_override() -> None:
+    with pytest.raises(RecipeError, match="cannot read"):
+        load_recipe(Path("nowhere.yaml"))
+    with pytest.raises(RecipeError, match=r"a\.b=c"):
+        load_recipe(NANO, ["nonsense"])
+    with pytest.raises(RecipeError, match="nothing at"):
+        load_recipe(NANO, ["name.x.y=1"])
+
+
+def test_prompts_count_by_content(tmp_path: Path) -> None:
+    raw = yaml.safe_load(NANO.read_text(encoding="utf-8"))
+    (tmp_path / "prompts").mkdir()
+    prompt = tmp_path / raw["compressors"][0]["prompt"]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(raw))
+    prompt.write_text("Shorten: {reasoning}")
+    first = load_recipe(tmp_path / "recipe.yaml")
+    prompt.write_text("Shorten it: {reasoning}")
+    second = load_recipe(tmp_path / "recipe.yaml")
+    assert first.compressors[0].prompt == "Shorten: {reasoning}"
+    assert first != second
+    prompt.write_text("no placeholder")
+    with pytest.raises(RecipeError, match=r"\{reasoning\}"):
+        load_recipe(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("run", "threads"),
+    [
+        ("{workers: 3}", 4),
+        ("{workers: 20}", 1),
+        ("{workers: 3, threads: 2}", 2),
+        ("{executor: ray, resources: {default: {cpus: 5}}}", 5),
+        ("{executor: slurm, resources: {default: {cpus: 5}, traces: {cpus: 8}}}", 8),
+        ("{executor: slurm, threads: 3, resources: {traces: {cpus: 8}}}", 3),
+        ("{executor: hf-jobs}", None),
+    ],
+)
+def test_a_step_has_the_cores_that_are_its_own(
+    run: str, threads: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("joblib.cpu_count", lambda: 12)
+    recipe = load_recipe(NANO, [f"run={run}"])
+    steps = {step.name: step for step in make_plan(recipe, NANO, tmp_path).steps}
+    assert steps["traces/nano-teacher/0"].runtime["threads"] == threads
+    assert steps["traces/nano-teacher/0"].runtime["engine"]["engine"] == "transformers"

@@ -1,0 +1,211 @@
+"""Training with the real TRL and PEFT, on the shipped base and a handful of traces."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import load_file
+from support import MODELS
+
+from hubkit.errors import GateError, RecipeError
+from hubkit.records import VARIANT_SCHEMAS, messages_of, write_rows
+from hubkit.store import StepContext, digest_folder
+from hubkit.students import student
+from hubkit.students.launch import check_accelerate
+
+SFT = {
+    "learning_rate": 1e-3,
+    "num_train_epochs": 2,
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 1,
+    "max_length": 256,
+}
+
+
+def rows(count: int = 24) -> list[dict[str, Any]]:
+    made = []
+    for i in range(count):
+        problem, thought, solution = f"What is {i} + 1?", f"{i} + 1 = {i + 1}.", f"\\boxed{{{i + 1}}}"
+        row: dict[str, Any] = dict.fromkeys(VARIANT_SCHEMAS["raw"].names)
+        made.append(
+            row
+            | {
+                "id": f"p-{i}",
+                "sample": 0,
+                "problem": problem,
+                "reasoning": thought,
+                "messages": messages_of(problem, thought, solution),
+            }
+        )
+    return made
+
+
+LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear", "use_rslora": False}
+
+
+def context(folder: Path, data: list[dict[str, Any]], processes: int = 1, **config: Any) -> StepContext:
+    write_rows(folder / "data" / "data.parquet", data, VARIANT_SCHEMAS["raw"])
+    schema = pa.schema([("id", pa.string()), ("sample", pa.int32())])
+    write_rows(folder / "pairs" / "pairs.parquet", [{"id": r["id"], "sample": 0} for r in data[:20]], schema)
+    made = StepContext(
+        step="student/s",
+        config={"base": "s", "seed": 0, "sft": SFT, "lora": None, "max_cut_share": 0.0, "system": ""}
+        | config,
+        runtime={"device": "cpu", "threads": 1}
+        | ({"accelerate": {"num_processes": processes}} if processes > 1 else {}),
+        inputs={"data": folder / "data", "pairs": folder / "pairs"},
+        models={"base": {"model": str(MODELS / "student-s"), "revision": ""}},
+        out=folder / "out",
+        work=folder / "work",
+    )
+    made.out.mkdir(exist_ok=True, parents=True)
+    made.work.mkdir(exist_ok=True)
+    return made
+
+
+def test_full_fine_tuning(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    step = context(tmp_path, rows())
+    student.run(step)
+    assert step.counts == {"rows": 20}, "only the pairs are trained on"
+    metrics = step.metrics
+    assert metrics["trainable_parameters"] == metrics["parameters"] == 279_360
+    assert metrics["steps"] == 10 and 0 < metrics["loss_tokens"] < metrics["train_tokens"]
+    log = json.loads((tmp_path / "out" / "training.json").read_text())
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    assert losses[-1] < losses[0]
+    names = {path.name for path in (tmp_path / "out" / "model").iterdir()}
+    assert {"model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"} <= names
+    assert not names & {"README.md", "training_args.bin", "optimizer.pt"}
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
+    assert model.num_parameters() == 279_360
+    assert AutoTokenizer.from_pretrained(tmp_path / "out" / "model").chat_template
+
+
+def test_lora_is_an_adapter_on_the_base(tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    step = context(tmp_path, rows(), lora=LORA)
+    student.run(step)
+    assert 0 < step.metrics["trainable_parameters"] < step.metrics["parameters"] / 2
+    folder = tmp_path / "out" / "model"
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "s" and config["r"] == 4
+    assert not (folder / "model.safetensors").exists()
+    base = AutoModelForCausalLM.from_pretrained(MODELS / "student-s")
+    loaded = PeftModel.from_pretrained(base, folder)
+    trained = [p for n, p in loaded.named_parameters() if "lora_B" in n]
+    assert trained and any(bool(p.abs().sum() > 0) for p in trained)
+
+
+def test_the_same_seed_gives_the_same_student(tmp_path: Path) -> None:
+    found = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        step = context(tmp_path / name, rows())
+        student.run(step)
+        found.append(digest_folder(step.out))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_two_processes_train_the_student_that_one_trains(lora: dict[str, Any] | None, tmp_path: Path) -> None:
+    sft = SFT | {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    steps = [context(tmp_path / str(n), rows(), n, sft=sft, lora=lora) for n in (1, 2)]
+    for step in steps:
+        student.run(step)
+    one, two = steps
+    assert list(two.work.glob("checkpoints/*/rng_state_1.pth")), "there was a second process"
+    speeds = {"train_seconds": None, "train_cpu_seconds": None}
+    assert two.metrics | speeds | {"final_loss": None} == one.metrics | speeds | {"final_loss": None}
+    assert two.metrics["final_loss"] == pytest.approx(one.metrics["final_loss"], rel=1e-3)
+    assert two.counts == one.counts == {"rows": 20}
+    files = [sorted(p.name for p in (step.out / "model").iterdir()) for step in steps]
+    assert files[0] == files[1]
+    name = "adapter_model.safetensors" if lora else "model.safetensors"
+    weights, same = (load_file(step.out / "model" / name) for step in steps)
+    assert weights.keys() == same.keys()
+    for key, tensor in weights.items():
+        torch.testing.assert_close(tensor, same[key], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"), [({"fsdp": 2}, "unknown keys"), ({"distributed_type": "DDP"}, "'DDP' is not a valid")]
+)
+def test_what_accelerate_does_not_take_is_told_beforehand(
+    given: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    check_accelerate({"num_processes": 2}, tmp_path)
+    with pytest.raises(RecipeError, match=f"run.accelerate: .*{told}"):
+        check_accelerate({"num_processes": 2} | given, tmp_path)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_gates_come_before_training(processes: int, tmp_path: Path) -> None:
+    step = context(tmp_path, rows(), processes, sft=SFT | {"max_length": 12})
+    with pytest.raises(GateError):
+        student.run(step)
+    assert not (tmp_path / "work" / "checkpoints").exists()
+
+
+RESUMED = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}, {here!r}]
+from test_student import SFT, context, rows, student
+sft = SFT | {{"num_train_epochs": 24, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}}
+step = context(Path(sys.argv[1]), rows(), {processes}, sft=sft)
+student.run(step)
+print(step.metrics["steps"], step.metrics["train_seconds"])
+"""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_training_goes_on_from_its_checkpoint(processes: int, tmp_path: Path) -> None:
+    here = Path(__file__).parent
+    code = RESUMED.format(tests=str(here.parent), here=str(here), processes=processes)
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoints = tmp_path / "work" / "checkpoints"
+    until = time.monotonic() + 120
+    while not list(checkpoints.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < until:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    while _at_work(tmp_path) and time.monotonic() < until:  # what it had started ends with it
+        time.sleep(0.05)
+    assert not _at_work(tmp_path)
+    # A torn one, as a kill within a save leaves it, is not trusted.
+    (checkpoints / "checkpoint-9999").mkdir()
+    (checkpoints / "checkpoint-9999" / "trainer_state.json").write_text('{"global_st')
+    reached = [int(path.name.split("-")[1]) for path in checkpoints.glob("checkpoint-*")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split()[0] == "120"
+    log = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert [entry["step"] for entry in log if "loss" in entry] == sorted(
+        {entry["step"] for entry in log if "loss" in entry}
+    )
+    assert min(reached) >= 25 and not (checkpoints / "checkpoint-9999").exists()
+
+
+def _at_work(folder: Path) -> list[str]:
+    """Command lines of processes that have the folder as an argument."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_text().replace("\0", " "))
+    return [line for line in found if str(folder) in line]

@@ -1,0 +1,217 @@
+"""The client against a real HTTP server that answers with a Hub's errors, and against the local Hub."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hubkit import hub as client
+from hubkit.errors import HubError
+from hubkit.hub import Access, CollectionItem
+
+TOKEN = "hf_averysecrettoken"
+
+
+class Answers:
+    """A server that gives each request the next (status, headers, body) of a list, the last one for ever."""
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[int, dict[str, str], dict[str, Any]]] = []
+        self.seen: list[tuple[str, str, str | None]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                self.rfile.read(int(self.headers.get("content-length") or 0))
+                outer.seen.append((self.command, self.path, self.headers.get("authorization")))
+                answers = outer.answers
+                status, headers, body = answers.pop(0) if len(answers) > 1 else answers[0]
+                data = json.dumps(body).encode()
+                self.send_response(status)
+                for name, value in (headers | {"content-length": str(len(data))}).items():
+                    self.send_header(name, value)
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(data)
+
+            do_GET = do_POST = do_HEAD = do_PUT = do_DELETE = answer
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
+
+
+@pytest.fixture
+def hub() -> Iterator[Answers]:
+    answers = Answers()
+    threading.Thread(target=answers.server.serve_forever, daemon=True).start()
+    yield answers
+    answers.server.shutdown()
+    answers.server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_DELAYS", [0.01, 0.01])
+
+
+INFO = {"id": "org/m", "sha": "a" * 40, "siblings": [], "tags": [], "private": False}
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "message", "remedy"),
+    [
+        (401, {}, "does not know this token", "hf auth login"),
+        (403, {}, "is not allowed", "write access"),
+        (401, {"X-Error-Code": "RepoNotFound"}, "does not know this token", "hf auth login"),
+        (404, {"X-Error-Code": "RepoNotFound"}, "is not on", "check its name"),
+        (404, {"X-Error-Code": "RevisionNotFound"}, "no such revision", "check the branch"),
+        (403, {"X-Error-Code": "GatedRepo"}, "terms", "accept"),
+        (429, {"Retry-After": "9999"}, "rate limit", "wait"),
+        (503, {}, "answered 503", "later"),
+    ],
+)
+def test_errors_say_what_to_change_and_hide_the_token(
+    hub: Answers, status: int, headers: dict[str, str], message: str, remedy: str
+) -> None:
+    hub.answers = [(status, headers, {"error": f"no, {TOKEN}!"})]
+    with pytest.raises(HubError) as caught:
+        client.resolve("org/m", "main", "model", Access(hub.endpoint, TOKEN))
+    assert message in caught.value.message and remedy in caught.value.remedy
+    assert TOKEN not in str(caught.value) and TOKEN not in repr(Access(hub.endpoint, TOKEN))
+    assert caught.value.__suppress_context__
+
+
+def test_passing_errors_are_tried_again(hub: Answers) -> None:
+    hub.answers = [(503, {}, {}), (429, {"Retry-After": "0"}, {}), (200, {}, INFO)]
+    assert client.resolve("org/m", "", "model", Access(hub.endpoint, TOKEN)) == "a" * 40
+    assert len(hub.seen) == 3
+
+
+def test_errors_that_stay_are_not_tried_again(hub: Answers) -> None:
+    hub.answers = [(403, {}, {})]
+    with pytest.raises(HubError):
+        client.resolve("org/m", "", "model", Access(hub.endpoint, TOKEN))
+    assert len(hub.seen) == 1
+
+
+def test_unreachable() -> None:
+    with pytest.raises(HubError, match="cannot be reached") as caught:
+        client.resolve("org/m", "", "model", Access("http://127.0.0.1:9", TOKEN))
+    assert "HF_ENDPOINT" in caught.value.remedy
+
+
+def test_a_download_that_cannot_reach_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # huggingface_hub retries too, with long waits
+    with pytest.raises(HubError, match="cannot be reached"):
+        client.download_model("org/not-in-any-cache", "a" * 40, Access("http://127.0.0.1:9"))
+
+
+def test_a_hub_without_a_token_gets_none(hub: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    hub.answers = [(200, {}, INFO)]
+    client.resolve("org/m", "", "model", Access(hub.endpoint))
+    assert hub.seen[0][2] is None
+
+
+def test_namespaces(hub: Answers) -> None:
+    hub.answers = [(200, {}, {"name": "me", "type": "user", "orgs": [{"name": "us"}]})]
+    access = Access(hub.endpoint, TOKEN)
+    client.check_namespace(access, "me")
+    client.check_namespace(access, "us")
+    with pytest.raises(HubError, match="may not write to them"):
+        client.check_namespace(access, "them")
+    with pytest.raises(HubError, match="no token"):
+        client.check_namespace(Access(hub.endpoint), "me")
+
+
+# Against the local Hub.
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Iterator[Access]:
+    server = pytest.importorskip("hubkit.localhub")
+    with server.LocalHub(tmp_path / "hub") as hub:
+        yield Access(hub.endpoint, hub.token)
+
+
+CARD = b"---\ntags: [hubkit]\nlicense: mit\n---\n# x\n"
+
+
+def test_push_is_one_commit_and_none_when_nothing_changed(local: Access, tmp_path: Path) -> None:
+    big = tmp_path / "data.parquet"
+    big.write_bytes(bytes(range(256)) * 8000)
+    files: dict[str, Path | bytes] = {"README.md": CARD, "data/raw/train.parquet": big, "old.json": b"{}"}
+    first = client.push(local, "local/x", "dataset", files, "one")
+    assert first.changed
+    before = len(local.api().list_repo_commits("local/x", repo_type="dataset"))
+    again = client.push(local, "local/x", "dataset", files, "one")
+    assert again.sha == first.sha and not again.changed
+    del files["old.json"]
+    second = client.push(local, "local/x", "dataset", files, "two")
+    assert second.changed
+    assert len(local.api().list_repo_commits("local/x", repo_type="dataset")) == before + 1
+    names = set(local.api().list_repo_files("local/x", repo_type="dataset"))
+    assert {n for n in names if not n.startswith(".")} == {"README.md", "data/raw/train.parquet"}
+    got = local.api().hf_hub_download(
+        "local/x", "data/raw/train.parquet", repo_type="dataset", cache_dir=tmp_path / "cache"
+    )
+    assert Path(got).read_bytes() == big.read_bytes()
+    assert client.resolve("local/x", "", "dataset", local) == second.sha
+
+
+def test_a_repo_of_somebody_else_is_not_replaced(local: Access) -> None:
+    local.api().create_repo("local/theirs")
+    local.api().upload_file(path_or_fileobj=b"x", path_in_repo="work.txt", repo_id="local/theirs")
+    with pytest.raises(HubError, match="not made by hubkit"):
+        client.push(local, "local/theirs", "model", {"README.md": CARD}, "mine now")
+    assert "work.txt" in local.api().list_repo_files("local/theirs")
+
+
+def test_tags_move(local: Access) -> None:
+    for number in (b"1", b"2"):
+        pushed = client.push(local, "local/t", "model", {"README.md": CARD + number}, "x")
+        client.put_tag(local, pushed, "v1")
+        client.put_tag(local, pushed, "v1")
+        assert client.resolve("local/t", "v1", "model", local) == pushed.sha
+
+
+def test_collections_are_not_doubled(local: Access) -> None:
+    pushed = client.push(local, "local/c", "model", {"README.md": CARD}, "x")
+    items = [CollectionItem(pushed.repo_id, "model", "a note")]
+    slugs = {client.put_collection(local, "local", "All of it", "why", items, False) for _ in range(2)}
+    assert len(slugs) == 1
+    assert len(local.api().get_collection(slugs.pop()).items) == 1
+
+
+def test_models_come_without_code_or_pickles(
+    local: Access, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files: dict[str, Path | bytes] = {
+        "README.md": CARD,
+        "config.json": b"{}",
+        "model.safetensors": b"12345678",
+        "modeling_x.py": b"raise SystemExit",
+        "pytorch_model.bin": b"x",
+    }
+    pushed = client.push(local, "local/m", "model", files, "x")
+    folder = client.download_model("local/m", pushed.sha, local)
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+    pushed = client.push(local, "local/n", "model", {"README.md": CARD, "pytorch_model.bin": b"x"}, "x")
+    with pytest.raises(HubError, match="no safetensors"):
+        client.download_model("local/n", pushed.sha, local)
+
+
+def test_wrong_token(local: Access) -> None:
+    with pytest.raises(HubError) as caught:
+        client.push(Access(local.endpoint, TOKEN), "local/w", "model", {"README.md": CARD}, "x")
+    assert TOKEN not in str(caught.value)

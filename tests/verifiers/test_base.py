@@ -1,0 +1,161 @@
+"""Choices, numbers and programs: the doubtful cases that the verifiers' docstrings settle."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import needs_bubblewrap
+
+from hubkit.errors import StepError
+from hubkit.verifiers import code as verify_code
+from hubkit.verifiers.base import Verdict, settle
+from hubkit.verifiers.code import check_sandbox, judge_code
+
+
+def verdict(verifier: str, answer: str, text: str, **metadata: Any) -> Verdict:
+    row = {"answer": answer, "verifier": verifier, "source": "", "metadata": json.dumps(metadata)}
+    found = settle(row, text)
+    assert isinstance(found, Verdict) and found.reason
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("\\boxed{B}", "correct"),
+        ("\\boxed{(B)}", "correct"),
+        ("\\boxed{\\text{B}}", "correct"),
+        ("\\boxed{\\textbf{(B)}\\ 12}", "correct"),
+        ("\\boxed{B. Paris}", "correct"),
+        ("\\boxed{ paris }", "correct"),
+        ("\\boxed{C}", "wrong"),
+        ("\\boxed{London}", "wrong"),
+        ("\\boxed{A or B}", "unparseable"),
+        ("\\boxed{b}", "unparseable"),
+        ("A is tempting, but the answer is **B**.", "correct"),
+        ("Answer: (C)", "wrong"),
+        ("B", "correct"),
+        ("A city has many people.", "unparseable"),
+        ("", "unparseable"),
+    ],
+)
+def test_choices(text: str, status: str) -> None:
+    assert verdict("choice", "B", text, options=["London", "Paris", "Rome"]).status == status
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "tolerance", "status"),
+    [
+        ("9.81", "\\boxed{9.8}", 0.01, "correct"),
+        ("9.81", "\\boxed{9.6}", 0.01, "wrong"),
+        ("0", "\\boxed{0.005}", 0.01, "correct"),
+        ("-40", "so it is -39.9 degrees", 0.01, "correct"),
+        ("50", "\\boxed{50\\%}", 1e-6, "correct"),
+        ("1234.5", "\\boxed{1,234.5 \\text{ m}}", 1e-6, "correct"),
+        ("0.0012", "\\boxed{1.2 \\times 10^{-3}}", 1e-6, "correct"),
+        ("1.2e-3", "\\boxed{0.0012}", 1e-6, "correct"),
+        ("0.75", "\\boxed{\\frac{3}{4}}", 1e-6, "correct"),
+        ("0.75", "\\boxed{x = 3/4}", 1e-6, "correct"),
+        ("5", "\\boxed{1/0}", 1e-6, "unparseable"),
+        ("5", "\\boxed{1e9999}", 1e-6, "unparseable"),
+        ("5", "\\boxed{none}", 1e-6, "unparseable"),
+        ("much", "\\boxed{5}", 1e-6, "unparseable"),
+    ],
+)
+def test_numbers(answer: str, text: str, tolerance: float, status: str) -> None:
+    assert verdict("numeric", answer, text, tolerance=tolerance).status == status
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, width=32), st.sampled_from(["%s", "\\boxed{%s}"]))
+def test_any_number_equals_itself(number: float, form: str) -> None:
+    assert verdict("numeric", repr(number), form % repr(number)).status == "correct"
+
+
+@given(st.text(max_size=60), st.sampled_from(["choice", "numeric", "exact"]))
+def test_hostile_text_gets_a_verdict(text: str, verifier: str) -> None:
+    for whole in (text, f"\\boxed{{{text}}}"):
+        assert verdict(verifier, "7", whole).status in ("correct", "wrong", "unparseable")
+
+
+DOUBLE = "Here:\n```python\ndef double(x):\n    return 2 * x\n```\nDone."
+
+
+@pytest.mark.parametrize(
+    ("text", "tests", "status", "reason"),
+    [
+        (DOUBLE, ["assert double(2) == 4", "assert double(-1) == -2"], "correct", "passed 2 of 2"),
+        (DOUBLE, ["assert double(2) == 4", "assert double(2) == 5"], "wrong", "test 2 of 2: AssertionError"),
+        ("```\nprint(2 * int(input()))\n```", [{"input": "21\n", "output": "42"}], "correct", "1 of 1"),
+        ("```\nprint(input())\n```", [{"input": "21\n", "output": "42"}], "wrong", "output differs"),
+        ("```python\nimport sys; sys.exit(0)\n```", ["assert False"], "wrong", "ended early"),
+        ("```python\nimport os; os._exit(0)\n```", ["assert False"], "wrong", "ended early"),
+        ("```python\ndef f(:\n```", ["f()"], "wrong", "SyntaxError"),
+        ("no program", ["pass"], "unparseable", "no fenced program"),
+        (DOUBLE, [], "unparseable", "no tests"),
+    ],
+)
+@needs_bubblewrap
+def test_programs(text: str, tests: list[Any], status: str, reason: str) -> None:
+    found = judge_code(text, json.dumps({"tests": tests}))
+    assert (found.status, reason in found.reason) == (status, True), found
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("open('/usr/lib/x', 'w')", "Read-only"),
+        ("open('/code/program.py', 'w')", "Error"),
+        ("open('/etc/passwd')", "FileNotFoundError"),
+        ("open('/tmp/x', 'w').write('x' * (64 << 20))", "OSError"),
+        ("x = 'x' * (2 << 30)", "MemoryError"),
+        ("import os\nwhile True: os.fork()", "BlockingIOError"),
+        ("while True: print('x' * 1000)", "File too large"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL"),
+        (
+            "import os; assert not set(os.environ) - {'LD_LIBRARY_PATH', 'PWD', 'LC_CTYPE'}; 1 / 0",
+            "ZeroDivision",
+        ),
+        ("import numpy", "ModuleNotFoundError"),
+    ],
+)
+@needs_bubblewrap
+def test_a_program_cannot_leave_the_sandbox(program: str, reason: str) -> None:
+    found = judge_code(f"```python\n{program}\n```", json.dumps({"tests": ["pass"]}))
+    assert found.status == "wrong" and reason in found.reason, found
+
+
+@needs_bubblewrap
+def test_a_program_has_no_network_not_even_this_machine() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        program = f"import socket; socket.create_connection({listener.getsockname()!r}, 2)"
+        found = judge_code(f"```python\n{program}\n```", json.dumps({"tests": ["pass"]}))
+    assert found.status == "wrong" and "refused" in found.reason, found
+
+
+@needs_bubblewrap
+def test_a_program_that_hangs_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify_code, "TEST_SECONDS", 1)
+    for program in ("while True: pass", "import time; time.sleep(60)"):
+        found = judge_code(f"```python\n{program}\n```", json.dumps({"tests": ["pass"]}))
+        assert found.status == "timeout" and "test 1 of 1" in found.reason
+
+
+@needs_bubblewrap
+def test_without_bubblewrap_it_says_what_to_install(tmp_path: Path) -> None:
+    check_sandbox()  # here it works
+    code = "from hubkit.verifiers.code import check_sandbox; check_sandbox()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PATH": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert done.stderr.strip().endswith("(apt install bubblewrap)")
+    assert StepError.__name__ in done.stderr
