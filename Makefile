@@ -1,14 +1,22 @@
-# make nano    the whole nano recipe, from an empty folder to a published release
-# make test    format, lint, types, unit tests and an end-to-end run
-# make sweep   the nano recipe with three seeds per student; what it shares with `make nano` is not made again
-# All make .venv and install into it first. PYTHON=python3.12 chooses another interpreter.
+# make nano      the whole nano recipe, from an empty folder to a published release
+# make test      format, lint, types, unit tests and an end-to-end run, on two cores
+# make test-all  those and the slow tests. Beyond pip: apt install chromium bubblewrap slurm-wlm munge nodejs npm git-lfs
+# make sweep     the nano recipe with three seeds per student; what it shares with `make nano` is not made again
+# make docs      docs/cli.md and docs/recipe.schema.json, from the code
+# make site      the documentation as a website, in site/
+# All make .venv and install into it first. PYTHON=python3.12 chooses another interpreter, WORKERS=4 the number of
+# processes that tests run in.
 
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints/cpu.txt
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS)
+# A file's tests stay in one process (tests/conftest.py), the longest files begin.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: nano sweep test format docs clean
+.PHONY: nano sweep check test test-all format docs site clean
 
 nano: $(VENV)/installed
 	$(BIN)/hubkit recipe run recipes/nano/recipe.yaml
@@ -16,11 +24,16 @@ nano: $(VENV)/installed
 sweep: $(VENV)/installed
 	$(BIN)/hubkit recipe run recipes/nano/recipe.yaml --set students.seeds=[0,1,2]
 
-test: $(VENV)/installed-dev
+check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+
+test: check
+	$(PYTEST)
+
+test-all: check
+	$(PYTEST) -m 'slow or not slow'
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
@@ -36,12 +49,14 @@ $(VENV)/bin/python:
 
 # The marker is newer than what it was installed from, so a changed dependency installs again.
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e .
+	@echo "Installing into $(VENV): PyTorch and some 140 other packages, several GB. pip says how far it is."
+	$(PIP_INSTALL) -e .
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[dev]'
+	@echo "Installing into $(VENV): PyTorch and some 190 other packages, several GB. pip says how far it is."
+	$(PIP_INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/installed
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site
