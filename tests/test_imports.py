@@ -15,14 +15,17 @@ HEAVY = {"torch", "transformers", "trl", "peft", "vllm", "lighteval", "gradio", 
 # but what several of them share (verify, thinking, statistics) stands before them.
 LAYERS = [
     ["hubkit.errors", "hubkit.processes", "hubkit.__version__", "hubkit.localhub"],
-    ["hubkit.records", "hubkit.section"],
+    ["hubkit.records", "hubkit.section", "hubkit.hub"],
+    ["hubkit.store"],
+    ["hubkit.problems"],
     ["hubkit.engines.settings"],
     ["hubkit.recipe.runtime"],
     ["hubkit.recipe.config"],
     ["hubkit.recipe.file"],
-    ["hubkit.store", "hubkit.hub", "hubkit.engines", "hubkit.verifiers"],
+    ["hubkit.engines", "hubkit.verifiers"],
     [
-        "hubkit.problems",
+        "hubkit.problems.problems",
+        "hubkit.problems.contamination",
         "hubkit.traces",
         "hubkit.students",
         "hubkit.evaluation",
@@ -36,7 +39,8 @@ LAYERS = [
     ["hubkit.cli", "hubkit.__main__"],
 ]
 STEPS = {
-    "hubkit.problems",
+    "hubkit.problems.problems",
+    "hubkit.problems.contamination",
     "hubkit.traces.origins.teacher",
     "hubkit.traces.variants.compressed",
     "hubkit.traces.variants.truncated",
@@ -54,14 +58,15 @@ def name_of(path: Path) -> str:
 
 
 def layer_of(module: str) -> int:
+    """The layer of the longest listed name that the module is or lies in."""
     found = [
-        i
+        (len(name), i)
         for i, layer in enumerate(LAYERS)
         for name in layer
         if module == name or module.startswith(name + ".")
     ]
     package = any(name.startswith(module + ".") for layer in LAYERS for name in layer)
-    return found[0] if found else -1 if package else len(LAYERS)
+    return max(found)[1] if found else -1 if package else len(LAYERS)
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:

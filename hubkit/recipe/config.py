@@ -5,10 +5,11 @@ Everything here is part of the steps' identity; `run` (runtime.py) says how, and
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
+from hubkit.problems import SOURCES, Source
 from hubkit.recipe.runtime import Run
 from hubkit.section import ModelRef, Name, Sampling, Section
 
@@ -16,14 +17,11 @@ __all__ = [
     "Base",
     "Benchmark",
     "Compressor",
-    "FileSource",
     "Hub",
-    "HubSource",
     "Judge",
     "Lora",
     "Method",
     "ProblemSource",
-    "ReasoningGymSource",
     "Recipe",
     "Sft",
     "Students",
@@ -31,53 +29,10 @@ __all__ = [
 ]
 
 
-class ReasoningGymSource(Section):
-    source: Literal["reasoning-gym"]
-    task: str
-    """A dataset of reasoning-gym, such as chain_sum."""
-    options: dict[str, Any] = Field(default={})
-    """Passed to it unchanged."""
-    size: int = Field(gt=0)
-    seed: int = 0
-    split: Literal["train", "dev", "test"]
-    """Which side of hubkit's hash split (`split_of`) to draw from; the sides never share a problem."""
-
-
-class RowSource(Section):
-    """What sources of rows share: where the problem stands in a row, and how answers to it are judged."""
-
-    problem: str = "problem"
-    """Column of the prompt."""
-    answer: str = "answer"
-    """Column of the known answer; for code any text, such as a known solution; for judge any that it can
-    compare with."""
-    verifier: Literal["math", "exact", "choice", "numeric", "code", "judge"] = "math"
-    """How answers are compared: docs/verifiers.md."""
-    options: str = ""
-    """choice: column with the list of the options' texts, if answers may be those."""
-    tolerance: float = Field(default=1e-6, ge=0)
-    """numeric: accepted difference, relative to the answer (absolute where that is 0)."""
-    tests: str = "tests"
-    """code: column with the list of tests."""
-    limit: int | None = Field(default=None, gt=0)
-    """Problems taken at most."""
-
-
-class FileSource(RowSource):
-    source: Literal["file"]
-    path: str
-    """JSON lines or Parquet beside the recipe."""
-
-
-class HubSource(RowSource):
-    source: Literal["hub"]
-    dataset: str
-    revision: str = ""
-    config: str | None = None
-    split: str = "train"
-
-
-ProblemSource = Annotated[ReasoningGymSource | FileSource | HubSource, Field(discriminator="source")]
+if TYPE_CHECKING:
+    ProblemSource = Source
+else:  # the union of all classes in the table, by their key `source`
+    ProblemSource = Annotated[Union[tuple(SOURCES.values())], Field(discriminator="source")]  # noqa: UP007
 
 
 class Teacher(ModelRef):
@@ -288,8 +243,7 @@ class Recipe(Section):
                 )
 
     def _is_judged(self, problems: str) -> bool:
-        source = self.problems[problems]
-        return isinstance(source, RowSource) and source.verifier == "judge"
+        return self.problems[problems].judged_by() == "judge"
 
     @model_serializer(mode="wrap")
     def _without_absent_judge(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

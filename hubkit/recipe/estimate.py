@@ -6,11 +6,12 @@ tokens from above, and one CPU thread's rates; for models of unknown size or on 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from hubkit.recipe.config import FileSource, HubSource, ReasoningGymSource
 from hubkit.recipe.pipeline import State
 from hubkit.recipe.plan import Plan, Step
 from hubkit.store import Record, Store
@@ -23,8 +24,8 @@ GENERATE_FLOPS: Final = 1e10
 """One CPU thread, of 2 x parameters per token, batched; small models are bound by overhead instead."""
 BYTES_PER_TOKEN: Final = 8
 """Of a published row: text at about 4 bytes a token, twice (`reasoning` and `messages`)."""
-MANY: Final = 100_000
-"""Rows of a source that does not say how many it has."""
+TASK_ROWS: Final = 1000
+"""Questions of a lighteval task, whose dataset is not asked before the run."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ def _short(number: int | None) -> str:
 def estimate_all(plan: Plan, store: Store, states: list[State]) -> dict[str, Estimate]:
     """Step name -> Estimate, for every step of the plan."""
     result = {}
+    # A file is counted once, and only if a step needs to know.
+    count = functools.cache(lambda name: plan.recipe.problems[name].count(plan.pins[name]))
     for state in states:
         earlier = store.records(state.step.name)
         if state.record:
@@ -63,7 +66,7 @@ def estimate_all(plan: Plan, store: Store, states: list[State]) -> dict[str, Est
         elif earlier:
             result[state.step.name] = _of_record(earlier[0], "earlier run")
         else:
-            result[state.step.name] = _of_limits(plan, state.step)
+            result[state.step.name] = _of_limits(plan, state.step, count)
     return result
 
 
@@ -75,12 +78,18 @@ def _of_record(record: Record, source: str) -> Estimate:
     return Estimate(tokens, record.seconds, sum(entry.size for entry in record.files), source)
 
 
-def _of_limits(plan: Plan, step: Step) -> Estimate:
+def _of_limits(plan: Plan, step: Step, count: Callable[[str], int | None]) -> Estimate:
     recipe, config = plan.recipe, step.config
-    rows = _rows(recipe.problems[recipe.train_on]) * max(t.samples for t in recipe.teachers)
+    problems = step.name.split("/")[1] if step.kind == "problems" else recipe.train_on
+    if step.kind == "evaluation":
+        problems = config["benchmark"]["problems"]
+    number = count(problems) if problems else TASK_ROWS
+    if number is None:
+        return Estimate(None, None, None, "limits")
+    rows = number * max(t.samples for t in recipe.teachers)
     match step.kind:
         case "problems":
-            return Estimate(None, 3, _rows(recipe.problems[step.name.split("/")[1]]) * 500, "limits")
+            return Estimate(None, 3, number * 500, "limits")
         case "traces" | "judge" | "compress":
             asked = rows // config["shard"][1]
             own = {"traces": "teacher", "compress": "compressor"}.get(step.kind)
@@ -96,8 +105,6 @@ def _of_limits(plan: Plan, step: Step) -> Estimate:
             )
             return Estimate(tokens, seconds, size * 4 if size else None, "limits")
         case "evaluation":
-            problems = config["benchmark"]["problems"]
-            number = _rows(recipe.problems[problems]) if problems else 1000
             return _generation(plan, step, "base", number * config["benchmark"]["sampling"]["max_tokens"])
         case "raw" | "compressed" | "truncated":
             limit = max(t.sampling.max_tokens for t in recipe.teachers)
@@ -127,13 +134,6 @@ def _sum(parts: list[Estimate]) -> Estimate:
         sum(part.bytes or 0 for part in parts),
         "limits",
     )
-
-
-def _rows(source: Any) -> int:
-    if isinstance(source, ReasoningGymSource):
-        return source.size
-    assert isinstance(source, HubSource | FileSource)
-    return source.limit or MANY
 
 
 def _parameters(plan: Plan, name: str) -> int:

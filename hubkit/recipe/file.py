@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from hubkit.errors import RecipeError
+from hubkit.problems import SOURCES
 from hubkit.recipe.config import Recipe
 
 __all__ = ["load_recipe"]
@@ -96,9 +97,10 @@ def _entries(value: Any) -> list[tuple[int, Any]]:
 
 def _explain(error: ValidationError, path: Path, tree: yaml.Node | None) -> str:
     """The first problem in one line, and how many more there are."""
-    first = error.errors()[0]
+    # A misspelt required key is both unknown and missing: the unknown one is what was written, so it goes first.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     # pydantic puts the chosen kind of source among the keys: problems.train.reasoning-gym.size
-    tags = {"reasoning-gym", "file", "hub"}
+    tags = set(SOURCES)
     keys = [str(part) for place, part in enumerate(first["loc"]) if part not in tags or place == 0]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":

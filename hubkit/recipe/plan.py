@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from hubkit.errors import RecipeError
+from hubkit.problems.base import Pin, beside
 from hubkit.recipe import config as recipes
 from hubkit.section import REPO_ID, prompt_sha
-from hubkit.store import digest_file, digest_folder, write_json
+from hubkit.store import digest_folder, write_json
 
 __all__ = ["FUNCTIONS", "Plan", "Step", "make_plan", "student_name"]
 
 FUNCTIONS: Final = {
-    "problems": "hubkit.problems:run",
-    "contamination": "hubkit.problems:check",
+    "problems": "hubkit.problems.problems:run",
+    "contamination": "hubkit.problems.contamination:run",
     "traces": "hubkit.traces.origins.teacher:run",
     "judge": "hubkit.traces.judge:run",
     "raw": "hubkit.traces.variants.raw:run",
@@ -76,6 +77,8 @@ class Plan:
     steps: list[Step]
     """Every step stands after its inputs."""
     models: dict[str, Model]
+    pins: dict[str, Pin]
+    """Problem set -> where its data is."""
 
 
 def student_name(
@@ -92,7 +95,7 @@ def student_name(
 
 def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
     """All steps of a recipe. Raises RecipeError or HubError when a model or file is not there."""
-    models = _pin_models(recipe, path.parent, root)
+    models, pins = _pin_models(recipe, path.parent, root)
     steps: list[Step] = []
 
     def add(name: str, config: dict[str, Any], **parts: Any) -> str:
@@ -108,12 +111,9 @@ def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
     judging, judge_model, judge_engine = _judge(recipe)
 
     for name, source in recipe.problems.items():
-        paths, pinned = {}, {}
-        if isinstance(source, recipes.FileSource):
-            paths = {"source": _beside(path.parent, source.path, "problems." + name)}
-            pinned = {"source": f"problems/{name}"}
-        elif isinstance(source, recipes.HubSource):
-            pinned = {"source": f"problems/{name}"}
+        pin = pins[name]
+        paths = {"source": pin.path} if pin.path else {}
+        pinned = {"source": f"problems/{name}"} if pin.digest else {}
         add(f"problems/{name}", source.model_dump(mode="json"), paths=paths, models=pinned)
     tests = {b.problems: f"problems/{b.problems}" for b in recipe.benchmarks if b.problems}
     tasks = [b.task for b in recipe.benchmarks if b.task]
@@ -235,7 +235,7 @@ def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
     local = {m: m for m in models}
     config = {"recipe": recipe.model_dump(mode="json", exclude={"run"})}
     add("publish", config, inputs=everything | {"report": report}, models=local, paths={"hub": root / "hub"})
-    return Plan(recipe, steps, models)
+    return Plan(recipe, steps, models, pins)
 
 
 def _judge(recipe: recipes.Recipe) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
@@ -274,14 +274,7 @@ def _evaluations(
     return names
 
 
-def _beside(folder: Path, name: str, key: str) -> Path:
-    path = (folder / name).resolve()
-    if not path.exists():
-        raise RecipeError(f"{key}: {name!r} is not there", "give a path relative to the recipe's folder")
-    return path
-
-
-def _pin_models(recipe: recipes.Recipe, folder: Path, root: Path) -> dict[str, Model]:
+def _pin_models(recipe: recipes.Recipe, folder: Path, root: Path) -> tuple[dict[str, Model], dict[str, Pin]]:
     """Pin every model, and datasets that problems come from: folders by content, the Hub's by commit.
 
     Commits are resolved once and remembered, so that a recipe that names a branch stays what it was.
@@ -307,7 +300,7 @@ def _pin_models(recipe: recipes.Recipe, folder: Path, root: Path) -> dict[str, M
     ]
     for reference in named:
         if reference.model.startswith("."):
-            place = _beside(folder, reference.model, f"model of {reference.name}")
+            place = beside(folder, reference.model, f"model of {reference.name}")
             for file in ("config.json", "tokenizer.json"):
                 if not (place / file).is_file():
                     raise RecipeError(f"{reference.model} is no model: it has no {file}", "check the path")
@@ -321,10 +314,11 @@ def _pin_models(recipe: recipes.Recipe, folder: Path, root: Path) -> dict[str, M
         if models.get(reference.name, model) != model:
             raise RecipeError(f"two models are called {reference.name!r}", "give each its own name")
         models[reference.name] = model
+    pins = {}
     for name, source in recipe.problems.items():
-        if isinstance(source, recipes.HubSource):
-            models[f"problems/{name}"] = pin("dataset", source.dataset, source.revision)
-        elif isinstance(source, recipes.FileSource):
-            place = _beside(folder, source.path, f"problems.{name}.path")
-            models[f"problems/{name}"] = Model(source.path, "", digest_file(place))
-    return models
+        at = pins[name] = source.pin(
+            folder, f"problems.{name}", lambda repo, revision: pin("dataset", repo, revision).digest
+        )
+        if at.digest:
+            models[f"problems/{name}"] = Model(at.where, at.revision, at.digest)
+    return models, pins

@@ -13,7 +13,7 @@ from typing import Any
 
 from hubkit.errors import EngineError, GateError, InputError, RecipeError
 from hubkit.hub import check_namespace, default_access, download_tokenizer
-from hubkit.recipe.config import Base, ReasoningGymSource
+from hubkit.recipe.config import Base
 from hubkit.recipe.estimate import estimate_all
 from hubkit.recipe.pipeline import status
 from hubkit.recipe.plan import Plan, Step
@@ -46,10 +46,7 @@ def check(plan: Plan, store: Store, steps: list[Step] | None = None) -> None:
     for state in states if here else []:
         for engine in filter(None, map(state.step.runtime.get, ("engine", "judge_engine"))):
             _engine(engine, state.step.name)
-    if "raw" in kinds and any(
-        not isinstance(source, ReasoningGymSource) and source.verifier == "code"
-        for source in plan.recipe.problems.values()
-    ):
+    if "raw" in kinds and any(s.judged_by() == "code" for s in plan.recipe.problems.values()):
         check_sandbox()
     if "publish" in kinds and plan.recipe.hub.endpoint != "local":
         access = replace(default_access(), endpoint=plan.recipe.hub.endpoint)

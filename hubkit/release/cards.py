@@ -17,7 +17,7 @@ import yaml
 from markupsafe import Markup
 
 from hubkit.hub import RepoType, repo_path
-from hubkit.recipe.config import FileSource, HubSource, ReasoningGymSource, Recipe
+from hubkit.recipe.config import Recipe
 from hubkit.records import VARIANT_SCHEMAS
 from hubkit.release.columns import (
     MEANING,
@@ -116,7 +116,7 @@ def dataset_card(
             "truncated": any(config.startswith("truncated") for config in variants),
             "tokenizer": recipe.students.bases[0].name,
             "problems": sum(n for name, n in problems.counts.items() if name == "kept") if problems else 0,
-            "source": _source_text(recipe),
+            "source": recipe.problems[recipe.train_on].describe(),
             "variants": [row for row in variant_rows(facts) if row["teacher"] == teacher],
             "fields": variant_fields(schemas),
             "rows": [row for row in student_rows(facts) if row["teacher"] in (teacher, None)],
@@ -359,19 +359,7 @@ def _snippet(repo_id: str, lora: bool, tokenizer_id: str, messages: str) -> str:
 
 
 def _sources(recipe: Recipe) -> list[str]:
-    source = recipe.problems[recipe.train_on]
-    return [source.dataset] if isinstance(source, HubSource) else ["original"]
-
-
-def _source_text(recipe: Recipe) -> str:
-    source = recipe.problems[recipe.train_on]
-    match source:
-        case HubSource():
-            return f"{source.dataset}, split {source.split}"
-        case ReasoningGymSource():
-            return f"reasoning-gym's {source.task}, seed {source.seed}"
-        case FileSource():
-            return "a file beside the recipe"
+    return [recipe.problems[recipe.train_on].describe().dataset or "original"]
 
 
 def _of_teacher(facts: Facts, teacher: str, kinds: tuple[str, ...]) -> dict[str, Record]:
@@ -397,10 +385,10 @@ def _about(context: CardContext, record: Record, steps: Mapping[str, Record]) ->
         revision = context.pinned.get(name, {}).get("revision") or context.commits.get(where, "")
         sources.append({"name": name, "where": where, "revision": revision})
     for name, source in recipe.problems.items():
-        if isinstance(source, HubSource):
+        if dataset := source.describe().dataset:
             pin = context.pinned.get(f"problems/{name}", {})
             sources.append(
-                {"name": f"problems/{name}", "where": source.dataset, "revision": pin.get("revision", "")}
+                {"name": f"problems/{name}", "where": dataset, "revision": pin.get("revision", "")}
             )
     return {
         "recipe": recipe,

@@ -24,7 +24,7 @@ PROBLEMS = [{"problem": f"{n} + {n} =", "answer": str(2 * n)} for n in range(20)
 def problems(root: Path, name: str, source: Path) -> Call:
     config = {"source": "file", "path": source.name, "verifier": "math"}
     return Call(
-        function="hubkit.problems:run",
+        function="hubkit.problems.problems:run",
         step=f"problems/{name}",
         kind="problems",
         version=1,
@@ -44,7 +44,7 @@ def contamination(root: Path, train: str, test: str) -> Call:
     folders = {side: root / "steps" / "problems" / name / f"{name:0<16}" for side, name in
                (("train", train), ("test", test))}  # fmt: skip
     values = call.__dict__ | {
-        "function": "hubkit.problems:check",
+        "function": "hubkit.problems.contamination:run",
         "step": "contamination",
         "kind": "contamination",
         "key": "c" * 64,

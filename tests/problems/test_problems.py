@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from hubkit.errors import GateError, InputError
-from hubkit.problems import check, run, split_of
+from hubkit.problems import contamination, split_of
+from hubkit.problems.problems import run
 from hubkit.records import PROBLEM_SCHEMA, read_rows, write_rows
 from hubkit.store import StepContext
 
@@ -43,7 +44,7 @@ def test_the_splits_of_any_seeds_never_share_a_problem(tmp_path: Path) -> None:
         tmp_path,
         tmp_path,
     )
-    check(context)
+    contamination.run(context)
     assert context.metrics == {"test": {"problems": 30, "in_training": 0}}
 
 
@@ -60,7 +61,7 @@ def test_a_shared_problem_stops_the_run_even_when_spelt_differently(tmp_path: Pa
         write_rows(tmp_path / name / "problems.parquet", [changed], PROBLEM_SCHEMA)
     folders = {"train": tmp_path / "train", "test": tmp_path / "test"}
     with pytest.raises(GateError, match="training set"):
-        check(StepContext("contamination", {}, {}, folders, {}, tmp_path, tmp_path))
+        contamination.run(StepContext("contamination", {}, {}, folders, {}, tmp_path, tmp_path))
 
 
 def test_the_same_seed_gives_the_same_problems(tmp_path: Path) -> None:
