@@ -116,8 +116,9 @@ def main() -> None:
 
     import math_verify
 
-    from hubkit.verifiers.base import Task, settle
+    from hubkit.verifiers.base import Task
     from hubkit.verifiers.pool import Pool
+    from hubkit.verifiers.table import verify_inline
 
     pairs = pairs_of(options.problems, options.samples, options.seed)
     rows: list[dict[str, Any]] = [
@@ -131,7 +132,7 @@ def main() -> None:
         ]
 
     def ours(pool: Pool) -> list[bool]:
-        work = ((None, settle(row, text)) for row, (_, text) in zip(rows, pairs, strict=True))
+        work = ((None, verify_inline(row, text)) for row, (_, text) in zip(rows, pairs, strict=True))
         return [verdict.status == "correct" for _, verdict in pool.stream(work)]
 
     def warm(pool: Pool) -> None:
@@ -157,7 +158,7 @@ def main() -> None:
         our_times.append(time.perf_counter() - begin)
         pool.close()
     differ = [i for i, (a, b) in enumerate(zip(expected, found, strict=True)) if a != b]
-    work = [settle(row, text) for row, (_, text) in zip(rows, pairs, strict=True)]
+    work = [verify_inline(row, text) for row, (_, text) in zip(rows, pairs, strict=True)]
     sent = sum(isinstance(item, Task) for item in work)
     plain_time, our_time = statistics.median(plain_times), statistics.median(our_times)
     print(f"{len(pairs)} pairs, {sum(expected)} correct, {sent} need a worker; {processes} processes")

@@ -15,7 +15,7 @@ from support import MODELS
 from tiny_model import save_tiny_model
 
 from hubkit.traces.journal import Key
-from hubkit.traces.judge import Question, fill
+from hubkit.verifiers.judge import Question, fill
 
 __all__ = ["HOSTILE", "PROMPT", "Oracle", "teach_judge", "write_recipe"]
 

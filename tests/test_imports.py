@@ -15,14 +15,14 @@ HEAVY = {"torch", "transformers", "trl", "peft", "vllm", "lighteval", "gradio", 
 # but what several of them share (verify, thinking, statistics) stands before them.
 LAYERS = [
     ["hubkit.errors", "hubkit.processes", "hubkit.__version__", "hubkit.localhub"],
-    ["hubkit.records", "hubkit.section", "hubkit.hub"],
+    ["hubkit.records", "hubkit.section", "hubkit.hub", "hubkit.verifiers"],
     ["hubkit.store"],
     ["hubkit.problems"],
     ["hubkit.engines.settings"],
     ["hubkit.recipe.runtime"],
     ["hubkit.recipe.config"],
     ["hubkit.recipe.file"],
-    ["hubkit.engines", "hubkit.verifiers"],
+    ["hubkit.engines"],
     [
         "hubkit.problems.problems",
         "hubkit.problems.contamination",

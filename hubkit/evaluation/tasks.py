@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from hubkit.errors import InputError, RecipeError
 from hubkit.records import PROBLEM_SCHEMA
-from hubkit.traces.variants.raw import verify
+from hubkit.verifiers import verify_problem
 
 __all__ = ["built_in", "contained", "only", "own_task", "questions"]
 
@@ -38,7 +38,7 @@ def own_task(name: str, folder: Path, max_tokens: int) -> types.ModuleType:
 
         def compute(self, doc: Any, model_response: Any, **_: Any) -> float:
             problem = json.loads(doc.specific["problem"])
-            return float(verify(problem, model_response.final_text[0]).status == "correct")
+            return float(verify_problem(problem, model_response.final_text[0]).correct)
 
     def prompt(line: dict[str, Any], task_name: str) -> Any:
         problem = {name: line[name] for name in PROBLEM_SCHEMA.names}  # lighteval adds notes of its own

@@ -8,17 +8,29 @@ becomes
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from hubkit.errors import InputError
 from hubkit.problems.base import Source, problem_id
 from hubkit.records import Problem
+from hubkit.verifiers.table import TABLE
 
 __all__ = ["RowSource"]
+
+
+VERIFIERS: Final = [name for name, verifier in TABLE.items() if verifier.of_rows]
+
+
+def _known_verifier(name: str) -> str:
+    if name not in VERIFIERS:
+        raise ValueError(f"no verifier is called {name!r}: use {', '.join(VERIFIERS)}")
+    return name
+
+
+VerifierName = Annotated[str, AfterValidator(_known_verifier), Field(json_schema_extra={"enum": VERIFIERS})]
 
 
 class RowSource(Source):
@@ -29,7 +41,7 @@ class RowSource(Source):
     answer: str = "answer"
     """Column of the known answer; for code any text, such as a known solution; for judge any that it can
     compare with."""
-    verifier: Literal["math", "exact", "choice", "numeric", "code", "judge"] = "math"
+    verifier: VerifierName = "math"
     """How answers are compared: docs/verifiers.md."""
     options: str = ""
     """choice: column with the list of the options' texts, if answers may be those."""
@@ -48,13 +60,11 @@ class RowSource(Source):
 
     def columns(self) -> list[str]:
         """Returns the columns that are read; no other is decoded."""
-        needed = [self.problem, self.answer]
-        needed += [self.tests] if self.verifier == "code" else []
-        needed += [self.options] if self.verifier == "choice" and self.options else []
-        return needed
+        return [self.problem, self.answer, *TABLE[self.verifier].columns(self)]
 
     def problems_of(self, rows: Iterator[dict[str, Any]], name: str) -> Iterator[Problem]:
         """Yield a Problem for every row; `name` is the source's, in ids and errors."""
+        verifier = TABLE[self.verifier]
         for number, row in enumerate(rows):
             for column in self.columns():
                 if column not in row:
@@ -68,26 +78,5 @@ class RowSource(Source):
                 "problem": problem,
                 "answer": str(row[self.answer] or ""),
                 "verifier": self.verifier,
-                "metadata": self._metadata(row, f"{name}: row {number}"),
+                "metadata": verifier.metadata(self, row, f"{name}: row {number}"),
             }
-
-    def _metadata(self, row: dict[str, Any], where: str) -> str:
-        """What the verifier needs besides the answer, as JSON; "" where that is all."""
-        if self.verifier == "numeric":
-            return json.dumps({"tolerance": self.tolerance})
-        if self.verifier == "code":
-            kind, value = "tests", row[self.tests]
-        elif self.verifier == "choice" and self.options:
-            kind, value = "options", row[self.options]
-        else:
-            return ""
-        if isinstance(value, str) and value.lstrip().startswith("["):
-            try:
-                value = json.loads(value)  # lists of mixed kinds are often stored so in Parquet
-            except ValueError as error:
-                raise InputError(f"{where}: {kind} are not JSON: {error}", "see docs/verifiers.md") from error
-        if isinstance(value, str):
-            value = [value]
-        if not isinstance(value, list) or not value:
-            raise InputError(f"{where}: {kind} are no list", "see docs/verifiers.md")
-        return json.dumps({kind: value}, ensure_ascii=False)

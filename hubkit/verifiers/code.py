@@ -3,7 +3,7 @@
     "Here it is:\\n```python\\ndef double(x):\\n    return 2 * x\\n```" with the tests
     ["assert double(2) == 4", "assert double(-1) == -2"]  -> Verdict("correct", "def double…", "passed 2 of 2 tests")
 
-Doubtful cases, settled here once:
+Doubtful cases, decided here once:
 - The last fenced block counts, one marked python before others; a text without a fence is no program.
 - A test is either Python text that runs after the program (an assert, or a whole checker), or
   {"input": …, "output": …}: the program's standard input, and what it must print. Output is compared line by
@@ -30,13 +30,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from hubkit.errors import InputError, StepError
-from hubkit.verifiers.base import SHOWN, Verdict
+from hubkit.verifiers.base import SHOWN, RowSettings, Task, Verdict, Verifier, list_of
 
-__all__ = ["check_sandbox", "judge_code"]
+__all__ = ["Code", "check_sandbox", "judge_code"]
 
 TEST_SECONDS: Final = 6
 """Wall time of one test, and CPU time of each of its processes."""
@@ -47,6 +48,25 @@ FILE_BYTES: Final = 16 << 20
 """Largest file, output included."""
 PROCESSES: Final = 32
 _FENCE: Final = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
+
+
+class Code(Verifier):
+    name = "code"
+
+    def columns(self, source: RowSettings) -> list[str]:
+        return [source.tests]
+
+    def metadata(self, source: RowSettings, row: Mapping[str, Any], where: str) -> str:
+        return self.checked({"tests": row[source.tests]}, where)
+
+    def checked(self, metadata: Mapping[str, Any], where: str) -> str:
+        return json.dumps({"tests": list_of(metadata.get("tests"), "tests", where)}, ensure_ascii=False)
+
+    def verify_inline(self, problem: Mapping[str, Any], text: str) -> Verdict | Task:
+        return Task(self.name, "", text, metadata=problem["metadata"])
+
+    def verify_in_worker(self, task: Task) -> Verdict:
+        return judge_code(task.text, task.metadata)
 
 
 def judge_code(text: str, metadata: str) -> Verdict:

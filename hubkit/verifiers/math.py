@@ -1,6 +1,6 @@
 """The math verifier: math-verify, reached only by answers that plain arithmetic cannot decide.
 
-Doubtful cases, settled here once:
+Doubtful cases, decided here once:
 - The answer key is read as if it stood in a box, so that "x^2+1" is an expression and not the number 1.
 - Equal means equal by math-verify 0.5.2, to 6 decimal places where a decimal fraction takes part: "0.5"
   equals "\\\\frac{1}{2}", "50\\\\%" equals "0.5" and not "50", "x = 5" equals "5", "(1,2)" is an interval.
@@ -16,20 +16,32 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 from hubkit.errors import StepError
-from hubkit.verifiers.base import SHOWN, Box, Task, Verdict
-from hubkit.verifiers.text import equal
+from hubkit.verifiers.base import SHOWN, Task, Verdict, Verifier
+from hubkit.verifiers.boxes import Box, key_of, last_box
+from hubkit.verifiers.plain import equal
 
-__all__ = ["judge_math", "settle_math"]
+__all__ = ["Math"]
 
 SECONDS: Final = 3
 """math-verify's default limit for each expression, by SIGALRM."""
 
 
-def settle_math(answer: str, text: str, box: Box | None) -> Verdict | Task:
-    """Decide what needs no sympy: equal spellings, and numbers and fractions of moderate length."""
+class Math(Verifier):
+    name = "math"
+
+    def verify_inline(self, problem: Mapping[str, Any], text: str) -> Verdict | Task:
+        """Decide what needs no sympy: equal spellings, and numbers and fractions of moderate length."""
+        return _inline(key_of(problem["answer"]), text, last_box(text))
+
+    def verify_in_worker(self, task: Task) -> Verdict:
+        return _judge(task.answer, task.text)
+
+
+def _inline(answer: str, text: str, box: Box | None) -> Verdict | Task:
     if box is None or not box.alone:
         return Task("math", answer, text)
     same = equal(answer, box.content)
@@ -41,7 +53,7 @@ def settle_math(answer: str, text: str, box: Box | None) -> Verdict | Task:
 
 
 @functools.lru_cache(maxsize=4096)
-def judge_math(answer: str, text: str) -> Verdict:
+def _judge(answer: str, text: str) -> Verdict:
     """math-verify's judgement. It works on the main thread only, and says False to everything elsewhere."""
     import math_verify
 

@@ -1,8 +1,8 @@
 """Worker processes for verification: as many as there are cores, none before there is work for it.
 
-    for trace, verdict in shared_pool().stream((trace, settle(problem, trace["solution"])) for …):
+    for trace, verdict in shared_pool().stream((trace, verify_inline(problem, trace["solution"])) for …):
 
-A stream comes out in the order it went in, with a bounded number of items under way. Items that were settled
+A stream comes out in the order it went in, with a bounded number of items under way. Items that were judged
 without a worker pass through. A worker that is silent past the deadline is killed and replaced, and only
 the item that it was at is lost: a timeout. No worker outlives this process.
 """
@@ -183,7 +183,7 @@ class Pool:
                     if isinstance(left, _Item) and left in self._queue:
                         self._queue.remove(left)
 
-    def decide(self, task: Task) -> Verdict:
+    def verify(self, task: Task) -> Verdict:
         """One task, alone."""
         ((_, verdict),) = self.stream([(None, task)])
         return verdict

@@ -22,7 +22,8 @@ import signal
 import sys
 
 from hubkit.errors import HubkitError
-from hubkit.verifiers.base import Task, Verdict, decide
+from hubkit.verifiers.base import Task, Verdict
+from hubkit.verifiers.table import verify_in_worker
 
 
 def main() -> None:
@@ -50,7 +51,7 @@ def main() -> None:
 
 def _answer(task: Task) -> Verdict | dict[str, list[str]]:
     try:
-        return decide(task)
+        return verify_in_worker(task)
     except HubkitError as error:
         return {"error": [type(error).__name__, error.message, error.remedy]}
     except ImportError as error:

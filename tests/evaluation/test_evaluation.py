@@ -18,7 +18,7 @@ from hubkit.evaluation import evaluation
 from hubkit.records import EVALUATION_SCHEMA, PROBLEM_SCHEMA, write_rows
 from hubkit.store import StepContext
 from hubkit.traces.thinking import split
-from hubkit.traces.variants.raw import verify
+from hubkit.verifiers import verify_problem
 
 SAMPLING = {"max_tokens": 400, "temperature": 0.0}
 
@@ -94,7 +94,9 @@ def test_an_evaluation_and_what_it_leaves(
     assert [sample["id"] for sample in samples] == [problem["id"] for problem in PROBLEMS]
     for sample, source in zip(samples, PROBLEMS, strict=True):
         assert (sample["problem"], sample["answer"]) == (source["problem"], source["answer"])
-        assert sample["correct"] == (verify(source, split(sample["output"]).solution).status == "correct")
+        assert sample["correct"] == (
+            verify_problem(source, split(sample["output"]).solution).status == "correct"
+        )
         assert sample["output_tokens"] == 400 or sample["finish_reason"] == "stop"
     metrics = context.metrics
     assert metrics["n"] == context.counts["problems"] == 8

@@ -22,8 +22,9 @@ from hubkit.records import PROBLEM_SCHEMA, TRACE_SCHEMA, VARIANT_SCHEMAS, messag
 from hubkit.store import StepContext, Store
 from hubkit.traces import judge
 from hubkit.traces.journal import Key
-from hubkit.traces.judge import Question, fill, verdict_of
+from hubkit.traces.judging import verdict_of
 from hubkit.traces.variants import compressed, raw
+from hubkit.verifiers.judge import Question, fill
 
 SHORT_PROMPT = "{problem}\n{answer}\n{response}\nVerdict: correct or Verdict: incorrect"
 

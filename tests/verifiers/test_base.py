@@ -17,13 +17,14 @@ from support import needs_bubblewrap
 
 from hubkit.errors import StepError
 from hubkit.verifiers import code as verify_code
-from hubkit.verifiers.base import Verdict, settle
+from hubkit.verifiers.base import Verdict
 from hubkit.verifiers.code import check_sandbox, judge_code
+from hubkit.verifiers.table import verify_inline
 
 
 def verdict(verifier: str, answer: str, text: str, **metadata: Any) -> Verdict:
     row = {"answer": answer, "verifier": verifier, "source": "", "metadata": json.dumps(metadata)}
-    found = settle(row, text)
+    found = verify_inline(row, text)
     assert isinstance(found, Verdict) and found.reason
     return found
 

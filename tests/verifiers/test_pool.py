@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from hubkit.errors import InputError, StepError
-from hubkit.traces.variants.raw import verify
-from hubkit.verifiers.base import Task, Verdict, settle
+from hubkit.verifiers import verify_problem
+from hubkit.verifiers.base import Task, Verdict
 from hubkit.verifiers.pool import WINDOW, Pool, shared_pool
+from hubkit.verifiers.table import verify_inline
 
 RIGHT = Task("math", "x^2+1", "\\boxed{1+x^2}")
 WRONG = Task("math", "x^2+1", "\\boxed{1+x^3}")
@@ -46,8 +47,8 @@ def statuses(pool: Pool, tasks: list[Task]) -> list[str]:
 
 
 def test_verdicts_come_in_order_with_those_that_needed_no_worker(pool: Pool) -> None:
-    settled = Verdict("wrong", "", "known before")
-    items: list[Task | Verdict] = [[RIGHT, settled, WRONG][i % 3] for i in range(2 * WINDOW)]
+    judged = Verdict("wrong", "", "known before")
+    items: list[Task | Verdict] = [[RIGHT, judged, WRONG][i % 3] for i in range(2 * WINDOW)]
     found = list(pool.stream(enumerate(items)))
     assert [number for number, _ in found] == list(range(len(items)))
     expected = [["correct", "wrong", "wrong"][i % 3] for i in range(len(items))]
@@ -108,31 +109,32 @@ def test_a_scorer_that_breaks_costs_one_verdict(
 
 def test_what_cannot_work_stops_the_run(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="no scorer for 'gym/no_such_task'"):
-        pool.decide(GYM._replace(source="gym/no_such_task"))
+        pool.verify(GYM._replace(source="gym/no_such_task"))
     pool.close()
     broken = "def parse(*a, **k): return []\ndef verify(*a, **k): return False\n"
     (tmp_path / "math_verify.py").write_text(broken)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(StepError, match="math-verify does not work"):
-        Pool(1).decide(RIGHT)
+        Pool(1).verify(RIGHT)
     (tmp_path / "math_verify.py").write_text("import no_such_module")
     with pytest.raises(StepError, match=r"cannot load.*no_such_module"):
-        Pool(1).decide(RIGHT)
+        Pool(1).verify(RIGHT)
     (tmp_path / "json.py").write_text("raise SystemExit(7)")
     with pytest.raises(StepError, match="could not start"):
-        Pool(1).decide(RIGHT)
+        Pool(1).verify(RIGHT)
 
 
 def test_plain_answers_start_no_worker_and_any_thread_may_ask() -> None:
     row: dict[str, Any] = {"answer": "x^2+1", "verifier": "math", "source": "", "metadata": ""}
     plain = row | {"answer": "85"}
     pool = Pool(1)
-    work = [(None, settle(plain, f"\\boxed{{{guess}}}")) for guess in ("85", "84")]
+    work = [(None, verify_inline(plain, f"\\boxed{{{guess}}}")) for guess in ("85", "84")]
     assert [verdict[0] for _, verdict in pool.stream(work)] == ["correct", "wrong"]
     assert not pool._workers
     found: list[str] = []
     threads = [
-        threading.Thread(target=lambda: found.append(verify(row, "\\boxed{1+x^2}").status)) for _ in range(4)
+        threading.Thread(target=lambda: found.append(verify_problem(row, "\\boxed{1+x^2}").status))
+        for _ in range(4)
     ]
     for thread in threads:
         thread.start()
@@ -151,7 +153,7 @@ def test_no_worker_outlives_its_parent(tmp_path: Path, hang: str) -> None:
     )
     code = (
         "from hubkit.verifiers.base import Task\nfrom hubkit.verifiers.pool import shared_pool\n"
-        "shared_pool().decide(Task('reasoning-gym', '1', '2', 'gym/x', '{}'))"
+        "shared_pool().verify(Task('reasoning-gym', '1', '2', 'gym/x', '{}'))"
     )
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     parent = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path})
@@ -172,7 +174,7 @@ def test_a_worker_that_has_to_wait_for_a_core_gets_more_time() -> None:
     pool = Pool(1, deadline=4)
     try:
         # Starting alone takes a second or two of a free core, and many on this machine now.
-        assert pool.decide(RIGHT).status == "correct"
+        assert pool.verify(RIGHT).status == "correct"
     finally:
         pool.close()
         for burner in burners:

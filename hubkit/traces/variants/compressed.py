@@ -34,12 +34,14 @@ from hubkit.traces.journal import (
     request_seed,
     step_engine,
 )
-from hubkit.traces.judge import Judge, Question
+from hubkit.traces.judging import Judge
 from hubkit.traces.lengths import LENGTH_COLUMNS, count_tokens, length_metrics
 from hubkit.traces.thinking import split
 from hubkit.traces.variants.raw import ProblemReader
-from hubkit.verifiers.base import Task, settle
+from hubkit.verifiers.base import Task
+from hubkit.verifiers.judge import Question
 from hubkit.verifiers.pool import shared_pool
+from hubkit.verifiers.table import verify_inline
 
 __all__ = ["VERSION", "merge", "run", "strip_answer"]
 
@@ -173,7 +175,7 @@ def _work(
         return "length", "cut at max_tokens"
     text = _text(response)
     if not judge:
-        return settle(problem, text)
+        return verify_inline(problem, text)
     if not text:
         return "empty", "nothing but thinking"
     return Question(key, problem["problem"], problem["answer"], text)

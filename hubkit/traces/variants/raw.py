@@ -11,7 +11,7 @@ to judge was judged in the step before (`judge.py`), and is looked up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -20,26 +20,17 @@ from hubkit.errors import GateError, InputError
 from hubkit.records import REJECTED_SCHEMA, VARIANT_SCHEMAS, RowWriter, messages_of, read_rows
 from hubkit.store import StepContext
 from hubkit.traces.lengths import LENGTH_COLUMNS, count_tokens, length_metrics
-from hubkit.verifiers.base import Task, Verdict, boxed, settle
+from hubkit.verifiers.base import Task
 from hubkit.verifiers.pool import shared_pool
+from hubkit.verifiers.table import verify_inline
 
-__all__ = ["VERSION", "ProblemReader", "Verdict", "boxed", "flaw", "pairs", "run", "verify"]
+__all__ = ["VERSION", "ProblemReader", "flaw", "pairs", "run"]
 
 VERSION: Final = 2
 BATCH: Final = 256
 """Traces whose tokens are counted together."""
 
 Row = dict[str, Any]
-
-
-def verify(problem: Mapping[str, Any], text: str) -> Verdict:
-    """Judge the answer in `text` against a problem's, by the verifier that the problem names.
-
-    Plain answers are settled at once, others by a worker process that is ended when it hangs, so this
-    returns in about half a minute whatever the text. Raises InputError for an unknown verifier.
-    """
-    work = settle(problem, text)
-    return shared_pool().decide(work) if isinstance(work, Task) else work
 
 
 def run(context: StepContext) -> None:
@@ -122,7 +113,7 @@ def _works(context: StepContext, shard: str) -> Iterator[tuple[tuple[Row, Row], 
                 )
             yield (problem, trace), (verdict["status"], verdict["reason"])
         else:
-            yield (problem, trace), settle(problem, trace["solution"])
+            yield (problem, trace), verify_inline(problem, trace["solution"])
 
 
 def flaw(trace: Row) -> tuple[str, str] | None:

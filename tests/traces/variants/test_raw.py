@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from hubkit.errors import GateError, InputError
 from hubkit.records import PROBLEM_SCHEMA, TRACE_SCHEMA, read_rows, write_rows
 from hubkit.store import StepContext, Store
-from hubkit.traces.variants.raw import boxed, run, verify
+from hubkit.traces.variants.raw import run
+from hubkit.verifiers import verify_problem
+from hubkit.verifiers.boxes import boxed
 
 
 def problem(answer: str, verifier: str = "math", **more: str) -> dict[str, Any]:
@@ -42,27 +44,27 @@ def problem(answer: str, verifier: str = "math", **more: str) -> dict[str, Any]:
     ],
 )
 def test_mathematics(answer: str, text: str, status: str) -> None:
-    verdict = verify(problem(answer), text)
+    verdict = verify_problem(problem(answer), text)
     assert verdict.status == status, verdict
     assert verdict.reason
 
 
 def test_an_unreadable_key_is_never_correct_and_no_verifier_an_error() -> None:
-    assert verify(problem("no mathematics at all?!"), "\\boxed{7}").status == "wrong"
-    verdict = verify(problem(""), "\\boxed{7}")
+    assert verify_problem(problem("no mathematics at all?!"), "\\boxed{7}").status == "wrong"
+    verdict = verify_problem(problem(""), "\\boxed{7}")
     assert verdict.status == "unparseable" and "answer key" in verdict.reason
-    assert verify(problem(""), "\\boxed{}").status == "unparseable"
+    assert verify_problem(problem(""), "\\boxed{}").status == "unparseable"
     with pytest.raises(InputError, match="no verifier"):
-        verify(problem("1", "vibes"), "2")
+        verify_problem(problem("1", "vibes"), "2")
 
 
 def test_exact_and_reasoning_gym() -> None:
-    assert verify(problem("Paris", "exact"), "\\boxed{Paris}").status == "correct"
-    assert verify(problem("Paris", "exact"), "\\boxed{paris}").status == "wrong"
+    assert verify_problem(problem("Paris", "exact"), "\\boxed{Paris}").status == "correct"
+    assert verify_problem(problem("Paris", "exact"), "\\boxed{paris}").status == "wrong"
     entry = {"question": "?", "answer": "-7", "metadata": {}}
     gym = problem("-7", "reasoning-gym", source="reasoning-gym/chain_sum", metadata=json.dumps(entry))
-    assert verify(gym, "The answer is \\boxed{-7}.").status == "correct"
-    assert verify(gym, "The answer is \\boxed{7}.").status == "wrong"
+    assert verify_problem(gym, "The answer is \\boxed{-7}.").status == "correct"
+    assert verify_problem(gym, "The answer is \\boxed{7}.").status == "wrong"
 
 
 def test_hostile_answers_end_in_time() -> None:
@@ -73,7 +75,7 @@ def test_hostile_answers_end_in_time() -> None:
         "\\boxed{" + "(" * 2000 + "}",
         "\\boxed{10^{10^{10}}!}",
     ):
-        assert verify(problem("3"), text).status != "correct"
+        assert verify_problem(problem("3"), text).status != "correct"
     assert time.monotonic() - started < 60
 
 

@@ -1,0 +1,123 @@
+"""Asks a judge about traces: its engine, and the journal of its replies.
+
+Like all generation this goes through an engine and a journal, so a reply that came is never asked for again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from hubkit.engines import Request, Response
+from hubkit.errors import GateError
+from hubkit.section import Sampling
+from hubkit.store import StepContext, digest
+from hubkit.traces.journal import (
+    Journal,
+    Key,
+    all_answered,
+    answer,
+    request_hash,
+    request_seed,
+    step_engine,
+)
+from hubkit.traces.thinking import split
+from hubkit.verifiers.base import Verdict
+from hubkit.verifiers.judge import Question, fill, no_verdict, verdict_in
+
+__all__ = ["Judge", "verdict_of"]
+
+GATE: Final = 32
+"""Replies after which a judge that never gives a verdict is stopped."""
+PREFIX: Final = "judge_"
+"""Of its engine's settings and metrics: in `compress` it stands beside the compressor."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Judge:
+    """A step's judge and the journal of its replies. Its engine is open only while it is asked."""
+
+    def __init__(self, context: StepContext) -> None:
+        self._context = context
+        self._config = context.config["judge"]
+        fingerprint = digest([self._config, context.models["judge"]["revision"]])
+        self._journal = Journal(context.work / "judge.sqlite", fingerprint)
+        self._gate = _Gate(context.step)
+        context.metrics.update({f"{PREFIX}prompt_tokens": 0, f"{PREFIX}completion_tokens": 0})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._journal.__exit__(kind, error, trace)
+
+    def stream(
+        self, items: Callable[[], Iterable[tuple[T, R | Question]]]
+    ) -> Iterator[tuple[T, R | Verdict]]:
+        """Ask the questions among the pairs' second parts, then give all pairs in order, with verdicts for them.
+
+        `items()` gives the same each time: it is gone through more than once, so that nothing is kept in memory.
+        Raises GateError when the judge never gives a verdict, EngineError as `answer` does.
+        """
+
+        def requests() -> Iterator[tuple[Key, Request]]:
+            return (self._request(work) for _, work in items() if isinstance(work, Question))
+
+        if not all_answered(self._journal, requests()):
+            total = sum(1 for _ in requests())
+            with step_engine(self._context, "judge", PREFIX) as engine:
+                answer(
+                    self._context,
+                    engine,
+                    self._journal,
+                    requests(),
+                    total,
+                    on_response=self._gate.see,
+                    prefix=PREFIX,
+                )
+        return ((payload, self._verdict(w) if isinstance(w, Question) else w) for payload, w in items())
+
+    def _request(self, question: Question) -> tuple[Key, Request]:
+        key: Key = question.key
+        sampling = Sampling(**self._config["sampling"])
+        messages = [{"role": "user", "content": fill(self._config["prompt"], question)}]
+        return key, Request(key.text, messages, sampling, request_seed(self._context.config["seed"], key))
+
+    def _verdict(self, question: Question) -> Verdict:
+        key, request = self._request(question)
+        response = self._journal.get(key, request_hash(request))
+        assert response is not None, f"{key} was answered"
+        self._context.metrics[f"{PREFIX}prompt_tokens"] += response.prompt_tokens
+        self._context.metrics[f"{PREFIX}completion_tokens"] += response.completion_tokens
+        return verdict_of(response)
+
+
+def verdict_of(response: Response) -> Verdict:
+    """The verdict on the last line of a judge's reply, after its thinking; "unjudged" if it was cut off or failed."""
+    if response.finish_reason != "stop":
+        return no_verdict(response.error or "cut at max_tokens")
+    return verdict_in(split(response.text, response.reasoning).solution)
+
+
+class _Gate:
+    """Stops early when the first replies show that every trace would be dropped for the judge's sake."""
+
+    def __init__(self, step: str) -> None:
+        self._step = step
+        self._seen = 0
+        self._useful = False
+
+    def see(self, response: Response) -> None:
+        verdict = verdict_of(response)
+        self._seen += 1
+        self._useful |= verdict.status != "unjudged"
+        if self._seen == GATE and not self._useful:
+            raise GateError(
+                f"{self._step}: none of the first {GATE} replies of the judge ends with a verdict; {verdict.reason}",
+                "mend its prompt, raise its max_tokens, or take another judge",
+            )
