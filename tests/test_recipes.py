@@ -22,8 +22,7 @@ from hub_support import add, read, run
 from huggingface_hub import HfApi
 from support import MODELS, ROOT, hubkit
 
-from hubkit.localhub import LocalHub
-from hubkit.localhub.commands import make_token
+from hubkit.localhub import LocalHub, make_token
 from hubkit.problems import split_of
 
 RECIPE = ROOT / "recipes" / "compress-distill"

@@ -97,7 +97,7 @@ def token(
 
     Example: hubkit hub token runs/hub alice --role fineGrained --scope local/demo=repo.write
     """
-    from hubkit.localhub.commands import make_token
+    from hubkit.localhub import make_token
 
     typer.echo(make_token(folder, user, role, name, scope or []))
 
@@ -113,7 +113,7 @@ def member(
 
     Example: hubkit hub member runs/hub our-lab local
     """
-    from hubkit.localhub.commands import make_member
+    from hubkit.localhub import make_member
 
     make_member(folder, organization, user, role)
     typer.echo(f"{user} is a member of {organization} ({role})")
@@ -125,7 +125,7 @@ def fsck(folder: _FOLDER) -> None:
 
     Example: hubkit hub fsck runs/hub
     """
-    from hubkit.localhub.maintenance import fsck
+    from hubkit.localhub import fsck
 
     report = fsck(folder)
     for problem in report.problems:
@@ -143,7 +143,7 @@ def gc(folder: _FOLDER) -> None:
 
     Example: hubkit hub gc runs/hub
     """
-    from hubkit.localhub.maintenance import gc
+    from hubkit.localhub import gc
 
     freed = gc(folder)
     typer.echo(f"removed {freed.commits} commits and {freed.objects} files of {freed.bytes:,} bytes")

@@ -3,160 +3,17 @@
     with LocalHub(Path("runs/hub")) as hub:
         HfApi(endpoint=hub.endpoint, token=hub.token).create_repo("local/nano-traces", repo_type="dataset")
 
-The server is a process of its own. Several programs may use the same folder at once: the first starts the
-server, and it ends when the last of them is done, or dead. Each user holds a shared lock on folder/users,
-which the kernel takes back from a killed process; the server ends once it can have that lock for itself.
+    storage/    the folder: contents, repos, commits, accounts     imports neither of the others
+    api/        the Hub's HTTP API                                 imports storage
+    pages/      what a browser shows                               imports storage and api
+    server.py   the server's process; app.py has its routes; start.py starts or joins it
+
+Other code of hubkit imports this module only, and the local Hub imports nothing of hubkit but `hubkit.errors`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import json
-import os
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
-from types import TracebackType
-from typing import IO, Final
+from hubkit.localhub.start import LocalHub
+from hubkit.localhub.storage.maintenance import Freed, Report, fsck, gc, make_member, make_token
 
-from hubkit.errors import HubError
-
-__all__ = ["LocalHub"]
-
-_PATIENCE: Final = 30.0
-"""Seconds for a server to start; on an idle machine it takes one."""
-
-
-class LocalHub:
-    """A local Hub while the `with` block lasts. `endpoint` and `token` are there inside it."""
-
-    def __init__(
-        self,
-        folder: Path,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        namespace: str = "local",
-        require_token: bool = False,
-        jobs: bool = False,
-    ) -> None:
-        self.folder = Path(folder).absolute()
-        self.host = host
-        self.port = port
-        self.namespace = namespace
-        self.require_token = require_token
-        self.jobs = jobs
-        self.endpoint = ""
-        self.token = ""
-        self._users: IO[str] | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> LocalHub:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._users = (self.folder / "users").open("a")
-            # Waits while a server that nobody uses any more is ending.
-            fcntl.flock(self._users, fcntl.LOCK_SH)
-        except OSError as error:
-            raise HubError(
-                f"cannot use {self.folder} for a local Hub: {error.strerror}", "choose another folder"
-            ) from None
-        try:
-            self._connect()
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
-
-    def _connect(self) -> None:
-        until = time.monotonic() + _PATIENCE
-        while not self._is_up():
-            if self._process is None:
-                self._start()
-            elif self._process.poll() is not None:
-                # Another program may have been faster: then its server is up or coming up.
-                if self._process.returncode != _ALREADY:
-                    raise HubError(
-                        f"the local Hub did not start: {self._said()}", f"see {self.folder / 'server.log'}"
-                    )
-                self._process = None
-            if time.monotonic() > until:
-                raise HubError(
-                    f"the local Hub did not answer within {_PATIENCE:.0f} s",
-                    f"see {self.folder / 'server.log'}",
-                )
-            time.sleep(0.05)
-        self.token = (self.folder / "token").read_text().strip()
-
-    def wait(self) -> None:
-        """Stay until the server ends."""
-        while self._process.poll() is None if self._process is not None else self._is_up():
-            time.sleep(0.5)
-
-    def _start(self) -> None:
-        command = [sys.executable, "-m", "hubkit.localhub", str(self.folder), "--while-used"]
-        command += ["--require-token"] if self.require_token else []
-        command += ["--jobs"] if self.jobs else []
-        command += ["--host", self.host, "--port", str(self.port), "--namespace", self.namespace]
-        with (self.folder / "server.log").open("ab") as log:
-            # A session of its own: Ctrl-C reaches this program, which may still have to finish a request.
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-
-    def _said(self) -> str:
-        lines = (self.folder / "server.log").read_text("utf-8", "replace").strip().splitlines()
-        return lines[-1].removeprefix("error: ") if lines else "it said nothing"
-
-    def _is_up(self) -> bool:
-        """Whether this folder's server, and not a later owner of its port, answers."""
-        with contextlib.suppress(OSError, ValueError):
-            noted = json.loads((self.folder / "endpoint").read_text())
-            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            with opener.open(noted["endpoint"] + "/health", timeout=5) as answer:
-                if json.loads(answer.read(1000))["hub"] == noted["hub"]:
-                    if noted["namespace"] != self.namespace:
-                        raise HubError(
-                            f"the local Hub in {self.folder} belongs to the namespace {noted['namespace']}",
-                            "use that namespace, or another folder",
-                        )
-                    if self.jobs and not noted.get("jobs"):
-                        raise HubError(
-                            f"the local Hub that is running in {self.folder} runs no jobs",
-                            "stop it, and start it with --jobs",
-                        )
-                    self.endpoint = noted["endpoint"]
-                    return True
-        return False
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._users is None:
-            return
-        process, self._process = self._process, None
-        try:
-            fcntl.flock(self._users, fcntl.LOCK_UN)
-            if process is not None and process.poll() is None:
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    # Nobody else uses it, and nobody can start to before it has ended.
-                    process.terminate()
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        process.wait(10)
-                    if process.poll() is None:
-                        process.kill()
-                        process.wait()
-        finally:
-            self._users.close()
-            self._users = None
-            self.endpoint = self.token = ""
-
-
-_ALREADY: Final = 3
-"""Exit status of a server that finds another one in its folder."""
-
-if os.name != "posix":  # file locks are fcntl's
-    raise HubError("the local Hub needs Linux or macOS", "use WSL on Windows")
+__all__ = ["Freed", "LocalHub", "Report", "fsck", "gc", "make_member", "make_token"]

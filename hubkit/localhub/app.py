@@ -1,7 +1,6 @@
 """The Hub's HTTP API, and pages to look at, over a Store: the table of routes.
 
-What is not in it answers 501 with its name. Over plain HTTP the X-Error-Code is the only thing by which
-clients recognise a missing repo; web.py sends it.
+What is not in the table answers 501 with its name.
 """
 
 from __future__ import annotations
@@ -16,23 +15,25 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from hubkit.localhub import (
+from hubkit.localhub.api import (
     bodies,
     collections,
     commits,
     discussions,
     files,
     jobs,
-    pages,
     repos,
     results,
     spaces,
     uploads,
     users,
 )
-from hubkit.localhub.problems import Problem
-from hubkit.localhub.store import Store
-from hubkit.localhub.web import Call, problem_response, route
+from hubkit.localhub.api.request import ApiRequest, error_response, route
+from hubkit.localhub.pages import lists
+from hubkit.localhub.pages import repo as repo_pages
+from hubkit.localhub.pages.html import error_page, login, style
+from hubkit.localhub.storage.errors import ApiError
+from hubkit.localhub.storage.store import Store
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -49,16 +50,25 @@ _JOB: Final = f"{_JOBS}/{{job}}"
 _COLLECTION: Final = "/api/collections/{owner}/{name}"
 
 
-def _missing(call: Call) -> Response:
-    raise Problem(404, f"no {call.kind} {call.path['name']}: a repo here has a namespace", "RepoNotFound")
+def _missing(request: ApiRequest) -> Response:
+    raise ApiError(
+        404, f"no {request.kind} {request.path['name']}: a repo here has a namespace", "RepoNotFound"
+    )
 
 
 async def _health(request: Request) -> Response:
     return JSONResponse({"hub": request.app.state.store.id})
 
 
-async def _not_implemented(call: Call) -> Response:
-    raise call.not_implemented()
+async def _not_implemented(request: ApiRequest) -> Response:
+    raise request.not_implemented()
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    """A page for a browser, JSON for all other clients."""
+    assert isinstance(error, ApiError)
+    browser = request.method == "GET" and "text/html" in request.headers.get("accept", "")
+    return error_page(error) if browser else error_response(error)
 
 
 def _repo_routes() -> list[Route]:
@@ -113,28 +123,28 @@ def _repo_routes() -> list[Route]:
 
 def _pages() -> list[Route]:
     routes = [
-        route("GET", "/", pages.index),
-        route("GET", "/-/style.css", pages.style),
-        route("GET", "/login", pages.login),
-        route("GET", "/collections", pages.collection_list),
-        route("GET", "/collections/{owner}/{name}", pages.collection),
-        route("GET", "/{kinds}", pages.kind_list),
+        route("GET", "/", lists.index),
+        route("GET", "/-/style.css", style),
+        route("GET", "/login", login),
+        route("GET", "/collections", lists.collection_list),
+        route("GET", "/collections/{owner}/{name}", lists.collection),
+        route("GET", "/{kinds}", lists.kind_list),
     ]
     for repo in _PAGES:
         routes += [
-            route("GET", repo, pages.card),
-            route("GET", f"{repo}/tree/{{revision}}", pages.files),
-            route("GET", f"{repo}/tree/{{revision}}/{{path:path}}", pages.files),
-            route("GET", f"{repo}/blob/{{revision}}/{{path:path}}", pages.blob),
-            route("GET", f"{repo}/commits/{{revision}}", pages.commits),
-            route("GET", f"{repo}/commit/{{revision}}", pages.commit),
-            route("GET", f"{repo}/discussions", pages.discussion_list),
-            route("GET", f"{repo}/discussions/{{num}}", pages.discussion),
+            route("GET", repo, repo_pages.card),
+            route("GET", f"{repo}/tree/{{revision}}", repo_pages.files),
+            route("GET", f"{repo}/tree/{{revision}}/{{path:path}}", repo_pages.files),
+            route("GET", f"{repo}/blob/{{revision}}/{{path:path}}", repo_pages.blob),
+            route("GET", f"{repo}/commits/{{revision}}", repo_pages.commits),
+            route("GET", f"{repo}/commit/{{revision}}", repo_pages.commit),
+            route("GET", f"{repo}/discussions", repo_pages.discussion_list),
+            route("GET", f"{repo}/discussions/{{num}}", repo_pages.discussion),
         ]
         if repo.startswith("/datasets"):
             routes += [
-                route("GET", f"{repo}/viewer", pages.viewer),
-                route("GET", f"{repo}/leaderboard", pages.leaderboard),
+                route("GET", f"{repo}/viewer", repo_pages.viewer),
+                route("GET", f"{repo}/leaderboard", repo_pages.leaderboard),
             ]
     return routes
 
@@ -248,7 +258,7 @@ def make_app(
         *_pages(),
         *(route(method, "/{rest:path}", _not_implemented) for method in _METHODS),
     ]
-    app = Starlette(routes=routes, exception_handlers={Problem: problem_response})
+    app = Starlette(routes=routes, exception_handlers={ApiError: _refused})
     app.router.redirect_slashes = False
     app.state.store = store
     app.state.require_token = require_token

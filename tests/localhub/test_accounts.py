@@ -12,8 +12,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from hubkit.errors import HubError
-from hubkit.localhub import LocalHub
-from hubkit.localhub.commands import make_member, make_token
+from hubkit.localhub import LocalHub, make_member, make_token
 
 
 def as_user(hub: LocalHub, user: str, role: str = "write", *scopes: str) -> HfApi:

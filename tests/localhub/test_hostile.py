@@ -11,7 +11,7 @@ import pytest
 from hub_support import call
 
 from hubkit.localhub import LocalHub, xet
-from hubkit.localhub.problems import check_path
+from hubkit.localhub.storage.errors import check_path
 
 BAD_PATHS = [
     "../x", "a/../../x", "/etc/x", "a//b", "a/", "./a", "a/.", ".git/config", "a/.GIT/x", "a\\b", "C:x",

@@ -20,8 +20,8 @@ from support import hubkit
 
 from hubkit.errors import HubError
 from hubkit.localhub import LocalHub
-from hubkit.localhub.accounts import add_member, add_token, new_token
-from hubkit.localhub.store import Store
+from hubkit.localhub.storage.accounts import add_member, add_token, new_token
+from hubkit.localhub.storage.store import Store
 
 SECRET = "a-secret-that-stays-in-memory"
 WAIT = "import time\nprint('ready', flush=True)\ntime.sleep(600)"

@@ -13,8 +13,7 @@ from hub_support import add, read
 from huggingface_hub import HfApi
 
 from hubkit.errors import BusyError, HubError
-from hubkit.localhub import LocalHub
-from hubkit.localhub.maintenance import fsck, gc
+from hubkit.localhub import LocalHub, fsck, gc
 
 
 @pytest.fixture

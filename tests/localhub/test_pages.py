@@ -15,9 +15,8 @@ from huggingface_hub import HfApi
 from playwright.sync_api import Page, sync_playwright
 from support import CHROMIUM, needs_chromium
 
-from hubkit.localhub import LocalHub
-from hubkit.localhub.commands import make_token
-from hubkit.localhub.rows import first_rows
+from hubkit.localhub import LocalHub, make_token
+from hubkit.localhub.pages.rows import first_rows
 
 pytestmark = needs_chromium
 

@@ -17,8 +17,7 @@ from huggingface_hub import (
     HfFileSystem,
 )
 
-from hubkit.localhub import LocalHub
-from hubkit.localhub.maintenance import fsck
+from hubkit.localhub import LocalHub, fsck
 
 COMMITTING = """
 import itertools, os, sys
@@ -88,7 +87,7 @@ def test_no_server_outlives_a_killed_program(tmp_path: Path) -> None:
 import sys, time
 from pathlib import Path
 from hubkit.localhub import LocalHub
-from hubkit.localhub.maintenance import fsck
+from hubkit.localhub import fsck
 hub = LocalHub(Path(sys.argv[1])).__enter__()
 print(hub._process.pid, flush=True)
 time.sleep(100)
@@ -112,7 +111,7 @@ def test_many_programs_starting_at_once_share_one_server(tmp_path: Path) -> None
 import sys, time
 from pathlib import Path
 from hubkit.localhub import LocalHub
-from hubkit.localhub.maintenance import fsck
+from hubkit.localhub import fsck
 with LocalHub(Path(sys.argv[1])) as hub:
     print(hub.endpoint, flush=True)
     time.sleep(1.5)

@@ -10,8 +10,7 @@ from huggingface_hub import CommitOperationDelete, HfApi
 from huggingface_hub.community import DiscussionComment, DiscussionCommit
 from huggingface_hub.errors import HfHubHTTPError
 
-from hubkit.localhub import LocalHub
-from hubkit.localhub.commands import make_token
+from hubkit.localhub import LocalHub, make_token
 
 
 @pytest.mark.usefixtures("transfer")

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from hubkit.localhub.maintenance import fsck, gc
-from hubkit.localhub.objects import Batch, Entry
-from hubkit.localhub.problems import Problem
-from hubkit.localhub.store import Change, Commit, Store
+from hubkit.localhub import fsck, gc
+from hubkit.localhub.storage.errors import Problem
+from hubkit.localhub.storage.objects import Batch, Entry
+from hubkit.localhub.storage.store import Change, Commit, Store
 
 NAMES = st.sampled_from(["a", "b", "d/a", "d/b", "d/e/a", "a/x"])
 

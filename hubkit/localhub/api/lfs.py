@@ -16,10 +16,10 @@ from math import ceil
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from hubkit.localhub.objects import Objects, sync_folder
-from hubkit.localhub.problems import Problem
-from hubkit.localhub.store import Store
-from hubkit.localhub.web import items
+from hubkit.localhub.api.request import items
+from hubkit.localhub.storage.errors import ApiError
+from hubkit.localhub.storage.objects import Objects, sync_folder
+from hubkit.localhub.storage.store import Store
 
 __all__ = ["LARGEST_FILE", "PART", "Part", "batch", "check_signature", "complete", "sign"]
 
@@ -44,7 +44,7 @@ def check_signature(store: Store, what: str, signature: str) -> None:
     expected = hmac.new(_key(store), f"{what}|{until}".encode(), hashlib.sha256).hexdigest()
     good = hmac.compare_digest(expected.encode(), mac.encode("utf-8", "surrogateescape"))
     if not good or int(until) < time.time():  # good before int: what is signed here is a number
-        raise Problem(403, "the address of this upload is not valid (any more)")
+        raise ApiError(403, "the address of this upload is not valid (any more)")
 
 
 class Part:
@@ -60,7 +60,7 @@ class Part:
     def write(self, data: bytes | memoryview) -> None:
         self._left -= len(data)
         if self._left < 0:
-            raise Problem(413, "more bytes than this part has")
+            raise ApiError(413, "more bytes than this part has")
         self._file.write(data)
 
     def __enter__(self) -> Part:
@@ -69,7 +69,7 @@ class Part:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._file.close()
         if kind is None and self._left:
-            raise Problem(400, "fewer bytes than this part has")
+            raise ApiError(400, "fewer bytes than this part has")
 
 
 def _path(objects: Objects, upload: str) -> Path:
@@ -83,14 +83,14 @@ def batch(store: Store, endpoint: str, body: dict[str, Any], xet: dict[str, Any]
     xet: the action for clients that ask here whether they may upload by xet, as JavaScript's does.
     """
     if body.get("operation") != "upload":
-        raise Problem(501, "LFS download by git is not implemented; use the resolve addresses")
+        raise ApiError(501, "LFS download by git is not implemented; use the resolve addresses")
     answers: list[dict[str, Any]] = []
     transfers = body.get("transfers") or ["basic"]
     by_xet = "xet" in transfers
     for item in items(body, "objects"):
         oid, size = item.get("oid"), item.get("size")
         if not isinstance(oid, str) or not re.fullmatch(r"[0-9a-f]{64}", oid) or not isinstance(size, int):
-            raise Problem(400, "malformed LFS object")
+            raise ApiError(400, "malformed LFS object")
         answer: dict[str, Any] = {"oid": oid, "size": size}
         if not 0 <= size <= LARGEST_FILE:
             answer["error"] = {"code": 422, "message": "size out of range"}
@@ -121,16 +121,16 @@ def complete(objects: Objects, upload: str, oid: str, size: int, body: dict[str,
     if objects.has(oid):  # the answer of an earlier try was lost
         return
     if body.get("oid") != oid or len(items(body, "parts")) != ceil(size / PART):
-        raise Problem(400, "parts are missing")
+        raise ApiError(400, "parts are missing")
     path = _path(objects, upload)
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             if digest != oid or os.fstat(file.fileno()).st_size != size:
-                raise Problem(400, f"the parts do not make up sha256 {oid} and size {size}", "HashMismatch")
+                raise ApiError(400, f"the parts do not make up sha256 {oid} and size {size}", "HashMismatch")
             os.fsync(file.fileno())
     except FileNotFoundError:
-        raise Problem(400, "no part was uploaded") from None
+        raise ApiError(400, "no part was uploaded") from None
     final = objects.path(oid)
     final.parent.mkdir(exist_ok=True)
     path.replace(final)

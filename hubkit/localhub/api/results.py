@@ -23,12 +23,12 @@ from typing import Any, Final
 import yaml
 from starlette.responses import JSONResponse, Response
 
-from hubkit.localhub.accounts import is_org
-from hubkit.localhub.cards import as_json, load_yaml, parse_card, validate
-from hubkit.localhub.objects import Entry
-from hubkit.localhub.problems import Problem, check_repo_name
-from hubkit.localhub.store import Commit, Repo, Store, Tree
-from hubkit.localhub.web import Call
+from hubkit.localhub.api.request import ApiRequest
+from hubkit.localhub.storage.accounts import is_org
+from hubkit.localhub.storage.cards import as_json, load_yaml, parse_card, validate
+from hubkit.localhub.storage.errors import ApiError, check_repo_name
+from hubkit.localhub.storage.objects import Entry
+from hubkit.localhub.storage.store import Commit, Repo, Store, Tree
 
 __all__ = [
     "LARGEST",
@@ -62,14 +62,14 @@ def is_checked(kind: str, path: str) -> bool:
 def check_file(kind: str, path: str, data: bytes) -> None:
     """Refuse a commit whose card, results or benchmark definition nobody could read."""
     if path == "README.md" and (errors := validate(data.decode("utf-8", "replace"))[0]):
-        raise Problem(400, f"README.md: {'; '.join(errors)}", "InvalidMetadata")
+        raise ApiError(400, f"README.md: {'; '.join(errors)}", "InvalidMetadata")
     try:
         if is_results_file(kind, path):
             _check_results(data)
         elif (kind, path) == ("dataset", "eval.yaml"):
             _tasks(data)
     except ValueError as error:
-        raise Problem(400, f"{path}: {error}", "InvalidEvalResults") from None
+        raise ApiError(400, f"{path}: {error}", "InvalidEvalResults") from None
 
 
 def _yaml(data: bytes) -> Any:
@@ -102,7 +102,7 @@ def _check_entry(entry: Any) -> None:
             raise ValueError(f"dataset.{key} is required and must be a text")
     try:
         check_repo_name(dataset["id"])
-    except Problem:
+    except ApiError:
         raise ValueError(f"dataset.id must be namespace/name, not {dataset['id']!r}") from None
     if not re.fullmatch(r"[0-9a-f]{7,40}", str(dataset.get("revision", "0" * 40))):
         raise ValueError("dataset.revision must be a commit id")
@@ -188,43 +188,43 @@ def _entries_of_file(store: Store, path: str, entry: Entry) -> list[dict[str, An
     return [{"filename": path, "verified": False, "data": result} for result in results]
 
 
-def _submissions(call: Call, repo: Repo) -> Iterator[tuple[Commit, int | None]]:
+def _submissions(request: ApiRequest, repo: Repo) -> Iterator[tuple[Commit, int | None]]:
     """A model's main branch, then its open pull requests, whose results count as well."""
-    yield call.store.head(repo, "refs/heads/main"), None
-    for ref, _ in call.store.refs(repo):
+    yield request.store.head(repo, "refs/heads/main"), None
+    for ref, _ in request.store.refs(repo):
         if ref.startswith("refs/pr/"):
             number = int(ref.removeprefix("refs/pr/"))
-            rows = call.store.rows(
+            rows = request.store.rows(
                 "SELECT 1 FROM discussions WHERE repo = ? AND num = ? AND json_extract(data, '$.status') = 'open'",
                 repo.id, number,
             )  # fmt: skip
             if rows:
-                yield call.store.head(repo, ref), number
+                yield request.store.head(repo, ref), number
 
 
-def ranking(call: Call, dataset: Repo) -> list[dict[str, Any]]:
+def ranking(request: ApiRequest, dataset: Repo) -> list[dict[str, Any]]:
     """Best first: each model once per task, by its best result on main or in an open pull request."""
-    tasks = _task_ids(call.store, call.store.tree(call.store.head(dataset, "refs/heads/main")))
+    tasks = _task_ids(request.store, request.store.tree(request.store.head(dataset, "refs/heads/main")))
     if not tasks:
-        raise Problem(404, f"{dataset.name} has no eval.yaml, and so no leaderboard", "EntryNotFound")
-    wanted = call.query.get("task_id", tasks)
-    roots_only = call.query.get("base_model", ["true"])[0].lower() in ("true", "1")
+        raise ApiError(404, f"{dataset.name} has no eval.yaml, and so no leaderboard", "EntryNotFound")
+    wanted = request.query.get("task_id", tasks)
+    roots_only = request.query.get("base_model", ["true"])[0].lower() in ("true", "1")
     best: dict[str, dict[str, Any]] = {}
-    for repo in call.store.repos("model"):
-        if not call.who.may_read(repo):
+    for repo in request.store.repos("model"):
+        if not request.who.may_read(repo):
             continue
-        for commit, number in _submissions(call, repo):
-            tree = call.store.tree(commit)
-            if roots_only and _has_base(call.store, tree):
+        for commit, number in _submissions(request, repo):
+            tree = request.store.tree(commit)
+            if roots_only and _has_base(request.store, tree):
                 continue
-            for item in entries_of(call.store, tree):
+            for item in entries_of(request.store, tree):
                 data = item.get("data")
                 if data is None or data["dataset"]["id"].lower() != dataset.name.lower():
                     continue
                 if data["dataset"]["task_id"] not in wanted:
                     continue
                 if repo.name not in best or data["value"] > best[repo.name]["value"]:
-                    best[repo.name] = _line(call.store, repo, item, number)
+                    best[repo.name] = _line(request.store, repo, item, number)
     lines = sorted(best.values(), key=lambda line: (-line["value"], line["modelId"]))
     return [{"rank": rank, **line} for rank, line in enumerate(lines, 1)]
 
@@ -259,8 +259,8 @@ def _has_base(store: Store, tree: Tree) -> bool:
     return bool(parse_card(store.objects.read(readme).decode("utf-8", "replace")).get("base_model"))
 
 
-def leaderboard(call: Call) -> Response:
-    if call.kind != "dataset":
-        raise call.not_implemented()
-    call.check_query("base_model", "task_id")
-    return JSONResponse(ranking(call, call.repo()))
+def leaderboard(request: ApiRequest) -> Response:
+    if request.kind != "dataset":
+        raise request.not_implemented()
+    request.check_query("base_model", "task_id")
+    return JSONResponse(ranking(request, request.repo()))

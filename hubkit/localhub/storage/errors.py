@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-__all__ = ["RESERVED", "Problem", "check_path", "check_ref", "check_repo_name"]
+__all__ = ["RESERVED", "ApiError", "check_path", "check_ref", "check_repo_name"]
 
 _REPO_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 _REF_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,199}")
@@ -17,7 +17,7 @@ RESERVED: Final = frozenset(
 """First parts of the server's own addresses; no user may have such a name."""
 
 
-class Problem(Exception):
+class ApiError(Exception):
     """A request that cannot be done. `code` is what clients read from X-Error-Code."""
 
     def __init__(self, status: int, message: str, code: str = "", **extra: Any) -> None:
@@ -40,7 +40,7 @@ def check_path(path: str) -> str:
         or any("\ud800" <= char <= "\udfff" for char in path)
     )
     if bad:
-        raise Problem(400, f"not a path for a repo: {path!r}", "BadPath")
+        raise ApiError(400, f"not a path for a repo: {path!r}", "BadPath")
     return path
 
 
@@ -59,7 +59,7 @@ def check_repo_name(name: str) -> str:
         )
     )
     if not good:
-        raise Problem(400, f"not a repo id: {name!r}", "BadRepoId")
+        raise ApiError(400, f"not a repo id: {name!r}", "BadRepoId")
     return name
 
 
@@ -73,5 +73,5 @@ def check_ref(name: str) -> str:
         or re.fullmatch(r"[0-9a-f]{40}", name) is not None
     )
     if bad:
-        raise Problem(400, f"not a name for a branch or tag: {name!r}", "BadRefName")
+        raise ApiError(400, f"not a name for a branch or tag: {name!r}", "BadRefName")
     return name

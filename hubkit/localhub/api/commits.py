@@ -13,12 +13,12 @@ from typing import Any, BinaryIO, Final
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from hubkit.localhub import discussions, results
-from hubkit.localhub.bodies import stream_to
-from hubkit.localhub.objects import Batch
-from hubkit.localhub.problems import Problem, check_path
-from hubkit.localhub.store import Change, Repo
-from hubkit.localhub.web import Call, items, parse_json, text
+from hubkit.localhub.api import discussions, results
+from hubkit.localhub.api.bodies import stream_to
+from hubkit.localhub.api.request import ApiRequest, items, parse_json, text
+from hubkit.localhub.storage.errors import ApiError, check_path
+from hubkit.localhub.storage.objects import Batch
+from hubkit.localhub.storage.store import Change, Repo
 
 __all__ = ["commit", "create_branch", "create_tag", "delete_branch", "delete_tag", "preupload", "squash"]
 
@@ -33,16 +33,16 @@ _OPERATIONS: Final = ("file", "lfsFile", "deletedFile", "deletedFolder")
 # What to send how
 
 
-def preupload(call: Call) -> Response:
-    repo = call.contributed_repo()
-    tree = call.store.tree(call.store.resolve(repo, call.path["revision"]))
+def preupload(request: ApiRequest) -> Response:
+    repo = request.contributed_repo()
+    tree = request.store.tree(request.store.resolve(repo, request.path["revision"]))
     attributes = tree.get(".gitattributes")
     is_large = _large_rules(
-        call.store.objects.read(attributes).decode("utf-8", "replace") if attributes else ""
+        request.store.objects.read(attributes).decode("utf-8", "replace") if attributes else ""
     )
-    ignored = _ignore_rules(str(call.body.get("gitIgnore") or ""))
+    ignored = _ignore_rules(str(request.body.get("gitIgnore") or ""))
     answers = []
-    for file in items(call.body, "files"):
+    for file in items(request.body, "files"):
         path = check_path(text(file, "path"))
         there = tree.get(path)
         answers.append(
@@ -61,10 +61,10 @@ def _is_large(file: dict[str, Any]) -> bool:
     try:
         sample = base64.b64decode(str(file.get("sample") or ""), validate=True)
     except (binascii.Error, ValueError):
-        raise Problem(400, "sample is not base64") from None
+        raise ApiError(400, "sample is not base64") from None
     size = file.get("size")
     if not isinstance(size, int) or size < 0:
-        raise Problem(400, "size is missing")
+        raise ApiError(400, "size is missing")
     if size > _LARGEST_REGULAR or b"\0" in sample:
         return True
     try:
@@ -133,74 +133,76 @@ def _ignore_rules(ignore: str) -> Callable[[str], bool]:
 # The commit
 
 
-async def commit(call: Call) -> Response:
+async def commit(request: ApiRequest) -> Response:
     """NDJSON: a header, then one operation a line. Spooled to disk, then applied in one transaction."""
-    call.check_query("create_pr", "hot_reload")
-    if call.flag("hot_reload"):
-        raise Problem(501, "hot_reload is not implemented: no Space runs here")
-    repo, ref = await run_in_threadpool(_target, call)
-    path = call.store.objects.temporary()
+    request.check_query("create_pr", "hot_reload")
+    if request.flag("hot_reload"):
+        raise ApiError(501, "hot_reload is not implemented: no Space runs here")
+    repo, ref = await run_in_threadpool(_target, request)
+    path = request.store.objects.temporary()
     try:
         with path.open("xb") as file:
 
             def write(data: bytes | memoryview) -> None:
                 if file.tell() + len(data) > _COMMIT_LIMIT:
-                    raise Problem(413, f"a commit may have at most {_COMMIT_LIMIT} bytes")
+                    raise ApiError(413, f"a commit may have at most {_COMMIT_LIMIT} bytes")
                 file.write(data)
 
-            await stream_to(call.request, write)
-        return await run_in_threadpool(_apply, call, repo, ref, path)
+            await stream_to(request.http, write)
+        return await run_in_threadpool(_apply, request, repo, ref, path)
     finally:
         path.unlink(missing_ok=True)
 
 
-def _target(call: Call) -> tuple[Repo, str]:
+def _target(request: ApiRequest) -> tuple[Repo, str]:
     """The repo, and the full name of the ref that the commit is for, if the caller may change it."""
-    ref = call.path["revision"]
+    ref = request.path["revision"]
     ref = ref if ref.startswith("refs/") else f"refs/heads/{ref}"
-    if call.flag("create_pr"):
-        return call.contributed_repo(), ref
+    if request.flag("create_pr"):
+        return request.contributed_repo(), ref
     if ref.startswith("refs/pr/"):
-        repo = call.contributed_repo()
-        discussions.check_may_change(call, repo, discussions.number_of(ref))
+        repo = request.contributed_repo()
+        discussions.check_may_change(request, repo, discussions.number_of(ref))
         return repo, ref
     if not ref.startswith("refs/heads/"):
-        raise Problem(400, f"cannot commit to {ref}")
-    return call.own_repo(), ref
+        raise ApiError(400, f"cannot commit to {ref}")
+    return request.own_repo(), ref
 
 
-def _apply(call: Call, repo: Repo, ref: str, path: Path) -> Response:
-    store = call.store
+def _apply(request: ApiRequest, repo: Repo, ref: str, path: Path) -> Response:
+    store = request.store
     with Batch(store.objects) as batch, path.open("rb") as file:
-        header, changes = _read(call, repo, file, batch)
+        header, changes = _read(request, repo, file, batch)
         batch.keep()
         title, message = text(header, "summary"), str(header.get("description") or "")
         parent = header.get("parentCommit")
         if parent is not None and not isinstance(parent, str):
-            raise Problem(400, "parentCommit must be a commit id")
+            raise ApiError(400, "parentCommit must be a commit id")
         with store.change():
             number = None
-            if call.flag("create_pr"):
+            if request.flag("create_pr"):
                 start = store.resolve(repo, parent or ref).sha
-                number = discussions.open_pull_request(call, repo, title, message, start, "open")
+                number = discussions.open_pull_request(request, repo, title, message, start, "open")
                 ref, parent = f"refs/pr/{number}", None
-            made = store.commit(repo, ref, changes, title, message, call.who.user, parent)
+            made = store.commit(repo, ref, changes, title, message, request.who.user, parent)
             if ref.startswith("refs/pr/"):
-                discussions.note_commit(call, repo, discussions.number_of(ref), made)
+                discussions.note_commit(request, repo, discussions.number_of(ref), made)
     answer: dict[str, Any] = {
         "success": True,
         "commitOid": made.sha,
-        "commitUrl": f"{call.url(repo)}/commit/{made.sha}",
+        "commitUrl": f"{request.url(repo)}/commit/{made.sha}",
         "hookOutput": "",
     }
     if number is not None:
-        answer["pullRequestUrl"] = f"{call.url(repo)}/discussions/{number}"
+        answer["pullRequestUrl"] = f"{request.url(repo)}/discussions/{number}"
     return JSONResponse(answer)
 
 
-def _read(call: Call, repo: Repo, file: BinaryIO, batch: Batch) -> tuple[dict[str, Any], list[Change]]:
+def _read(
+    request: ApiRequest, repo: Repo, file: BinaryIO, batch: Batch
+) -> tuple[dict[str, Any], list[Change]]:
     """The header, and what to change; contents go into the batch."""
-    objects = call.store.objects
+    objects = request.store.objects
     header: dict[str, Any] = {}
     changes: list[Change] = []
     for key, value in _lines(file):
@@ -208,7 +210,7 @@ def _read(call: Call, repo: Repo, file: BinaryIO, batch: Batch) -> tuple[dict[st
             header = value
             continue
         if key not in _OPERATIONS:
-            raise Problem(501, f"commit operation {key!r} is not implemented")
+            raise ApiError(501, f"commit operation {key!r} is not implemented")
         path = text(value, "path")
         match key:
             case "file":
@@ -231,57 +233,59 @@ def _lines(file: BinaryIO) -> Iterator[tuple[str, dict[str, Any]]]:
     first = True
     while line := file.readline(_LINE_LIMIT + 1):
         if len(line) > _LINE_LIMIT:
-            raise Problem(413, "a file inside the commit is too large; upload it as a large file")
+            raise ApiError(413, "a file inside the commit is too large; upload it as a large file")
         if not line.strip():
             continue
         item = parse_json(line)
         key, value = item.get("key"), item.get("value")
         if not isinstance(key, str) or not isinstance(value, dict) or first != (key == "header"):
-            raise Problem(400, "malformed commit: a header, then operations")
+            raise ApiError(400, "malformed commit: a header, then operations")
         first = False
         yield key, value
     if first:
-        raise Problem(400, "malformed commit: no header")
+        raise ApiError(400, "malformed commit: no header")
 
 
 def _content(value: dict[str, Any]) -> bytes:
     content = value.get("content")
     if not isinstance(content, str):
-        raise Problem(400, "content is missing")
+        raise ApiError(400, "content is missing")
     try:
         if value.get("encoding", "utf-8") == "utf-8":
             return content.encode()
         return base64.b64decode(content, validate=True)
     except ValueError:
-        raise Problem(400, f"content is not {value.get('encoding', 'utf-8')}") from None
+        raise ApiError(400, f"content is not {value.get('encoding', 'utf-8')}") from None
 
 
 # Refs
 
 
-def create_branch(call: Call) -> Response:
-    start = str(call.body.get("startingPoint") or "main")
-    call.store.create_ref(call.own_repo(), f"refs/heads/{call.path['branch']}", start)
+def create_branch(request: ApiRequest) -> Response:
+    start = str(request.body.get("startingPoint") or "main")
+    request.store.create_ref(request.own_repo(), f"refs/heads/{request.path['branch']}", start)
     return JSONResponse({})
 
 
-def delete_branch(call: Call) -> Response:
-    call.store.delete_ref(call.own_repo(), f"refs/heads/{call.path['branch']}")
+def delete_branch(request: ApiRequest) -> Response:
+    request.store.delete_ref(request.own_repo(), f"refs/heads/{request.path['branch']}")
     return JSONResponse({})
 
 
-def create_tag(call: Call) -> Response:
-    call.store.create_ref(call.own_repo(), f"refs/tags/{text(call.body, 'tag')}", call.path["revision"])
+def create_tag(request: ApiRequest) -> Response:
+    request.store.create_ref(
+        request.own_repo(), f"refs/tags/{text(request.body, 'tag')}", request.path["revision"]
+    )
     return JSONResponse({})
 
 
-def delete_tag(call: Call) -> Response:
-    call.store.delete_ref(call.own_repo(), f"refs/tags/{call.path['revision']}")
+def delete_tag(request: ApiRequest) -> Response:
+    request.store.delete_ref(request.own_repo(), f"refs/tags/{request.path['revision']}")
     return JSONResponse({})
 
 
-def squash(call: Call) -> Response:
-    repo = call.own_repo()
-    title = str(call.body.get("message") or "squash")
-    made = call.store.squash(repo, call.path["branch"], title, call.who.user)
+def squash(request: ApiRequest) -> Response:
+    repo = request.own_repo()
+    title = str(request.body.get("message") or "squash")
+    made = request.store.squash(repo, request.path["branch"], title, request.who.user)
     return JSONResponse({"commitOid": made.sha})

@@ -1,8 +1,8 @@
-"""What all routes share: who asks, the body, pages of a list, and errors in the form clients expect.
+"""ApiRequest: what all handlers are given. It knows the sender, the repo, the body, and how lists are paged.
 
-A handler is a plain function from a Call to a Response and runs in a thread; one that streams a body is a
-coroutine. Requests are routed by Starlette on the *raw* path, so that a revision or a folder with a slash,
-which arrives as one quoted segment, stays one.
+A handler is a plain function from an ApiRequest to a Response and runs in a thread; one that streams a body is a
+coroutine. Starlette routes on the *raw* path, so that a revision or folder with a slash, which arrives as one
+quoted segment, stays one segment.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hubkit.localhub.accounts import Who, who_sent
-from hubkit.localhub.problems import Problem
-from hubkit.localhub.store import Repo, Store
+from hubkit.localhub.storage.accounts import Who, who_sent
+from hubkit.localhub.storage.errors import ApiError
+from hubkit.localhub.storage.store import Repo, Store
 
 __all__ = [
     "KINDS",
-    "Call",
+    "ApiRequest",
     "Query",
+    "error_response",
     "items",
     "parse_json",
-    "problem_response",
     "read_body",
     "route",
     "text",
@@ -47,10 +47,10 @@ Query = dict[str, list[str]]
 
 
 @dataclass(frozen=True)
-class Call:
+class ApiRequest:
     """One request."""
 
-    request: Request
+    http: Request
     store: Store
     who: Who
     path: dict[str, str]
@@ -61,19 +61,19 @@ class Call:
 
     @property
     def method(self) -> str:
-        return self.request.method
+        return self.http.method
 
     @property
     def endpoint(self) -> str:
         """Where the client found this server; it may be behind a tunnel."""
-        return f"{self.request.url.scheme}://{self.request.url.netloc}"
+        return f"{self.http.url.scheme}://{self.http.url.netloc}"
 
     # Repos that a route names
 
     @property
     def kind(self) -> str:
         """By the route's {kinds}, or by how its path begins: /datasets/…, /api/spaces/…, or a model's."""
-        first = self.request.scope["path"].removeprefix("/api/").lstrip("/").split("/")[0]
+        first = self.http.scope["path"].removeprefix("/api/").lstrip("/").split("/")[0]
         kinds = self.path.get("kinds", first if first in KINDS else "models")
         if kinds not in KINDS:
             raise self.not_implemented()
@@ -86,7 +86,7 @@ class Call:
     def visible(self, kind: str, name: str) -> Repo:
         repo = self.store.repo(kind, name)
         if not self.who.may_read(repo):
-            raise Problem(404, f"no {kind} {name}", "RepoNotFound")
+            raise ApiError(404, f"no {kind} {name}", "RepoNotFound")
         return repo
 
     def own_repo(self) -> Repo:
@@ -100,21 +100,21 @@ class Call:
         repo = self.repo()
         self.check_user()
         if not self.who.may_contribute(repo):
-            raise Problem(403, f"this token may only read {repo.name}")
+            raise ApiError(403, f"this token may only read {repo.name}")
         return repo
 
     def check_user(self) -> None:
         if not self.who.user:
             message = "Invalid credentials in Authorization header"
-            if "authorization" not in self.request.headers:
+            if "authorization" not in self.http.headers:
                 message = "Invalid username or password."
-            raise Problem(401, message)
+            raise ApiError(401, message)
 
     def check_writes(self, name: str) -> None:
         """name: a namespace, or namespace/repo."""
         self.check_user()
         if not self.who.may_write(name):
-            raise Problem(403, f"this token of {self.who.user} may not write to {name}")
+            raise ApiError(403, f"this token of {self.who.user} may not write to {name}")
 
     def url(self, repo: Repo) -> str:
         prefix = "" if repo.kind == "model" else f"{repo.kind}s/"
@@ -128,9 +128,7 @@ class Call:
     def check_query(self, *known: str) -> None:
         """Leaving a filter out would answer with what was not asked for."""
         if unknown := self.query.keys() - set(known):
-            raise Problem(
-                501, f"not implemented on {self.request.scope['path']}: {', '.join(sorted(unknown))}"
-            )
+            raise ApiError(501, f"not implemented on {self.http.scope['path']}: {', '.join(sorted(unknown))}")
 
     def page(self, found: Iterable[Any], largest: int = _PAGE) -> tuple[list[Any], dict[str, str]]:
         """One page of a list, and the Link header that says where the next is."""
@@ -140,7 +138,7 @@ class Call:
         if len(page) <= size:
             return page, {}
         query = urlencode(self.query | {"cursor": [str(first + size)]}, doseq=True)
-        path = self.request.scope["raw_path"].decode("ascii")
+        path = self.http.scope["raw_path"].decode("ascii")
         return page[:size], {"Link": f'<{self.endpoint}{path}?{query}>; rel="next"'}
 
     def paged(self, found: Iterable[Any], largest: int = _PAGE) -> Response:
@@ -150,15 +148,15 @@ class Call:
     def number(self, key: str) -> int:
         value = self.query.get(key, ["0"])[0]
         if not value.isdecimal() or len(value) > 12:
-            raise Problem(400, f"{key} must be a number")
+            raise ApiError(400, f"{key} must be a number")
         return int(value)
 
-    def not_implemented(self) -> Problem:
-        message = f"the local Hub does not implement {self.method} {self.request.scope['path']}"
-        return Problem(501, message, "NotImplemented")
+    def not_implemented(self) -> ApiError:
+        message = f"the local Hub does not implement {self.method} {self.http.scope['path']}"
+        return ApiError(501, message, "NotImplemented")
 
 
-Handler = Callable[[Call], Response] | Callable[[Call], Awaitable[Response]]
+Handler = Callable[[ApiRequest], Response] | Callable[[ApiRequest], Awaitable[Response]]
 
 
 def route(method: str, path: str, handler: Handler) -> Route:
@@ -168,21 +166,21 @@ def route(method: str, path: str, handler: Handler) -> Route:
         body: dict[str, Any] = {}
         if method != "GET" and not streams:
             body = parse_json(await read_body(request, _JSON_LIMIT))
-        call = await run_in_threadpool(_call, request, body)
+        asked = await run_in_threadpool(_api_request, request, body)
         if streams:
-            return await cast(Awaitable[Response], handler(call))
-        return await run_in_threadpool(cast(Callable[[Call], Response], handler), call)
+            return await cast(Awaitable[Response], handler(asked))
+        return await run_in_threadpool(cast(Callable[[ApiRequest], Response], handler), asked)
 
     return Route(path, endpoint, methods=[method])
 
 
-def _call(request: Request, body: dict[str, Any]) -> Call:
+def _api_request(request: Request, body: dict[str, Any]) -> ApiRequest:
     try:
         path = {key: unquote(value, errors="strict") for key, value in request.path_params.items()}
     except ValueError:
-        raise Problem(400, "the path is not UTF-8") from None
+        raise ApiError(400, "the path is not UTF-8") from None
     if any("\0" in part for part in path.values()):
-        raise Problem(400, "the path has a NUL")
+        raise ApiError(400, "the path has a NUL")
     store: Store = request.app.state.store
     authorization = request.headers.get("authorization", "")
     if authorization.startswith("Basic ") and request.method in ("GET", "HEAD"):
@@ -191,23 +189,19 @@ def _call(request: Request, body: dict[str, Any]) -> Call:
     who = who_sent(store, authorization)
     signed = request.scope["path"].startswith(("/lfs/", "/xet/"))  # addresses that carry a signature
     if request.app.state.require_token and not who.user and not signed:
-        raise Problem(401, "this Hub answers only to its tokens")
-    return Call(request, store, who, path, parse_qs(request.url.query), body)
+        raise ApiError(401, "this Hub answers only to its tokens")
+    return ApiRequest(request, store, who, path, parse_qs(request.url.query), body)
 
 
 def _password(authorization: str) -> str:
     try:
         return base64.b64decode(authorization.removeprefix("Basic ")).decode().partition(":")[2]
     except ValueError:
-        raise Problem(400, "malformed Authorization header") from None
+        raise ApiError(400, "malformed Authorization header") from None
 
 
-def problem_response(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)
-    if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
-        from hubkit.localhub.pages import problem_page  # a browser; pages are built on this module
-
-        return problem_page(error)
+def error_response(error: ApiError) -> Response:
+    """An error in the form that clients read: they recognise a missing repo by X-Error-Code."""
     headers = {"X-Error-Message": re.sub(r"[^ -~]", "?", error.message)[:300]}
     if error.code:
         headers["X-Error-Code"] = error.code
@@ -222,7 +216,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     async for data in request.stream():
         size += len(data)
         if size > limit:
-            raise Problem(413, f"the body may have at most {limit} bytes")
+            raise ApiError(413, f"the body may have at most {limit} bytes")
         parts.append(data)
     return b"".join(parts)
 
@@ -231,16 +225,16 @@ def parse_json(data: bytes) -> dict[str, Any]:
     try:
         body = json.loads(data or b"{}")
     except (ValueError, RecursionError):
-        raise Problem(400, "the body is not JSON") from None
+        raise ApiError(400, "the body is not JSON") from None
     if not isinstance(body, dict):
-        raise Problem(400, "the body is not a JSON object")
+        raise ApiError(400, "the body is not a JSON object")
     return body
 
 
 def text(body: Any, key: str) -> str:
     value = body.get(key) if isinstance(body, dict) else None
     if not isinstance(value, str) or not value:
-        raise Problem(400, f"{key} is missing")
+        raise ApiError(400, f"{key} is missing")
     return value
 
 
@@ -248,7 +242,7 @@ def items(body: dict[str, Any], key: str) -> list[dict[str, Any]]:
     """A list of JSON objects; none when it is not there."""
     found = body.get(key) or []
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-        raise Problem(400, f"{key} must be a list of objects")
+        raise ApiError(400, f"{key} must be a list of objects")
     return found
 
 

@@ -1,4 +1,4 @@
-"""python -m hubkit.localhub.job_process: the process above a job's, which ends all that the job started.
+"""python -m hubkit.localhub.api.job_process: the process above a job's, which ends all that the job started.
 
 The first line of its standard input is {"command": […], "env": {…}, "folder": "…"}: secrets stand in no
 argument list and no file. The server keeps that pipe open for as long as the job may run. When it closes,

@@ -7,12 +7,13 @@ from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
 
-from hubkit.localhub import cards, results
-from hubkit.localhub.objects import Entry, pointer
-from hubkit.localhub.problems import Problem
-from hubkit.localhub.spaces import kept_value, runtime_of
-from hubkit.localhub.store import Commit, Repo, Store, Tree
-from hubkit.localhub.web import KINDS, Call, Query, items, text
+from hubkit.localhub.api import results
+from hubkit.localhub.api.request import KINDS, ApiRequest, Query, items, text
+from hubkit.localhub.api.spaces import kept_value, runtime_of
+from hubkit.localhub.storage import cards
+from hubkit.localhub.storage.errors import ApiError
+from hubkit.localhub.storage.objects import Entry, pointer
+from hubkit.localhub.storage.store import Commit, Repo, Store, Tree
 
 __all__ = ["card_of", "create", "delete", "duplicate", "info", "listed", "move", "settings", "validate_yaml"]
 
@@ -50,9 +51,9 @@ def card_of(store: Store, tree: Tree) -> tuple[dict[str, Any], list[str]]:
     return card, list(tags)
 
 
-def describe(call: Call, repo: Repo, commit: Commit) -> dict[str, Any]:
+def describe(request: ApiRequest, repo: Repo, commit: Commit) -> dict[str, Any]:
     """All fields of a repo but its files."""
-    store = call.store
+    store = request.store
     tree = store.tree(commit)
     card, tags = card_of(store, tree)
     described: dict[str, Any] = {
@@ -107,21 +108,21 @@ def used_storage(tree: Tree) -> int:
     return sum({entry.sha256: entry.size for entry in tree.values()}.values())
 
 
-def info(call: Call) -> Response:
-    call.check_query("blobs", "expand", "expand[]", "securityStatus")
-    if call.flag("securityStatus"):
-        raise Problem(501, "security scans are not implemented")
-    repo = call.repo()
-    commit = call.store.resolve(repo, call.path.get("revision", "main"))
-    tree = call.store.tree(commit)
-    expand = _expanded(call.query)
-    described = describe(call, repo, commit)
+def info(request: ApiRequest) -> Response:
+    request.check_query("blobs", "expand", "expand[]", "securityStatus")
+    if request.flag("securityStatus"):
+        raise ApiError(501, "security scans are not implemented")
+    repo = request.repo()
+    commit = request.store.resolve(repo, request.path.get("revision", "main"))
+    tree = request.store.tree(commit)
+    expand = _expanded(request.query)
+    described = describe(request, repo, commit)
     if not expand or "siblings" in expand:
-        blobs = call.flag("blobs")
+        blobs = request.flag("blobs")
         described["siblings"] = [_sibling(path, entry, blobs) for path, entry in sorted(tree.items())]
     described["usedStorage"] = used_storage(tree)
     if repo.kind == "model":
-        described["evalResults"] = results.entries_of(call.store, tree)
+        described["evalResults"] = results.entries_of(request.store, tree)
     return JSONResponse(_kept(described, expand))
 
 
@@ -136,49 +137,53 @@ def _kept(described: dict[str, Any], expand: list[str]) -> dict[str, Any]:
     if unknown := set(expand) - described.keys() - set(_UNKNOWN_HERE) - {
         "evalResults", "library_name", "model-index", "pipeline_tag", "siblings", "usedStorage",
     }:  # fmt: skip
-        raise Problem(400, f"no fields to expand: {', '.join(sorted(unknown))}")
+        raise ApiError(400, f"no fields to expand: {', '.join(sorted(unknown))}")
     return {key: value for key, value in described.items() if not expand or key in ("_id", "id", *expand)}
 
 
 # Lists
 
 
-def listed(call: Call) -> Response:
-    call.check_query(
+def listed(request: ApiRequest) -> Response:
+    request.check_query(
         "author", "search", "filter", "limit", "sort", "direction", "full", "cardData", "config", "expand",
         "expand[]", "pipeline_tag", "gated", "cursor",
     )  # fmt: skip
-    sort = _SORTS.get(call.query.get("sort", ["lastModified"])[0])
+    sort = _SORTS.get(request.query.get("sort", ["lastModified"])[0])
     if sort is None:
-        raise Problem(501, f"sorting by {call.query['sort'][0]} is not implemented")
-    found = [item for repo in call.store.repos(call.kind) if (item := _wanted(call, repo)) is not None]
-    found.sort(key=lambda item: item[sort], reverse=call.query.get("direction", ["-1"])[0] == "-1")
-    expand = _expanded(call.query)
-    page, headers = call.page(found)
+        raise ApiError(501, f"sorting by {request.query['sort'][0]} is not implemented")
+    found = [
+        item for repo in request.store.repos(request.kind) if (item := _wanted(request, repo)) is not None
+    ]
+    found.sort(key=lambda item: item[sort], reverse=request.query.get("direction", ["-1"])[0] == "-1")
+    expand = _expanded(request.query)
+    page, headers = request.page(found)
     for item in page:
-        if call.flag("full") or "siblings" in expand:
-            tree = call.store.tree(call.store.head(call.store.repo(call.kind, item["id"]), "refs/heads/main"))
+        if request.flag("full") or "siblings" in expand:
+            tree = request.store.tree(
+                request.store.head(request.store.repo(request.kind, item["id"]), "refs/heads/main")
+            )
             item["siblings"] = [_sibling(path, entry, False) for path, entry in sorted(tree.items())]
-        if not (call.flag("full") or call.flag("cardData") or "cardData" in expand):
+        if not (request.flag("full") or request.flag("cardData") or "cardData" in expand):
             del item["cardData"]
-    if call.kind == "model" and not call.flag("full") and not expand:
+    if request.kind == "model" and not request.flag("full") and not expand:
         page = [{key: value for key, value in item.items() if key not in _IN_FULL} for item in page]
     return JSONResponse([_kept(item, expand) for item in page], headers=headers)
 
 
-def _wanted(call: Call, repo: Repo) -> dict[str, Any] | None:
+def _wanted(request: ApiRequest, repo: Repo) -> dict[str, Any] | None:
     """A repo's description, if the filters of a list let it in."""
-    query = call.query
+    query = request.query
     name = repo.name.lower()
     author = query.get("author", [""])[0].lower()
-    if not call.who.may_read(repo) or (author and author != name.split("/")[0]):
+    if not request.who.may_read(repo) or (author and author != name.split("/")[0]):
         return None
     if not all(word in name for value in query.get("search", []) for word in value.lower().split()):
         return None
-    gated = call.flag("gated")
+    gated = request.flag("gated")
     if "gated" in query and gated != bool(repo.settings.get("gated", False)):
         return None
-    described = describe(call, repo, call.store.head(repo, "refs/heads/main"))
+    described = describe(request, repo, request.store.head(repo, "refs/heads/main"))
     tags = [part for value in query.get("filter", []) for part in value.split(",")]
     tags += query.get("pipeline_tag", [])
     return described if set(tags) <= set(described["tags"]) else None
@@ -187,15 +192,15 @@ def _wanted(call: Call, repo: Repo) -> dict[str, Any] | None:
 # Changes
 
 
-def _named(call: Call) -> tuple[str, str]:
-    owner = call.body.get("organization") or call.who.user
-    return _kind(call.body), f"{owner}/{text(call.body, 'name')}"
+def _named(request: ApiRequest) -> tuple[str, str]:
+    owner = request.body.get("organization") or request.who.user
+    return _kind(request.body), f"{owner}/{text(request.body, 'name')}"
 
 
 def _kind(body: dict[str, Any]) -> str:
     kind = str(body.get("type") or "model")
     if kind not in KINDS.values():
-        raise Problem(501, f"repos of type {kind!r} are not implemented")
+        raise ApiError(501, f"repos of type {kind!r} are not implemented")
     return kind
 
 
@@ -205,7 +210,7 @@ def _private(body: dict[str, Any]) -> bool | None:
         private = body.get("private")
         return bool(private) if private is not None else None
     if visibility not in ("public", "private"):
-        raise Problem(501, f"visibility {visibility!r} is not implemented")
+        raise ApiError(501, f"visibility {visibility!r} is not implemented")
     return bool(visibility == "private")
 
 
@@ -216,91 +221,95 @@ def _space_settings(body: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def create(call: Call) -> Response:
-    call.check_user()
-    kind, name = _named(call)
-    call.check_writes(name)
+def create(request: ApiRequest) -> Response:
+    request.check_user()
+    kind, name = _named(request)
+    request.check_writes(name)
     kept: dict[str, Any] = {}
     if kind == "space":
-        if call.body.get("sdk") not in ("gradio", "docker", "static", "streamlit"):
-            raise Problem(400, "a Space needs an sdk: gradio, docker or static")
-        kept = {"sdk": call.body["sdk"], **_space_settings(call.body)}
-    return _created(call, kind, name, bool(_private(call.body)), kept, {})
+        if request.body.get("sdk") not in ("gradio", "docker", "static", "streamlit"):
+            raise ApiError(400, "a Space needs an sdk: gradio, docker or static")
+        kept = {"sdk": request.body["sdk"], **_space_settings(request.body)}
+    return _created(request, kind, name, bool(_private(request.body)), kept, {})
 
 
-def _created(call: Call, kind: str, name: str, private: bool, kept: dict[str, Any], files: Tree) -> Response:
+def _created(
+    request: ApiRequest, kind: str, name: str, private: bool, kept: dict[str, Any], files: Tree
+) -> Response:
     try:
-        repo = call.store.create_repo(kind, name, private, call.who.user, kept, files)
-    except Problem as error:
+        repo = request.store.create_repo(kind, name, private, request.who.user, kept, files)
+    except ApiError as error:
         if error.status == 409:  # clients that said exist_ok read the address from this answer
-            error.extra["url"] = call.url(call.store.repo(kind, name))
+            error.extra["url"] = request.url(request.store.repo(kind, name))
         raise
-    return JSONResponse({"url": call.url(repo), "name": repo.name, "id": f"{repo.id:024x}"})
+    return JSONResponse({"url": request.url(repo), "name": repo.name, "id": f"{repo.id:024x}"})
 
 
-def delete(call: Call) -> Response:
-    call.check_user()
-    repo = call.visible(*_named(call))
-    call.check_writes(repo.name)
-    call.store.delete_repo(repo)
+def delete(request: ApiRequest) -> Response:
+    request.check_user()
+    repo = request.visible(*_named(request))
+    request.check_writes(repo.name)
+    request.store.delete_repo(repo)
     return JSONResponse({})
 
 
-def move(call: Call) -> Response:
-    kind = _kind(call.body)
-    call.check_user()
-    repo = call.visible(kind, text(call.body, "fromRepo"))
-    target = text(call.body, "toRepo")
+def move(request: ApiRequest) -> Response:
+    kind = _kind(request.body)
+    request.check_user()
+    repo = request.visible(kind, text(request.body, "fromRepo"))
+    target = text(request.body, "toRepo")
     for name in (repo.name, target):
-        call.check_writes(name)
-    call.store.move_repo(repo, target)
-    return JSONResponse({"url": call.url(call.store.repo(kind, target))})
+        request.check_writes(name)
+    request.store.move_repo(repo, target)
+    return JSONResponse({"url": request.url(request.store.repo(kind, target))})
 
 
-def duplicate(call: Call) -> Response:
+def duplicate(request: ApiRequest) -> Response:
     """A new repo with the files of this one. Contents are shared, so nothing is copied."""
-    source = call.repo()
-    call.check_user()
-    check_gate(call, source)
-    name = text(call.body, "repository")
-    call.check_writes(name)
-    private = _private(call.body)
-    kept = {"sdk": source.settings.get("sdk"), **_space_settings(call.body)} if source.kind == "space" else {}
-    files = call.store.tree(call.store.head(source, "refs/heads/main"))
-    return _created(call, source.kind, name, source.private if private is None else private, kept, files)
+    source = request.repo()
+    request.check_user()
+    check_gate(request, source)
+    name = text(request.body, "repository")
+    request.check_writes(name)
+    private = _private(request.body)
+    kept = (
+        {"sdk": source.settings.get("sdk"), **_space_settings(request.body)} if source.kind == "space" else {}
+    )
+    files = request.store.tree(request.store.head(source, "refs/heads/main"))
+    return _created(request, source.kind, name, source.private if private is None else private, kept, files)
 
 
-def settings(call: Call) -> Response:
-    repo = call.own_repo()
-    if unknown := call.body.keys() - {"private", "visibility", "gated"}:
-        raise Problem(501, f"settings not implemented: {', '.join(sorted(unknown))}")
-    gated = call.body.get("gated", repo.settings.get("gated", False))
+def settings(request: ApiRequest) -> Response:
+    repo = request.own_repo()
+    if unknown := request.body.keys() - {"private", "visibility", "gated"}:
+        raise ApiError(501, f"settings not implemented: {', '.join(sorted(unknown))}")
+    gated = request.body.get("gated", repo.settings.get("gated", False))
     if gated not in ("auto", "manual", False):
-        raise Problem(400, "gated is one of auto, manual, false")
-    call.store.update_repo(repo, _private(call.body), {"gated": gated})
-    changed = call.store.repo(repo.kind, repo.name)
+        raise ApiError(400, "gated is one of auto, manual, false")
+    request.store.update_repo(repo, _private(request.body), {"gated": gated})
+    changed = request.store.repo(repo.kind, repo.name)
     return JSONResponse({"private": changed.private, "gated": changed.settings["gated"]})
 
 
-def check_gate(call: Call, repo: Repo) -> None:
+def check_gate(request: ApiRequest, repo: Repo) -> None:
     """A gated repo shows that it is there; its contents are for its owners."""
-    if repo.settings.get("gated", False) and not call.who.is_insider(repo):
-        status = 403 if call.who.user else 401
-        raise Problem(status, f"access to {repo.kind} {repo.name} is restricted to its owners", "GatedRepo")
+    if repo.settings.get("gated", False) and not request.who.is_insider(repo):
+        status = 403 if request.who.user else 401
+        raise ApiError(status, f"access to {repo.kind} {repo.name} is restricted to its owners", "GatedRepo")
 
 
-def auth_check(call: Call) -> Response:
-    check_gate(call, call.repo())
+def auth_check(request: ApiRequest) -> Response:
+    check_gate(request, request.repo())
     return JSONResponse({})
 
 
-def auth_check_write(call: Call) -> Response:
-    call.own_repo()
+def auth_check_write(request: ApiRequest) -> Response:
+    request.own_repo()
     return JSONResponse({})
 
 
-def validate_yaml(call: Call) -> Response:
-    errors, warnings = cards.validate(str(call.body.get("content") or ""))
+def validate_yaml(request: ApiRequest) -> Response:
+    errors, warnings = cards.validate(str(request.body.get("content") or ""))
     answer = {
         "errors": [{"message": message} for message in errors],
         "warnings": [{"message": message} for message in warnings],

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from typing import Final
 
-from hubkit.localhub.objects import Entry, pointer
-from hubkit.localhub.store import Store, Tree, differing
+from hubkit.localhub.storage.objects import Entry, pointer
+from hubkit.localhub.storage.store import Store, Tree, differing
 
 __all__ = ["diff"]
 

@@ -1,4 +1,4 @@
-"""fsck: is everything there and as it was sent? gc: remove what nothing refers to.
+"""What the command line does to a local Hub's folder: tokens and members, fsck, gc.
 
 fsck only reads, and may run beside a server: contents are there before the commits that need them, and only gc
 takes any away. gc refuses while a server runs: contents that were uploaded for a commit yet to come look
@@ -14,16 +14,44 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from hubkit.errors import BusyError
-from hubkit.localhub import xet
-from hubkit.localhub.__main__ import lock, open_store
-from hubkit.localhub.objects import Entry, git_oid, pointer
-from hubkit.localhub.problems import Problem, check_path
-from hubkit.localhub.store import Store
+from hubkit.errors import BusyError, HubError
+from hubkit.localhub.storage import xet
+from hubkit.localhub.storage.accounts import add_member, add_token, new_token
+from hubkit.localhub.storage.errors import ApiError, check_path
+from hubkit.localhub.storage.folder import lock, open_store
+from hubkit.localhub.storage.objects import Entry, git_oid, pointer
+from hubkit.localhub.storage.store import Store
 
-__all__ = ["Freed", "Report", "fsck", "gc"]
+__all__ = ["Freed", "Report", "fsck", "gc", "make_member", "make_token"]
 
 _CHUNK: Final = 1 << 20
+
+
+def make_token(folder: Path, user: str, role: str, name: str, scopes: list[str]) -> str:
+    """scopes: `namespace=permission` or `namespace/repo=permission`."""
+    parsed: dict[str, list[str]] = {}
+    for scope in scopes:
+        entity, _, permission = scope.partition("=")
+        parsed.setdefault(entity, []).append(permission)
+    store = open_store(folder)
+    try:
+        token = new_token()
+        add_token(store, token, user, name, role, parsed)
+    except ApiError as error:
+        raise HubError(error.message, "see hubkit hub token --help") from None
+    finally:
+        store.close()
+    return token
+
+
+def make_member(folder: Path, org: str, user: str, role: str) -> None:
+    store = open_store(folder)
+    try:
+        add_member(store, org, user, role)
+    except ApiError as error:
+        raise HubError(error.message, "see hubkit hub member --help") from None
+    finally:
+        store.close()
 
 
 @dataclass
@@ -59,7 +87,7 @@ def fsck(folder: Path) -> Report:
         for path in _files(folder / "xorbs"):
             try:
                 xet.check_xorb(path)
-            except Problem:
+            except ApiError:
                 report.problems.append(f"xorb {path.name} is damaged")
     finally:
         store.close()
@@ -130,7 +158,7 @@ def _check_tree(key: str, text: str, contents: dict[str, _Content], report: Repo
         content = contents.get(entry.sha256)
         try:
             check_path(path)
-        except Problem as error:
+        except ApiError as error:
             report.problems.append(f"tree {key}: {error.message}")
         if content is None:
             report.problems.append(

@@ -11,11 +11,11 @@ from urllib.parse import parse_qs
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, JSONResponse, Response
 
-from hubkit.localhub.objects import Entry, pointer
-from hubkit.localhub.problems import Problem
-from hubkit.localhub.repos import check_gate, lfs_fields
-from hubkit.localhub.store import Commit, Repo, Store, Tree
-from hubkit.localhub.web import Call, parse_json, read_body, yes
+from hubkit.localhub.api.repos import check_gate, lfs_fields
+from hubkit.localhub.api.request import ApiRequest, parse_json, read_body, yes
+from hubkit.localhub.storage.errors import ApiError
+from hubkit.localhub.storage.objects import Entry, pointer
+from hubkit.localhub.storage.store import Commit, Repo, Store, Tree
 
 __all__ = ["history", "inside", "is_text", "paths_info", "raw", "refs", "resolve", "tree"]
 
@@ -77,44 +77,44 @@ def _described(
     return described
 
 
-def tree(call: Call) -> Response:
-    call.check_query("recursive", "expand", "cursor", "limit")
-    repo = call.repo()
-    commit = call.store.resolve(repo, call.path["revision"])
-    folder = call.path.get("path", "").strip("/")
-    names = inside(call.store.tree(commit), folder, call.flag("recursive"))
+def tree(request: ApiRequest) -> Response:
+    request.check_query("recursive", "expand", "cursor", "limit")
+    repo = request.repo()
+    commit = request.store.resolve(repo, request.path["revision"])
+    folder = request.path.get("path", "").strip("/")
+    names = inside(request.store.tree(commit), folder, request.flag("recursive"))
     if folder and not names:
-        raise Problem(404, f"no folder {folder}", "EntryNotFound", commit=commit.sha)
+        raise ApiError(404, f"no folder {folder}", "EntryNotFound", commit=commit.sha)
     # Only the page is described: last commits take time.
-    expand = call.flag("expand")
-    page, headers = call.page(names, _EXPANDED_PAGE if expand else _PAGE)
-    return JSONResponse(_described(call.store, repo, commit, page, expand), headers=headers)
+    expand = request.flag("expand")
+    page, headers = request.page(names, _EXPANDED_PAGE if expand else _PAGE)
+    return JSONResponse(_described(request.store, repo, commit, page, expand), headers=headers)
 
 
-def _asked(call: Call, body: bytes) -> tuple[list[str], bool]:
+def _asked(request: ApiRequest, body: bytes) -> tuple[list[str], bool]:
     """Paths, and whether with their last commits: Python's client sends a form, JavaScript's sends JSON."""
-    if "json" not in call.request.headers.get("content-type", ""):
+    if "json" not in request.http.headers.get("content-type", ""):
         form = parse_qs(body.decode("utf-8", "replace"))
         return form.get("paths", []), yes(form, "expand")
     sent = parse_json(body)
     paths = sent.get("paths")
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        raise Problem(400, "paths must be a list of texts")
+        raise ApiError(400, "paths must be a list of texts")
     return paths, bool(sent.get("expand"))
 
 
-async def paths_info(call: Call) -> Response:
-    body = await read_body(call.request, _FORM_LIMIT)
+async def paths_info(request: ApiRequest) -> Response:
+    body = await read_body(request.http, _FORM_LIMIT)
 
     def answer() -> Response:
-        paths, expand = _asked(call, body)
-        repo = call.repo()
-        commit = call.store.resolve(repo, call.path["revision"])
-        files = call.store.tree(commit)
+        paths, expand = _asked(request, body)
+        repo = request.repo()
+        commit = request.store.resolve(repo, request.path["revision"])
+        files = request.store.tree(commit)
         folders = {path[:i] for path in files for i, char in enumerate(path) if char == "/"}
         asked = dict.fromkeys(path.strip("/") for path in paths)
         names = [path for path in asked if path in files or path in folders]
-        return JSONResponse(_described(call.store, repo, commit, names, expand))
+        return JSONResponse(_described(request.store, repo, commit, names, expand))
 
     return await run_in_threadpool(answer)
 
@@ -126,13 +126,13 @@ def is_text(path: str, entry: Entry) -> bool:
     return not entry.lfs and path.lower().endswith(_TEXTS)
 
 
-def _find(call: Call) -> tuple[Commit, Entry]:
-    repo = call.repo()
-    check_gate(call, repo)
-    commit = call.store.resolve(repo, call.path["revision"])
-    entry = call.store.tree(commit).get(call.path["path"])
+def _find(request: ApiRequest) -> tuple[Commit, Entry]:
+    repo = request.repo()
+    check_gate(request, repo)
+    commit = request.store.resolve(repo, request.path["revision"])
+    entry = request.store.tree(commit).get(request.path["path"])
     if entry is None:
-        raise Problem(404, "Entry not found", "EntryNotFound", commit=commit.sha)
+        raise ApiError(404, "Entry not found", "EntryNotFound", commit=commit.sha)
     return commit, entry
 
 
@@ -148,21 +148,21 @@ def _headers(commit: Commit, etag: str) -> dict[str, str]:
     }
 
 
-def resolve(call: Call) -> Response:
+def resolve(request: ApiRequest) -> Response:
     """A file, whole or a range of it."""
-    commit, entry = _find(call)
+    commit, entry = _find(request)
     etag = f'"{entry.sha256 if entry.lfs else entry.oid}"'
     headers = _headers(commit, etag)
     if entry.lfs:
         headers |= {"X-Linked-Etag": etag, "X-Linked-Size": str(entry.size)}
-    if call.request.headers.get("if-none-match") == etag:
+    if request.http.headers.get("if-none-match") == etag:
         return Response(status_code=304, headers=headers)
-    path = Path(call.path["path"])
+    path = Path(request.path["path"])
     media = _IMAGES.get(path.suffix.lower(), "application/octet-stream")
     response = FileResponse(
-        call.store.objects.path(entry.sha256),
+        request.store.objects.path(entry.sha256),
         headers=headers,
-        media_type="text/plain; charset=utf-8" if is_text(call.path["path"], entry) else media,
+        media_type="text/plain; charset=utf-8" if is_text(request.path["path"], entry) else media,
         filename=path.name,
         content_disposition_type="inline",
     )
@@ -170,11 +170,11 @@ def resolve(call: Call) -> Response:
     return response
 
 
-def raw(call: Call) -> Response:
+def raw(request: ApiRequest) -> Response:
     """What git has: of a large file its pointer."""
-    commit, entry = _find(call)
+    commit, entry = _find(request)
     if not entry.lfs:
-        return resolve(call)
+        return resolve(request)
     data = pointer(entry.sha256, entry.size)
     return Response(data, headers=_headers(commit, f'"{entry.oid}"'), media_type="text/plain; charset=utf-8")
 
@@ -182,28 +182,28 @@ def raw(call: Call) -> Response:
 # History
 
 
-def refs(call: Call) -> Response:
+def refs(request: ApiRequest) -> Response:
     answer: dict[str, list[dict[str, str]]] = {"branches": [], "tags": [], "converts": []}
     names = {"heads": "branches", "tags": "tags"}
-    if call.flag("include_prs"):
+    if request.flag("include_prs"):
         answer["pullRequests"] = []
         names["pr"] = "pullRequests"
-    for ref, sha in call.store.refs(call.repo()):
+    for ref, sha in request.store.refs(request.repo()):
         _, kind, name = ref.split("/", 2)
         if kind in names:
             answer[names[kind]].append({"name": name, "ref": ref, "targetCommit": sha})
     return JSONResponse(answer)
 
 
-def history(call: Call) -> Response:
-    call.check_query("expand[]", "cursor", "limit", "p")
-    if "p" in call.query:
-        raise Problem(501, "pages of commits by number are not implemented; follow the Link header")
-    repo = call.repo()
-    page, headers = call.page(
-        call.store.history(repo, call.store.resolve(repo, call.path["revision"])), _EXPANDED_PAGE
+def history(request: ApiRequest) -> Response:
+    request.check_query("expand[]", "cursor", "limit", "p")
+    if "p" in request.query:
+        raise ApiError(501, "pages of commits by number are not implemented; follow the Link header")
+    repo = request.repo()
+    page, headers = request.page(
+        request.store.history(repo, request.store.resolve(repo, request.path["revision"])), _EXPANDED_PAGE
     )
-    formatted = "formatted" in call.query.get("expand[]", [])
+    formatted = "formatted" in request.query.get("expand[]", [])
     return JSONResponse([_commit(commit, formatted) for commit in page], headers=headers)
 
 

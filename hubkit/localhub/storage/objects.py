@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from hubkit.localhub.problems import Problem
+from hubkit.localhub.storage.errors import ApiError
 
 __all__ = ["Batch", "Entry", "Objects", "Upload", "git_oid", "pointer", "sync_folder"]
 
@@ -62,7 +62,7 @@ class Objects:
 
     def path(self, sha256: str) -> Path:
         if not _SHA256.fullmatch(sha256):
-            raise Problem(400, "not a sha256")
+            raise ApiError(400, "not a sha256")
         return self._folder / sha256[:2] / sha256
 
     def has(self, sha256: str) -> bool:
@@ -84,10 +84,10 @@ class Objects:
         """Entry for a large file whose content is here already."""
         path = self.path(sha256)
         if not path.is_file():
-            raise Problem(400, f"content {sha256} was not uploaded", "LfsObjectNotFound")
+            raise ApiError(400, f"content {sha256} was not uploaded", "LfsObjectNotFound")
         real = path.stat().st_size
         if size is not None and size != real:
-            raise Problem(400, f"content {sha256} has {real} bytes, not {size}")
+            raise ApiError(400, f"content {sha256} has {real} bytes, not {size}")
         return Entry(git_oid(pointer(sha256, real)), real, sha256, lfs=True)
 
 
@@ -105,7 +105,7 @@ class Upload:
     def write(self, data: bytes | memoryview) -> None:
         self.size += len(data)
         if self.size > self._limit:
-            raise Problem(413, f"more than the {self._limit} bytes announced")
+            raise ApiError(413, f"more than the {self._limit} bytes announced")
         self._hash.update(data)
         self._file.write(data)
 
@@ -128,7 +128,7 @@ class Upload:
     def keep_object(self, sha256: str | None = None, size: int | None = None) -> str:
         """Keep as an object, if it is what was announced."""
         if sha256 is not None and (self.sha256 != sha256 or self.size != size):
-            raise Problem(400, f"content does not match sha256 {sha256} and size {size}", "HashMismatch")
+            raise ApiError(400, f"content does not match sha256 {sha256} and size {size}", "HashMismatch")
         final = self._objects.path(self.sha256)
         if final.exists():
             self.drop()

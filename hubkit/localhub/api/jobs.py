@@ -29,9 +29,9 @@ from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from hubkit.localhub.accounts import account_id, is_org
-from hubkit.localhub.problems import Problem
-from hubkit.localhub.web import Call, text
+from hubkit.localhub.api.request import ApiRequest, text
+from hubkit.localhub.storage.accounts import account_id, is_org
+from hubkit.localhub.storage.errors import ApiError
 
 __all__ = ["Jobs", "cancel", "inspect", "listed", "logs", "relabel", "run"]
 
@@ -101,7 +101,7 @@ class Jobs:
     def find(self, namespace: str, job_id: str) -> Job:
         job = self._jobs.get(job_id)
         if job is None or job.namespace.lower() != namespace.lower():
-            raise Problem(404, f"no job {job_id} of {namespace}")
+            raise ApiError(404, f"no job {job_id} of {namespace}")
         return job
 
     def log_file(self, job: Job) -> Path:
@@ -166,7 +166,7 @@ class Jobs:
             if job.end is not None:
                 return False
             job.process = subprocess.Popen(
-                [sys.executable, "-m", "hubkit.localhub.job_process"],
+                [sys.executable, "-m", "hubkit.localhub.api.job_process"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -198,22 +198,22 @@ def _log(file: Any, line: str) -> None:
 # Requests
 
 
-def _jobs(call: Call) -> Jobs:
+def _jobs(request: ApiRequest) -> Jobs:
     """The server's jobs, for one who may see and change those of the route's namespace."""
-    jobs: Jobs | None = call.request.app.state.jobs
+    jobs: Jobs | None = request.http.app.state.jobs
     if jobs is None:
         remedy = "its owner can allow them with `hubkit hub serve --jobs`"
-        raise Problem(501, f"this local Hub runs no jobs: {remedy}", "NotImplemented")
-    call.check_writes(call.path["namespace"])
+        raise ApiError(501, f"this local Hub runs no jobs: {remedy}", "NotImplemented")
+    request.check_writes(request.path["namespace"])
     return jobs
 
 
-def _job(call: Call) -> tuple[Jobs, Job]:
-    jobs = _jobs(call)
-    return jobs, jobs.find(call.path["namespace"], call.path["job"])
+def _job(request: ApiRequest) -> tuple[Jobs, Job]:
+    jobs = _jobs(request)
+    return jobs, jobs.find(request.path["namespace"], request.path["job"])
 
 
-def _shown(call: Call, job: Job) -> dict[str, Any]:
+def _shown(request: ApiRequest, job: Job) -> dict[str, Any]:
     end = job.finished or _now()
 
     def seconds(first: datetime | None, last: datetime) -> int | None:
@@ -241,26 +241,26 @@ def _shown(call: Call, job: Job) -> dict[str, Any]:
         "owner": {
             "id": account_id(job.namespace),
             "name": job.namespace,
-            "type": "org" if is_org(call.store, job.namespace) else "user",
+            "type": "org" if is_org(request.store, job.namespace) else "user",
         },
         "initiator": {"type": "user", "id": account_id(job.user), "name": job.user},
     }
 
 
-def run(call: Call) -> Response:
+def run(request: ApiRequest) -> Response:
     """Submit a job."""
-    jobs, body = _jobs(call), call.body
+    jobs, body = _jobs(request), request.body
     unknown = sorted(key for key in body.keys() - _FIELDS if body[key])
     if body.get("attempts") not in (None, 1):
         unknown.append("attempts")
     if unknown:
-        raise Problem(501, f"the local Hub's jobs have no {', '.join(unknown)}", "NotImplemented")
+        raise ApiError(501, f"the local Hub's jobs have no {', '.join(unknown)}", "NotImplemented")
     timeout = body.get("timeoutSeconds", DEFAULT_TIMEOUT_S)
     if type(timeout) is not int or not 0 < timeout <= threading.TIMEOUT_MAX:
-        raise Problem(400, "timeoutSeconds must be a number of seconds above 0")
+        raise ApiError(400, "timeoutSeconds must be a number of seconds above 0")
     job = Job(
-        namespace=call.path["namespace"],
-        user=call.who.user,
+        namespace=request.path["namespace"],
+        user=request.who.user,
         image=text(body, "dockerImage"),
         command=_words(body, "command"),
         arguments=_words(body, "arguments"),
@@ -270,17 +270,17 @@ def run(call: Call) -> Response:
         labels=_labels(body),
     )
     if not job.command:
-        raise Problem(400, "command is missing")
+        raise ApiError(400, "command is missing")
     jobs.submit(job, _variables(body, "secrets"))
-    return JSONResponse(_shown(call, job))
+    return JSONResponse(_shown(request, job))
 
 
-def listed(call: Call) -> Response:
-    jobs = _jobs(call)
-    call.check_query("stage", "label", "limit", "cursor")
+def listed(request: ApiRequest) -> Response:
+    jobs = _jobs(request)
+    request.check_query("stage", "label", "limit", "cursor")
     stages, labels = (
-        call.query.get("stage", []),
-        [label.partition("=") for label in call.query.get("label", [])],
+        request.query.get("stage", []),
+        [label.partition("=") for label in request.query.get("label", [])],
     )
 
     def found() -> Iterator[dict[str, Any]]:
@@ -288,35 +288,35 @@ def listed(call: Call) -> Response:
             named = all(job.labels.get(key) == value for key, _, value in labels)
             if (
                 named
-                and job.namespace.lower() == call.path["namespace"].lower()
+                and job.namespace.lower() == request.path["namespace"].lower()
                 and job.stage in (stages or [job.stage])
             ):
-                yield _shown(call, job)
+                yield _shown(request, job)
 
-    return call.paged(found())
-
-
-def inspect(call: Call) -> Response:
-    return JSONResponse(_shown(call, _job(call)[1]))
+    return request.paged(found())
 
 
-def cancel(call: Call) -> Response:
-    jobs, job = _job(call)
+def inspect(request: ApiRequest) -> Response:
+    return JSONResponse(_shown(request, _job(request)[1]))
+
+
+def cancel(request: ApiRequest) -> Response:
+    jobs, job = _job(request)
     jobs.stop(job, "CANCELED")
-    return JSONResponse(_shown(call, job))
+    return JSONResponse(_shown(request, job))
 
 
-def relabel(call: Call) -> Response:
-    _, job = _job(call)
-    job.labels = _labels(call.body)
-    return JSONResponse(_shown(call, job))
+def relabel(request: ApiRequest) -> Response:
+    _, job = _job(request)
+    job.labels = _labels(request.body)
+    return JSONResponse(_shown(request, job))
 
 
-def logs(call: Call) -> Response:
+def logs(request: ApiRequest) -> Response:
     """What the job has said and says, as server-sent events, until it has ended."""
-    jobs, job = _job(call)
-    call.check_query("tail")
-    start = _tail(jobs.log_file(job), call.number("tail")) if "tail" in call.query else 0
+    jobs, job = _job(request)
+    request.check_query("tail")
+    start = _tail(jobs.log_file(job), request.number("tail")) if "tail" in request.query else 0
     return StreamingResponse(_events(job, jobs.log_file(job), start), media_type="text/event-stream")
 
 
@@ -352,7 +352,7 @@ def _tail(path: Path, lines: int) -> int:
 def _words(body: dict[str, Any], key: str) -> list[str]:
     words = body.get(key) or []
     if not isinstance(words, list) or not all(isinstance(word, str) and "\0" not in word for word in words):
-        raise Problem(400, f"{key} must be a list of texts")
+        raise ApiError(400, f"{key} must be a list of texts")
     return words
 
 
@@ -361,15 +361,15 @@ def _variables(body: dict[str, Any], key: str) -> dict[str, str]:
     if not isinstance(values, dict) or not all(
         isinstance(value, str | int | float) for value in values.values()
     ):
-        raise Problem(400, f"{key} must be texts by name")
+        raise ApiError(400, f"{key} must be texts by name")
     found = {name: str(value) for name, value in values.items()}
     if any(not name or "=" in name or "\0" in name + value for name, value in found.items()):
-        raise Problem(400, f"{key} has a name or value that no process can have")
+        raise ApiError(400, f"{key} has a name or value that no process can have")
     return found
 
 
 def _labels(body: dict[str, Any]) -> dict[str, str]:
     labels = _variables(body, "labels")
     if not all(LABEL.fullmatch(word) for pair in labels.items() for word in pair):
-        raise Problem(400, "a label has at most 100 letters, digits, dots, dashes and underscores")
+        raise ApiError(400, "a label has at most 100 letters, digits, dots, dashes and underscores")
     return labels

@@ -12,8 +12,8 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from hubkit.localhub.problems import Problem, check_repo_name
-from hubkit.localhub.store import Repo, Store
+from hubkit.localhub.storage.errors import ApiError, check_repo_name
+from hubkit.localhub.storage.store import Repo, Store
 
 __all__ = [
     "NOBODY",
@@ -86,8 +86,8 @@ NOBODY: Final = Who()
 def _check_name(name: str) -> str:
     try:
         check_repo_name(f"{name}/x")
-    except Problem:
-        raise Problem(400, f"not a name for a user or organisation: {name!r}") from None
+    except ApiError:
+        raise ApiError(400, f"not a name for a user or organisation: {name!r}") from None
     return name
 
 
@@ -96,14 +96,14 @@ def add_user(store: Store, name: str, kind: str = "user") -> None:
     with store.change() as db:
         for row in store.rows("SELECT kind FROM accounts WHERE name = ?", _check_name(name)):
             if row["kind"] != kind:
-                raise Problem(409, f"{name} is there already, as {row['kind']}")
+                raise ApiError(409, f"{name} is there already, as {row['kind']}")
             return
         db.execute("INSERT INTO accounts VALUES (?, ?)", (name, kind))
 
 
 def add_member(store: Store, org: str, user: str, role: str) -> None:
     if role not in _MEMBER_ROLES:
-        raise Problem(400, f"a member's role is one of {', '.join(_MEMBER_ROLES)}")
+        raise ApiError(400, f"a member's role is one of {', '.join(_MEMBER_ROLES)}")
     with store.change() as db:
         add_user(store, org, "org")
         add_user(store, user)
@@ -133,12 +133,12 @@ def _digest(token: str) -> str:
 def add_token(store: Store, token: str, user: str, name: str, role: str, scopes: Scopes) -> None:
     """Let a token in. Adding one again changes nothing."""
     if role not in ROLES:
-        raise Problem(400, f"a token's role is one of {', '.join(ROLES)}")
+        raise ApiError(400, f"a token's role is one of {', '.join(ROLES)}")
     if bool(scopes) != (role == "fineGrained"):
-        raise Problem(400, "scopes are for fineGrained tokens, which need at least one")
+        raise ApiError(400, "scopes are for fineGrained tokens, which need at least one")
     for permissions in scopes.values():
         if not permissions or not set(permissions) <= set(_PERMISSIONS):
-            raise Problem(400, f"permissions are {', '.join(_PERMISSIONS)}")
+            raise ApiError(400, f"permissions are {', '.join(_PERMISSIONS)}")
     lower = {name.lower(): permissions for name, permissions in scopes.items()}
     with store.change() as db:
         add_user(store, user)

@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
-from hubkit.localhub.objects import Upload
-from hubkit.localhub.problems import Problem
-from hubkit.localhub.store import Store
+from hubkit.localhub.storage.errors import ApiError
+from hubkit.localhub.storage.objects import Upload
+from hubkit.localhub.storage.store import Store
 
 __all__ = [
     "LARGEST_SHARD",
@@ -92,7 +92,7 @@ def forget_address(store: Store) -> None:
 
 def xorb_path(store: Store, name: str) -> Path:
     if not re.fullmatch(r"[0-9a-f]{64}", name):
-        raise Problem(400, "not the name of a xorb")
+        raise ApiError(400, "not the name of a xorb")
     return store.folder / "xorbs" / name[:2] / name
 
 
@@ -108,18 +108,18 @@ def _chunks(file: BinaryIO) -> Iterator[_Chunk]:
         version, scheme = header[0], header[4]
         stored, size = int.from_bytes(header[1:4], "little"), int.from_bytes(header[5:8], "little")
         if version != 0 or scheme > 2 or size > _LARGEST_CHUNK or offset + 8 + stored > end:
-            raise Problem(400, "malformed xorb")
+            raise ApiError(400, "malformed xorb")
         yield _Chunk(offset + 8, stored, scheme, size)
         offset += 8 + stored
     if offset != end:
-        raise Problem(400, "malformed xorb")
+        raise ApiError(400, "malformed xorb")
 
 
 def check_xorb(path: Path) -> None:
     """Refuse an upload that was cut short or is no xorb. (Contents are checked by the files' sha256.)"""
     with path.open("rb") as file:
         if not list(_chunks(file)):
-            raise Problem(400, "empty xorb")
+            raise ApiError(400, "empty xorb")
 
 
 def _unpack(data: bytes, chunk: _Chunk) -> bytes:
@@ -131,11 +131,11 @@ def _unpack(data: bytes, chunk: _Chunk) -> bytes:
         try:
             plain = pa.decompress(data, decompressed_size=chunk.size, codec="lz4", asbytes=True)
         except (OSError, ValueError) as error:
-            raise Problem(400, "malformed chunk") from error
+            raise ApiError(400, "malformed chunk") from error
         if chunk.scheme == 2:
             plain = _ungroup(plain)
     if len(plain) != chunk.size:
-        raise Problem(400, "malformed chunk")
+        raise ApiError(400, "malformed chunk")
     return plain
 
 
@@ -153,14 +153,14 @@ def _ungroup(data: bytes) -> bytes:
 def read_shard(data: bytes) -> list[File]:
     """The file section of a shard, in records of 48 bytes."""
     if len(data) < 48 or not data.startswith(_MAGIC):
-        raise Problem(400, "malformed shard")
+        raise ApiError(400, "malformed shard")
     files: list[File] = []
     offset = 48
 
     def record() -> tuple[bytes, tuple[int, int, int, int]]:
         nonlocal offset
         if offset + 48 > len(data):
-            raise Problem(400, "malformed shard")
+            raise ApiError(400, "malformed shard")
         raw = data[offset : offset + 48]
         offset += 48
         return raw[:32], struct.unpack("<4I", raw[32:])
@@ -187,12 +187,12 @@ def _read(store: Store, segment: Segment, known: dict[str, list[_Chunk]]) -> Ite
                 known[segment.xorb] = list(_chunks(file))
             chunks = known[segment.xorb][segment.first : segment.last]
             if segment.first >= segment.last or len(chunks) != segment.last - segment.first:
-                raise Problem(400, f"xorb {segment.xorb} has fewer chunks")
+                raise ApiError(400, f"xorb {segment.xorb} has fewer chunks")
             for chunk in chunks:
                 file.seek(chunk.offset)
                 yield _unpack(file.read(chunk.stored), chunk)
     except FileNotFoundError:
-        raise Problem(400, f"xorb {segment.xorb} was not uploaded") from None
+        raise ApiError(400, f"xorb {segment.xorb} was not uploaded") from None
 
 
 def add_shard(store: Store, data: bytes) -> None:
@@ -201,7 +201,7 @@ def add_shard(store: Store, data: bytes) -> None:
         if file.sha256 is not None and store.objects.has(file.sha256):
             continue
         if file.size > _LARGEST_FILE:
-            raise Problem(413, "file too large")
+            raise ApiError(413, "file too large")
         known: dict[str, list[_Chunk]] = {}
         with Upload(store.objects, file.size) as upload:
             for segment in file.segments:

@@ -27,8 +27,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from hubkit.localhub.objects import Batch, Entry, Objects
-from hubkit.localhub.problems import Problem, check_path, check_ref, check_repo_name
+from hubkit.localhub.storage.errors import ApiError, check_path, check_ref, check_repo_name
+from hubkit.localhub.storage.objects import Batch, Entry, Objects
 
 __all__ = ["DATABASE", "Change", "Commit", "Repo", "Store", "Tree", "differing", "now"]
 
@@ -133,7 +133,7 @@ class Store:
         self._db.executescript(_SCHEMA)
         self._tree_of = functools.lru_cache(maxsize=_TREES_HELD)(self._load_tree)
         if self.meta("version", lambda: _VERSION) != _VERSION:
-            raise Problem(500, "this folder was made by another version of the local Hub")
+            raise ApiError(500, "this folder was made by another version of the local Hub")
         self.id = self.meta("id", lambda: secrets.token_hex(8))
 
     def close(self) -> None:
@@ -187,7 +187,7 @@ class Store:
             batch.keep()
         with self.change() as db:
             if self.find_repo(kind, name) is not None:
-                raise Problem(409, f"{kind} {name} exists already")
+                raise ApiError(409, f"{kind} {name} exists already")
             row = (kind, name, private, now(), json.dumps(settings or {}))
             db.execute(
                 "INSERT INTO repos (kind, name, private, created, settings) VALUES (?, ?, ?, ?, ?)", row
@@ -205,7 +205,7 @@ class Store:
     def repo(self, kind: str, name: str) -> Repo:
         repo = self.find_repo(kind, name)
         if repo is None:
-            raise Problem(404, f"no {kind} {name}", "RepoNotFound")
+            raise ApiError(404, f"no {kind} {name}", "RepoNotFound")
         return repo
 
     def repos(self, kind: str) -> list[Repo]:
@@ -228,7 +228,7 @@ class Store:
         with self.change() as db:
             other = self.find_repo(repo.kind, name)
             if other is not None and other.id != repo.id:
-                raise Problem(409, f"{repo.kind} {name} exists already")
+                raise ApiError(409, f"{repo.kind} {name} exists already")
             db.execute("UPDATE repos SET name = ? WHERE id = ?", (name, repo.id))
 
     def delete_repo(self, repo: Repo) -> None:
@@ -275,7 +275,7 @@ class Store:
         with self.change():
             head = self.head(repo, ref)
             if parent is not None and (len(parent) < 7 or not head.sha.startswith(parent)):
-                raise Problem(
+                raise ApiError(
                     412, "a commit has happened since; please refresh and try again", "CommitOutdated"
                 )
             old = self.tree(head)
@@ -301,7 +301,7 @@ class Store:
         """Newest commit of a ref, which is given by its full name: refs/heads/main, refs/pr/1."""
         for row in self.rows("SELECT sha FROM refs WHERE repo = ? AND name = ?", repo.id, ref):
             return self._commit(repo, row["sha"])
-        raise Problem(404, f"no {ref}", "RevisionNotFound")
+        raise ApiError(404, f"no {ref}", "RevisionNotFound")
 
     def _set_ref(self, repo: Repo, ref: str, commit: Commit) -> None:
         with self.change() as db:
@@ -322,7 +322,7 @@ class Store:
             rows = self.rows(query, repo.id, revision, revision + "g")
             if len(rows) == 1:
                 return _to_commit(rows[0])
-        raise Problem(404, f"no revision {revision}", "RevisionNotFound")
+        raise ApiError(404, f"no revision {revision}", "RevisionNotFound")
 
     def history(self, repo: Repo, commit: Commit) -> Iterator[Commit]:
         """Newest first."""
@@ -359,16 +359,16 @@ class Store:
         with self.change() as db:
             commit = self.resolve(repo, revision)
             if self.rows("SELECT 1 FROM refs WHERE repo = ? AND name = ?", repo.id, ref):
-                raise Problem(409, f"{ref} exists already")
+                raise ApiError(409, f"{ref} exists already")
             db.execute("INSERT INTO refs VALUES (?, ?, ?)", (repo.id, ref, commit.sha))
 
     def delete_ref(self, repo: Repo, ref: str) -> None:
         if ref == "refs/heads/main":
-            raise Problem(403, "the branch main cannot be deleted")
+            raise ApiError(403, "the branch main cannot be deleted")
         with self.change() as db:
             query = "DELETE FROM refs WHERE repo = ? AND name = ?"
             if not db.execute(query, (repo.id, ref)).rowcount:
-                raise Problem(404, f"no {ref}", "RevisionNotFound")
+                raise ApiError(404, f"no {ref}", "RevisionNotFound")
 
 
 def _repo(row: sqlite3.Row) -> Repo:
@@ -389,11 +389,11 @@ def _apply(tree: Tree, change: Change) -> None:
         prefix = change.path.strip("/") + "/"
         inside = list(tree) if prefix == "/" else [path for path in tree if path.startswith(prefix)]
         if not inside:
-            raise Problem(404, f"no folder {change.path}", "EntryNotFound")
+            raise ApiError(404, f"no folder {change.path}", "EntryNotFound")
         for path in inside:
             del tree[path]
     elif tree.pop(change.path, None) is None:
-        raise Problem(404, f"no file {change.path}", "EntryNotFound")
+        raise ApiError(404, f"no file {change.path}", "EntryNotFound")
 
 
 def _check_folders(tree: Tree) -> None:
@@ -401,4 +401,4 @@ def _check_folders(tree: Tree) -> None:
     for path in tree:
         for i, char in enumerate(path):
             if char == "/" and path[:i] in tree:
-                raise Problem(400, f"{path[:i]} cannot be a file and a folder", "BadPath")
+                raise ApiError(400, f"{path[:i]} cannot be a file and a folder", "BadPath")
