@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from hub_support import call
 
-from hubkit.localhub import LocalHub, xet
+from hubkit.localhub import LocalHub
+from hubkit.localhub.storage import xet
 from hubkit.localhub.storage.errors import check_path
 
 BAD_PATHS = [

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hubkit.localhub import fsck, gc
-from hubkit.localhub.storage.errors import Problem
+from hubkit.localhub.storage.errors import ApiError
 from hubkit.localhub.storage.objects import Batch, Entry
 from hubkit.localhub.storage.store import Change, Commit, Store
 
@@ -78,7 +78,7 @@ class StoreModel(RuleBasedStateMachine):
             made = self.store.commit(
                 self.repo, f"refs/heads/{branch}", wanted, "t", "", "o", parent="f" * 40 if stale else None
             )
-        except Problem:
+        except ApiError:
             assert not good
         else:
             assert good and expected is not None
@@ -120,7 +120,7 @@ class StoreModel(RuleBasedStateMachine):
                 needed.add(current)
                 current = self.parents[current]
         for sha in self.commits.keys() - needed:
-            with pytest.raises(Problem):
+            with pytest.raises(ApiError):
                 self.store.resolve(self.repo, sha)
             del self.commits[sha]
 
