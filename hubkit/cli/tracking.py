@@ -38,9 +38,7 @@ class Tracker:
 
     def __enter__(self) -> Tracker:
         if self._wanted and importlib.util.find_spec("trackio") is None:
-            raise StepError(
-                "--trackio was given, and trackio is not installed", "pip install 'hubkit[trackio]'"
-            )
+            raise StepError("--trackio was given, and trackio is not installed", "pip install trackio")
         return self
 
     def __exit__(

@@ -49,7 +49,7 @@ def check_installed() -> None:
     """Raises EngineError when vLLM cannot be imported."""
     if importlib.util.find_spec("vllm") is None:
         raise EngineError(
-            "engine: vllm, and vLLM is not installed", "pip install 'hubkit[vllm]', or name another engine"
+            "engine: vllm, and vLLM is not installed", "pip install vllm, or name another engine"
         )
 
 

@@ -10,26 +10,29 @@ Steps that only gather what is on this machine (report, publish) are carried out
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 import shutil
+import tempfile
 import threading
 import time
 import warnings
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 import yaml
 
-from hubkit import __version__
 from hubkit.errors import HubError, HubkitError, InputError, StepError
 from hubkit.executors.call import Call, error_from_json
 from hubkit.executors.hf_worker import PROGRESS
+from hubkit.executors.installation import BOOTSTRAP, WHEEL, from_here, requirement_lines
 from hubkit.executors.local import LocalExecutor
 from hubkit.executors.run_repo import RunRepo, files_below, is_plain, place_of, portable
 from hubkit.hub import attempt, check_namespace, default_access
@@ -52,6 +55,7 @@ LOG_S: Final = 10.0
 """After a job's end, for the rest of its log to arrive."""
 IN_VAIN: Final = 3
 """Jobs in a row that ended without a word and got a step no further."""
+_CLIENT: Final = f"huggingface_hub=={metadata.version('huggingface_hub')}"
 ENDED: Final = {"COMPLETED", "CANCELED", "DELETED", "ERROR"}
 
 
@@ -87,6 +91,10 @@ class HfJobsExecutor:
         self._repo = RunRepo(access, f"{recipe.hub.namespace}/{recipe.name}-run")
         self._label = digest(self._repo.name)[:16]
         self._here = LocalExecutor(1)
+        self._wheel: dict[str, bytes] = {}
+        """Name in the run's repo -> hubkit's wheel, if jobs install one."""
+        self._command: tuple[list[str], list[str]] = ([], [])
+        """What uv installs for `python`, and the arguments of that."""
         self._new: list[_Task] = []
         self._tasks: list[_Task] = []
         self._left: dict[str, str] = {}
@@ -112,6 +120,7 @@ class HfJobsExecutor:
         # Commits without changes and logs that pause are nothing to be told.
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
         check_namespace(self._access, self._namespace)
+        self._command = self._prepare()
         self._left = {(job.labels or {}).get("hubkit-key", ""): job.id for job in self._jobs()}
         self._repo.create()
         self._here.__enter__()
@@ -128,6 +137,26 @@ class HfJobsExecutor:
             self._cancel([task.job for task in self._tasks])
         for task in self._tasks:
             task.held.close()
+
+    def _prepare(self) -> tuple[list[str], list[str]]:
+        """The dependencies and arguments of every job's `python`. Raises InputError if hubkit cannot be given to it."""
+        jobs, worker = self._run.jobs, ["-m", "hubkit.executors.hf_worker"]
+        if not jobs.installs_this_hubkit:
+            return jobs.dependencies, worker
+        with tempfile.TemporaryDirectory() as folder:
+            source = from_here(Path(folder))
+            if isinstance(source, str):
+                return requirement_lines(jobs.dependencies, source), worker
+            content = source.read_bytes()
+            name = f"files/{hashlib.sha256(content).hexdigest()[:32]}/{source.name}"
+        self._wheel = {name: content}
+        python = ["--python", jobs.python] if jobs.python else []
+        needs = [
+            part
+            for line in requirement_lines(jobs.dependencies, f"file://{WHEEL}")
+            for part in ("--with", line)
+        ]
+        return [_CLIENT], ["-c", BOOTSTRAP, name, "uv", "run", *python, *needs, "python", *worker]
 
     def _cancel(self, jobs: list[str]) -> None:
         """Cancel, and wait for the end: till then they upload what is done so far."""
@@ -188,7 +217,9 @@ class HfJobsExecutor:
                 fresh.remove(task)
         if not fresh:
             return
-        add: dict[str, Path | bytes] = {}
+        add: dict[str, Path | bytes] = {
+            name: wheel for name, wheel in self._wheel.items() if name not in there
+        }
         stale = set()
         for task in fresh:
             add |= self._needed(task.call, there)
@@ -218,7 +249,6 @@ class HfJobsExecutor:
 
     def _start(self, call: Call, commit: str) -> str:
         run, asked = self._run, self._run.resources_of(call.kind)
-        needs = [f"hubkit=={__version__}"] if run.jobs.dependencies is None else run.jobs.dependencies
         secrets = {"HF_TOKEN": self._access.token or ""}
         for name in run.jobs.secrets:
             if name not in os.environ:
@@ -236,8 +266,8 @@ class HfJobsExecutor:
                 warnings.simplefilter("ignore", UserWarning)  # that run_uv_job is new, each time
                 started: JobInfo = self._api.run_uv_job(
                     "python",
-                    script_args=["-m", "hubkit.executors.hf_worker"],
-                    dependencies=needs,
+                    script_args=self._command[1],
+                    dependencies=self._command[0],
                     python=run.jobs.python or None,
                     env={
                         "HF_ENDPOINT": self._access.endpoint,

@@ -53,7 +53,7 @@ class RayExecutor:
             import ray
         except ImportError:
             raise StepError(
-                "run.executor is ray, and ray is not installed", "pip install 'hubkit[ray]'"
+                "run.executor is ray, and ray is not installed", "pip install 'ray>=2.50'"
             ) from None
         address = self._run.ray_address
         if address == "auto":

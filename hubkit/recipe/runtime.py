@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 from pydantic import Field, field_validator
 
 from hubkit.engines.settings import EngineRuntime
@@ -57,12 +59,33 @@ class Resources(Section):
 class Jobs(Section):
     """What jobs on the Hub need besides hardware."""
 
-    dependencies: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][^\r\n]*$")]] | None = None
-    """What uv installs for a job; unset: this version of hubkit."""
+    dependencies: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][^\r\n]*$")]] = Field(default=["hubkit"])
+    """What uv installs for a job. `hubkit`, or `hubkit[vllm]`, is what is installed here. It may have an address, but
+    no version: on PyPI the name is another project's."""
     python: str = Field(default="", pattern=r"^([A-Za-z0-9/.][^\r\n]*)?$")
     """Python that uv runs a job with, such as 3.12; unset: the image's."""
     secrets: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]] = Field(default=[])
     """Names of environment variables that jobs are given as secrets; an engine's api_key_env and HF_TOKEN are."""
+
+    @property
+    def installs_this_hubkit(self) -> bool:
+        """Whether a dependency is hubkit without an address, so that jobs are given what is installed here."""
+        asked = map(Requirement, self.dependencies)
+        return any(canonicalize_name(one.name) == "hubkit" and one.url is None for one in asked)
+
+    @field_validator("dependencies")
+    @classmethod
+    def _hubkit_is_not_from_pypi(cls, dependencies: list[str]) -> list[str]:
+        for line in dependencies:
+            try:
+                asked = Requirement(line)
+            except InvalidRequirement as error:
+                raise ValueError(f"{line!r} is no dependency: {str(error).splitlines()[0]}") from None
+            if canonicalize_name(asked.name) == "hubkit" and asked.specifier:
+                raise ValueError(
+                    f"{line!r} is another project on PyPI: leave the version out, or give an address"
+                )
+        return dependencies
 
 
 class Run(Section):

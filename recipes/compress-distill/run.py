@@ -1,9 +1,12 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = ["hubkit[vllm,ray]"]
+# [tool.uv.sources]
+# hubkit = { path = "../..", editable = true }
 # ///
 """Run this recipe: `uv run recipes/compress-distill/run.py`, or with hubkit installed by `python`.
 
+Only uv reads where hubkit is; on PyPI that name is another project's, so no other runner should install it.
 All options of `hubkit recipe run` can follow, such as --until raw or --set hub.namespace=NAME.
 """
 

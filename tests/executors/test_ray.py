@@ -1,4 +1,4 @@
-"""A recipe on a Ray cluster of two nodes on this machine, one of which is lost: needs hubkit[ray]."""
+"""A recipe on a Ray cluster of two nodes on this machine, one of which is lost: needs ray."""
 
 from __future__ import annotations
 
