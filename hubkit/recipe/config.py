@@ -94,6 +94,7 @@ class Sft(Section):
     num_train_epochs: float = Field(default=1, gt=0)
     per_device_train_batch_size: int = Field(default=16, gt=0)
     gradient_accumulation_steps: int = Field(default=1, gt=0)
+    """Times per_device_train_batch_size: the examples of one optimizer step, on whatever and however many devices."""
     max_length: int = Field(gt=0)
     """Tokens of prompt and response; rows are cut beyond it (see max_cut_share)."""
     lr_scheduler_type: str = "cosine"
@@ -204,14 +205,6 @@ class Recipe(Section):
             if variant not in known:
                 raise ValueError(
                     f"variant {variant!r} cannot be made; this recipe can make {', '.join(known)}"
-                )
-        processes = self.run.accelerate.get("num_processes", 1)
-        for name, method in self.students.methods.items():
-            steps = method.sft.gradient_accumulation_steps
-            if steps % processes:
-                raise ValueError(
-                    f"{processes} processes (run.accelerate) cannot share gradient_accumulation_steps={steps} of "
-                    f"the method {name!r}: make it a multiple, and per_device_train_batch_size smaller"
                 )
         groups = {
             "teachers": [t.name for t in self.teachers],

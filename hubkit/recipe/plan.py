@@ -124,7 +124,9 @@ def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
     )
 
     tokenizer = {"tokenizer": recipe.students.bases[0].name}
-    training = {"accelerate": recipe.run.accelerate} if recipe.run.accelerate else {}
+    run = recipe.run
+    training: dict[str, Any] = {"layout": run.layout, "tokens_per_device": run.tokens_per_device}
+    training |= {"accelerate": run.accelerate} if run.accelerate else {}
     finished: dict[str, str] = {}
     for teacher in recipe.teachers:
         traces = {}

@@ -110,6 +110,13 @@ class Run(Section):
     """Students are trained in several processes: what a file of `accelerate config` holds, by its own names, such as
     num_processes, distributed_type (MULTI_GPU, FSDP, DEEPSPEED) or fsdp_config. Empty: in one process."""
 
+    tokens_per_device: int | None = Field(default=None, gt=0)
+    """Training: tokens that are on one device at once, padding included; more is faster and needs more memory. It
+    changes no step: which examples make one follows from the method. Unset: what fits."""
+    layout: Literal["auto", "packed", "padded"] = "auto"
+    """Training: examples behind each other in one row, or each in a row of its own padded to the longest. auto:
+    packed on GPUs, padded on CPUs, which are faster so."""
+
     @field_validator("accelerate")
     @classmethod
     def _processes_of_one_machine(cls, accelerate: dict[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,9 @@
     -> model/ (config, weights or adapter, tokenizer), training.json (the log), and in the record
        {"train_rows": 692, "train_tokens": 353012, "train_seconds": 41.2, "final_loss": 0.11, …}
 
-Loss counts on the assistant's tokens only. On a CPU batches are grouped by length and padded; on a
-GPU sequences are packed (on CPU attention packing costs three times as much). With `run.accelerate` each of
-several processes runs `train`, and takes its share of every batch: launch.py.
+Loss counts on the assistant's tokens only. An optimizer step is a list of examples, which follows from the recipe;
+how they lie in memory follows from the machine: steps.py. With `run.accelerate` each of several processes runs
+`train`, and takes its share of every step: launch.py.
 """
 
 from __future__ import annotations
@@ -30,12 +30,16 @@ from hubkit.students.gates import (
     end_tokens,
     open_tokenizer,
 )
+from hubkit.students.steps import Layout, steps_of_epoch, total_steps
+from hubkit.students.trainer import trainer_class
 
 __all__ = ["VERSION", "run", "train"]
 
-VERSION: Final = 1
-CHECKPOINTS: Final = 4
+VERSION: Final = 2
+CHECKPOINTS: Final = 10
 """Checkpoints per run; the last one is kept."""
+TOKENS_PER_DEVICE: Final = 8192
+"""Tokens of a micro-batch, where the recipe does not say."""
 
 
 def run(context: StepContext) -> None:
@@ -71,11 +75,13 @@ def train(context: StepContext) -> None:
         trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
     )
     _train(context, trainer)
-    epochs = context.config["sft"]["num_train_epochs"]
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     context.metrics.update(
-        train_tokens=round(epochs * sum(min(len(e.input_ids), max_length) for e in examples)),
-        loss_tokens=round(epochs * sum(sum(e.trainable[:max_length]) for e in examples)),
+        train_tokens=_trained(trainer, [min(len(e.input_ids), max_length) for e in examples]),
+        loss_tokens=_trained(trainer, [sum(e.trainable[:max_length]) for e in examples]),
+        examples_per_step=examples_per_step(context.config["sft"]),
+        packed=trainer.layout.packed,
+        tokens_per_device=trainer.layout.tokens,
         steps=trainer.state.global_step,
         final_loss=history[-1]["loss"] if history else None,
     )
@@ -116,7 +122,7 @@ def _trainer(context: StepContext, base: Path, tokenizer: Any, examples: list[Ex
     import datasets
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig
 
     config, sft = context.config, context.config["sft"]
     device = context.runtime["device"]
@@ -136,23 +142,20 @@ def _trainer(context: StepContext, base: Path, tokenizer: Any, examples: list[Ex
         }
         for example in examples
     ]
-    steps = -(-len(rows) // (sft["per_device_train_batch_size"] * sft["gradient_accumulation_steps"]))
-    total = max(1, round(steps * sft["num_train_epochs"]))
-    share = sft["gradient_accumulation_steps"] // int(os.environ.get("WORLD_SIZE", "1"))
+    per_step = examples_per_step(sft)
+    total = total_steps(len(rows), per_step, sft["num_train_epochs"])
     arguments = SFTConfig(
-        **sft | {"gradient_accumulation_steps": share},
+        **{"bf16": False} | sft | {"per_device_train_batch_size": per_step, "gradient_accumulation_steps": 1},
         output_dir=str(context.work / "checkpoints"),
         seed=config["seed"],
         data_seed=config["seed"],
         use_cpu=cpu,
-        packing=not cpu,
-        train_sampling_strategy="group_by_length" if cpu else "random",
         logging_steps=max(1, total // 50),
         save_steps=max(25, -(-total // CHECKPOINTS)),
         save_total_limit=1,
         report_to="none",
         disable_tqdm=True,
-        dataloader_pin_memory=not cpu,
+        dataset_kwargs={"skip_prepare_dataset": True},
     )
     if arguments.n_gpu > 1:
         # Trainer would spread every step over all GPUs it sees, and so train with larger batches than asked for.
@@ -162,7 +165,9 @@ def _trainer(context: StepContext, base: Path, tokenizer: Any, examples: list[Ex
         from peft import LoraConfig
 
         peft_config = LoraConfig(task_type="CAUSAL_LM", **config["lora"])
-    trainer = SFTTrainer(
+    trainer = trainer_class()(
+        lengths=[len(row["input_ids"]) for row in rows],
+        layout=_layout(context, cpu),
         model=model,
         args=arguments,
         train_dataset=datasets.Dataset.from_list(rows),
@@ -170,6 +175,34 @@ def _trainer(context: StepContext, base: Path, tokenizer: Any, examples: list[Ex
         peft_config=peft_config,
     )
     return trainer, stored
+
+
+def examples_per_step(sft: dict[str, Any]) -> int:
+    """Examples of one optimizer step, over all devices and processes."""
+    return int(sft["per_device_train_batch_size"] * sft["gradient_accumulation_steps"])
+
+
+def _layout(context: StepContext, cpu: bool) -> Layout:
+    """Padding-free on GPUs; on CPU attention that costs three times as much."""
+    wanted = context.runtime.get("layout", "auto")
+    return Layout(
+        packed=not cpu if wanted == "auto" else wanted == "packed",
+        tokens=context.runtime.get("tokens_per_device") or TOKENS_PER_DEVICE,
+    )
+
+
+def _trained(trainer: Any, numbers: list[int]) -> int:
+    """Sum of a number of each row over all steps that were taken, a row once for each time that it was trained on."""
+    import numpy as np
+
+    of_row, left, epoch, found = np.asarray(numbers), trainer.state.global_step, 0, 0
+    while left > 0:
+        steps = steps_of_epoch(
+            len(of_row), trainer.args.per_device_train_batch_size, trainer.args.data_seed, epoch
+        )
+        found += int(sum(of_row[step].sum() for step in steps[:left]))
+        left, epoch = left - len(steps), epoch + 1
+    return found
 
 
 def _train(context: StepContext, trainer: Any) -> None:

@@ -31,7 +31,6 @@ def test_shipped_recipes_are_valid_and_say_how_to_launch(path: Path) -> None:
         ("run.workers=0", ["run.workers", "greater than 0"]),
         ("run.accelerate={distributed_type: FSDP}", ["run.accelerate", "num_processes"]),
         ("run.accelerate={num_processes: 2, num_machines: 2}", ["run.accelerate", "one machine"]),
-        ("run.accelerate={num_processes: 3}", ["3 processes", "gradient_accumulation_steps", "multiple"]),
         ("benchmarks.0.problems=dev", ["problem set 'dev'", "test, train"]),
         ("students.variants=[raw,compressed-x]", ["compressed-x", "can make raw"]),
         ("name=../../etc", ["name"]),

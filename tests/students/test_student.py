@@ -51,6 +51,16 @@ def rows(count: int = 24) -> list[dict[str, Any]]:
     return made
 
 
+def uneven() -> list[dict[str, Any]]:
+    """Rows of very different lengths, as traces have them."""
+    made = []
+    for i, row in enumerate(rows()):
+        thought = " ".join([f"{i} + 1 = {i + 1}."] * (1 + i % 5))
+        messages = messages_of(row["problem"], thought, f"\\boxed{{{i + 1}}}")
+        made.append(row | {"reasoning": thought, "messages": messages})
+    return made
+
+
 LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear", "use_rslora": False}
 
 
@@ -121,25 +131,77 @@ def test_the_same_seed_gives_the_same_student(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
-def test_two_processes_train_the_student_that_one_trains(lora: dict[str, Any] | None, tmp_path: Path) -> None:
-    sft = SFT | {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
-    steps = [context(tmp_path / str(n), rows(), n, sft=sft, lora=lora) for n in (1, 2)]
-    for step in steps:
-        student.run(step)
-    one, two = steps
-    assert list(two.work.glob("checkpoints/*/rng_state_1.pth")), "there was a second process"
-    speeds = {"train_seconds": None, "train_cpu_seconds": None}
-    assert two.metrics | speeds | {"final_loss": None} == one.metrics | speeds | {"final_loss": None}
-    assert two.metrics["final_loss"] == pytest.approx(one.metrics["final_loss"], rel=1e-3)
-    assert two.counts == one.counts == {"rows": 20}
-    files = [sorted(p.name for p in (step.out / "model").iterdir()) for step in steps]
+# Without Adam's division by the size of gradients, which makes steps out of the rounding of those that are nothing.
+PLAIN = SFT | {"optim": "sgd", "learning_rate": 0.3, "warmup_steps": 0}
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "padded": {"layout": "padded"},
+    "padded, a few tokens at once": {"layout": "padded", "tokens_per_device": 90},
+    "packed": {"layout": "packed"},
+    "packed, a few tokens at once": {"layout": "packed", "tokens_per_device": 90},
+    "two processes, padded": {"accelerate": {"num_processes": 2}, "layout": "padded"},
+    "two processes, packed": {
+        "accelerate": {"num_processes": 2},
+        "layout": "packed",
+        "tokens_per_device": 90,
+    },
+}
+# Two processes take ten seconds to start; the other two pairs are always run.
+SLOW = [("two processes, padded", "lora"), ("two processes, packed", "full")]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, StepContext]:
+    """One student with all its weights and one with an adapter, each example in a micro-batch of its own."""
+    made = {}
+    for name, lora in (("full", None), ("lora", LORA)):
+        made[name] = context(tmp_path_factory.mktemp(name), uneven(), lora=lora, sft=PLAIN)
+        made[name].runtime |= {"layout": "padded", "tokens_per_device": 1}
+        student.run(made[name])
+    return made
+
+
+@pytest.mark.parametrize(
+    ("layout", "method"),
+    [
+        pytest.param(layout, method, marks=pytest.mark.slow if (layout, method) in SLOW else ())
+        for layout in LAYOUTS
+        for method in ("full", "lora")
+    ],
+)
+def test_a_student_does_not_depend_on_how_its_examples_are_laid_out(
+    method: str, layout: str, trained: dict[str, StepContext], tmp_path: Path
+) -> None:
+    one = trained[method]
+    step = context(tmp_path, uneven(), lora=LORA if method == "lora" else None, sft=PLAIN)
+    step.runtime |= LAYOUTS[layout]
+    student.run(step)
+    if "two" in layout:
+        assert list(step.work.glob("checkpoints/*/rng_state_1.pth")), "there was a second process"
+    how = dict.fromkeys(
+        ("train_seconds", "train_cpu_seconds", "final_loss", "packed", "tokens_per_device"), None
+    )
+    assert step.metrics | how == one.metrics | how
+    assert step.metrics["packed"] == ("packed" in layout)
+    assert step.metrics["final_loss"] == pytest.approx(one.metrics["final_loss"], rel=1e-4)
+    assert step.counts == one.counts == {"rows": 20}
+    files = [sorted(p.name for p in (made.out / "model").iterdir()) for made in (step, one)]
     assert files[0] == files[1]
-    name = "adapter_model.safetensors" if lora else "model.safetensors"
-    weights, same = (load_file(step.out / "model" / name) for step in steps)
+    name = "adapter_model.safetensors" if method == "lora" else "model.safetensors"
+    weights, same = (load_file(made.out / "model" / name) for made in (step, one))
     assert weights.keys() == same.keys()
     for key, tensor in weights.items():
-        torch.testing.assert_close(tensor, same[key], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(tensor, same[key], rtol=1e-4, atol=1e-5)
+
+
+def test_accumulated_steps_are_one_step(trained: dict[str, StepContext], tmp_path: Path) -> None:
+    """Examples per step are the product of the two, whatever is on a device at once."""
+    sft = PLAIN | {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    step = context(tmp_path, uneven(), sft=sft)
+    student.run(step)
+    assert step.metrics["steps"] == trained["full"].metrics["steps"] == 10
+    weights, same = (load_file(made.out / "model" / "model.safetensors") for made in (step, trained["full"]))
+    for key, tensor in weights.items():
+        torch.testing.assert_close(tensor, same[key], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,128 @@
+"""Which examples make an optimizer step, and how a step is laid out in memory.
+
+The first follows from the recipe alone: the rows, the examples per step, the seed. The second follows from the
+machine: processes, and tokens that fit on a device at once. Losses are divided by the trained tokens of the whole
+step, so the layout never changes a gradient by more than rounding.
+
+    a step of lengths [300, 40, 290, 55], two processes, 350 tokens at once, packed
+    -> process 0: [[0, 1], [3]]; process 1: [[2], []]     (as many micro-batches in each process; one may be empty)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Layout", "collate", "micro_batches", "steps_of_epoch", "total_steps"]
+
+
+@dataclass
+class Layout:
+    """How examples lie in memory. None of it changes what is trained, but for rounding."""
+
+    packed: bool
+    """Examples follow each other in one row without padding; otherwise each is a row, padded to the longest."""
+    tokens: int
+    """Tokens of one micro-batch on one device at most, padding included; a longer example is alone."""
+    processes: int = 1
+    rank: int = 0
+    single: bool = False
+    """Every example is a micro-batch, for losses that are means over a micro-batch (mixtures of experts)."""
+
+    def cost(self, lengths: Sequence[int]) -> int:
+        """Tokens that these examples take together."""
+        return sum(lengths) if self.packed else len(lengths) * max(lengths, default=0)
+
+
+def steps_of_epoch(rows: int, per_step: int, seed: int, epoch: int, shuffled: bool = True) -> list[list[int]]:
+    """The examples of each optimizer step of an epoch. Every example once; the last step may be smaller."""
+    import numpy as np
+
+    order = np.random.default_rng([seed, epoch]).permutation(rows) if shuffled else np.arange(rows)
+    return [order[start : start + per_step].tolist() for start in range(0, rows, per_step)]
+
+
+def total_steps(rows: int, per_step: int, epochs: float, max_steps: int = -1) -> int:
+    """Optimizer steps of a training, as transformers' Trainer counts them."""
+    return max_steps if max_steps > 0 else math.ceil(epochs * math.ceil(rows / per_step))
+
+
+def micro_batches(lengths: Sequence[int], layout: Layout) -> list[list[list[int]]]:
+    """Process -> its micro-batches -> positions in `lengths`. The work is spread evenly.
+
+    All processes have the same number of micro-batches, since they wait for each other in each.
+    """
+    ascending = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    if layout.single:
+        made = [[i] for i in ascending]
+    elif layout.packed:
+        made = _first_fit(ascending[::-1], lengths, layout)
+    else:
+        made = _runs(ascending, lengths, layout)
+
+    def cost(batch: list[int]) -> int:
+        return layout.cost([lengths[i] for i in batch])
+
+    while len(made) % layout.processes:
+        divisible = [batch for batch in made if len(batch) > 1]
+        if divisible:
+            largest = max(divisible, key=cost)
+            made.remove(largest)
+            made += [largest[::2], largest[1::2]]
+        else:  # fewer examples than processes
+            made.append([])
+    made.sort(key=cost, reverse=True)
+    # Dealt in rounds: what runs at the same time is of like cost, and the order turns so that sums even out.
+    result: list[list[list[int]]] = [[] for _ in range(layout.processes)]
+    for round_, start in enumerate(range(0, len(made), layout.processes)):
+        dealt = made[start : start + layout.processes]
+        for process, batch in enumerate(dealt[::-1] if round_ % 2 else dealt):
+            result[process].append(batch)
+    return result
+
+
+def _first_fit(descending: list[int], lengths: Sequence[int], layout: Layout) -> list[list[int]]:
+    """First-fit decreasing bin packing: at most 11/9 of the fewest bins."""
+    bins: list[list[int]] = []
+    room: list[int] = []
+    for i in descending:
+        for number, left in enumerate(room):
+            if lengths[i] <= left:
+                bins[number].append(i)
+                room[number] -= lengths[i]
+                break
+        else:
+            bins.append([i])
+            room.append(layout.tokens - lengths[i])
+    return bins
+
+
+def _runs(ascending: list[int], lengths: Sequence[int], layout: Layout) -> list[list[int]]:
+    """Neighbours in length together, so that little is padded."""
+    runs: list[list[int]] = []
+    for i in ascending:
+        if runs and (len(runs[-1]) + 1) * lengths[i] <= layout.tokens:
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    return runs
+
+
+def collate(micro: Sequence[Any], layout: Layout, pad: int) -> dict[str, Any]:
+    """One micro-batch as a model takes it, from examples {"input_ids", "labels"}; TRL's collator makes it.
+
+    Without examples it is one token that no loss counts.
+    """
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    examples = [
+        # The first token of an example is predicted by nothing, least of all by the end of the one before it.
+        {"input_ids": example["input_ids"], "labels": [-100, *example["labels"][1:]]}
+        for example in micro
+    ] or [{"input_ids": [pad, pad], "labels": [-100, -100]}]
+    made: dict[str, Any] = DataCollatorForLanguageModeling(pad_token_id=pad, padding_free=layout.packed)(
+        examples
+    )
+    return made
