@@ -76,7 +76,7 @@ def trainer_class() -> Any:
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
             return Loader(
                 Rows(self.train_dataset),  # type: ignore[arg-type]
-                batch_sampler=Steps(  # type: ignore[arg-type]
+                batch_sampler=Steps(
                     self.lengths, self.args.per_device_train_batch_size, seed, self.layout, shuffled
                 ),
                 collate_fn=_step,
