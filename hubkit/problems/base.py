@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from hubkit.errors import RecipeError
 from hubkit.records import Problem
@@ -51,6 +51,9 @@ class Description:
 class Source(Section, ABC):
     """An entry of a recipe's `problems`. Its fields are the identity of the step that reads it."""
 
+    VERSION: ClassVar[int] = 1
+    """Raised when it reads the same data differently than before, so that old outputs are not taken for new ones."""
+
     source: str
     """Name in the table; a subclass narrows it to a Literal."""
 
@@ -83,11 +86,20 @@ class Source(Section, ABC):
         """Raise InputError if too few different problems were found."""
 
 
-def beside(folder: Path, name: str, key: str) -> Path:
+def beside(folder: Path, name: str, key: str, kind: Literal["file", "folder"] = "folder") -> Path:
     """Returns the path of a file or folder that a recipe names. Raises RecipeError if it is not there."""
-    path = (folder / name).resolve()
-    if not path.exists():
-        raise RecipeError(f"{key}: {name!r} is not there", "give a path relative to the recipe's folder")
+    remedy = f"give the path of a {kind}, relative to the recipe's folder"
+    try:
+        path = (folder / name).resolve()
+        if not path.exists():
+            raise RecipeError(f"{key}: {name!r} is not there", remedy)
+        if path.is_dir() == (kind == "file"):
+            raise RecipeError(f"{key}: {name!r} is not a {kind}", remedy)
+        next(path.iterdir(), None) if kind == "folder" else path.open("rb").close()
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            f"{key}: cannot read {name!r}: {getattr(error, 'strerror', None) or error}", remedy
+        ) from None
     return path
 
 

@@ -6,11 +6,13 @@ is its report; any other number than 0 stops the run before anything is trained.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from typing import Final
+from typing import Any, Final
 
 from hubkit.errors import GateError
 from hubkit.problems.base import normalise
+from hubkit.problems.cells import listed
 from hubkit.records import read_rows
 from hubkit.store import StepContext, write_json
 
@@ -26,7 +28,9 @@ def run(context: StepContext) -> None:
     training problem of eight words or more.
     """
     tests = {
-        name: [(normalise(row["problem"]), row["id"]) for row in read_rows(folder / "problems.parquet")]
+        name: [
+            (normalise(_without_options(row)), row["id"]) for row in read_rows(folder / "problems.parquet")
+        ]
         for name, folder in context.inputs.items()
         if name != "train"
     }
@@ -47,8 +51,10 @@ def run(context: StepContext) -> None:
             for words in _windows(text) if name in tasks else ():
                 begins[words].append((name, id_, text))
     shared: dict[str, dict[str, None]] = {name: {} for name in tests}
-    for row in read_rows(context.inputs["train"] / "problems.parquet", columns=["id", "problem"]):
-        text = normalise(row["problem"])
+    for row in read_rows(
+        context.inputs["train"] / "problems.parquet", columns=["id", "problem", "verifier", "metadata"]
+    ):
+        text = normalise(_without_options(row))
         found = same.get(text, []) + same.get(row["id"], [])
         for words in _windows(text)[:1]:
             found += [
@@ -68,6 +74,13 @@ def run(context: StepContext) -> None:
             )
     context.metrics.update(report)
     write_json(context.out / "report.json", report)
+
+
+def _without_options(row: dict[str, Any]) -> str:
+    """The problem without the options that were put after it: benchmarks write the same ones in other ways."""
+    problem: str = row["problem"]
+    options = json.loads(row["metadata"] or "{}").get("options") if row["verifier"] == "choice" else None
+    return problem.removesuffix(listed(options)) if options else problem
 
 
 def _windows(text: str) -> list[str]:

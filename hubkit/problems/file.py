@@ -1,38 +1,49 @@
-"""Problems from a file beside the recipe: JSON lines or Parquet."""
+"""Problems from a file beside the recipe: JSON lines, a JSON list, CSV, TSV or Parquet.
+
+    problems.jsonl.gz, line 3: {"question": "1 + 1?", "answer": 2, "audio": "…"}
+is a row that errors call "problems.jsonl.gz:3: row 2", rows from 0. Text is UTF-8, with or without a byte order mark,
+or UTF-16; other encodings cannot be told apart and are refused.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, cast
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hubkit.errors import InputError
 from hubkit.problems.base import Description, Pin, beside
-from hubkit.problems.rows import RowSource
-from hubkit.records import Problem, read_rows
+from hubkit.problems.rows import Row, RowSource
+from hubkit.records import Problem
 from hubkit.store import digest_file
 
 __all__ = ["FileSource"]
+
+_COMPRESSED: Final = (".gz", ".bz2", ".zst", ".lz4")
 
 
 class FileSource(RowSource):
     source: Literal["file"]
     path: str
-    """JSON lines or Parquet beside the recipe."""
+    """JSON lines, a JSON list, CSV, TSV (all these also compressed: .gz, .bz2, .zst, .lz4) or Parquet beside the
+    recipe."""
 
     def rows(self, pin: Pin) -> Iterator[Problem]:
         assert pin.path is not None
-        return self.problems_of(_read(pin.path), Path(self.path).stem)
+        return self.problems_of(_read(pin.path, self.columns()), _stem(Path(self.path)))
 
     def describe(self) -> Description:
-        return Description("a file beside the recipe")
+        return self.described("a file beside the recipe")
 
     def pin(self, folder: Path, key: str, commit: Callable[[str, str], str]) -> Pin:
-        path = beside(folder, self.path, f"{key}.path")
+        path = beside(folder, self.path, f"{key}.path", "file")
         return Pin(self.path, "", digest_file(path), path)
 
     def count(self, pin: Pin) -> int | None:
@@ -40,26 +51,209 @@ class FileSource(RowSource):
         return min(_count(pin.path), self.limit or sys.maxsize)
 
 
+def _stem(path: Path) -> str:
+    """Name without compression and format; other dots stay."""
+    name = path.name.removesuffix(path.suffix) if path.suffix in _COMPRESSED else path.name
+    return Path(name).stem
+
+
+def _format(path: Path) -> str:
+    return (path.with_suffix("") if path.suffix in _COMPRESSED else path).suffix.lower()
+
+
+def _is_parquet(path: Path) -> bool:
+    if _format(path) == ".parquet":
+        return True
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"
+
+
 def _count(path: Path) -> int:
-    """Rows of Parquet, by its footer, or lines."""
-    if path.suffix == ".parquet":
-        with pq.ParquetFile(path) as file:
-            return int(file.metadata.num_rows)
-    with path.open("rb") as lines:
-        return sum(1 for line in lines if line.strip())
+    """Rows of Parquet, by its footer; else lines that are not empty, or of a JSON list its objects at most."""
+    try:
+        if _is_parquet(path):
+            with pq.ParquetFile(path) as file:
+                return int(file.metadata.num_rows)
+        with _text(path) as lines:
+            first = next((line for line in lines if line.strip()), "")
+            if first.lstrip().startswith("["):
+                return len(json.loads(first + lines.read()))
+            number = sum(1 for line in lines if line.strip()) + bool(first)
+            return max(0, number - (_format(path) in (".csv", ".tsv")))
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
 
 
-def _read(path: Path) -> Iterator[dict[str, Any]]:
-    if path.suffix == ".parquet":
-        yield from read_rows(path)
-        return
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise InputError(f"{path.name}:{number}: not JSON: {error}", "mend the line") from error
-                if not isinstance(row, dict):
-                    raise InputError(f"{path.name}:{number}: not an object", "one JSON object a line")
-                yield row
+def _unreadable(path: Path, error: BaseException) -> InputError:
+    reason = getattr(error, "strerror", None) or (str(error).strip() or type(error).__name__).splitlines()[0]
+    return InputError(f"{path.name}: cannot be read: {reason}", "check the file")
+
+
+def _bytes(path: Path) -> io.BufferedReader:
+    return io.BufferedReader(cast(io.RawIOBase, pa.input_stream(str(path), compression="detect")))
+
+
+def _read(path: Path, columns: list[str]) -> Iterator[Row]:
+    """Yield the rows of a file in order. Raises InputError that names the line or row."""
+    try:
+        if _is_parquet(path):
+            yield from _parquet(path, columns)
+            return
+        with _text(path) as text:
+            read = _separated if _format(path) in (".csv", ".tsv") else _json
+            yield from read(path, text)
+    except (OSError, EOFError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+
+
+def _text(path: Path) -> io.TextIOWrapper:
+    with _bytes(path) as file:
+        start = file.read(4)
+    # Without a byte order mark the zeros of UTF-16 and UTF-32 tell them from UTF-8, as JSON starts with ASCII.
+    encoding = json.detect_encoding(start)
+    if encoding.startswith("utf-8"):
+        # A byte that is not UTF-8 becomes half a character, which is found in its line below.
+        return io.TextIOWrapper(_bytes(path), encoding="utf-8-sig", errors="surrogateescape", newline="")
+    return io.TextIOWrapper(_bytes(path), encoding=encoding, newline="")
+
+
+def _lines(path: Path, text: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Lines from 1, all of them Unicode."""
+    number = 0
+    try:
+        for number, line in enumerate(text, 1):
+            bad = next((c for c in line if "\udc80" <= c <= "\udcff"), None) if not line.isascii() else None
+            if bad:
+                raise InputError(
+                    f"{path.name}:{number}: row {number - 1}: not UTF-8 (byte 0x{ord(bad) - 0xDC00:02x})",
+                    "convert the file: iconv -f latin1 -t utf-8, if that is its encoding",
+                )
+            yield number, line
+    except UnicodeError as error:
+        raise InputError(
+            f"{path.name}:{number + 1}: row {number}: not {getattr(error, 'encoding', 'Unicode')}",
+            "convert the file to UTF-8",
+        ) from error
+
+
+def _json(path: Path, text: io.TextIOWrapper) -> Iterator[Row]:
+    rows = 0
+    lines = _lines(path, text)
+    for number, line in lines:
+        if not line.strip():
+            continue
+        if not rows and line.lstrip().startswith("["):
+            yield from _json_list(path, line + "".join(more for _, more in lines))
+            return
+        where = f"{path.name}:{number}: row {rows}"
+        row = _object(where, line, first=not rows)
+        yield Row(where, row)
+        rows += 1
+
+
+def _json_list(path: Path, text: str) -> Iterator[Row]:
+    try:
+        values = json.loads(text, object_pairs_hook=_Pairs)
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path.name}:{getattr(error, 'lineno', 1)}: not JSON: {error}", "fix the file"
+        ) from error
+    for number, value in enumerate(values):
+        where = f"{path.name}: row {number}"
+        if not isinstance(value, _Pairs):
+            raise InputError(f"{where}: not an object", "a JSON list holds one object for each row")
+        yield Row(where, value.as_dict(where))
+
+
+def _object(where: str, line: str, first: bool) -> dict[str, Any]:
+    try:
+        value = json.loads(line, object_pairs_hook=_Pairs)
+    except (ValueError, RecursionError) as error:
+        remedy = "one JSON object a line, or a list of them" if first else "fix the line"
+        raise InputError(f"{where}: not JSON: {error}", remedy) from error
+    if not isinstance(value, _Pairs):
+        raise InputError(f"{where}: not an object", "one JSON object a line")
+    return value.as_dict(where)
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object before it is a dict, which would silently keep the last of two values for one key."""
+
+    def as_dict(self, where: str) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for name, value in self:
+            if name in result:
+                raise InputError(f"{where}: column {name!r} appears twice", "keep one of them")
+            result[name] = _plain(value, where)
+        return result
+
+
+def _plain(value: Any, where: str) -> Any:
+    if isinstance(value, _Pairs):
+        return value.as_dict(where)
+    return [_plain(item, where) for item in value] if isinstance(value, list) else value
+
+
+def _separated(path: Path, text: io.TextIOWrapper) -> Iterator[Row]:
+    # A cell may hold a whole chat; the module's own limit is 128 KiB.
+    csv.field_size_limit(2**27)
+    reader = csv.reader(
+        (line for _, line in _lines(path, text)),
+        delimiter="\t" if _format(path) == ".tsv" else ",",
+        strict=True,
+    )
+    rows, header = 0, None
+    try:
+        for cells in reader:
+            where = f"{path.name}:{reader.line_num}: row {rows}"
+            if not cells:
+                continue
+            if header is None:
+                header = cells
+                if twice := sorted({name for name in header if header.count(name) > 1}):
+                    raise InputError(f"{path.name}: column {twice[0]!r} appears twice", "rename one of them")
+                continue
+            if len(cells) != len(header):
+                raise InputError(
+                    f"{where}: {len(cells)} values for {len(header)} columns",
+                    "quote values that hold separators",
+                )
+            yield Row(where, dict(zip(header, cells, strict=True)))
+            rows += 1
+    except csv.Error as error:
+        raise InputError(f"{path.name}:{reader.line_num}: row {rows}: {error}", "fix the line") from error
+
+
+def _parquet(path: Path, columns: list[str]) -> Iterator[Row]:
+    with pq.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InputError(f"{path.name}: column {twice[0]!r} appears twice", "rename one of them")
+        # `columns` of the reader takes dots for parts of structs, so whole columns are chosen by what they begin with.
+        needed = [name for name in names if any(c == name or c.startswith(f"{name}.") for c in columns)]
+        number = 0
+        if not needed:
+            raise InputError(
+                f"{path.name}: row 0 has no column {columns[0]!r}", f"its columns are {', '.join(names)}"
+            )
+        for batch in file.iter_batches(batch_size=1024, columns=needed):
+            for row in _dicts(batch, path, number):
+                yield Row(f"{path.name}: row {number}", row)
+                number += 1
+
+
+def _dicts(batch: pa.RecordBatch, path: Path, first: int) -> Iterator[dict[str, Any]]:
+    try:
+        yield from batch.to_pylist()
+    except (
+        ValueError,
+        OverflowError,
+    ):  # text that is not UTF-8, times beyond the calendar: one by one, to name the row
+        for index in range(batch.num_rows):
+            try:
+                (row,) = batch.slice(index, 1).to_pylist()
+            except (ValueError, OverflowError) as error:
+                raise InputError(
+                    f"{path.name}: row {first + index}: {error}", "fix the value, or leave the row out"
+                ) from error
+            yield row

@@ -1,13 +1,19 @@
-"""Problems from a dataset on the Hub, at a commit."""
+"""Problems from a dataset on the Hub, at a commit.
+
+    {"source": "hub", "dataset": "openai/gsm8k", "config": "main", "split": "train", "problem": "question"}
+streams that split; columns that are not named are never decoded.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from hubkit.errors import HubkitError, InputError
 from hubkit.problems.base import Description, Pin
-from hubkit.problems.rows import RowSource
+from hubkit.problems.rows import Row, RowSource
 from hubkit.records import Problem
 
 __all__ = ["HubSource"]
@@ -24,19 +30,77 @@ class HubSource(RowSource):
         return self.problems_of(self._stream(pin.revision), self.dataset)
 
     def describe(self) -> Description:
-        return Description(f"{self.dataset}, split {self.split}", dataset=self.dataset)
+        return self.described(f"{self.dataset}, split {self.split}", self.dataset)
 
     def pin(self, folder: Path, key: str, commit: Callable[[str, str], str]) -> Pin:
         sha = commit(self.dataset, self.revision)
         return Pin(self.dataset, sha, sha)
 
     def count(self, pin: Pin) -> int | None:
-        return self.limit
+        known = _examples(self.dataset, pin.revision, self.config, self.split)
+        return min((n for n in (known, self.limit) if n is not None), default=None)
 
-    def _stream(self, revision: str) -> Iterator[dict[str, Any]]:
+    def _stream(self, revision: str) -> Iterator[Row]:
+        """Rows with the needed columns only: an image that cannot be decoded does not matter if nobody asks for it."""
         import datasets
 
-        rows = datasets.load_dataset(
-            self.dataset, self.config, split=self.split, revision=revision, streaming=True
+        where = self.dataset
+        try:
+            stream: Any = datasets.load_dataset(
+                self.dataset, self.config, split=self.split, revision=revision, streaming=True
+            )
+            names = stream.column_names or list(next(iter(stream), {}))
+            needed = [n for n in names if any(c == n or c.startswith(f"{n}.") for c in self.columns())]
+            missing = [c for c in self.columns() if c not in needed and c.partition(".")[0] not in needed]
+            if missing:
+                raise InputError(f"{where}: no column {missing[0]!r}", f"its columns are {', '.join(names)}")
+            stream = stream.select_columns(needed)
+            classes = {
+                name: feature
+                for name, feature in (stream.features or {}).items()
+                if isinstance(feature, datasets.ClassLabel)
+            }
+            where = f"{self.dataset}: row 0"
+            for number, row in enumerate(stream, 1):
+                # A class is stored as a number, -1 for none; its name is what people mean.
+                for name, feature in classes.items():
+                    value = row[name]
+                    row[name] = None if value in (None, -1) else feature.int2str(value)
+                yield Row(where, row)
+                where = f"{self.dataset}: row {number}"
+        except HubkitError:
+            raise
+        # What the Hub, formats and decoders raise has no common base.
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(
+                f"{where} cannot be read: {reason}", "check dataset, config, split and columns on its page"
+            ) from error
+
+
+@functools.cache
+def _examples(dataset: str, revision: str, config: str | None, split: str) -> int | None:
+    """Rows of a split as the dataset's card tells them; None if it does not, or the Hub is not to be reached."""
+    from hubkit.errors import HubError
+    from hubkit.hub import attempt, default_access
+
+    access = default_access()
+    try:
+        info: Any = attempt(
+            access,
+            f"look up {dataset}",
+            lambda: access.api().dataset_info(dataset, revision=revision),
+            patient=False,
         )
-        yield from rows
+    except HubError:
+        return None
+    told = (info.card_data.to_dict().get("dataset_info") if info.card_data else None) or []
+    entries = told if isinstance(told, list) else [told]
+    for entry in entries:
+        if (config is None and len(entries) == 1) or entry.get("config_name", "default") == (
+            config or "default"
+        ):
+            for one in entry.get("splits") or []:
+                if one.get("name") == split and isinstance(one.get("num_examples"), int):
+                    return int(one["num_examples"])
+    return None

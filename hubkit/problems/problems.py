@@ -7,7 +7,6 @@ recipe: train: {source: reasoning-gym, task: chain_sum, size: 250, split: train}
 from __future__ import annotations
 
 import hashlib
-from typing import Final
 
 from hubkit.errors import InputError
 from hubkit.problems import SOURCES
@@ -15,9 +14,7 @@ from hubkit.problems.base import Pin, normalise
 from hubkit.records import PROBLEM_SCHEMA, RowWriter
 from hubkit.store import StepContext
 
-__all__ = ["VERSION", "run"]
-
-VERSION: Final = 1
+__all__ = ["run"]
 
 
 def run(context: StepContext) -> None:

@@ -8,17 +8,36 @@ becomes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Final
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from hubkit.errors import InputError
-from hubkit.problems.base import Source, problem_id
+from hubkit.problems.base import Description, Source, problem_id
+from hubkit.problems.cells import Cell, choice_letter, choices, listed, look_up
 from hubkit.records import Problem
 from hubkit.verifiers.table import TABLE
 
-__all__ = ["RowSource"]
+__all__ = ["Row", "RowSource"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row, and how errors call it: "mine.jsonl:3: row 2", rows from 0."""
+
+    where: str
+    values: dict[str, Any]
+
+    def cell(self, column: str) -> Cell:
+        """Returns a column's value, or that of a part of a struct. Raises InputError if it has none."""
+        try:
+            return Cell(self.where, column, look_up(self.values, column))
+        except KeyError:
+            known = ", ".join(map(str, self.values)) or "none"
+            raise InputError(f"{self.where} has no column {column!r}", f"its columns are {known}") from None
 
 
 VERIFIERS: Final = [name for name, verifier in TABLE.items() if verifier.of_rows]
@@ -36,21 +55,37 @@ VerifierName = Annotated[str, AfterValidator(_known_verifier), Field(json_schema
 class RowSource(Source):
     """What sources of rows share: where the problem stands in a row, and how answers to it are judged."""
 
+    VERSION: ClassVar[int] = 2
+
     problem: str = "problem"
-    """Column of the prompt."""
+    """Column of the prompt: text, or a chat with one user message. A dot leads into a struct: extra_info.question."""
     answer: str = "answer"
     """Column of the known answer; for code any text, such as a known solution; for judge any that it can
     compare with."""
     verifier: VerifierName = "math"
     """How answers are compared: docs/verifiers.md."""
     options: str = ""
-    """choice: column with the list of the options' texts, if answers may be those."""
+    """choice: column with the options' texts: a list, or {"text": [...], "label": [...]}. They are put after problems
+    that do not show them."""
     tolerance: float = Field(default=1e-6, ge=0)
     """numeric: accepted difference, relative to the answer (absolute where that is 0)."""
     tests: str = "tests"
     """code: column with the list of tests."""
     limit: int | None = Field(default=None, gt=0)
     """Problems taken at most."""
+    origin: str = ""
+    """Where the problems come from, such as an address; cards say it."""
+    license: str = ""
+    """Under which licence they come, for the cards."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keys that came later are written, and so identified, only if given: existing steps stay what they are."""
+        written: dict[str, Any] = dump(self)
+        return {name: value for name, value in written.items() if value or name not in ("origin", "license")}
+
+    def described(self, text: str, dataset: str | None = None) -> Description:
+        return Description(text, dataset, self.origin, self.license)
 
     def judged_by(self) -> str:
         return self.verifier
@@ -62,21 +97,52 @@ class RowSource(Source):
         """Returns the columns that are read; no other is decoded."""
         return [self.problem, self.answer, *TABLE[self.verifier].columns(self)]
 
-    def problems_of(self, rows: Iterator[dict[str, Any]], name: str) -> Iterator[Problem]:
-        """Yield a Problem for every row; `name` is the source's, in ids and errors."""
-        verifier = TABLE[self.verifier]
-        for number, row in enumerate(rows):
-            for column in self.columns():
-                if column not in row:
-                    raise InputError(
-                        f"{name}: row {number} has no column {column!r}", f"its columns are {', '.join(row)}"
-                    )
-            problem = str(row[self.problem] or "")
+    def problems_of(self, rows: Iterable[Row], name: str) -> Iterator[Problem]:
+        """Yield a Problem for every row; `name` is the source's. Raises InputError that names row and column."""
+        system: str | None = None
+        for row in rows:
+            cells = {column: row.cell(column) for column in self.columns()}
+            # Of one system message for all it is the recipe that decides; several would change what is asked.
+            said = cells[self.problem].system()
+            if system not in (None, said):
+                cells[self.problem].refuse(
+                    "its system message differs from that of earlier rows",
+                    "a problem is the user message alone; put into it what the system message says",
+                )
+            system = said
+            problem, answer = cells[self.problem].problem(), cells[self.answer]
+            prepared: dict[str, Any] = {}
+            if self.verifier == "choice":
+                texts, labels = choices(cells[self.options]) if self.options else ([], [])
+                text = choice_letter(answer, texts, labels)
+                prepared = {self.options: texts} if self.options else {}
+                if not all(option in problem for option in texts):
+                    problem += listed(texts)
+            else:
+                text = answer.answer()
             yield {
                 "id": problem_id(name.split("/")[-1], problem),
                 "source": name,
                 "problem": problem,
-                "answer": str(row[self.answer] or ""),
+                "answer": text,
                 "verifier": self.verifier,
-                "metadata": verifier.metadata(self, row, f"{name}: row {number}"),
+                "metadata": self._metadata(
+                    {c: cell.value for c, cell in cells.items()} | prepared, row.where
+                ),
             }
+
+    def _metadata(self, values: dict[str, Any], where: str) -> str:
+        try:
+            metadata = TABLE[self.verifier].metadata(self, values, where)
+            json.loads(metadata or "null", parse_constant=_refuse_constant)
+            metadata.encode()
+        except (TypeError, ValueError) as error:  # bytes, halves of characters
+            raise InputError(
+                f"{where}: what the verifier {self.verifier!r} needs is not JSON: {error}",
+                "see docs/verifiers.md",
+            ) from error
+        return metadata
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from hubkit.errors import RecipeError
+from hubkit.problems import SOURCES
 from hubkit.problems.base import Pin, beside
 from hubkit.recipe import config as recipes
 from hubkit.section import REPO_ID, prompt_sha
@@ -58,6 +59,9 @@ class Step:
 
     @property
     def version(self) -> int:
+        """Of the code that makes it: of problems the source's, else the step's."""
+        if self.kind == "problems":
+            return SOURCES[self.config["source"]].VERSION
         return int(importlib.import_module(FUNCTIONS[self.kind].split(":")[0]).VERSION)
 
 

@@ -385,10 +385,16 @@ def _about(context: CardContext, record: Record, steps: Mapping[str, Record]) ->
         revision = context.pinned.get(name, {}).get("revision") or context.commits.get(where, "")
         sources.append({"name": name, "where": where, "revision": revision})
     for name, source in recipe.problems.items():
-        if dataset := source.describe().dataset:
+        about = source.describe()
+        if where := about.dataset or about.link:
             pin = context.pinned.get(f"problems/{name}", {})
             sources.append(
-                {"name": f"problems/{name}", "where": dataset, "revision": pin.get("revision", "")}
+                {
+                    "name": f"problems/{name}",
+                    "where": where,
+                    "revision": pin.get("revision", ""),
+                    "license": about.license,
+                }
             )
     return {
         "recipe": recipe,

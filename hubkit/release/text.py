@@ -13,9 +13,11 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-__all__ = ["code", "fence", "markdown", "md", "number", "percent"]
+__all__ = ["code", "fence", "link", "markdown", "md", "number", "percent"]
 
 _MARKUP: Final = re.compile(r"([\\`*_{}\[\]()#+!|~$^])")
+_ADDRESS: Final = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9._~:/?#@!$&+,;=%-]*")
+"""Nothing that could end a link, a table's cell or a tag."""
 _LIST: Final = re.compile(r"^(\s*\d*)([-=.)](?=\s|[-=]|$))")
 """What at the start of a line makes a list, a rule or a heading."""
 
@@ -36,6 +38,11 @@ def code(value: Any) -> Markup:
     ticks = "`" * (_longest_run(text) + 1)
     pad = " " if text.startswith("`") or text.endswith("`") else ""
     return Markup(f"{ticks}{pad}{text}{pad}{ticks}")  # noqa: S704
+
+
+def link(value: Any) -> Any:
+    """A web address as a link that shows it; any other text as `md` has it."""
+    return Markup(f"<{value}>") if _ADDRESS.fullmatch(str(value)) else value  # noqa: S704
 
 
 def fence(value: Any, language: str = "") -> Markup:
@@ -72,6 +79,6 @@ def markdown(template: str, values: Mapping[str, Any]) -> str:
         finalize=md,
         autoescape=False,  # noqa: S701
     )
-    environment.filters |= {"code": code, "fence": fence, "number": number, "percent": percent}
+    environment.filters |= {"code": code, "fence": fence, "link": link, "number": number, "percent": percent}
     text = environment.get_template(template).render(values)
     return re.sub(r"\n{3,}", "\n\n", text)

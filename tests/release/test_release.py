@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from small_release import HOSTILE, PROMPT, Run, build
 
 from hubkit.errors import HubError, InputError
 from hubkit.localhub import LocalHub
+from hubkit.problems.file import FileSource
 from hubkit.release import publish, report
 from hubkit.release.cards import CardContext, dataset_card, evals_card, model_card, student_card
 from hubkit.release.results import Facts, over_seeds, paired_tests, student_rows, variant_rows
@@ -103,6 +105,19 @@ def test_dataset_card(run: Run, facts: Facts, cards: CardContext) -> None:
     for name in ("raw/sage", "compressed/sage/short", "problems/train"):
         assert facts.records[name].key[:16] in text
     assert str(run.root) not in text
+
+
+def test_cards_say_where_problems_come_from(facts: Facts, cards: CardContext) -> None:
+    source = FileSource(
+        source="file", path="mine.jsonl", origin="https://example.org/problems?v=2", license=f"MIT {HOSTILE}"
+    )
+    recipe = cards.recipe.model_copy(update={"problems": cards.recipe.problems | {"train": source}})
+    sizes = dict.fromkeys(facts.variants("sage"), (12, 1))
+    card = dataset_card(replace(cards, recipe=recipe), "sage", "local/tiny-traces", sizes)
+    page = check_markdown(card)
+    link = '<a href="https://example.org/problems?v=2">https://example.org/problems?v=2</a>'
+    assert page.count(link) == 2, "in the sentence and in the table"
+    assert "licence MIT" in page
 
 
 def test_dataset_info_is_what_datasets_finds(facts: Facts, cards: CardContext) -> None:

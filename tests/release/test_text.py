@@ -7,7 +7,7 @@ import html
 import pytest
 from markdown_it import MarkdownIt
 
-from hubkit.release.text import code, fence, md, number, percent
+from hubkit.release.text import code, fence, link, md, number, percent
 
 RENDER = MarkdownIt("commonmark", {"html": True}).enable("table")
 
@@ -53,3 +53,11 @@ def test_fence_holds_everything(text: str) -> None:
 def test_numbers() -> None:
     assert number(1234567) == "1,234,567" and number(1.25, 1) == "1.2" and number(None) == "–"
     assert percent(0.1234) == "12.3 %" and percent(None) == "–"
+
+
+@pytest.mark.parametrize(
+    "text", [*HOSTILE[:6], "https://a.example/>x", "https://a.example/|x", "javascript:alert(1)"]
+)
+def test_only_an_address_becomes_a_link_and_nothing_else_becomes_markup(text: str) -> None:
+    assert link(text) == text, "left to the escaping of all values"
+    assert link("https://a.example/x?y=1&z#p") == "<https://a.example/x?y=1&z#p>"
