@@ -10,6 +10,7 @@ import typer
 from hubkit.cli.hub import app as hub
 from hubkit.cli.recipe import app as recipe
 from hubkit.cli.space import app as space
+from hubkit.cli.submit import submit
 
 __all__ = ["app", "main"]
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.add_typer(recipe, name="recipe")
 app.add_typer(hub, name="hub")
 app.add_typer(space, name="space")
+app.command()(submit)
 
 
 @app.callback(invoke_without_command=True)

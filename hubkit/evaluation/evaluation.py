@@ -50,7 +50,8 @@ def run(context: StepContext) -> None:
             )
         else:
             assert benchmark.task is not None, "Benchmark has one of the two"
-            name, task = benchmark.task, built_in(benchmark.task, benchmark.sampling.max_tokens)
+            revision = context.models.get("benchmark", {}).get("revision", "")
+            name, task = benchmark.task, built_in(benchmark.task, benchmark.sampling.max_tokens, revision)
         started = time.monotonic()  # lighteval's import, 10 to 20 s once per process, is not the student's
         samples = _evaluate(context, benchmark, name, task, (weights, adapter, tokenizer))
         seconds = round(time.monotonic() - started, 3)

@@ -73,9 +73,10 @@ def own_task(name: str, folder: Path, max_tokens: int) -> types.ModuleType:
     return module
 
 
-def built_in(task: str, max_tokens: int) -> types.ModuleType:
+def built_in(task: str, max_tokens: int, revision: str = "") -> types.ModuleType:
     """The module of lighteval that defines a task such as gsm8k|0, with room for max_tokens in answers.
 
+    `revision` is the commit of its dataset; "" leaves what the task itself says, mostly the newest.
     Raises RecipeError for a task that lighteval does not have.
     """
     name, bar, shots = task.partition("|")
@@ -85,7 +86,9 @@ def built_in(task: str, max_tokens: int) -> types.ModuleType:
     module = types.ModuleType("hubkit_tasks")
     # Copies: the next student may be asked for other lengths in this process.
     module.TASKS_TABLE = [  # type: ignore[attr-defined]
-        dataclasses.replace(config, generation_size=max_tokens)
+        dataclasses.replace(
+            config, generation_size=max_tokens, **({"hf_revision": revision} if revision else {})
+        )
         for config in source.TASKS_TABLE
         if config.name == name or config.name.startswith(f"{name}:")
     ]

@@ -8,6 +8,7 @@ A model's file is a list of entries, https://huggingface.co/docs/hub/eval-result
       source: {url: https://…, name: lighteval, user: me, org: us}   # url required when there is a source
       notes: greedy, 0-shot
       verifyToken: …
+      evaluation_framework: …                              # the benchmark's own
 
 A dataset is a benchmark when it has an `eval.yaml` with a list of tasks, each with an `id`.
 """
@@ -45,7 +46,7 @@ LARGEST: Final = 1 << 20
 _FILE: Final = re.compile(r"\.eval_results/[^/]+\.ya?ml")
 _DATASET_KEYS: Final = {"id", "task_id", "revision"}
 _SOURCE_KEYS: Final = {"url", "name", "user", "org"}
-_KEYS: Final = {"dataset", "value", "date", "source", "notes", "verifyToken"}
+_KEYS: Final = {"dataset", "value", "date", "source", "notes", "verifyToken", "evaluation_framework"}
 
 
 def is_results_file(kind: str, path: str) -> bool:
@@ -118,7 +119,7 @@ def _check_entry(entry: Any) -> None:
             raise ValueError("source.url is required and must be an address")
         if not all(isinstance(text, str) for text in source.values()):
             raise ValueError("source must have texts only")
-    for key in ("notes", "verifyToken"):
+    for key in ("notes", "verifyToken", "evaluation_framework"):
         if not isinstance(entry.get(key, ""), str):
             raise ValueError(f"{key} must be a text")
 

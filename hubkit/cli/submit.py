@@ -1,0 +1,143 @@
+"""hubkit submit: a model's result onto a benchmark's leaderboard."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["submit"]
+
+
+def submit(
+    model: Annotated[
+        str, typer.Argument(metavar="ORG/MODEL", help="A model on the Hub, yours or anybody's.")
+    ],
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A lighteval task (gsm8k|0), or a benchmark dataset that hubkit published (org/name#task). Repeatable."
+        ),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="A finished lighteval run: results_….json or its folder. Default: evaluate now."),
+    ] = None,
+    leaderboard: Annotated[
+        str,
+        typer.Option(
+            metavar="ORG/NAME#TASK", help="The benchmark, where the task's dataset has none itself."
+        ),
+    ] = "",
+    metric: Annotated[str, typer.Option(help="Of the results, where a task has several.")] = "",
+    scale: Annotated[
+        int,
+        typer.Option(help="1 or 100, where neither the board's entries nor its card say.", min=0, max=100),
+    ] = 0,
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit of the model; default: main.")] = "",
+    max_tokens: Annotated[int, typer.Option(help="Tokens of an answer at most.", min=1)] = 4096,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.", min=0)] = 0.0,
+    engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    source: Annotated[str, typer.Option(metavar="URL", help="Where the details are to be read.")] = "",
+    details: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMESPACE",
+            help="Publish the details there as details_<org>__<model>, and name it the source.",
+        ),
+    ] = "",
+    variant: Annotated[
+        str, typer.Option(help="Name of this use, such as 5-shot, for a file of its own beside others.")
+    ] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Take the place of an earlier result.")] = False,
+    pull_request: Annotated[
+        bool, typer.Option("--pull-request", help="Also for a model of one's own.")
+    ] = False,
+    same_model: Annotated[
+        bool,
+        typer.Option("--same-model", help="The results name the model otherwise, such as by its folder."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be written; send nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Send without asking.")] = False,
+    hub: Annotated[
+        Path | None, typer.Option("--hub", help="Rehearse on the local Hub in this folder.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of evaluations.")] = Path("runs"),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON for scripts; needs --yes or --dry-run.")
+    ] = False,
+) -> None:
+    """Put a model's result on a benchmark's leaderboard: evaluate, show the file, commit, read it back.
+
+    The file goes to main of a model of one's own, and into a pull request of anybody else's. Nothing is sent
+    before it was shown.
+
+    Example: hubkit submit org/model --task 'gsm8k|0' --dry-run
+    """
+    from hubkit.errors import InputError
+
+    if scale not in (0, 1, 100):
+        raise InputError(f"--scale {scale}", "use 1 or 100")
+    if as_json and not (yes or dry_run):
+        raise InputError("--json cannot ask", "add --yes or --dry-run")
+    with ExitStack() as stack:
+        if hub is not None:
+            _use_local_hub(stack, hub)
+        from hubkit.release.submit import Wish, carry_out, plan
+
+        wish = Wish(
+            model=model,
+            tasks=tuple(task or ()),
+            results=results,
+            leaderboard=leaderboard,
+            metric=metric,
+            scale=scale,
+            revision=revision,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            engine=engine,
+            device=device,
+            source=source,
+            details=details,
+            variant=variant,
+            replace=replace,
+            pull_request=pull_request,
+            same_model=same_model,
+            dry_run=dry_run,
+        )
+        planned = plan(wish, out.resolve())
+        report: dict[str, Any] = planned.as_dict()
+        if not as_json:
+            typer.echo(planned.text())
+        if dry_run:
+            if as_json:
+                typer.echo(json.dumps(report, indent=2))
+            else:
+                typer.echo("\ndry run: nothing was sent")
+            return
+        if not yes and not typer.confirm("\nSend this?"):
+            typer.echo("nothing was sent")
+            raise typer.Exit(1)
+        done = carry_out(planned)
+        if as_json:
+            typer.echo(json.dumps(report | done.as_dict(), indent=2))
+        else:
+            typer.echo(done.text())
+
+
+def _use_local_hub(stack: ExitStack, folder: Path) -> None:
+    """Before huggingface_hub is imported, which reads the Hub's address then."""
+    from hubkit.errors import InputError
+    from hubkit.localhub import LocalHub
+
+    if not folder.is_dir():
+        raise InputError(f"there is no local Hub at {folder}", "run a recipe first, or `hubkit hub serve`")
+    opened = stack.enter_context(LocalHub(folder))
+    os.environ["HF_ENDPOINT"], os.environ["HF_TOKEN"] = opened.endpoint, opened.token

@@ -1,0 +1,140 @@
+"""Evaluating a model that exists, of whatever toolkit, for a submission: hubkit's evaluation step, without a recipe.
+
+    org/model at 9c1f…, "gsm8k|0", greedy, at most 4,096 tokens  ->  runs/steps/evaluation/org-model/gsm8k/5f1c…/
+        results.json, details/…, samples.parquet, record.json, read by `lighteval_run`
+    org/model, "org/nano-sums#sums"  ->  likewise on the problems of a benchmark dataset that hubkit published
+
+It can be stopped and run again: answers are kept, and a finished evaluation is found by its key.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from hubkit.engines.settings import EngineRuntime
+from hubkit.errors import HubError, InputError
+from hubkit.evaluation import evaluation
+from hubkit.hub import Access, attempt, download_file, resolve
+from hubkit.records import PROBLEM_SCHEMA
+from hubkit.release.leaderboard import Board, find_board, parse_board
+from hubkit.section import Sampling
+from hubkit.store import Record, StepContext, Store, digest
+
+__all__ = ["Task", "benchmark_rows", "evaluate", "plan_task"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be evaluated, and the board that its result belongs to."""
+
+    task: str
+    """As asked for: gsm8k|0, or org/name#task."""
+    name: str
+    board: Board
+    revision: str
+    """Commit of the problems."""
+    folder: Path | None
+    """Of the problems of a benchmark that hubkit published."""
+
+
+def plan_task(access: Access, task: str, leaderboard: str, root: Path) -> Task:
+    """Find a task's problems and its board. Raises HubkitErrors for what cannot be evaluated or has no board."""
+    last = task.rpartition("#")[2].partition("|")[0]
+    name = re.sub(r"[^a-z0-9.]+", "-", last.lower()).strip("-.")[:39].rstrip("-.") or "task"
+    if "|" in task:
+        from hubkit.evaluation.tasks import built_in
+
+        (config, *more) = built_in(task, 1).TASKS_TABLE
+        if more:
+            names = ", ".join(f"{c.name}|{task.partition('|')[2]}" for c in (config, *more))
+            raise InputError(f"{task} is several tasks", f"choose from {names}"[:300])
+        if leaderboard:
+            board = find_board(access, *parse_board(leaderboard), name=config.name)
+        else:
+            splits = config.evaluation_splits or ()
+            board = find_board(access, config.hf_repo, "", config.hf_subset, splits, config.name)
+        same = board.dataset.lower() == config.hf_repo.lower()
+        revision = board.revision if same else resolve(config.hf_repo, "", "dataset", access)
+        return Task(task, name, board, revision, None)
+    board = find_board(access, *parse_board(task))
+    folder = root / "benchmarks" / board.dataset.replace("/", "--") / board.revision[:16]
+    if not (folder / "problems.parquet").is_file():
+        benchmark_rows(access, board.dataset, board.revision, folder)
+    return Task(task, name, board, board.revision, folder)
+
+
+def benchmark_rows(access: Access, dataset: str, revision: str, folder: Path) -> Path:
+    """problems.parquet in `folder`: the problems of a benchmark dataset that hubkit published, schema checked.
+
+    Raises InputError for a dataset of any other form: what its columns mean only its own lighteval task knows.
+    """
+    api = access.api()
+    info = attempt(access, f"look up dataset {dataset}", lambda: api.dataset_info(dataset, revision=revision))
+    names = [
+        s.rfilename for s in info.siblings or [] if re.fullmatch(r"data/test-[\w-]+\.parquet", s.rfilename)
+    ]
+    fault = InputError(
+        f"{dataset} is not a benchmark that hubkit published",
+        "evaluate it by a task of lighteval: --task name|0",
+    )
+    if len(names) != 1:
+        raise fault
+    path = download_file(dataset, names[0], "dataset", revision, access)
+    try:
+        schema = pq.read_schema(path)
+    except (OSError, ValueError) as error:
+        raise HubError(f"{names[0]} of {dataset} is no Parquet file", "choose another benchmark") from error
+    if not schema.remove_metadata().equals(PROBLEM_SCHEMA):
+        raise fault
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "problems.part"
+    shutil.copyfile(path, temporary)
+    return temporary.replace(folder / "problems.parquet")
+
+
+def evaluate(
+    model: str,
+    revision: str,
+    task: Task,
+    sampling: Sampling,
+    runtime: EngineRuntime,
+    device: str,
+    root: Path,
+) -> tuple[Path, Record]:
+    """Folder and record of a finished evaluation of a model at a commit: found, or carried out now."""
+    benchmark: dict[str, Any] = {"name": task.name, "sampling": sampling.model_dump(mode="json")}
+    own = task.folder is not None
+    benchmark |= {"problems": task.name if own else None, "task": None if own else task.task}
+    nobody = dict.fromkeys(("teacher", "variant", "method", "seed"))
+    config = {"student": model, "base": "model", **nobody, "benchmark": benchmark, "system": ""}
+    step = f"evaluation/{model.replace('/', '--')}/{task.name}"
+    inputs = {"model": revision, "problems": task.revision}
+    key = digest([step, evaluation.VERSION, config, inputs])
+    store = Store(root)
+    context = StepContext(
+        step=step,
+        config=config,
+        runtime={
+            "engine": runtime.model_dump(mode="json"),
+            "device": device,
+            "threads": len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1,
+        },
+        inputs={"problems": task.folder} if task.folder else {},
+        models={
+            "base": {"model": model, "revision": revision},
+            "benchmark": {"model": "", "revision": task.revision},
+        },
+        out=root / "tmp" / key[:16],
+        work=store.work(step, key),
+    )
+    record = store.run(context, "evaluation", evaluation.VERSION, key, inputs, evaluation.run)
+    return store.folder(step, key), record

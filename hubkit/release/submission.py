@@ -1,0 +1,370 @@
+"""Submitting results: what would be written where, the commit or pull request, and reading it back.
+
+    Score("gsm8k|0", share=0.4117, …) of org/student
+        -> Item(path=".eval_results/gsm8k.yaml", content=b"- dataset: …") against what the repo holds already
+        -> one commit on main (one's own model) or one pull request (another's)
+        -> the line of openai/gsm8k's leaderboard that shows it
+
+Nothing here submits by itself: `hubkit submit` shows the items first, and asks.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from hubkit.errors import HubError, InputError
+from hubkit.hub import Access, attempt, download_file
+from hubkit.release.leaderboard import (
+    FOLDER,
+    Board,
+    Scale,
+    choose_scale,
+    entry_yaml,
+    find_board,
+    load_yaml,
+    make_entry,
+    parse_board,
+    rows,
+)
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResultEntry
+
+    from hubkit.release.lighteval_run import Score
+
+__all__ = [
+    "Item",
+    "Place",
+    "Sent",
+    "board_of",
+    "file_name",
+    "fill",
+    "is_own",
+    "locate",
+    "notes_of",
+    "read_back",
+    "send",
+]
+
+_FILE: Final = re.compile(rf"{re.escape(FOLDER)}/[^/]+\.ya?ml")
+_NEAR: Final = 1e-9
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file of a submission."""
+
+    board: Board
+    scale: Scale
+    entry: EvalResultEntry
+    path: str
+    content: bytes
+    head: str
+    """Commit of the model that the file was made for."""
+    remarks: list[str] = field(default_factory=list)
+    """What whoever decides should know."""
+
+    @property
+    def value(self) -> float:
+        return float(self.entry.value or 0)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A submission on the Hub."""
+
+    url: str
+    sha: str
+    pull_request: int | None
+
+
+@dataclass(frozen=True)
+class _Held:
+    """An entry that a model's repo holds already."""
+
+    path: str
+    index: int
+    data: Mapping[str, Any]
+    pull_request: int | None = None
+
+    @property
+    def where(self) -> str:
+        return f"{self.path} on main" if self.pull_request is None else f"pull request #{self.pull_request}"
+
+
+def is_own(access: Access, model: str) -> bool:
+    """Whether the model is in a namespace that the token may write to. Raises HubError without a token."""
+    if not access.token:
+        raise HubError(f"no token for {access.endpoint}", "run `hf auth login`, or set HF_TOKEN")
+    user = attempt(access, "ask who the token belongs to", access.api().whoami, patient=False)
+    return model.split("/")[0] in (user["name"], *(org["name"] for org in user.get("orgs", [])))
+
+
+def notes_of(score: Score, versions: Mapping[str, str], model_revision: str = "") -> str:
+    """How a result came to be, in one line: task, shots, decoding, n, interval, versions.
+
+    `versions` are of what evaluated, as far as it is known: {"lighteval": "0.13.0", "hubkit": "0.1.0"}.
+    """
+    parts = [f"lighteval {score.task}", f"{score.shots}-shot", f"metric {score.metric}"]
+    if score.temperature is not None:
+        parts.append("greedy" if score.temperature == 0 else f"temperature {score.temperature:g}")
+    if score.max_tokens:
+        parts.append(f"at most {score.max_tokens:,} tokens")
+    if score.n:
+        parts.append(f"n = {score.n:,}")
+    if score.low is not None and score.high is not None:
+        parts.append(f"95 % CI {100 * score.low:.1f} to {100 * score.high:.1f} %")
+    if model_revision:
+        parts.append(f"model at {model_revision[:12]}")
+    parts += [f"{name} {version}" for name, version in versions.items()]
+    return ", ".join(parts)
+
+
+def file_name(board: Board, variant: str = "") -> str:
+    """.eval_results/<benchmark>.yaml; the task and the variant of use are named where there are several."""
+    plain = [
+        re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-.")
+        for part in (board.dataset.split("/")[1], board.task)
+    ]
+    dataset, task = plain
+    name = dataset if task in (dataset, "default") or board.task == board.dataset else f"{dataset}-{task}"
+    if variant and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,40}", variant):
+        raise InputError(
+            f"the variant {variant!r} is no name", "use lower case letters, digits, dots and dashes"
+        )
+    return f"{FOLDER}/{name}{f'-{variant}' if variant else ''}.yaml"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a result belongs, before there is one: found before anything is evaluated."""
+
+    board: Board
+    scale: Scale
+    path: str
+    others: list[Mapping[str, Any]]
+    """Entries of other tasks that the file holds and keeps."""
+    index: int
+    """Where among them the result goes."""
+    head: str
+    """Commit that the model's main branch stands at."""
+    remarks: list[str]
+
+
+def locate(
+    access: Access,
+    model: str,
+    board: Board,
+    *,
+    scale: int = 0,
+    variant: str = "",
+    replace: bool = False,
+) -> Place:
+    """The file and the scale for a result of a model on a board, checked against what both hold.
+
+    Raises InputError for a result of the same task that is there, on main unless `replace`, or in an open pull request.
+    """
+    chosen = choose_scale(access, board, scale)
+    head, held, unreadable = _held(access, model)
+    path = file_name(board, variant)
+    if path in unreadable:
+        raise InputError(
+            f"{path} is there already, and cannot be read: {unreadable[path]}", "use --variant NAME"
+        )
+    same = [h for h in held if _is_for(h, board)]
+    mine = [h for h in same if not variant or h.path == path]
+    for one in mine:
+        _check_conflict(one, replace)
+    remarks = [f"this takes the place of {_value(h)} in {h.where}" for h in mine]
+    remarks += [
+        f"{h.where} holds {_value(h)} for the same task, which the board may show instead"
+        for h in same
+        if h not in mine
+    ]
+    path = mine[0].path if mine else path
+    in_file = [h for h in held if h.path == path and h.pull_request is None]
+    if in_file and not mine:
+        raise InputError(
+            f"{path} is there already, with {_value(in_file[0])} for another benchmark",
+            "use --variant NAME for a file of its own",
+        )
+    kept = [h.data for h in in_file if h not in mine]
+    return Place(board, chosen, path, kept, mine[0].index if mine else 0, head, remarks)
+
+
+def fill(
+    place: Place, score: Score, date: str = "", notes: str = "", source: Mapping[str, str] | None = None
+) -> Item:
+    """The file with a score in its place."""
+    board, remarks = place.board, list(place.remarks)
+    if score.revision and score.revision != board.revision:
+        remarks.append(f"{board.dataset} has changed since it was evaluated, at {score.revision[:12]}")
+    value = place.scale.value(score.share)
+    entry = make_entry(board, value, date or score.date, notes, source, revision=score.revision)
+    entries: list[EvalResultEntry | Mapping[str, Any]] = list(place.others)
+    entries.insert(place.index, entry)
+    return Item(board, place.scale, entry, place.path, entry_yaml(entries), place.head, remarks)
+
+
+def board_of(access: Access, score: Score, leaderboard: str = "") -> Board:
+    """The board that a score belongs to: of `leaderboard` (org/name#task), or of the dataset that lighteval read."""
+    dataset, task = parse_board(leaderboard) if leaderboard else (score.dataset, "")
+    if "/" not in dataset:
+        raise InputError(
+            f"{score.task} was read from {dataset or 'an unnamed place'}, which is no dataset on the Hub",
+            "name the benchmark: --leaderboard org/name#task",
+        )
+    if leaderboard:
+        return find_board(access, dataset, task, name=score.name)
+    return find_board(access, dataset, "", score.config, score.splits, score.name)
+
+
+def _held(access: Access, model: str) -> tuple[str, list[_Held], dict[str, str]]:
+    """Head of main, entries on main and in open pull requests, and files that cannot be read with the reason."""
+    api = access.api()
+    held: list[_Held] = []
+    unreadable: dict[str, str] = {}
+
+    def add(
+        revision: str, number: int | None, known: set[tuple[str, str]]
+    ) -> tuple[str, set[tuple[str, str]]]:
+        info = attempt(
+            access,
+            f"look up model {model}",
+            lambda: api.model_info(model, revision=revision or None, files_metadata=True),
+            patient=False,
+        )
+        files = {(s.rfilename, str(s.blob_id)) for s in info.siblings or [] if _FILE.fullmatch(s.rfilename)}
+        for name, _ in sorted(files - known):
+            data = download_file(model, name, "model", str(info.sha), access).read_bytes()
+            try:
+                found = load_yaml(data, name)
+                entries = found if isinstance(found, list) else []
+                if not entries or not all(
+                    isinstance(e, dict) and isinstance(e.get("dataset"), dict) for e in entries
+                ):
+                    raise InputError(f"{name} is no list of results", "repair it first")
+            except InputError as error:
+                if number is None:
+                    unreadable[name] = error.message
+                continue
+            held.extend(_Held(name, place, entry, number) for place, entry in enumerate(entries))
+        return str(info.sha), files
+
+    head, on_main = add("", None, set())
+    numbers = attempt(
+        access,
+        f"list the pull requests of {model}",
+        lambda: [
+            d.num
+            for d in api.get_repo_discussions(model, discussion_type="pull_request", discussion_status="open")
+        ],
+    )
+    for number in numbers:
+        add(f"refs/pr/{number}", number, on_main)
+    return head, held, unreadable
+
+
+def _is_for(held: _Held, board: Board) -> bool:
+    about = held.data["dataset"]
+    return str(about.get("id")).lower() == board.dataset.lower() and about.get("task_id") == board.task
+
+
+def _value(held: _Held) -> str:
+    return str(held.data.get("value"))[:40]
+
+
+def _check_conflict(held: _Held, replace: bool) -> None:
+    if held.pull_request is not None:
+        raise InputError(
+            f"{held.where} proposes {_value(held)} for the same task",
+            "have it merged or closed first, or give this one a --variant",
+        )
+    if not replace:
+        verified = ", which may carry a verified badge" if held.data.get("verifyToken") else ""
+        raise InputError(
+            f"{held.where} says {_value(held)} for the same task already{verified}",
+            "--replace takes its place; --variant NAME keeps both",
+        )
+
+
+def send(
+    access: Access, model: str, items: Sequence[Item], message: str, pull_request: bool, body: str = ""
+) -> Sent:
+    """One commit with all files: on main, or as a pull request. Raises HubError when main has moved since."""
+    from huggingface_hub import CommitOperationAdd
+
+    api = access.api()
+    paths = [item.path for item in items]
+    if len(set(paths)) != len(paths):
+        raise InputError(
+            f"two results would be written to {paths[0]}", "submit one after the other with --variant"
+        )
+    head = str(attempt(access, f"look up model {model}", lambda: api.model_info(model)).sha)
+    if any(item.head != head for item in items):
+        raise HubError(
+            f"{model} has changed since this was made up", "run again to see it on what is there now"
+        )
+    operations = [CommitOperationAdd(item.path, item.content) for item in items]
+
+    def commit() -> Sent:
+        info = api.create_commit(
+            model,
+            operations,
+            commit_message=message,
+            commit_description=body,
+            create_pr=pull_request,
+            parent_commit=head,
+        )
+        url = info.pr_url if pull_request else info.commit_url
+        return Sent(str(url), str(info.oid), int(info.pr_num) if info.pr_num else None)
+
+    return attempt(access, f"commit to model {model}", commit)
+
+
+def read_back(
+    access: Access, model: str, items: Iterable[Item], sent: Sent, patience: float = 120.0
+) -> list[str]:
+    """One line per item that says where it shows now: of the model, and of the leaderboard.
+
+    Raises HubError when one does not show within `patience` seconds: the commit is made, the Hub slow or unwilling.
+    """
+    deadline = time.monotonic() + patience
+    shown = []
+    for item in items:
+        delay = 0.2
+        while (line := _shown(access, model, item, sent)) is None:
+            if time.monotonic() > deadline:
+                raise HubError(
+                    f"{item.path} is committed ({sent.url}), but {item.board.dataset} does not show it after "
+                    f"{patience:.0f} s",
+                    f"look at {item.board.address(access.endpoint)} later; an unlisted benchmark shows nothing",
+                )
+            time.sleep(delay)
+            delay = min(5.0, delay * 1.6)
+        shown.append(line)
+    return shown
+
+
+def _shown(access: Access, model: str, item: Item, sent: Sent) -> str | None:
+    """By huggingface_hub's own readers."""
+    api, entry = access.api(), item.entry
+    if sent.pull_request is None:
+        info = attempt(
+            access, f"read the results of {model}", lambda: api.model_info(model, expand=["evalResults"])
+        )
+        held = [(e.dataset_id.lower(), e.task_id, e.value) for e in info.eval_results or []]
+        if (entry.dataset_id.lower(), entry.task_id, entry.value) not in held:
+            return None
+    line = next((line for line in rows(access, item.board) if line.model_id.lower() == model.lower()), None)
+    if line is None:
+        return None
+    where = f"rank {line.rank} of {item.board.dataset}: {line.value:g}"
+    if abs(line.value - item.value) > _NEAR:
+        # A board has one line per model, its best one.
+        return f"{where}, another result of this model; this one of {entry.value:g} shows on the model's page"
+    return where + (f", as pull request #{line.pull_request}" if line.pull_request is not None else "")

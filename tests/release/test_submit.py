@@ -1,0 +1,386 @@
+"""Submissions rehearsed on the local Hub, with huggingface_hub's own readers as the judge."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hub_support import add
+from huggingface_hub import HfApi
+from support import MODELS, hubkit
+from typer.testing import CliRunner
+
+from hubkit.cli import app
+from hubkit.errors import HubError, InputError
+from hubkit.hub import Access
+from hubkit.localhub import LocalHub
+from hubkit.localhub.commands import make_member, make_token
+from hubkit.release.leaderboard import Board, choose_scale, find_board, load_yaml, make_entry
+from hubkit.release.lighteval_run import read_run
+from hubkit.release.submit import Wish, carry_out, plan
+
+EVAL = b"name: GSM8K\ndescription: sums\ntasks:\n- {id: gsm8k, config: main, split: test}\n"
+SUMS = [(2, 5, 3), (4, 1, 3), (9, 2, 6), (7, 7, 1)]
+
+
+def parquet(rows: list[dict[str, Any]]) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), sink)
+    return sink.getvalue()
+
+
+def sums() -> list[dict[str, str]]:
+    return [
+        {
+            "question": "State the final answer to the following arithmetic problem: "
+            f"{' + '.join(map(str, terms))} =",
+            "answer": f"Add them up. #### {sum(terms)}",
+        }
+        for terms in SUMS
+    ]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
+    """A local Hub with openai/gsm8k (four problems of our own in its form), and models of two users."""
+    folder = tmp_path_factory.mktemp("hub")
+    with LocalHub(folder) as hub:
+        make_member(folder, "openai", "local", "write")
+        make_member(folder, "others", "alice", "write")
+        (folder / "alice").write_text(make_token(folder, "alice", "write", "t", []))
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        api.create_repo("openai/gsm8k", repo_type="dataset")
+        card = b"---\nconfigs:\n- config_name: main\n  data_files:\n"
+        card += (
+            b"  - {split: train, path: main/train.parquet}\n  - {split: test, path: main/test.parquet}\n---\n"
+        )
+        card += b"# Sums\n\nThe leaderboard shows accuracy from 0 to 100.\n"
+        files = {"README.md": card, "eval.yaml": EVAL}
+        files |= {f"main/{split}.parquet": parquet(sums()) for split in ("train", "test")}
+        add(api, "openai/gsm8k", files, repo_type="dataset")
+        api.create_repo("local/student")
+        weights = {p.name: str(p) for p in (MODELS / "teacher").iterdir() if p.name != "README.md"}
+        add(api, "local/student", {**weights, "README.md": b"---\nbase_model: local/base\n---\n# Student\n"})
+        yield hub
+
+
+@pytest.fixture
+def api(hub: LocalHub) -> HfApi:
+    return HfApi(endpoint=hub.endpoint, token=hub.token)
+
+
+@pytest.fixture
+def mine(hub: LocalHub) -> Access:
+    return Access(hub.endpoint, hub.token)
+
+
+@pytest.fixture
+def model(api: HfApi, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A fresh model of one's own."""
+    name = "local/" + re.sub("[^A-Za-z0-9]+", "-", request.node.name)[:60].strip("-")
+    api.create_repo(name)
+    yield name
+    api.delete_repo(name)
+
+
+@pytest.fixture
+def theirs(hub: LocalHub) -> Iterator[str]:
+    """A fresh model of somebody else's."""
+    alice = HfApi(endpoint=hub.endpoint, token=(hub.folder / "alice").read_text())
+    alice.create_repo("others/model")
+    yield "others/model"
+    alice.delete_repo("others/model")
+
+
+def run_of(
+    folder: Path, model: str, right: int = 3, n: int = 8, details: bool = True, **changes: Any
+) -> Path:
+    """A run as lighteval leaves it: results and details, `changes` by dotted path into the results."""
+    date = "2026-11-24T06-24-06.123456"
+    run: dict[str, Any] = {
+        "config_general": {
+            "lighteval_sha": "?",
+            "max_samples": None,
+            "model_name": model,
+            "model_config": {"generation_parameters": {"max_new_tokens": 2048, "temperature": 0.6}},
+        },
+        "results": {"gsm8k|0": {"extractive_match": right / n, "extractive_match_stderr": 0.17}, "all": {}},
+        "versions": {},
+        "config_tasks": {
+            "gsm8k|0": {
+                "hf_repo": "openai/gsm8k",
+                "hf_subset": "main",
+                "hf_revision": None,
+                "evaluation_splits": ["test"],
+                "effective_num_docs": n,
+            }
+        },
+    }
+    for path, value in changes.items():
+        *keys, last = path.split("__")
+        at = run
+        for key in keys:
+            at = at[key]
+        at[last] = value
+    place = folder / "results" / model / f"results_{date}.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps(run))
+    if details:
+        rows = [{"metric": {"extractive_match": float(i < right)}, "doc": {"query": "?"}} for i in range(n)]
+        at = folder / "details" / model / date / f"details_gsm8k|0_{date}.parquet"
+        at.parent.mkdir(parents=True)
+        at.write_bytes(parquet(rows))
+    return folder
+
+
+@pytest.mark.timeout(600)  # lighteval is imported three times
+def test_a_model_is_evaluated_submitted_and_read_back(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+    before = api.model_info("local/student").sha
+    command = [
+        "submit",
+        "local/student",
+        "--task",
+        "gsm8k|0",
+        "--max-tokens",
+        "200",
+        "--hub",
+        str(hub.folder),
+    ]
+    command += ["--details", "local", "--out", str(tmp_path / "runs"), "--device", "cpu"]
+    home = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": "", "HF_TOKEN": ""}
+    done = hubkit(*command, "--dry-run", **home)
+    assert done.returncode == 0, done.stderr
+    assert "dry run: nothing was sent" in done.stdout and ".eval_results/gsm8k.yaml" in done.stdout
+    assert "the benchmark's card says 0 to 100" in done.stdout
+    assert api.model_info("local/student").sha == before
+    assert not api.repo_exists("local/details_local__student", repo_type="dataset")
+
+    done = hubkit(*command, "--yes", "--json", **home)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    info = api.model_info("local/student", expand=["evalResults"])
+    (entry,) = info.eval_results or []
+    benchmark = api.dataset_info("openai/gsm8k")
+    assert (entry.dataset_id, entry.task_id, entry.dataset_revision) == (
+        "openai/gsm8k",
+        "gsm8k",
+        benchmark.sha,
+    )
+    assert entry.source_url == f"{hub.endpoint}/datasets/local/details_local__student"
+    assert "n = 4" in entry.notes and "greedy" in entry.notes and "lighteval 0.13" in entry.notes
+    assert before[:12] in entry.notes
+    # What the file says is what lighteval scored, on the board's scale.
+    (folder,) = (tmp_path / "runs" / "steps" / "evaluation" / "local--student" / "gsm8k").iterdir()
+    score = json.loads((folder / "results.json").read_text())["results"]["gsm8k|0"]["extractive_match"]
+    assert entry.value == round(100 * score, 2) > 0
+    written = api.hf_hub_download("local/student", ".eval_results/gsm8k.yaml", cache_dir=tmp_path / "c")
+    assert Path(written).read_text() == said["files"][0]["content"]
+    # It declares a base model: hidden by default, and shown at the printed address.
+    assert api.get_dataset_leaderboard("openai/gsm8k") == []
+    (line,) = api.get_dataset_leaderboard("openai/gsm8k", base_model_only=False)
+    assert (line.model_id, line.value) == ("local/student", entry.value)
+    assert said["addresses"] == [f"{hub.endpoint}/datasets/openai/gsm8k?base_model_only=false"]
+
+    code = (
+        "from datasets import load_dataset as l; d = l('local/details_local__student', 'gsm8k_0', split='latest');"
+        "print(len(d), l('local/details_local__student', 'results', split='latest').column_names)"
+    )
+    from hub_support import run
+
+    environment = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "h"), "PATH": "/usr/bin:/bin"}
+    assert run(code, environment).startswith("4 ['config_general', 'results'")
+
+
+def test_another_s_model_gets_a_pull_request(api: HfApi, mine: Access, theirs: str, tmp_path: Path) -> None:
+    wish = Wish(theirs, results=run_of(tmp_path, theirs))
+    planned = plan(wish, tmp_path, mine)
+    assert "a pull request to others/model" in planned.text()
+    done = carry_out(planned)
+    assert done.sent.pull_request == 1 and f"discussions/{done.sent.pull_request}" in done.sent.url
+    assert "pull request #1" in done.shown[0]
+    assert not [f for f in api.list_repo_files(theirs) if f.startswith(".eval")]
+    line = next(e for e in api.get_dataset_leaderboard("openai/gsm8k") if e.model_id == theirs)
+    assert (line.value, line.pull_request) == (37.5, 1)
+    assert (
+        line.notes is not None and "temperature 0.6" in line.notes and "95 % CI 13.7 to 69.4 %" in line.notes
+    )
+    with pytest.raises(InputError, match=r"pull request #1 proposes 37\.5"):
+        plan(wish, tmp_path, mine)
+
+
+def test_results_that_are_there(api: HfApi, mine: Access, model: str, tmp_path: Path) -> None:
+    other = {"dataset": {"id": "openai/gsm8k", "task_id": "gsm8k"}, "value": 12.5}
+    stranger = {"dataset": {"id": "a/b", "task_id": "c"}, "value": 1, "evaluation_framework": "theirs"}
+    add(api, model, {".eval_results/all.yaml": yaml.safe_dump([stranger, other]).encode()})
+    wish = Wish(model, results=run_of(tmp_path, model))
+    with pytest.raises(InputError, match=r"all\.yaml on main says 12\.5"):
+        plan(wish, tmp_path, mine)
+    planned = plan(replace(wish, variant="5-shot"), tmp_path, mine)
+    assert planned.items[0].path == ".eval_results/gsm8k-5-shot.yaml"
+    assert "holds 12.5 for the same task" in planned.items[0].remarks[0]
+    planned = plan(replace(wish, replace=True), tmp_path, mine)
+    assert planned.items[0].path == ".eval_results/all.yaml"
+    first, second = yaml.safe_load(planned.items[0].content)
+    assert first == stranger and second["value"] == 37.5
+    assert "openai/gsm8k: 37.5" in carry_out(planned).shown[0]
+    info = api.model_info(model, expand=["evalResults"])
+    assert [e.value for e in info.eval_results or []] == [1, 37.5]
+
+
+def test_main_that_moved_is_not_written_over(api: HfApi, mine: Access, model: str, tmp_path: Path) -> None:
+    planned = plan(Wish(model, results=run_of(tmp_path, model)), tmp_path, mine)
+    same = planned.items[0].content.replace(b"37.5", b"90.0")
+    add(api, model, {planned.items[0].path: same})
+    with pytest.raises(HubError, match="has changed since"):
+        carry_out(planned)
+    assert [e.value for e in api.model_info(model, expand=["evalResults"]).eval_results or []] == [90.0]
+
+
+def board(api: HfApi, name: str, card: bytes = b"# x\n", definition: bytes = EVAL) -> Board:
+    api.create_repo(name, repo_type="dataset", exist_ok=True)
+    sha = add(api, name, {"README.md": card, "eval.yaml": definition}, repo_type="dataset")
+    return Board(name, "gsm8k", sha)
+
+
+def test_the_scale_is_the_board_s(api: HfApi, mine: Access, model: str) -> None:
+    silent = board(api, "local/silent")
+    with pytest.raises(InputError, match="--scale 1 or --scale 100"):
+        choose_scale(mine, silent)
+    assert choose_scale(mine, silent, 1).reason == "as asked"
+    one = board(
+        api, "local/one", b"Scores are between 0 and 1: accuracy.\n".replace(b"between 0 and", b"0 to")
+    )
+    assert choose_scale(mine, one).top == 1
+    percent = board(
+        api, "local/percent", b"# Results\n| model | accuracy |\n|---|---|\n| a accuracy | 41.2 % |\n"
+    )
+    assert choose_scale(mine, percent).top == 100
+    # Entries are worth more than the card.
+    entry = make_entry(one, 55.5, "2026-11-24", "x")
+    from hubkit.release.leaderboard import entry_yaml
+
+    add(api, model, {".eval_results/one.yaml": entry_yaml([entry])})
+    scale = choose_scale(mine, one)
+    assert (scale.top, scale.reason) == (100, "1 entries on the board, up to 55.5")
+    add(api, model, {".eval_results/percent.yaml": entry_yaml([make_entry(percent, 0.4, "2026-11-24", "x")])})
+    with pytest.raises(InputError, match="it is not clear"):
+        choose_scale(mine, percent)
+    with pytest.raises(InputError, match="counts to 100"):
+        choose_scale(mine, one, 1)
+    assert scale.value(0.41166) == 41.17 and choose_scale(mine, silent, 1).value(0.41166) == 0.4117
+
+
+def test_boards_are_found_by_their_eval_yaml(api: HfApi, mine: Access) -> None:
+    assert find_board(mine, "openai/gsm8k", "", "main", ["test"], "gsm8k").task == "gsm8k"
+    with pytest.raises(InputError, match="does not have one task"):
+        find_board(mine, "openai/gsm8k", "", "socratic", ["test"], "gsm8k")
+    several = b"name: g\ntasks:\n- {id: diamond, config: d}\n- {id: main, config: m}\n- {id: x, config: m}\n"
+    board(api, "local/several", definition=several)
+    assert find_board(mine, "local/several", "", "d", ["test"], "gpqa:diamond").task == "diamond"
+    assert find_board(mine, "local/several", "", "m", ["test"], "gpqa:main").task == "main"
+    assert find_board(mine, "local/several", "x").task == "x"
+    with pytest.raises(InputError, match="it has diamond, main, x"):
+        find_board(mine, "local/several", "", "m", ["test"], "other")
+    api.create_repo("local/plain", repo_type="dataset")
+    with pytest.raises(HubError, match=r"no eval\.yaml"):
+        find_board(mine, "local/plain")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"results__gsm8k|0": {"extractive_match": 37.5}}, "no share from 0 to 1"),
+        ({"results__gsm8k|0": {"extractive_match": -0.1}}, "no share"),
+        ({"results__gsm8k|0": {"extractive_match": 10**400}}, "no number"),
+        ({"results__gsm8k|0": {"extractive_match": float("nan")}}, "NaN is no number"),
+        ({"results__gsm8k|0": {"extractive_match": "0.375"}}, "no number"),
+        ({"results__gsm8k|0": {"extractive_match": True}}, "no number"),
+        ({"results__gsm8k|0": {"extractive_match": 0.9}}, "the 8 problems of .* give 0.375"),
+        ({"results__gsm8k|0": {"a": 0.5, "b": 0.1}}, "several metrics"),
+        ({"results__gsm8k|0": [1]}, "no metrics"),
+        ({"results": {"../../etc|0": {"extractive_match": 0.5}}}, "no task"),
+        ({"results": {"<script>|0": {"extractive_match": 0.5}}}, "no task"),
+        ({"results": 3}, "has no results"),
+        ({"config_general__max_samples": 10}, "not of the whole benchmark"),
+        ({"config_general__model_name": "somebody/else"}, "not of"),
+        ({"config_tasks__gsm8k|0__hf_repo": "../../secret"}, "no leaderboard|no dataset|could not look up"),
+        ({"config_tasks__gsm8k|0__hf_repo": "<b>x</b>/y"}, "could not look up"),
+        ({"config_tasks__gsm8k|0__hf_revision": "main\nvalue: 100"}, "a revision that is no commit"),
+        ({"results__gsm8k|0": {"x<img src=y>": 0.375}}, "has no x<img|markup"),
+    ],
+)
+def test_hostile_results_are_one_line(
+    mine: Access, model: str, tmp_path: Path, changes: dict[str, Any], why: str
+) -> None:
+    folder = run_of(tmp_path, model, **changes)
+    with pytest.raises((InputError, HubError), match=why) as caught:
+        plan(Wish(model, results=folder), tmp_path, mine)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"[1]", b"\xff\xfe", b"{" * 100_000, b'{"results": Infinity}', b"- a: &x 1\n  b: *x\n"]
+)
+def test_files_that_are_no_results(tmp_path: Path, text: bytes) -> None:
+    file = tmp_path / "results_x.json"
+    file.write_bytes(text)
+    with pytest.raises(InputError, match="no results file") as caught:
+        read_run(file)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"a: &x [1]\nb: *x\n",
+        b"[" * 1000,
+        b"!!python/object/apply:os.system ['id']",
+        b"\xff",
+        b"a: [",
+        b"x" * (1 << 21),
+    ],
+)
+def test_hostile_yaml_of_a_repo(text: bytes) -> None:
+    with pytest.raises(InputError) as caught:
+        load_yaml(text, "eval.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_results_without_details_say_less(mine: Access, model: str, tmp_path: Path) -> None:
+    (score,) = read_run(run_of(tmp_path, model, details=False))
+    assert (score.n, score.correct, score.details) == (8, None, None)
+    assert score.low == pytest.approx(0.375 - 1.96 * 0.17, abs=1e-3)
+    with pytest.raises(InputError, match="no details beside it"):
+        plan(Wish(model, results=tmp_path, details="local"), tmp_path, mine)
+
+
+def test_a_dry_run_needs_no_token(hub: LocalHub, model: str, tmp_path: Path) -> None:
+    wish = Wish(model, results=run_of(tmp_path, model), dry_run=True)
+    assert "gsm8k.yaml" in plan(wish, tmp_path, Access(hub.endpoint)).text()
+    with pytest.raises(HubError, match="hf auth login"):
+        plan(replace(wish, dry_run=False), tmp_path, Access(hub.endpoint))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["local/x"], "--task gsm8k"),
+        (["x", "--task", "gsm8k|0"], "no model on the Hub"),
+        (["local/x", "--task", "gsm8k|0", "--scale", "10"], "use 1 or 100"),
+        (["local/x", "--task", "gsm8k|0", "--json"], "--dry-run"),
+        (["local/x", "--task", "gsm8k|0", "--engine", "openai"], "transformers or vllm"),
+        (["local/x", "--task", "gsm8k|0", "--hub", "/nowhere"], "no local Hub"),
+    ],
+)
+def test_wrong_options_are_one_line(arguments: list[str], why: str) -> None:
+    result = CliRunner().invoke(app, ["submit", *arguments])
+    assert isinstance(result.exception, InputError) and why in str(result.exception)
