@@ -22,8 +22,7 @@ from typer.testing import CliRunner
 from hubkit.cli import app
 from hubkit.errors import HubError, InputError
 from hubkit.hub import Access
-from hubkit.localhub import LocalHub
-from hubkit.localhub.commands import make_member, make_token
+from hubkit.localhub import LocalHub, make_member, make_token
 from hubkit.release.leaderboard import Board, choose_scale, find_board, load_yaml, make_entry
 from hubkit.release.lighteval_run import read_run
 from hubkit.release.submit import Wish, carry_out, plan
