@@ -1,4 +1,4 @@
-"""hubkit recipe: list, show, plan, run, status, report."""
+"""hubkit recipe: list, show, schema, plan, run, status, report."""
 
 from __future__ import annotations
 
@@ -104,6 +104,20 @@ def show(path: RecipePath, sets: Sets = None, as_json: Json = False) -> None:
         else yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     )
     typer.echo(text.rstrip())
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, by which editors complete and check them.
+
+    A line at the top of a recipe names it: # yaml-language-server: $schema=../../docs/recipe.schema.json
+
+    Example: hubkit recipe schema > recipe.schema.json
+    """
+    from hubkit.recipe.config import Recipe
+
+    about = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    typer.echo(json.dumps(about | Recipe.model_json_schema(), indent=2, ensure_ascii=False))
 
 
 @app.command()

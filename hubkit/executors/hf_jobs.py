@@ -150,13 +150,10 @@ class HfJobsExecutor:
             content = source.read_bytes()
             name = f"files/{hashlib.sha256(content).hexdigest()[:32]}/{source.name}"
         self._wheel = {name: content}
-        python = ["--python", jobs.python] if jobs.python else []
-        needs = [
-            part
-            for line in requirement_lines(jobs.dependencies, f"file://{WHEEL}")
-            for part in ("--with", line)
-        ]
-        return [_CLIENT], ["-c", BOOTSTRAP, name, "uv", "run", *python, *needs, "python", *worker]
+        # Each option is one argument: huggingface_hub would take one that is a path here for a file to send along.
+        needs = requirement_lines(jobs.dependencies, f"file://{WHEEL}")
+        options = [f"--python={jobs.python}"] * bool(jobs.python) + [f"--with={line}" for line in needs]
+        return [_CLIENT], ["-c", BOOTSTRAP, name, "uv", "run", *options, "python", *worker]
 
     def _cancel(self, jobs: list[str]) -> None:
         """Cancel, and wait for the end: till then they upload what is done so far."""

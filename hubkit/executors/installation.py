@@ -32,12 +32,12 @@ WHEEL: Final = "{wheel}"
 BOOTSTRAP: Final = (
     "import os, sys\n"
     "from huggingface_hub import hf_hub_download as get\n"
-    "name, *rest = sys.argv[1:]\n"
-    "e = os.environ\n"
-    "wheel = get(e['HUBKIT_REPO'], name, repo_type='dataset', revision=e['HUBKIT_COMMIT'])\n"
-    "os.execvp(rest[0], [a.replace('{wheel}', wheel) for a in rest])\n"
+    "n, *a = sys.argv[1:]\n"
+    "w = get(os.environ['HUBKIT_REPO'], n, repo_type='dataset', revision=os.environ['HUBKIT_COMMIT'])\n"
+    "os.execvp(a[0], [x.replace('{wheel}', w) for x in a])\n"
 )
-"""python -c BOOTSTRAP NAME COMMAND …: fetches the wheel NAME from the run's repo, then becomes COMMAND."""
+"""python -c BOOTSTRAP NAME COMMAND …: fetches the wheel NAME from the run's repo, then becomes COMMAND. No longer
+than a file's name may be: run_uv_job asks of each argument whether it is a file."""
 
 _REMEDY: Final = "name an address in run.jobs.dependencies, such as 'hubkit @ git+https://HOST/hubkit'"
 

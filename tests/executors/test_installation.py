@@ -12,7 +12,7 @@ from support import ROOT
 
 from hubkit.errors import InputError
 from hubkit.executors import installation
-from hubkit.executors.installation import from_here
+from hubkit.executors.installation import BOOTSTRAP, from_here
 
 ASK = "from hubkit.executors.installation import from_here; from pathlib import Path; print(from_here(Path('built')))"
 
@@ -69,6 +69,10 @@ def test_a_git_address_is_given_with_its_commit(checkout: Path, tmp_path: Path) 
     uv("pip", "install", "--python", str(python), "--no-deps", f"git+{checkout.as_uri()}")
     done = ask(python)
     assert done.stdout.strip() == f"git+{checkout.as_uri()}@{commit}", done.stderr
+
+
+def test_the_bootstrap_can_be_an_argument_of_run_uv_job() -> None:
+    assert not Path(BOOTSTRAP).is_file()  # OSError where it is longer than a file's name may be
 
 
 def test_a_source_that_does_not_build_is_one_line(
