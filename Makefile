@@ -43,6 +43,9 @@ docs: $(VENV)/installed-dev
 	$(BIN)/python docs/make_cli_reference.py
 	$(BIN)/hubkit recipe schema > docs/recipe.schema.json
 
+site: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "hubkit needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -57,6 +60,10 @@ $(VENV)/installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 $(VENV)/installed-dev: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	@echo "Installing into $(VENV): PyTorch and some 190 other packages, several GB. pip says how far it is."
 	$(PIP_INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-docs: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	$(PIP_INSTALL) -e '.[docs]'
 	@touch $@ $(VENV)/installed
 
 clean:
