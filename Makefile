@@ -10,6 +10,8 @@
 PYTHON ?= python3
 WORKERS ?= 2
 VENV := .venv
+# What is compiled once is not compiled again by the hundreds of processes that tests start.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints/cpu.txt
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS)
