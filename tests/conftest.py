@@ -19,7 +19,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # A background job of a script ignores Ctrl-C, and so would every process that a test sends it to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-LONGEST_FIRST: Final = ("tests/test_end_to_end.py",)
+LONGEST_FIRST: Final = (
+    "tests/test_end_to_end.py",
+    "tests/executors/test_hf_jobs.py",
+    "tests/release/test_release.py",
+)
 """Files whose tests take minutes: started first, so that no process is left alone with them at the end."""
 
 

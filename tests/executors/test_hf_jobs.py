@@ -136,7 +136,7 @@ def test_ctrl_c_cancels_and_another_folder_finishes_from_what_the_hub_has(
 def run_to_contamination(hub: LocalHub, root: Path, *more: str) -> Any:
     command = on_jobs(root, *more)
     until = ["--until", "contamination", "--out", str(root)]
-    return hubkit(*command[: command.index("--until")], *until, **environment(hub))
+    return hubkit(*command[: command.index("--until")], *until, timeout=1500, **environment(hub))
 
 
 def test_problems_by_jobs_are_those_of_here(tmp_path: Path, hub: LocalHub) -> None:
@@ -150,6 +150,20 @@ def test_problems_by_jobs_are_those_of_here(tmp_path: Path, hub: LocalHub) -> No
     assert outputs(tmp_path / "there") == outputs(tmp_path / "here") != {}
     record = next((tmp_path / "there/steps").rglob("record.json"))
     assert str(tmp_path) not in record.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_jobs_install_what_is_installed_here(tmp_path: Path, hub: LocalHub) -> None:
+    """By default: a wheel of this checkout in the run's repo, and by uv all that it needs, from PyPI."""
+    jobs = {"python": sys.executable}
+    done = run_to_contamination(hub, tmp_path / "run", f"run.jobs={json.dumps(jobs)}")
+    assert done.returncode == 0, done.stderr
+    names = api_of(hub).list_repo_files(REPO, repo_type="dataset")
+    (wheel,) = (name for name in names if name.endswith(".whl"))
+    assert wheel.startswith("files/") and Path(wheel).name.startswith("hubkit-")
+    (log, *_) = (tmp_path / "run/jobs").glob("problems-train-*/*.log")
+    assert "problems/train: done in" in log.read_text()
 
 
 @pytest.mark.slow
