@@ -2,15 +2,21 @@
 
     "<think>\\n47 + 38 …\\n</think>\\n\\nThe answer is 85."  ->  Thought("47 + 38 …", "The answer is 85.", "closed")
 
-- `<think>` may be missing at the start: many templates open the span in the prompt.
+- The marks are those of `engines.marks`; a recipe can add a pair. The pair that opens the text, or closes first in
+  it, is the one in use: marks of other models are text.
+- The open mark may be missing: many templates open the span in the prompt.
+- A span may be opened or closed twice, and drafts may stand between spans: the solution is what follows the
+  last close, as the chat templates of Qwen and DeepSeek have it, and all before it is reasoning.
+- A span that was opened, at the start of the text or of a line, and never closed has no solution: "unclosed".
+- A mark in quotation marks or backticks is spoken of, and ends nothing.
 - gpt-oss writes harmony channels: `<|channel|>analysis<|message|>…<|end|>…<|channel|>final<|message|>…`,
   or, with special tokens stripped, `analysis…assistantfinal…`. All but `final` is reasoning.
 - Servers with a reasoning parser give the span in a field of its own, or there and in the text.
-- A span that the length limit cut off has no solution: form "unclosed".
 - A span with nothing in it, as models write with thinking turned off, is none.
 
-Nothing but markup and blanks at the ends is lost, and a Thought written as a student is trained on it
-(`records.messages_of`) splits into itself.
+Nothing but markup and blanks at the ends is lost. A `<think>` or `</think>` that stays in the text is written with
+a blank, `< /think>`, so that a Thought written as a student is trained on it (`records.messages_of`) splits into
+itself, here and in chat templates.
 """
 
 from __future__ import annotations
@@ -18,11 +24,69 @@ from __future__ import annotations
 import re
 from typing import Final, Literal, NamedTuple
 
-__all__ = ["Thought", "split"]
+from hubkit.engines.marks import PAIRS, TAG, Marks
 
-OPEN: Final = "<think>"
-CLOSE: Final = "</think>"
+__all__ = ["Thought", "inert", "split"]
+
+_STARTS: Final = (
+    "<|im_start|>assistant",
+    "<|assistant|>",
+    "<｜Assistant｜>",
+    "<start_of_turn>model",
+    "<|turn>model",
+    "<|start_header_id|>assistant<|end_header_id|>",
+    "<|CHATBOT_TOKEN|>",
+    "[/INST]",
+    "<s>",
+    "<bos>",
+    "<|START_RESPONSE|>",
+    "<|START_TEXT|>",
+    "<|begin_of_solution|>",
+    "<|open|>response<|sep|>",
+    "<|message_model|><|content_text|>",
+)
+"""Control tokens that begin a turn or a solution: no text where they stand first."""
+_ENDS: Final = (
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|eot|>",
+    "<|eom|>",
+    "<end_of_turn>",
+    "<turn|>",
+    "<｜end▁of▁sentence｜>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|end|>",
+    "<|return|>",
+    "<seed:eos>",
+    "</s>",
+    "<eos>",
+    "[EOS]",
+    "<|plamo:tag|>",
+    "<|message_model|>",
+    "<|end_message|>",
+    "<|content_model_end_sampling|>",
+    "<|END_RESPONSE|>",
+    "<|END_TEXT|>",
+    "<|end_of_solution|>",
+    "[END FINAL RESPONSE]",
+    "<|close|>response<|sep|>",
+    "<|close|>message<|sep|>",
+    "<|end_of_msg|>",
+)
+"""Those that end one."""
+MOST_SPANS: Final = 50
+"""Spans of different marks, or empty ones, in a row; more are no model's, and each costs a pass over the text."""
+_WRAPPER: Final = re.compile(r"(<(answer|response|output)>\s*)\1*", re.IGNORECASE)
+"""Tags that models put around the whole of a solution."""
+_TAG: Final = re.compile(rf"<(/?)((?i:{TAG}))>")
+_THINK: Final = re.compile(r"<(/?think)>", re.IGNORECASE)
+_QUOTES: Final = frozenset("`'\"\u2018\u2019\u201c\u201d\u00ab\u00bb")
+
 _TOKEN: Final = re.compile(r"<\|(start|channel|message|end|return|call|constrain)\|>")
+_CHANNEL: Final = "<|channel|>"
 _HEADER: Final = re.compile(r"\s*[\w.:-]*(?:\s+to=\S+)?\s*")
 """What stands between control tokens and is no text: a role, a channel's name, an addressee, `json`."""
 _BARE_START: Final = re.compile(r"analysis(?=[^\s\w]*[A-Z0-9])|analysis(?=.*?assistant\s*final)", re.DOTALL)
@@ -36,38 +100,155 @@ class Thought(NamedTuple):
     form: Literal["closed", "unclosed", "none", "field"]
 
 
-def split(text: str, reasoning: str | None = None) -> Thought:
-    """Split a response; `reasoning` is the server's separate field, where there is one."""
-    inner = _split(text)
-    field = _without_tags(reasoning or "").strip()
+class _Hit(NamedTuple):
+    """A mark in a text."""
+
+    start: int
+    end: int
+    pair: str
+    """Which pair it is one of."""
+    opens: bool
+    words: bool = False
+
+
+def split(text: str, reasoning: str | None = None, marks: tuple[str, str] | None = None) -> Thought:
+    """Split a response; `reasoning` is the server's separate field, where there is one.
+
+    `marks` are the (open, close) that a recipe adds to the table.
+    """
+    field = reasoning or ""
+    if field and not text.strip():
+        whole = _split(field, marks)
+        if whole.form == "closed" and whole.solution:  # a server's parser that missed the close
+            return whole
+    inner = _split(text, marks)
+    field = _without_marks(field, marks)
     if not field:
         return inner
+    if inner.form == "none":
+        inner = _split(inner.solution, marks, after_span=True)
     both = field if inner.reasoning in field else f"{field}\n{inner.reasoning}"
     return Thought(both, inner.solution, "field")
 
 
-def _split(text: str) -> Thought:
-    text = text.strip()
-    while True:
-        if text.startswith(OPEN) or CLOSE in text[: _place(text, "<|channel|>")]:
-            reasoning, closed, rest = text.removeprefix(OPEN).partition(CLOSE)
-            reasoning, rest = reasoning.strip(), rest.strip()
-            if closed and not reasoning:
-                text = rest
-                continue
-            return Thought(reasoning, rest, "closed" if closed else "unclosed")
-        parts = _harmony(text) if "<|channel|>" in text else _bare(text)
-        if parts is None:
-            return Thought("", text, "none")
-        reasoning, rest = parts
+def inert(text: str) -> str:
+    """The text with every `<think>` and `</think>` in it broken by a blank: between such tags it would split."""
+    return _THINK.sub(r"< \1>", text)
+
+
+def _split(text: str, marks: tuple[str, str] | None, after_span: bool = False) -> Thought:
+    """`after_span`: the text follows a span, so that only one right at its start is another."""
+    reasonings: list[str] = []
+    for _ in range(MOST_SPANS):
+        text = _trimmed(text, unwrap=after_span)
+        hits = _hits(text, marks)
+        first = _first(text, hits, after_span)
+        channel = -1 if after_span else text.find(_CHANNEL)
+        if first is not None and not 0 <= channel < first.start:
+            reasoning, rest, closed = _span(text, hits, first)
+        elif parts := _harmony(text) if channel >= 0 else None if after_span else _bare(text):
+            first, (reasoning, rest) = None, parts
+            closed = bool(rest)
+        else:
+            break
         if reasoning:
-            return Thought(reasoning, rest, "closed" if rest else "unclosed")
-        text = rest
+            reasonings.append(inert(reasoning))
+        if not closed and (reasoning or first):
+            return Thought("\n".join(reasonings), "", "unclosed")
+        text, after_span = rest, after_span or bool(reasonings)
+    form: Literal["closed", "none"] = "closed" if reasonings else "none"
+    return Thought("\n".join(reasonings), inert(text) if after_span else text, form)
 
 
-def _place(text: str, mark: str) -> int:
-    place = text.find(mark)
-    return len(text) if place < 0 else place
+def _trimmed(text: str, unwrap: bool) -> str:
+    """Without blanks and control tokens at its ends and, if asked, without tags around the whole."""
+    before = None
+    while text != before:
+        before = text
+        text = text.strip()
+        for token in _STARTS:
+            text = text.removeprefix(token)
+        for token in _ENDS:
+            text = text.removesuffix(token)
+        if unwrap and (tag := _WRAPPER.match(text)):
+            close = text.lower().find(f"</{tag[2].lower()}>")
+            if close < 0 or close + len(tag[2]) + 3 == len(text):
+                text = text[tag.end() :] if close < 0 else text[tag.end() : close]
+    return text
+
+
+def _hits(text: str, marks: tuple[str, str] | None) -> list[_Hit]:
+    """All marks in their order, but for those in quotation marks."""
+    found = [
+        _Hit(match.start(), match.end(), match[2].lower(), not match[1]) for match in _TAG.finditer(text)
+    ]
+    pairs = [*PAIRS, *([Marks((marks[0],), (marks[1],))] if marks else [])]
+    beginnings = {mark[:2] for pair in pairs for mark in (*pair.opens, *pair.closes)}
+    present = {beginning for beginning in beginnings if beginning in text}
+    for number, pair in enumerate(pairs):
+        for opens, spellings in ((True, pair.opens), (False, pair.closes)):
+            for mark in spellings:
+                if mark[:2] not in present:
+                    continue
+                start = text.find(mark)
+                while start >= 0:
+                    found.append(_Hit(start, start + len(mark), str(number), opens, pair.words))
+                    start = text.find(mark, start + len(mark))
+    found.sort(key=lambda hit: (hit.start, -hit.end))
+    hits: list[_Hit] = []
+    for hit in found:
+        inside = hits and hit.start < hits[-1].end
+        before, after = text[max(0, hit.start - 1) : hit.start], text[hit.end : hit.end + 1]
+        if not inside and not (before in _QUOTES and after in _QUOTES):
+            hits.append(hit)
+    return hits
+
+
+def _first(text: str, hits: list[_Hit], after_span: bool) -> _Hit | None:
+    """The mark that says which pair the text uses; None if it uses none."""
+    for hit in hits:
+        if hit.opens and hit.start == 0:
+            return hit
+        if after_span:
+            return None
+        if not hit.words and (not hit.opens or _begins_line(text, hit)):
+            return hit
+    return None
+
+
+def _begins_line(text: str, hit: _Hit) -> bool:
+    place = hit.start - 1
+    while place >= 0 and text[place] != "\n" and text[place].isspace():
+        place -= 1
+    return place < 0 or text[place] == "\n"
+
+
+def _span(text: str, hits: list[_Hit], first: _Hit) -> tuple[str, str, bool]:
+    """(reasoning, what follows the last close, whether there is one)."""
+    own = [hit for hit in hits if hit.pair == first.pair]
+    if all(hit.opens for hit in own):  # opened by one pair and closed by another: models mix them up
+        opened = {hit.pair for hit in hits if hit.opens}
+        other = next((hit.pair for hit in hits if hit.pair not in opened and not hit.words), "")
+        own = [hit for hit in hits if hit.pair in (first.pair, other)]
+    last = max((place for place, hit in enumerate(own) if not hit.opens), default=-1)
+    if last < 0 or any(_begins_line(text, hit) for hit in own[last + 1 :]):
+        return _pieces(text, own), "", False
+    return _pieces(text[: own[last].start], own[:last]), text[own[last].end :], True
+
+
+def _pieces(text: str, hits: list[_Hit]) -> str:
+    """What stands between marks, a line each."""
+    edges = [0, *(edge for hit in hits for edge in (hit.start, hit.end)), len(text)]
+    pieces = (_trimmed(text[a:b], unwrap=False) for a, b in zip(edges[::2], edges[1::2], strict=True))
+    return "\n".join(filter(None, pieces))
+
+
+def _without_marks(text: str, marks: tuple[str, str] | None) -> str:
+    """A server's field of reasoning, which may hold marks all the same."""
+    text = _trimmed(text, unwrap=False)
+    hits = _hits(text, marks)
+    outer = {hit.pair for hit in hits if (hit.start == 0 if hit.opens else hit.end == len(text))}
+    return inert(_pieces(text, [hit for hit in hits if hit.pair in outer | {"think"}]))
 
 
 def _harmony(text: str) -> tuple[str, str]:
@@ -87,11 +268,11 @@ def _harmony(text: str) -> tuple[str, str]:
         if following is None:
             break
         kind, position = following[1], following.end()
-    return _without_tags("\n".join(pieces[False])).strip(), "\n".join(pieces[True])
+    return "\n".join(pieces[False]), "\n".join(pieces[True])
 
 
 def _bare(text: str) -> tuple[str, str] | None:
-    """Harmony whose control tokens were stripped; None where it is none."""
+    """Harmony whose control tokens were stripped; None if it is none."""
     start = _BARE_START.match(text)
     if start is None:
         return None
@@ -107,8 +288,3 @@ def _bare(text: str) -> tuple[str, str] | None:
                 pieces[True].append(text[position:].strip())
                 break
     return "\n".join(pieces[False]), "\n".join(pieces[True]).strip()
-
-
-def _without_tags(text: str) -> str:
-    """Reasoning from elsewhere than between tags may hold some; written between tags it would split there."""
-    return text.replace(OPEN, " ").replace(CLOSE, " ")

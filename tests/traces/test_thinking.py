@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from hubkit.engines.marks import opened_by
 from hubkit.records import messages_of
 from hubkit.traces.thinking import Thought, split
 
@@ -18,14 +20,77 @@ CASES = {
     "none": ("It is 5.", None, ("", "It is 5.", "none")),
     "nothing": ("", None, ("", "", "none")),
     "thinking turned off": ("<think>\n\n</think>\n\nIt is 5.", None, ("", "It is 5.", "none")),
-    "two spans": ("<think>a</think>b<think>c</think>d", None, ("a", "b<think>c</think>d", "closed")),
+    "draft between spans": ("<think>a</think>b<think>c</think>d", None, ("a\nb\nc", "d", "closed")),
+    "draft, closed again": (
+        "<think>a</think>\nDraft: 4.\n</think>\n5",
+        None,
+        ("a\nDraft: 4.", "5", "closed"),
+    ),
+    "closed twice": ("<think>a</think></think>5", None, ("a", "5", "closed")),
+    "opened twice": ("<think><think>a</think>5", None, ("a", "5", "closed")),
+    "opened by the template and the model": ("<think>\n<think>\na\n</think>5", None, ("a", "5", "closed")),
+    "opened again, and not closed": (
+        "<think>a</think>4\n<think>\nWait",
+        None,
+        ("a\n4\nWait", "", "unclosed"),
+    ),
+    "opened after a greeting": ("Sure!\n<think>\na</think>5", None, ("Sure!\na", "5", "closed")),
+    "cut off after a greeting": ("Sure!\n<think>\na", None, ("Sure!\na", "", "unclosed")),
+    "an empty span, then one": ("<think></think>[THINK]a[/THINK]5", None, ("a", "5", "closed")),
+    "a span of each of two kinds": (
+        "<think>a</think><reasoning>b</reasoning>5",
+        None,
+        ("a\nb", "5", "closed"),
+    ),
+    "a close of another kind": ("<thinking>a</think>5", None, ("a", "5", "closed")),
+    "tags of another kind inside": (
+        "<think>Use <reasoning> and </reasoning>.</think>5",
+        None,
+        ("Use <reasoning> and </reasoning>.", "5", "closed"),
+    ),
+    "tags of another kind, cut off": (
+        "<think>Use <reasoning>x</reasoning> and",
+        None,
+        ("Use <reasoning>x</reasoning> and", "", "unclosed"),
+    ),
+    "a tag that the solution speaks of": (
+        "<think>a</think>Begin with <think>.",
+        None,
+        ("a", "Begin with < think>.", "closed"),
+    ),
+    "tags in quotes": (
+        "<think>It says `</think>` here.</think>End with '</think>'.",
+        None,
+        ("It says `< /think>` here.", "End with '< /think>'.", "closed"),
+    ),
+    "tags in quotes alone": ("End with `</think>`.", None, ("", "End with `</think>`.", "none")),
+    "letter case": ("<Thought>a</Thought><Output>5</Output>", None, ("a", "5", "closed")),
+    "wrapped": ("<think>a</think>\n<answer>5</answer>", None, ("a", "5", "closed")),
+    "wrapped, and not closed": ("<think>a</think><answer> \\boxed{5}", None, ("a", "\\boxed{5}", "closed")),
+    "two answers": (
+        "<think>a</think><answer>5</answer> or <answer>6</answer>",
+        None,
+        ("a", "<answer>5</answer> or <answer>6</answer>", "closed"),
+    ),
+    "special tokens around it": (
+        "<|im_start|>assistant\n<think>a</think>5<|im_end|>\n<|endoftext|>",
+        None,
+        ("a", "5", "closed"),
+    ),
+    "special tokens of DeepSeek": (
+        "<\uff5cAssistant\uff5c><think>a</think>5<\uff5cend\u2581of\u2581sentence\uff5c>",
+        None,
+        ("a", "5", "closed"),
+    ),
+    "all of it in the field": ("", "<think>a</think>5", ("a", "5", "closed")),
+    "field with its tags": ("5", "<think>\na\n</think>", ("a", "5", "field")),
     "a tag that is spoken of": ("Write <think> first.", None, ("", "Write <think> first.", "none")),
     "field": ("It is 5.", "2 + 3", ("2 + 3", "It is 5.", "field")),
     "field, cut off": ("", "2 + 3 is", ("2 + 3 is", "", "field")),
     "field without content": ("It is 5.", " \n", ("", "It is 5.", "none")),
     "field and the same in tags": ("<think>2 + 3</think>It is 5.", "2 + 3", ("2 + 3", "It is 5.", "field")),
     "field and more in tags": ("<think>more</think>5", "2 + 3", ("2 + 3\nmore", "5", "field")),
-    "field with a tag": ("5", "2 + 3</think>4", ("2 + 3 4", "5", "field")),
+    "field with a tag": ("5", "2 + 3</think>4", ("2 + 3\n4", "5", "field")),
     "harmony": (
         "<|channel|>analysis<|message|>2 + 3<|end|><|start|>assistant<|channel|>final<|message|>It is 5.<|return|>",
         None,
@@ -60,6 +125,84 @@ CASES = {
 }
 
 
+SPANS = {
+    "Mistral": "[THINK]{}[/THINK]{}",
+    "Seed-OSS": "<seed:think>{}</seed:think>{}",
+    "MiniMax M3": "<mm:think>{}</mm:think>{}",
+    "LongCat": "<longcat_think>{}</longcat_think>{}",
+    "K2": "<ifm|think_fast>{}</ifm|think_fast>{}",
+    "Hunyuan": "<think:6124c78e>{}</think:6124c78e>\n<answer>\n{}\n</answer>",
+    "ERNIE": "<think>{}</think>\n\n<response>\n{}\n</response>",
+    "EXAONE Deep": "<thought>\n{}\n</thought>\n\n{}",
+    "Reka": "<reasoning>{}</reasoning>{}",
+    "thinking": "<thinking>{}</thinking>{}",
+    "OpenThinker": "<|begin_of_thought|>{}<|end_of_thought|><|begin_of_solution|>{}<|end_of_solution|>",
+    "Command A": "<|START_THINKING|>{}<|END_THINKING|><|START_RESPONSE|>{}<|END_RESPONSE|>",
+    "Command A+": "<|START_THINKING|>{}<|END_THINKING|><|START_TEXT|>{}<|END_TEXT|>",
+    "Kimi-VL": "\u25c1think\u25b7{}\u25c1/think\u25b7{}",
+    "Kimi K3": "<|open|>think<|sep|>{}<|close|>think<|sep|><|open|>response<|sep|>{}<|close|>response<|sep|>"
+    "<|close|>message<|sep|>",
+    "Gemma 4": "<|channel>thought\n{}<channel|>{}<turn|>",
+    "Apertus": "<|inner_prefix|>{}<|inner_suffix|>{}",
+    "Solar": "<|think:start|>{}<|think:end|>{}",
+    "PLaMo": "<|plamo:begin_think:plamo|>{}<|plamo:end_think:plamo|>{}<|plamo:tag|>",
+    "Inkling": "<|message_model|><|content_thinking|>{}<|end_message|><|message_model|><|content_text|>{}"
+    "<|end_message|><|content_model_end_sampling|>",
+    "Muse": " to=self<|message|>{}<|eom|><|start|>assistant to=user<|message|>{}<|eot|>",
+    "s1": "<|im_start|>think\n{}\n<|im_start|>answer\n{}<|im_end|>",
+    "openPangu": "[unused16]{}[unused17]{}",
+    "Apriel": "Here are my reasoning steps:\n{}\n[BEGIN FINAL RESPONSE]\n{}\n[END FINAL RESPONSE]",
+    "Granite": "Here is my thought process: {} Here is my response: {}",
+    "Granite, quantised": "Here's my thought process:\n{}\nHere's my response:\n{}",
+    "gpt-oss": "<|channel|>analysis<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>{}<|return|>",
+}
+
+
+@pytest.mark.parametrize("model", SPANS)
+def test_marks_of_models(model: str) -> None:
+    whole = SPANS[model].format("2 + 3", "It is 5.")
+    assert split(whole) == ("2 + 3", "It is 5.", "closed")
+    opened, _, closed = SPANS[model].partition("{}")
+    assert split(f"{opened}2 + 3 is") == ("2 + 3 is", "", "unclosed")
+    if "Granite" not in model:  # words that any text may hold
+        assert split("2 + 3" + closed.format("It is 5.")) == ("2 + 3", "It is 5.", "closed")
+    nothing = split(f"{opened}\n\n{closed.format('It is 5.')}")
+    assert (nothing.reasoning, nothing.form) == ("", "none") and "It is 5." in nothing.solution
+    assert opened_by(f"user: 2 + 3?\n{opened}\n") == opened.strip()
+
+
+def test_words_alone_are_no_mark() -> None:
+    text = "It is 5. Here is my response: yes."
+    assert split(text) == ("", text, "none")
+
+
+def test_a_recipe_adds_a_pair() -> None:
+    assert split("{{2 + 3}}5").form == "none"
+    assert split("{{2 + 3}}5", marks=("{{", "}}")) == ("2 + 3", "5", "closed")
+    assert split("2 + 3}}5", marks=("{{", "}}")) == ("2 + 3", "5", "closed")
+    assert split("{{2 + 3", marks=("{{", "}}")) == ("2 + 3", "", "unclosed")
+    assert split("<think>2 + 3</think>5", marks=("{{", "}}")) == ("2 + 3", "5", "closed")
+
+
+def test_prompts_that_open_nothing() -> None:
+    for prompt in ("<think>\n\n</think>\n\n", "assistant\n", "Write <think> first.\nassistant\n", ""):
+        assert opened_by(prompt) == ""
+
+
+def test_many_marks_take_no_longer_than_the_text() -> None:
+    started = time.process_time()
+    for hostile in (
+        "<think>" * 20_000,
+        "a <think> " * 20_000,
+        "<think></think>" * 20_000 + "x",
+        "<think>a</think>" + "<answer>" * 20_000,
+        "".join(f"<think:{i}></think:{i}>" for i in range(5_000)),
+        "<|im_end|>" * 20_000,
+    ):
+        split(hostile)
+    assert time.process_time() - started < 30
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_forms(case: str) -> None:
     text, field, wanted = CASES[case]
@@ -69,6 +212,16 @@ def test_forms(case: str) -> None:
 MARKUP = [
     "<think>",
     "</think>",
+    "[THINK]",
+    "[/THINK]",
+    "<reasoning>",
+    "</reasoning>",
+    "<|END_THINKING|>",
+    "<|channel>thought",
+    "<channel|>",
+    "<|im_end|>",
+    "<answer>",
+    "</answer>",
     "<|start|>",
     "<|channel|>",
     "<|message|>",
@@ -77,6 +230,11 @@ MARKUP = [
     "<|call|>",
 ]
 WORDS = [
+    "`",
+    '"',
+    "\n",
+    "Here is my thought process:",
+    "Here is my response:",
     "analysis",
     "assistant",
     "final",
@@ -93,7 +251,12 @@ TEXTS = st.one_of(
     st.text(), st.lists(st.sampled_from(MARKUP + WORDS) | st.text(max_size=5), max_size=12).map("".join)
 )
 CONTENT = st.text(alphabet="abc 5\n+=.\u00e9\u4e16", max_size=30)
-_MARKS = re.compile(r"</?think>|<\|(?:start|channel|message|end|return|call|constrain)\|>|\s+")
+_MARKS = re.compile(
+    r"< ?/?think>|</?(?:reasoning|answer)>|\[/?THINK\]|<\|END_THINKING\|>|<\|channel>(?:thought)?|<channel\|>|"
+    r"<\|im_end\|>|Here is my (?:thought process|response):|"
+    r"<\|(?:start|channel|message|end|return|call|constrain)\|>|\s+",
+    re.IGNORECASE,
+)
 _NAMES = re.compile(r"assistant|analysis|final|commentary")
 
 
@@ -106,6 +269,8 @@ def bare(text: str) -> list[str]:
 @given(TEXTS, st.none() | TEXTS)
 @example("<think></think>" * 5000 + "x", None)
 @example("a<think></thi</think>nk>b", "</thi</think>nk>")
+@example("<think>a</think><answer>[THINK]b[/THINK]5</answer>", None)
+@example("<think>a `</think>` b</think>c '<think>' d", "e\n<think>f")
 def test_a_rendered_thought_splits_into_itself(text: str, field: str | None) -> None:
     thought = split(text, field)
     rendered = messages_of("", thought.reasoning, thought.solution)[-1]["content"]

@@ -1,0 +1,88 @@
+"""The marks that models write around their reasoning: one table for engines and for `traces.thinking`.
+
+    <think>2 + 3</think>5    [THINK]2 + 3[/THINK]5    <|START_THINKING|>2 + 3<|END_THINKING|>5    one row each
+
+Gathered from the reasoning parsers of vLLM and SGLang (2026) and the chat templates of the models named beside
+the rows. A recipe adds a pair with a teacher's `thinking: {open: …, close: …}`. gpt-oss's channels are no pair of
+marks; `traces.thinking` reads them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+__all__ = ["HARMONY", "PAIRS", "PIECES", "TAG", "Marks", "is_mark", "opened_by"]
+
+
+class Marks(NamedTuple):
+    """A pair of marks. Several spellings of one mark are alternatives, the longest first."""
+
+    opens: tuple[str, ...]
+    closes: tuple[str, ...]
+    words: bool = False
+    """Written in words that any text could use: without its open at the start, a close is text."""
+
+
+PAIRS: Final = (
+    Marks(("[THINK]",), ("[/THINK]",)),  # Magistral, Ministral, Mistral Small 4
+    Marks(("◁think▷",), ("◁/think▷",)),  # Kimi 1.5, Kimi-VL
+    Marks(("<|open|>think<|sep|>",), ("<|close|>think<|sep|>",)),  # Kimi K3
+    Marks(("<|begin_of_thought|>",), ("<|end_of_thought|>",)),  # Sky-T1, OpenThinker
+    Marks(("<|START_THINKING|>",), ("<|END_THINKING|>",)),  # Cohere Command
+    Marks(("<|inner_prefix|>",), ("<|inner_suffix|>",)),  # Apertus
+    Marks(("<|think:start|>",), ("<|think:end|>",)),  # Solar Open
+    Marks(("<|plamo:begin_think:plamo|>",), ("<|plamo:end_think:plamo|>",)),  # PLaMo 3
+    Marks(("<|think|>",), ("<|/think|>", "</|think|>")),
+    Marks(("<|channel>thought", "<|channel>"), ("<channel|>",)),  # Gemma 4
+    Marks(  # Inkling
+        ("<|message_model|><|content_thinking|>", "<|content_thinking|>"),
+        ("<|message_model|><|content_text|>", "<|content_text|>"),
+    ),
+    Marks(  # Muse Glimmer
+        ("<|start|>assistant to=self<|message|>", "to=self<|message|>"),
+        ("<|start|>assistant to=user<|message|>",),
+    ),
+    Marks(("<|im_start|>think",), ("<|im_start|>answer",)),  # s1
+    Marks(("[unused16]",), ("[unused17]",)),  # openPangu
+    Marks(("Here are my reasoning steps:",), ("[BEGIN FINAL RESPONSE]",)),  # Apriel
+    Marks(  # Granite 3.2
+        ("Here is my thought process:", "Here's my thought process:"),
+        ("Here is my response:", "Here's my response:"),
+        words=True,
+    ),
+)
+
+TAG: Final = r"(?:\w+[:|_])?(?:think(?:ing)?|thoughts?|reason(?:ing)?)(?:[:_]\w+)?"
+"""Names of tags `<NAME>…</NAME>`, each a pair of its own, in any letter case: think (DeepSeek, Qwen, GLM, Kimi K2,
+MiniMax M2, Nemotron, OLMo, Phi 4 and most others), thinking, thought (EXAONE Deep, Marco-o1), reasoning (Reka),
+seed:think (Seed-OSS), mm:think (MiniMax M3), longcat_think, ifm|think_fast (K2), think:… (Hunyuan)."""
+
+HARMONY: Final = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>")
+
+PIECES: Final = frozenset({"<|open|>", "<|close|>", "<|sep|>", "<|message_model|>"})
+"""Control tokens of which longer marks are made."""
+
+_WHOLE: Final = frozenset(mark for pair in PAIRS for mark in (*pair.opens, *pair.closes))
+_TAG: Final = re.compile(rf"</?{TAG}>", re.IGNORECASE)
+_OPENING: Final = re.compile(
+    r"(?:<\|channel\|>analysis<\|message\|>|{}|<(?i:{})>)\s*\Z".format(
+        "|".join(re.escape(mark) for pair in PAIRS for mark in pair.opens), TAG
+    )
+)
+LONGEST: Final = 200
+"""Characters at a prompt's end in which its last mark stands."""
+
+
+def is_mark(token: str) -> bool:
+    """Whether a vocabulary entry is a mark of the table, or a piece of one."""
+    return token in _WHOLE or token in PIECES or _TAG.fullmatch(token) is not None
+
+
+def opened_by(prompt: str) -> str:
+    """The mark by which a rendered prompt opens the reasoning at its end; "" if it does not.
+
+    Put before the answer, it tells a span that was cut off from an answer without one.
+    """
+    found = _OPENING.search(prompt[-LONGEST:])
+    return found[0].rstrip() if found else ""
