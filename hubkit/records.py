@@ -62,7 +62,7 @@ class Trace(TypedDict):
     thinking: str
     """How the span was found: closed | unclosed | none | field."""
     finish_reason: str
-    """stop | length | error."""
+    """stop | length | error, or what else a server gave."""
     prompt_tokens: int
     completion_tokens: int
     error: str

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
+from hubkit.engines.marks import HARMONY, is_mark
 from hubkit.section import Sampling
 
-__all__ = ["Engine", "Request", "Response", "hidden_tokens", "token_bound"]
-
-_HARMONY: Final = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>")
+__all__ = ["Engine", "Request", "Response", "hidden_tokens", "token_bound", "why_unfinished"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,8 @@ class Response:
     key: str
     text: str
     """Generated text without special tokens; thinking tags stay."""
-    finish_reason: Literal["stop", "length", "error"]
+    finish_reason: str
+    """`stop`, `length` (cut at max_tokens), `error`, or what else a server gave as its reason, unchanged."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     """Generated tokens, the end token included."""
@@ -41,6 +41,24 @@ class Response:
     """Generated ids, where the engine knows them."""
     uncounted_tokens: int = 0
     """The most that tries may have cost whose answer never came, prompt and answer: some servers bill them."""
+
+    @property
+    def unfinished(self) -> str:
+        """Why this is no whole answer; "" if the model itself ended it."""
+        return why_unfinished(self.finish_reason, self.error)
+
+
+def why_unfinished(finish_reason: str, error: str = "") -> str:
+    """In words, why an answer with this finish reason is not whole; "" for `stop`, the only clean one."""
+    match finish_reason:
+        case "stop":
+            return ""
+        case "error":
+            return error or "no answer came"
+        case "length":
+            return "cut at max_tokens"
+        case _:
+            return f"the server ended it: {finish_reason}"
 
 
 def token_bound(request: Request) -> int:
@@ -57,10 +75,14 @@ def token_bound(request: Request) -> int:
 def hidden_tokens(tokenizer: Any) -> set[int]:
     """Ids that are left out of an answer's text: special tokens, but for the marks of thinking spans."""
     known = tokenizer.get_vocab()
-    kept = {"<think>", "</think>", *(_HARMONY if "<|channel|>" in known else ())}
+    harmony = HARMONY if "<|message|>" in known else ()
     added = getattr(tokenizer, "added_tokens_decoder", {})
     special = {number for number, token in added.items() if token.special} | set(tokenizer.all_special_ids)
-    return special - {known[name] for name in kept if name in known}
+    ids = sorted(special)
+    names = tokenizer.convert_ids_to_tokens(ids)
+    return {
+        number for number, name in zip(ids, names, strict=True) if name not in harmony and not is_mark(name)
+    }
 
 
 class Engine(Protocol):

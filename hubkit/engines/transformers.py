@@ -23,6 +23,7 @@ import psutil
 
 from hubkit.engines.base import Request, Response, hidden_tokens
 from hubkit.engines.helpers import Helpers
+from hubkit.engines.marks import opened_by
 from hubkit.engines.slots import SlotCache, fastest_products, products, register_attention
 from hubkit.errors import EngineError, InputError
 
@@ -53,7 +54,7 @@ class _Slot:
     prompt: int
     """Tokens of the prompt."""
     opened: str
-    """`<think>` where the template opened the span in the prompt: text begins with it."""
+    """The mark, such as `<think>`, with which the template opened the span in the prompt: text begins with it."""
     started: float = 0.0
 
 
@@ -220,7 +221,7 @@ class TransformersEngine:
         )
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         # Without the tag, an answer that was cut off could not be told from one that never thought.
-        return ids, "<think>" if text.rstrip().endswith("<think>") else ""
+        return ids, opened_by(text)
 
     def _limit(self) -> int:
         config = self._model.config.get_text_config()

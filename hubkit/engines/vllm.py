@@ -30,6 +30,7 @@ from typing import Any, Final, Self
 import aiohttp
 
 from hubkit.engines.base import Request, Response
+from hubkit.engines.marks import opened_by
 from hubkit.engines.openai import OpenAIEngine
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import EngineError
@@ -106,16 +107,16 @@ class VLLMEngine:
             async with aclosing(self._client.stream(itertools.chain([first], waiting))) as responses:
                 async for response in responses:
                     if opened and response.reasoning is None and response.finish_reason != "error":
-                        # Without the tag, a span that was cut off could not be told from an answer.
-                        response = dataclasses.replace(response, text="<think>" + response.text)
+                        # Without the mark, a span that was cut off could not be told from an answer.
+                        response = dataclasses.replace(response, text=opened + response.text)
                     yield response
         except EngineError:
             for server in self._servers:
                 server.check()
             raise
 
-    async def _opens_thinking(self, request: Request) -> bool:
-        """Whether the chat template ends the prompt with `<think>`: asked of the server, which renders it."""
+    async def _opens_thinking(self, request: Request) -> str:
+        """The mark with which the chat template opens the reasoning: asked of the server, which renders it."""
         body = {
             "model": SERVED,
             "messages": request.messages,
@@ -131,9 +132,9 @@ class VLLMEngine:
             ):
                 tokens = (await reply.json())["token_strs"] if reply.status == 200 else []
         except (aiohttp.ClientError, OSError):
-            return False  # the first request will tell
+            return ""  # the first request will tell
         # Byte-level and SentencePiece vocabularies write blanks as letters of their own.
-        return "".join(tokens).rstrip("\u010a\u0120\u2581\n ").endswith("<think>")
+        return opened_by(re.sub("[\u010a\u0120\u2581]", " ", "".join(tokens)))
 
 
 class _Server:

@@ -26,6 +26,7 @@ __all__ = [
     "Sft",
     "Students",
     "Teacher",
+    "Thinking",
 ]
 
 
@@ -33,6 +34,19 @@ if TYPE_CHECKING:
     ProblemSource = Source
 else:  # the union of all classes in the table, by their key `source`
     ProblemSource = Annotated[Union[tuple(SOURCES.values())], Field(discriminator="source")]  # noqa: UP007
+
+
+class Thinking(Section):
+    """The marks around a teacher's reasoning, where they are none of those in `engines/marks.py`."""
+
+    open: str = Field(min_length=1)
+    close: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _differ(self) -> Thinking:
+        if self.open == self.close or not self.open.strip() or not self.close.strip():
+            raise ValueError("`open` and `close` are two different marks, such as <r> and </r>")
+        return self
 
 
 class Teacher(ModelRef):
@@ -44,6 +58,16 @@ class Teacher(ModelRef):
     """System message; empty for none."""
     shards: int = Field(default=1, gt=0)
     """Parts that can be generated at the same time."""
+    thinking: Thinking | None = None
+    """Only for marks that hubkit does not know: docs/engines.md."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent_thinking(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without marks a teacher is written as before there were any, so that existing step keys stay valid."""
+        written: dict[str, Any] = dump(self)
+        if self.thinking is None:
+            written.pop("thinking", None)
+        return written
 
 
 class Compressor(ModelRef):

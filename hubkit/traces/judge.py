@@ -17,7 +17,7 @@ from hubkit.records import VERDICT_SCHEMA, RowWriter
 from hubkit.store import StepContext
 from hubkit.traces.journal import Key
 from hubkit.traces.judging import Judge
-from hubkit.traces.variants.raw import flaw, pairs
+from hubkit.traces.variants.raw import pairs, reject_reason
 from hubkit.verifiers.base import Verdict
 from hubkit.verifiers.judge import Question
 
@@ -33,7 +33,7 @@ def run(context: StepContext) -> None:
         for problem, trace in pairs(context, "traces"):
             key = Key(trace["id"], trace["sample"])
             question = Question(key, problem["problem"], problem["answer"], trace["solution"])
-            yield trace, flaw(trace) or question
+            yield trace, reject_reason(trace) or question
 
     with (
         Judge(context) as judge,

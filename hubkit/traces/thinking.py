@@ -28,7 +28,7 @@ from hubkit.engines.marks import PAIRS, TAG, Marks
 
 __all__ = ["Thought", "inert", "split"]
 
-_STARTS: Final = (
+STARTS: Final = (
     "<|im_start|>assistant",
     "<|assistant|>",
     "<｜Assistant｜>",
@@ -37,8 +37,6 @@ _STARTS: Final = (
     "<|start_header_id|>assistant<|end_header_id|>",
     "<|CHATBOT_TOKEN|>",
     "[/INST]",
-    "<s>",
-    "<bos>",
     "<|START_RESPONSE|>",
     "<|START_TEXT|>",
     "<|begin_of_solution|>",
@@ -46,7 +44,7 @@ _STARTS: Final = (
     "<|message_model|><|content_text|>",
 )
 """Control tokens that begin a turn or a solution: no text where they stand first."""
-_ENDS: Final = (
+ENDS: Final = (
     "<|im_end|>",
     "<|endoftext|>",
     "<|end_of_text|>",
@@ -166,10 +164,11 @@ def _trimmed(text: str, unwrap: bool) -> str:
     while text != before:
         before = text
         text = text.strip()
-        for token in _STARTS:
-            text = text.removeprefix(token)
-        for token in _ENDS:
-            text = text.removesuffix(token)
+        for mark in STARTS:
+            text = text.removeprefix(mark)
+        for mark in ENDS:
+            if mark != "</s>" or "<s>" not in text:  # HTML
+                text = text.removesuffix(mark)
         if unwrap and (tag := _WRAPPER.match(text)):
             close = text.lower().find(f"</{tag[2].lower()}>")
             if close < 0 or close + len(tag[2]) + 3 == len(text):

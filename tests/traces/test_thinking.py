@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hubkit.engines.marks import opened_by
 from hubkit.records import messages_of
-from hubkit.traces.thinking import Thought, split
+from hubkit.traces.thinking import ENDS, STARTS, Thought, split
 
 CASES = {
     "tags": ("<think>\n2 + 3\n</think>\n\nIt is 5.", None, ("2 + 3", "It is 5.", "closed")),
@@ -253,7 +253,8 @@ TEXTS = st.one_of(
 CONTENT = st.text(alphabet="abc 5\n+=.\u00e9\u4e16", max_size=30)
 _MARKS = re.compile(
     r"< ?/?think>|</?(?:reasoning|answer)>|\[/?THINK\]|<\|END_THINKING\|>|<\|channel>(?:thought)?|<channel\|>|"
-    r"<\|im_end\|>|Here is my (?:thought process|response):|"
+    + "".join(re.escape(token) + "|" for token in (*STARTS, *ENDS))
+    + r"Here is my (?:thought process|response):|"
     r"<\|(?:start|channel|message|end|return|call|constrain)\|>|\s+",
     re.IGNORECASE,
 )

@@ -11,6 +11,7 @@ A shard [i, n] takes every n-th problem from the i-th on, so shards are of equal
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -23,12 +24,23 @@ from hubkit.section import Sampling
 from hubkit.store import StepContext, digest
 from hubkit.traces.journal import Journal, Key, answer, request_hash, request_seed, step_engine
 from hubkit.traces.thinking import split
+from hubkit.traces.variants.raw import reject_reason
 
 __all__ = ["VERSION", "run"]
 
 VERSION: Final = 2
 GATE: Final = 32
-"""Responses after which a teacher that never thinks, or only fails, is stopped."""
+"""Responses after which a teacher is stopped whose answers are all useless, for whatever reasons."""
+REMEDIES: Final = {
+    "error": "mend the engine's settings",
+    "length": "raise the teacher's sampling.max_tokens",
+    "unfinished": "ask the server's documentation what this finish reason means; filters may be turned off there",
+    "no_thinking": "use a reasoning model, or turn thinking on in its chat template or system message; marks that "
+    "hubkit does not know are named by the teacher's thinking: {open: …, close: …}",
+    "unclosed": "raise the teacher's sampling.max_tokens, or name the marks it uses: thinking: {open: …, close: …}",
+    "no_solution": "look at what the server returns as content: its reasoning parser may take all of the text",
+}
+"""Reason for which most answers are useless -> what to do."""
 
 
 def run(context: StepContext) -> None:
@@ -42,11 +54,11 @@ def run(context: StepContext) -> None:
         """Drawn from disk: ten million problems never are in memory together."""
         return _requests(config, itertools.islice(read_rows(path), index, None, shards))
 
-    gate = _Gate(context.step, min(GATE, total))
+    gate = _Gate(context.step, min(GATE, total), config)
     fingerprint = digest([config, context.models["teacher"]["revision"]])
     with Journal(context.work / "journal.sqlite", fingerprint) as journal:
         with step_engine(context, "teacher") as engine:
-            answer(context, engine, journal, requests(), total, on_response=gate.see)
+            answer(context, engine, journal, requests(), total, gate=gate)
         rows = _rows(context, journal, requests())
         context.count("traces", write_rows(context.out / "traces.parquet", rows, TRACE_SCHEMA))
 
@@ -66,46 +78,61 @@ def _rows(context: StepContext, journal: Journal, requests: Iterable[tuple[Key, 
     for key, request in requests:
         response = journal.get(key, request_hash(request))
         assert response is not None, f"{key} was answered"
-        thought = split(response.text, response.reasoning)
         context.count(response.finish_reason)
         tokens["prompt_tokens"] += response.prompt_tokens
         tokens["completion_tokens"] += response.completion_tokens
-        yield {
-            "id": key.id,
-            "sample": key.sample,
-            "teacher": context.config["teacher"],
-            "reasoning": thought.reasoning,
-            "solution": thought.solution,
-            "thinking": thought.form,
-            "finish_reason": response.finish_reason,
-            "prompt_tokens": response.prompt_tokens,
-            "completion_tokens": response.completion_tokens,
-            "error": response.error,
-        }
+        yield _trace(key, response, context.config)
     context.metrics.update(tokens)
+
+
+def _trace(key: Key, response: Response, config: dict[str, Any]) -> Trace:
+    marks = config.get("thinking")
+    thought = split(response.text, response.reasoning, (marks["open"], marks["close"]) if marks else None)
+    return {
+        "id": key.id,
+        "sample": key.sample,
+        "teacher": config["teacher"],
+        "reasoning": thought.reasoning,
+        "solution": thought.solution,
+        "thinking": thought.form,
+        "finish_reason": response.finish_reason,
+        "prompt_tokens": response.prompt_tokens,
+        "completion_tokens": response.completion_tokens,
+        "error": response.error,
+    }
 
 
 class _Gate:
     """Stops early when the first answers show that all of the rest would be worthless."""
 
-    def __init__(self, step: str, after: int) -> None:
-        self._step, self._after = step, after
-        self._seen = self._errors = self._thinking = 0
-        self._last = ""
+    def __init__(self, step: str, after: int, config: dict[str, Any]) -> None:
+        self._step, self._after, self._config = step, after, config
+        self._reasons: Counter[str] = Counter()
+        self._last: dict[str, str] = {}
+        """Reason -> the last detail that went with it."""
+        self.open = True
+        """Whether another answer could still decide."""
 
     def see(self, response: Response) -> None:
-        self._seen += 1
-        self._errors += response.finish_reason == "error"
-        self._thinking += split(response.text, response.reasoning).form != "none"
-        self._last = response.error or self._last
-        if self._seen != self._after:
+        """Raises EngineError when the first requests all failed, GateError when no first answer can be used."""
+        if not self.open:
             return
-        if self._errors == self._seen:
+        found = reject_reason(dict(_trace(Key("", 0), response, self._config)))
+        if found is None:
+            self.open = False
+            return
+        self._reasons[found[0]] += 1
+        self._last[found[0]] = found[1]
+        seen = self._reasons.total()
+        if seen < self._after:
+            return
+        self.open = False
+        reason, number = self._reasons.most_common(1)[0]
+        if number == seen and reason == "error":
             raise EngineError(
-                f"{self._step}: every request failed: {self._last}", "mend the engine's settings"
+                f"{self._step}: every request failed: {self._last[reason]}", "mend the engine's settings"
             )
-        if self._thinking == 0:
-            raise GateError(
-                f"{self._step}: none of the first {self._seen} answers has a thinking span",
-                "use a reasoning model, or turn thinking on in its chat template or system message",
-            )
+        raise GateError(
+            f"{self._step}: none of the first {seen} answers can be used; {number} of them: {self._last[reason]}",
+            REMEDIES[reason],
+        )

@@ -36,7 +36,7 @@ from hubkit.traces.journal import (
 )
 from hubkit.traces.judging import Judge
 from hubkit.traces.lengths import LENGTH_COLUMNS, count_tokens, length_metrics
-from hubkit.traces.thinking import split
+from hubkit.traces.thinking import inert, split
 from hubkit.traces.variants.raw import ProblemReader
 from hubkit.verifiers.base import Task
 from hubkit.verifiers.judge import Question
@@ -171,8 +171,8 @@ def _work(
     """A verdict; or a task where a worker, a question where the judge has to look at it."""
     if response.finish_reason == "error":
         return "error", response.error
-    if response.finish_reason == "length":
-        return "length", "cut at max_tokens"
+    if why := response.unfinished:
+        return ("length" if response.finish_reason == "length" else "unfinished"), why
     text = _text(response)
     if not judge:
         return verify_inline(problem, text)
@@ -188,10 +188,10 @@ def _response(journal: Journal, key: Key, request: Request) -> Response:
 
 
 def _text(response: Response) -> str:
-    """What stands after the compressor's own thinking; all of it where it was cut off."""
-    if response.finish_reason == "stop":
-        return split(response.text, response.reasoning).solution
-    return response.text if response.finish_reason == "length" else ""
+    """What stands after the compressor's own thinking, fit to stand between tags; all of it if it is not whole."""
+    if response.unfinished:
+        return response.text
+    return inert(split(response.text, response.reasoning).solution)
 
 
 def strip_answer(text: str) -> str:

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from hubkit.engines.base import why_unfinished
 from hubkit.errors import GateError, InputError
 from hubkit.records import REJECTED_SCHEMA, VARIANT_SCHEMAS, RowWriter, messages_of, read_rows
 from hubkit.store import StepContext
@@ -24,7 +25,7 @@ from hubkit.verifiers.base import Task
 from hubkit.verifiers.pool import shared_pool
 from hubkit.verifiers.table import verify_inline
 
-__all__ = ["VERSION", "ProblemReader", "flaw", "pairs", "run"]
+__all__ = ["VERSION", "ProblemReader", "pairs", "reject_reason", "run"]
 
 VERSION: Final = 2
 BATCH: Final = 256
@@ -102,7 +103,7 @@ def _works(context: StepContext, shard: str) -> Iterator[tuple[tuple[Row, Row], 
     judge = context.inputs.get(shard.replace("shard-", "verdicts-"))
     verdicts = read_rows(judge / "verdicts.parquet", batch=BATCH) if judge else iter(())
     for problem, trace in pairs(context, shard):
-        if found := flaw(trace):
+        if found := reject_reason(trace):
             yield (problem, trace), found
         elif problem["verifier"] == "judge":
             verdict = next(verdicts, {})
@@ -116,14 +117,16 @@ def _works(context: StepContext, shard: str) -> Iterator[tuple[tuple[Row, Row], 
             yield (problem, trace), verify_inline(problem, trace["solution"])
 
 
-def flaw(trace: Row) -> tuple[str, str] | None:
-    """(reason, detail) of a trace in which there is no answer to judge."""
+def reject_reason(trace: Row) -> tuple[str, str] | None:
+    """(reason, detail) of a trace in which there is no answer to judge; None if there is one."""
     if trace["error"]:
         return "error", trace["error"]
-    if trace["finish_reason"] == "length":
-        return "length", "cut at max_tokens"
-    if trace["thinking"] in ("none", "unclosed") or not trace["reasoning"].strip():
-        return "no_thinking", f"thinking span: {trace['thinking']}"
+    if why := why_unfinished(trace["finish_reason"]):
+        return ("length" if trace["finish_reason"] == "length" else "unfinished"), why
+    if trace["thinking"] == "unclosed":
+        return "unclosed", "the thinking span never ends"
+    if trace["thinking"] == "none" or not trace["reasoning"].strip():
+        return "no_thinking", "no thinking span"
     if not trace["solution"].strip():
         return "no_solution", "nothing after the thinking span"
     return None
