@@ -225,10 +225,6 @@ def _begins_line(text: str, hit: _Hit) -> bool:
 def _span(text: str, hits: list[_Hit], first: _Hit) -> tuple[str, str, bool]:
     """(reasoning, what follows the last close, whether there is one)."""
     own = [hit for hit in hits if hit.pair == first.pair]
-    if all(hit.opens for hit in own):  # opened by one pair and closed by another: models mix them up
-        opened = {hit.pair for hit in hits if hit.opens}
-        other = next((hit.pair for hit in hits if hit.pair not in opened and not hit.words), "")
-        own = [hit for hit in hits if hit.pair in (first.pair, other)]
     last = max((place for place, hit in enumerate(own) if not hit.opens), default=-1)
     if last < 0 or any(_begins_line(text, hit) for hit in own[last + 1 :]):
         return _pieces(text, own), "", False

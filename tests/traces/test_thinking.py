@@ -42,7 +42,7 @@ CASES = {
         None,
         ("a\nb", "5", "closed"),
     ),
-    "a close of another kind": ("<thinking>a</think>5", None, ("a", "5", "closed")),
+    "a close of another kind": ("<thinking>a</think>5", None, ("a< /think>5", "", "unclosed")),
     "tags of another kind inside": (
         "<think>Use <reasoning> and </reasoning>.</think>5",
         None,
@@ -270,6 +270,7 @@ def bare(text: str) -> list[str]:
 @given(TEXTS, st.none() | TEXTS)
 @example("<think></think>" * 5000 + "x", None)
 @example("a<think></thi</think>nk>b", "</thi</think>nk>")
+@example("<|channel|>[/THINK]", None)
 @example("<think>a</think><answer>[THINK]b[/THINK]5</answer>", None)
 @example("<think>a `</think>` b</think>c '<think>' d", "e\n<think>f")
 def test_a_rendered_thought_splits_into_itself(text: str, field: str | None) -> None:
