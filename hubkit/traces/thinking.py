@@ -145,7 +145,7 @@ def _split(text: str, marks: tuple[str, str] | None, after_span: bool = False) -
         if first is not None and not 0 <= channel < first.start:
             reasoning, rest, closed = _span(text, hits, first)
         elif parts := _harmony(text) if channel >= 0 else None if after_span else _bare(text):
-            first, (reasoning, rest) = None, parts
+            first, (reasoning, rest) = None, (_trimmed(part, unwrap=False) for part in parts)
             closed = bool(rest)
         else:
             break

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hubkit.engines.marks import opened_by
+from hubkit.engines.marks import PAIRS, TAG, opened_by
 from hubkit.records import messages_of
 from hubkit.traces.thinking import ENDS, STARTS, Thought, split
 
@@ -251,11 +251,11 @@ TEXTS = st.one_of(
     st.text(), st.lists(st.sampled_from(MARKUP + WORDS) | st.text(max_size=5), max_size=12).map("".join)
 )
 CONTENT = st.text(alphabet="abc 5\n+=.\u00e9\u4e16", max_size=30)
+KNOWN = {*STARTS, *ENDS, *(mark for pair in PAIRS for mark in (*pair.opens, *pair.closes))}
 _MARKS = re.compile(
-    r"< ?/?think>|</?(?:reasoning|answer)>|\[/?THINK\]|<\|END_THINKING\|>|<\|channel>(?:thought)?|<channel\|>|"
-    + "".join(re.escape(token) + "|" for token in (*STARTS, *ENDS))
-    + r"Here is my (?:thought process|response):|"
-    r"<\|(?:start|channel|message|end|return|call|constrain)\|>|\s+",
+    "|".join(re.escape(mark) for mark in sorted(KNOWN, key=len, reverse=True))
+    + rf"|< ?/?think>|</?(?i:{TAG}|answer|response|output)>"
+    + r"|<\|(?:start|channel|message|end|return|call|constrain)\|>|\s+",
     re.IGNORECASE,
 )
 _NAMES = re.compile(r"assistant|analysis|final|commentary")
@@ -271,6 +271,7 @@ def bare(text: str) -> list[str]:
 @example("<think></think>" * 5000 + "x", None)
 @example("a<think></thi</think>nk>b", "</thi</think>nk>")
 @example("<|channel|>[/THINK]", None)
+@example("<eos><|channel|>", "0")
 @example("<think>a</think><answer>[THINK]b[/THINK]5</answer>", None)
 @example("<think>a `</think>` b</think>c '<think>' d", "e\n<think>f")
 def test_a_rendered_thought_splits_into_itself(text: str, field: str | None) -> None:
