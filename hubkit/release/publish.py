@@ -53,7 +53,7 @@ from hubkit.store import StepContext, write_json
 
 __all__ = ["VERSION", "run", "space_files", "usage"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 _LONGEST_NAME: Final = 96
 """Of a repo, on the Hub."""
 _SPACE_FILES: Final = ("app.py", "README.md", "requirements.txt")
@@ -96,7 +96,7 @@ def run(context: StepContext) -> None:
         datasets = {teacher: _push_traces(release, teacher) for teacher in facts.teachers()}
         _push_students(release, datasets)
         _push_evals(release)
-        _push_space(release, datasets.values())
+        _push_space(release, datasets)
         items = [
             CollectionItem(p.repo_id, p.repo_type, release.notes[p.repo_id]) for p in release.pushed.values()
         ]
@@ -333,7 +333,8 @@ def _push_evals(release: _Release) -> None:
     release.push(release.cards.evals, "dataset", files, "What every student answered, and the results")
 
 
-def _push_space(release: _Release, datasets: Iterable[str]) -> None:
+def _push_space(release: _Release, datasets: Mapping[str, str]) -> None:
+    """`datasets`: teacher -> its trace dataset."""
     cards = release.cards
     files: dict[str, Path | bytes] = dict(space_files())
     requirements = Path(str(files["requirements.txt"])).read_text(encoding="utf-8")
@@ -341,7 +342,7 @@ def _push_space(release: _Release, datasets: Iterable[str]) -> None:
     gradio = next(
         line.partition("==")[2].strip() for line in requirements.splitlines() if line.startswith("gradio==")
     )
-    files["README.md"] = space_card(cards, template, [cards.evals, *datasets], gradio).encode()
+    files["README.md"] = space_card(cards, template, [cards.evals, *datasets.values()], gradio).encode()
     about = {
         "recipe": release.recipe.name,
         "description": release.recipe.description,
@@ -351,6 +352,8 @@ def _push_space(release: _Release, datasets: Iterable[str]) -> None:
         "revisions": {
             name: release.pushed[repo].sha for name, repo in cards.models.items() if repo in release.pushed
         },
+        "traces": dict(datasets),
+        "trace_revisions": {repo: release.pushed[repo].sha for repo in datasets.values()},
         "system": release.recipe.students.system,
         "max_new_tokens": max(b.sampling.max_tokens for b in release.recipe.benchmarks),
     }

@@ -1,94 +1,244 @@
-"""Students side by side: what they thought and answered, how accurate and how long they are.
+"""A release to look at: what compression removed from the traces, and what the students made of it.
 
-    {"student": "s-raw-full", "problem": "47 + 38 = ?", "output": "<think>…</think>85", "correct": true, …}
-        -> one card beside the cards of the other students for the same problem
+    outputs  {"student": "s-raw-full", "id": "p7", "problem": "47 + 38 = ?", "output": "<think>…</think>85", …}
+    raw      {"id": "p7", "sample": 0, "reasoning": "I add the tens: …", "reasoning_tokens": 212, …}
+        -> a table of problems with a mark for each student; their outputs side by side; a trace beside its
+           compressed and truncated forms; a blind vote; the results; the students themselves, to be asked
 
-Runs as a Space and locally. The evaluations are named by release.json beside this file, or by the environment
-variable HUBKIT_EVALS; HF_ENDPOINT chooses the Hub. Everything from a dataset or a model is escaped before it is
-shown. It imports nothing of hubkit, so that the Space needs these three files alone.
+Runs as a Space and locally. release.json beside this file names the datasets, or HUBKIT_EVALS the evaluations alone;
+HF_ENDPOINT chooses the Hub. HUBKIT_VOTES names a dataset to keep votes in, with a HF_TOKEN that may write to it.
+It imports nothing of hubkit, so the Space needs these three files alone: that is why styles, script and page stand
+in one file. Everything from a dataset or a model goes through `esc` before it becomes HTML.
 """
 
 from __future__ import annotations
 
+import base64
+import difflib
 import functools
 import html
 import json
 import math
 import os
 import random
+import re
+import tempfile
 import threading
+import time
+import urllib.parse
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+if os.environ.get("SPACES_ZERO_GPU"):  # the package is there on such hardware alone, and must come before torch
+    import spaces
+
 import gradio as gr
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 Row = dict[str, Any]
 
 MOST_LIVE = 4
 """Students that answer a visitor's own problem together: each is a model in memory."""
 LONGEST_QUESTION = 4_000
-COLOURS = {"raw": "#0072b2", "compressed": "#d55e00", "truncated": "#009e73", "untrained": "#7d8590"}
+LONGEST_TEXT = 60_000
+"""Characters of one output or trace that are shown; the export has the whole."""
+PER_PAGE = 25
+EXACT_WORDS = 2_000
+"""Traces longer than this are aligned by their rarer words first, which takes a fraction of the time."""
+
+SHOW = {
+    "all": "All problems",
+    "disagree": "Students shown disagree",
+    "raw": "Raw right, compressed wrong",
+    "compressed": "Compressed right, raw wrong",
+    "wrong": "All wrong",
+    "right": "All right",
+    "saving": "Largest saving, both right",
+}
+SORT = {
+    "order": "As in the benchmark",
+    "fewest": "Fewest right first",
+    "most": "Most right first",
+    "long": "Longest outputs first",
+    "short": "Shortest outputs first",
+    "saving": "Most tokens saved first",
+}
 
 CSS = """
-.gradio-container { max-width: 1280px !important; margin: auto; }
-.side {
-  display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); gap: .9rem;
-  align-items: start;
-}
-.card {
-  border: 1px solid var(--border-color-primary); border-top: 4px solid var(--accent); border-radius:
-  10px; padding: .8rem .9rem; background: var(--block-background-fill); min-width: 0;
-}
-.card h3 { margin: 0 0 .1rem; font-size: 1rem; overflow-wrap: anywhere; }
-.card .meta, .note { color: var(--body-text-color); opacity: .75; font-size: .84rem; }
-.card details { margin-top: .6rem; }
-.card summary { cursor: pointer; font-size: .82rem; color: var(--body-text-color); opacity: .75; }
-.text {
-  white-space: pre-wrap; overflow-wrap: anywhere; font: .82rem/1.5 ui-monospace, SFMono-Regular,
-  monospace; max-height: 22rem; overflow-y: auto; margin: .3rem 0 0; padding: .6rem; border-radius: 6px;
-  background: var(--background-fill-secondary);
-}
+.gradio-container { max-width: 1320px !important; margin: auto; }
+.gradio-container, .gradio-container .prose { --soft: color-mix(in srgb, var(--body-text-color) 78%, var(--body-background-fill)); }
+.sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
+.note, .meta { color: var(--soft); font-size: .86rem; margin: .3rem 0; }
+.headline { font-size: 1.05rem; margin: .4rem 0 0; max-width: 62rem; }
+.scroll { overflow: auto; border: 1px solid var(--border-color-primary); border-radius: 8px; }
+.scroll:focus-visible, button:focus-visible, summary:focus-visible, [tabindex]:focus-visible { outline: 2px solid var(--color-accent); outline-offset: 1px; }
+#list .scroll { max-height: 24rem; }
+table.grid { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .84rem; font-variant-numeric: tabular-nums; margin: 0; }
+table.grid th, table.grid td { padding: .3rem .5rem; text-align: right; white-space: nowrap; border: 0; border-bottom: 1px solid var(--border-color-primary); background: var(--block-background-fill); color: var(--body-text-color); }
+table.grid thead th { position: sticky; top: 0; z-index: 2; font-weight: 500; font-size: .76rem; line-height: 1.25; vertical-align: bottom; }
+table.grid th:first-child, table.grid td:first-child { position: sticky; left: 0; z-index: 1; text-align: left; }
+table.grid thead th:first-child { z-index: 3; }
+table.grid tr[aria-current] td { background: color-mix(in srgb, var(--color-accent) 14%, var(--block-background-fill)); }
+table.grid button { all: unset; cursor: pointer; box-sizing: border-box; }
+table.grid button:focus-visible { outline: 2px solid var(--color-accent); }
+.pick { display: block; width: clamp(9rem, 34vw, 26rem); overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.pick:hover { text-decoration: underline; }
+.mark { display: inline-block; width: .7em; height: .7em; margin-right: .35em; border-radius: 50%; border: 2px solid var(--accent); background: var(--accent); box-sizing: border-box; }
+.mark.square { border-radius: 0; } .mark.diamond { border-radius: 0; transform: rotate(45deg) scale(.85); } .mark.hollow { background: transparent; }
+.dot { display: inline-block; width: .72em; height: .72em; margin-right: .3em; border-radius: 50%; background: #1a7f37; vertical-align: -.04em; }
+.dot.no { background: none; border: 2px solid #c6362a; box-sizing: border-box; } .dark .dot { background: #3fb950; } .dark .dot.no { background: none; border-color: #ff7b72; }
+.side { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); gap: .8rem; align-items: start; }
+.card { border: 1px solid var(--border-color-primary); border-top: 4px solid var(--accent); border-radius: 10px; padding: .7rem .85rem; background: var(--block-background-fill); min-width: 0; }
+.card h3 { margin: 0; font-size: .98rem; overflow-wrap: anywhere; }
+.card summary { cursor: pointer; font-size: .82rem; color: var(--soft); margin-top: .5rem; }
+.bar { height: 5px; border-radius: 3px; background: var(--accent); margin: .45rem 0 .1rem; min-width: 3px; }
+.text { white-space: pre-wrap; overflow-wrap: anywhere; font: .82rem/1.55 ui-monospace, SFMono-Regular, monospace; max-height: 24rem; overflow: auto; margin: .3rem 0 0; padding: .6rem; border-radius: 6px; background: var(--background-fill-secondary); color: var(--body-text-color); }
+.text .katex { font-size: 1.12em; white-space: normal; }
 .solution { border-left: 3px solid var(--accent); }
-.badge {
-  display: inline-block; margin: .35rem .3rem 0 0; padding: .05rem .5rem; border-radius: 99px;
-  font-size: .78rem; font-weight: 600; background: var(--background-fill-secondary); color:
-  var(--body-text-color);
-}
-.badge.yes { background: #1a7f37; color: #fff; }
-.badge.no { background: #b42318; color: #fff; }
-.badge.cut { background: #9a6700; color: #fff; }
-.question {
-  white-space: pre-wrap; overflow-wrap: anywhere; font-size: 1.05rem; padding: .9rem 1rem;
-  border-radius: 10px; border: 1px solid var(--border-color-primary); background: var(--block-background-fill);
-}
-.answer { margin-top: .5rem; font-size: .88rem; opacity: .8; }
-.scroll { overflow-x: auto; }
-table.results {
-  border-collapse: collapse; width: 100%; font-size: .86rem; font-variant-numeric: tabular-nums;
-}
-table.results th, table.results td {
-  padding: .4rem .6rem; text-align: right; white-space: nowrap; border: 0;
-  border-bottom: 1px solid var(--border-color-primary);
-}
-table.results th:first-child, table.results td:first-child { text-align: left; }
-.dot {
-  display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .4em; background:
-  var(--accent);
-}
-svg.plot {
-  width: 100%; max-width: 52rem; height: auto; display: block; margin: 0 auto .5rem; font-family:
-  inherit;
-}
-svg.plot text { fill: var(--body-text-color); opacity: .75; font-size: 12px; }
-svg.plot .grid { stroke: var(--border-color-primary); }
+.badge { display: inline-block; margin: .35rem .3rem 0 0; padding: .05rem .5rem; border-radius: 99px; font-size: .78rem; font-weight: 600; background: var(--background-fill-secondary); color: var(--body-text-color); }
+.badge.yes { background: #1a7f37; color: #fff; } .badge.no { background: #b42318; color: #fff; } .badge.cut { background: #8a5c00; color: #fff; }
+.question { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 1.05rem; padding: .8rem 1rem; margin: 0 0 .5rem; border-radius: 10px; border: 1px solid var(--border-color-primary); background: var(--block-background-fill); max-height: 18rem; overflow: auto; }
+.dropped { color: var(--soft); text-decoration: line-through; text-decoration-color: color-mix(in srgb, var(--soft) 55%, transparent); opacity: .85; }
+.rewritten { background: color-mix(in srgb, #d55e00 26%, transparent); border-radius: 3px; box-decoration-break: clone; }
+.now { outline: 2px solid var(--color-accent); outline-offset: 1px; border-radius: 3px; }
+.figure img { width: 100%; max-width: 60rem; display: block; margin: .3rem auto; }
+.figure .on-dark { display: none; } .dark .figure .on-dark { display: block; } .dark .figure .on-light { display: none; }
+.pager { display: flex; gap: .5rem; align-items: center; flex-wrap: wrap; margin: .35rem 0; }
+.pager button { border: 1px solid var(--border-color-primary); border-radius: 6px; padding: .15rem .6rem; background: var(--button-secondary-background-fill); color: var(--button-secondary-text-color); cursor: pointer; }
+.pager button:disabled { opacity: .45; cursor: default; }
+.hide { display: none !important; }
+@media (max-width: 640px) { .gradio-container { padding: .5rem !important; } .text { max-height: 16rem; } .side { grid-template-columns: 1fr; } }
 """
+
+JS = """
+window.compare = {
+  link(changes) {  // what is looked at stands in the address, so that it can be reloaded and shared
+    const at = new URLSearchParams(location.search);
+    for (const [name, value] of Object.entries(changes)) value ? at.set(name, value) : at.delete(name);
+    history.replaceState(null, '', at.size ? '?' + at : location.pathname);
+  },
+  follow(element) {
+    const state = element.querySelector('[data-state]');
+    if (state) compare.link(JSON.parse(state.dataset.state));
+    const scroll = element.querySelector('.scroll'), row = element.querySelector('tr[aria-current]');
+    if (scroll && row) scroll.scrollTop = row.offsetTop - scroll.clientHeight / 2;
+  },
+  theme() {
+    const dark = document.body.classList.toggle('dark');
+    compare.link({__theme: dark ? 'dark' : 'light'});
+  },
+  step(move) {  // from one step of the raw trace to the next, and to where it went in the others
+    const root = document.querySelector('#trace'), steps = [...new Set([...root.querySelectorAll('#raw-text [data-step]')].map(e => e.dataset.step))];
+    if (!steps.length) return;
+    const at = steps.indexOf(root.dataset.at), next = steps[Math.min(Math.max(at + move, 0), steps.length - 1)];
+    root.dataset.at = next;
+    root.querySelectorAll('.now').forEach(e => e.classList.remove('now'));
+    for (const pane of root.querySelectorAll('.text')) {
+      const found = [...pane.querySelectorAll(`[data-step="${next}"]`)];
+      found.forEach(e => e.classList.add('now'));
+      if (found.length) pane.scrollTop += found[0].getBoundingClientRect().top - pane.getBoundingClientRect().top - pane.clientHeight / 3;
+    }
+    root.querySelector('#step-at').textContent = `step ${steps.indexOf(next) + 1} of ${steps.length}`;
+  },
+  sort(button) {
+    const cell = button.closest('th'), table = button.closest('table'), up = cell.getAttribute('aria-sort') !== 'ascending';
+    table.querySelectorAll('th').forEach(th => th.removeAttribute('aria-sort'));
+    cell.setAttribute('aria-sort', up ? 'ascending' : 'descending');
+    const key = row => row.cells[cell.cellIndex].dataset.v ?? row.cells[cell.cellIndex].textContent;
+    const order = (a, b) => isNaN(key(a)) || isNaN(key(b)) ? key(a).localeCompare(key(b)) : key(a) - key(b);
+    table.tBodies[0].append(...[...table.tBodies[0].rows].sort((a, b) => up ? order(a, b) : order(b, a)));
+  },
+  save(name, data, type) {
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(new Blob([data], {type}));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  },
+  async png(selector, name) {  // the page's own HTML, drawn by the browser; nothing is sent anywhere
+    const from = document.querySelector(selector), box = from.getBoundingClientRect(), copy = from.cloneNode(true);
+    copy.querySelectorAll('details').forEach((d, i) => d.open = from.querySelectorAll('details')[i].open);
+    let rules = '';
+    for (const sheet of document.styleSheets) { try { for (const rule of sheet.cssRules) if (!rule.cssText.startsWith('@font-face') && !rule.cssText.startsWith('@import')) rules += rule.cssText; } catch (e) {} }
+    const page = document.createElement('div');
+    page.className = document.body.className + ' ' + document.querySelector('.gradio-container').className;
+    page.style.cssText = 'background:var(--body-background-fill);color:var(--body-text-color);padding:12px;max-width:none!important;font-family:system-ui,sans-serif';
+    const style = document.createElement('style');
+    style.textContent = rules + '.text,.scroll{max-height:none!important}';
+    page.append(style, copy);
+    const probe = page.cloneNode(true);  // the whole height, without the scroll boxes
+    probe.style.cssText += `;position:absolute;left:-99999px;width:${box.width}px`;
+    document.body.append(probe);
+    const width = Math.ceil(box.width), height = Math.min(Math.ceil(probe.scrollHeight) + 24, 12000);
+    probe.remove();
+    const body = new XMLSerializer().serializeToString(page);
+    const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}"><foreignObject width="100%" height="100%">${body}</foreignObject></svg>`;
+    const image = new Image();
+    image.src = 'data:image/svg+xml;charset=utf-8,' + encodeURIComponent(svg);
+    await image.decode();
+    const canvas = document.createElement('canvas');
+    canvas.width = 2 * width; canvas.height = 2 * height;
+    const draw = canvas.getContext('2d');
+    draw.scale(2, 2);
+    draw.drawImage(image, 0, 0);
+    canvas.toBlob(blob => compare.save(name, blob, 'image/png'), 'image/png');
+  },
+};
+document.addEventListener('keydown', event => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest('input, textarea, select, [role=tab], [role=slider], [role=listbox], .scroll, .text')) return;
+  const seen = selector => { const e = document.querySelector(selector); return e && e.offsetParent ? e : null; };
+  const move = {ArrowLeft: '.previous', ArrowRight: '.next'}[event.key];
+  const button = move && (seen(`#compare-move ${move}`) || seen(`#trace-move ${move}`));
+  if (button) { event.preventDefault(); button.click(); }
+  if ((event.key === 'j' || event.key === 'k') && seen('#trace')) compare.step(event.key === 'j' ? 1 : -1);
+});
+document.addEventListener('click', event => {
+  const sort = event.target.closest('[data-sort]'), step = event.target.closest('[data-move]');
+  if (sort) compare.sort(sort);
+  if (step) compare.step(Number(step.dataset.move));
+});
+"""
+LIST_JS = """
+element.addEventListener('click', event => {
+  const hit = event.target.closest('[data-key], [data-page]');
+  if (hit) trigger('select', {key: hit.dataset.key ?? null, page: hit.dataset.page ?? null});
+});
+watch('value', () => compare.follow(element));
+"""
+# KaTeX comes with gr.Markdown, which looks for it only where a delimiter stands unescaped: this one.
+MATHS = "<!--$$ $$-->"
+DELIMITERS = [
+    {"left": "$$", "right": "$$", "display": True},
+    {"left": "\\[", "right": "\\]", "display": True},
+    {"left": "\\(", "right": "\\)", "display": False},
+]
+# Pandoc's rule for what is no price: no space inside, no digit after.
+DOLLARS = re.compile(r"(?<![\\$])\$(?![\s$])([^$\n]{1,2000}?)(?<![\s\\])\$(?![\d$])")
 
 
 def esc(value: Any) -> str:
-    """Text for HTML. gr.HTML also reads ${…} and {{…}} as templates, so those characters are escaped too."""
+    """Text for HTML, in one line. gr.HTML reads ${…} and {{…}} as templates, gr.Markdown %%%…%%% and blank lines."""
     text = html.escape(str(value))
-    return "".join(f"&#{ord(c)};" if c in "${}`\\" else c for c in text)
+    return "".join(f"&#{ord(c)};" if c in "${}`\\%\n\r" else c for c in text)
+
+
+def shown(text: str, maths: bool = True) -> str:
+    """An output's or trace's text, no longer than a page bears, with $…$ as KaTeX's auto-render knows it."""
+    cut = text[:LONGEST_TEXT]
+    more = f" … ({len(text) - len(cut):,} more characters)" if len(cut) < len(text) else ""
+    return esc(DOLLARS.sub(r"\\(\1\\)", cut) if maths else cut) + more
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+# What is published: release.json, the evaluations, the traces.
 
 
 def settings() -> Row:
@@ -105,35 +255,291 @@ def settings() -> Row:
     return found
 
 
-class Outputs:
-    """The outputs of all students, read row by row from the dataset's files."""
+COLOURS = {"raw": "#0072b2", "compressed": "#d55e00", "truncated": "#009e73", "base": "#7d8590"}
 
-    def __init__(self, evals: str, revision: str | None) -> None:
+
+def variant_table(release: Row, names: list[str | None]) -> dict[str, Row]:
+    """Variant name -> its kind, colour and label, as release.json says; untrained bases stand under "base"."""
+    table: dict[str, Row] = {row["name"]: row for row in release.get("variants", [])}
+    for name in names:
+        kind, _, compressor = (name or "base").partition("-")
+        row = {"name": name, "kind": kind, "compressor": compressor or None, "label": name or "untrained"}
+        table.setdefault(name or "base", row | {"colour": COLOURS.get(kind, "#7d8590")})
+    for row in table.values():
+        if not re.fullmatch(r"#[0-9a-fA-F]{6}", str(row.get("colour"))):
+            row["colour"] = "#7d8590"
+    return table
+
+
+def download(repo: str, revision: str | None, name: str) -> bytes | None:
+    """A small file of a dataset; None where it is not there."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(repo, name, repo_type="dataset", revision=revision)).read_bytes()
+    except EntryNotFoundError:
+        return None
+
+
+class Evaluations:
+    """What every student answered: small columns as matrices of problems x students, texts on disk."""
+
+    def __init__(self, release: Row) -> None:
         from datasets import load_dataset
 
+        evals, revision = release["evals"], release.get("revision")
         self.rows = load_dataset(evals, "outputs", split="test", revision=revision)
         self.results: list[Row] = list(load_dataset(evals, "results", split="test", revision=revision))
-        self.problems: dict[str, list[int]] = {}
-        self.disagree: set[str] = set()
-        keys = zip(self.rows["benchmark"], self.rows["id"], strict=True)
-        for index, (benchmark, name) in enumerate(keys):
-            self.problems.setdefault(f"{benchmark}/{name}", []).append(index)
-        correct = list(self.rows["correct"])
-        trained = [variant is not None for variant in self.rows["variant"]]
-        for key, indices in self.problems.items():
-            if len({correct[i] for i in indices if trained[i]}) > 1:
-                self.disagree.add(key)
+        self.report: Row = json.loads(download(evals, revision, "results.json") or "{}")
+        self.figures = {
+            name: found
+            for name in ("light", "dark", "light-narrow", "dark-narrow")
+            if (found := download(evals, revision, f"tradeoff-{name}.svg"))
+        }
+        self.students: dict[str, Row] = {}
+        for row in self.results:
+            self.students.setdefault(row["student"], row)
+        self.names = list(self.students)
+        self.variants = variant_table(release, [row["variant"] for row in self.students.values()])
 
-    def choices(self, only_disagree: bool) -> list[tuple[str, str]]:
-        keys = [key for key in self.problems if not only_disagree or key in self.disagree]
-        firsts = self.rows.select([self.problems[key][0] for key in keys])["problem"] if keys else []
+        keys = pc.binary_join_element_wise(self._column("benchmark"), self._column("id"), "/")
+        encoded = keys.dictionary_encode()
+        self.keys: list[str] = encoded.dictionary.to_pylist()
+        problem = encoded.indices.to_numpy()
+        place = {name: number for number, name in enumerate(self.names)}
+        known = self._column("student").dictionary_encode()
+        of = np.array([place.get(name, -1) for name in known.dictionary.to_pylist()])
+        student = of[known.indices.to_numpy()]
+        shape = (len(self.keys), len(self.names))
+        self.row = np.full(shape, -1, np.int64)
+        use = student >= 0
+        at = (problem[use], student[use])
+        self.row[at] = np.flatnonzero(use)
+        self.there = self.row >= 0
+        self.correct = np.zeros(shape, bool)
+        self.correct[at] = pc.fill_null(self._column("correct"), False).to_numpy(zero_copy_only=False)[use]
+        self.tokens = np.zeros(shape, np.int32)
+        self.tokens[at] = self._column("output_tokens").to_numpy()[use]
+        # A problem's first row: outputs of one problem share its text.
+        _, first = np.unique(problem, return_index=True)
+        self.first = first
+        self.texts = pa.array(self.rows.select(first)["problem"])
+        self.benchmark = [key.partition("/")[0] for key in self.keys]
+        self.at = {key: number for number, key in enumerate(self.keys)}
+
+    def _column(self, name: str) -> Any:
+        return self.rows.data.column(name).combine_chunks()
+
+    def kind(self, student: int) -> str:
+        return str(self.variants[self.students[self.names[student]]["variant"] or "base"]["kind"])
+
+    def pairs(self, students: list[int]) -> list[tuple[int, int]]:
+        """(raw, compressed) students that differ in nothing else."""
+        groups: dict[tuple[Any, ...], dict[str, list[int]]] = {}
+        for number in students:
+            row = self.students[self.names[number]]
+            key = tuple(row[name] for name in ("teacher", "base", "method", "seed"))
+            groups.setdefault(key, {}).setdefault(self.kind(number), []).append(number)
         return [
-            (f"{number}. {' '.join(text.split())[:90]}", key)
-            for number, (key, text) in enumerate(zip(keys, firsts, strict=True), 1)
+            (raw, other)
+            for group in groups.values()
+            for raw in group.get("raw", [])
+            for other in group.get("compressed", [])
         ]
 
-    def answers(self, key: str) -> list[Row]:
-        return [self.rows[index] for index in self.problems.get(key, [])]
+    def outputs(self, problem: int, students: list[int]) -> list[Row]:
+        found = [int(self.row[problem, s]) for s in students if self.there[problem, s]]
+        return [self.rows[index] for index in found]
+
+    def problem(self, problem: int) -> Row:
+        row: Row = self.rows[int(self.first[problem])]
+        return row
+
+
+@dataclass
+class View:
+    """What a visitor looks at in the first tab. Its fields are the address's names."""
+
+    p: str = ""
+    q: str = ""
+    show: str = "all"
+    sort: str = "order"
+    benchmark: list[str] = field(default_factory=list)
+    base: list[str] = field(default_factory=list)
+    variant: list[str] = field(default_factory=list)
+    method: list[str] = field(default_factory=list)
+    seed: list[str] = field(default_factory=list)
+    teacher: list[str] = field(default_factory=list)
+    students: list[str] = field(default_factory=list)
+    right: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    least: float | None = None
+    most: float | None = None
+
+    @classmethod
+    def read(cls, query: dict[str, str], allowed: dict[str, list[str]]) -> View:
+        """From an address; what the release does not have is left out."""
+        view = cls(p=query.get("p", ""), q=query.get("q", "")[:200])
+        view.show = query["show"] if query.get("show") in SHOW else "all"
+        view.sort = query["sort"] if query.get("sort") in SORT else "order"
+        for name, values in allowed.items():
+            setattr(view, name, [v for v in query.get(name, "").split("~") if v in values])
+        for name in ("least", "most"):
+            try:
+                value = float(query.get(name, ""))
+                setattr(view, name, value if math.isfinite(value) else None)
+            except ValueError:
+                pass
+        return view
+
+    def address(self) -> dict[str, str]:
+        """Name -> text, empty for what is as at the start."""
+        start = View()
+        texts = {}
+        for part in fields(self):
+            value = getattr(self, part.name)
+            plain = "~".join(value) if isinstance(value, list) else "" if value is None else f"{value}"
+            texts[part.name] = "" if value == getattr(start, part.name) else plain
+        return texts
+
+
+def chosen_students(data: Evaluations, view: View) -> list[int]:
+    """The students that the filters leave; untrained bases only where asked for."""
+    found = []
+    for number, name in enumerate(data.names):
+        row = data.students[name]
+        variant = row["variant"] or "untrained"
+        if view.students:
+            if name in view.students:
+                found.append(number)
+            continue
+        if not view.variant and row["variant"] is None and len(data.names) > 1:
+            continue
+        wanted = (
+            (view.base, row["base"]),
+            (view.variant, variant),
+            (view.method, row["method"]),
+            (view.seed, str(row["seed"])),
+            (view.teacher, row["teacher"]),
+        )
+        if all(not allowed or value in allowed or value is None for allowed, value in wanted):
+            found.append(number)
+    return found
+
+
+def find(data: Evaluations, view: View) -> tuple[list[int], list[int]]:
+    """(problems in order, students): what the list shows. Only students that are shown count."""
+    students = chosen_students(data, view)
+    if not students:
+        return [], []
+    there, correct = data.there[:, students], data.correct[:, students]
+    tokens = data.tokens[:, students]
+    answered = there.sum(1)
+    right = (correct & there).sum(1)
+    mean = tokens.sum(1) / np.maximum(answered, 1)
+    keep = answered > 0
+    if view.benchmark:
+        keep &= np.isin(np.array(data.benchmark), view.benchmark)
+    if view.q.strip():
+        keep &= pc.match_substring(data.texts, view.q.strip(), ignore_case=True).to_numpy(
+            zero_copy_only=False
+        )
+    for names, value in ((view.right, True), (view.wrong, False)):
+        for name in names:
+            number = data.names.index(name)
+            keep &= data.there[:, number] & (data.correct[:, number] == value)
+    if view.least is not None:
+        keep &= mean >= view.least
+    if view.most is not None:
+        keep &= mean <= view.most
+    pairs = data.pairs(students)
+    saved = np.zeros(len(data.keys))
+    either = np.zeros((3, len(data.keys)), bool)
+    for raw, short in pairs:
+        both = data.there[:, raw] & data.there[:, short]
+        a, b = data.correct[:, raw], data.correct[:, short]
+        either |= np.stack([both & a & ~b, both & b & ~a, both & a & b])
+        saved += np.where(both & a & b, data.tokens[:, raw].astype(float) - data.tokens[:, short], 0)
+    masks = {
+        "disagree": (right > 0) & (right < answered),
+        "raw": either[0],
+        "compressed": either[1],
+        "saving": either[2],
+        "wrong": right == 0,
+        "right": right == answered,
+    }
+    if view.show in masks:
+        keep &= masks[view.show]
+    by = "saving" if view.show == "saving" and view.sort == "order" else view.sort
+    order = {"fewest": right, "most": -right, "long": -mean, "short": mean, "saving": -saved}.get(by)
+    found = np.flatnonzero(keep)
+    if order is not None:
+        found = found[np.argsort(order[found], kind="stable")]
+    return [int(number) for number in found], students
+
+
+# From rows to HTML.
+
+
+def mark(data: Evaluations, row: Row) -> str:
+    """Colour: variant. Shape: method. Hollow: untrained."""
+    variant = data.variants[row["variant"] or "base"]
+    methods = list(dict.fromkeys(r["method"] for r in data.students.values() if r["method"]))
+    shape = ("", " square", " diamond")[methods.index(row["method"]) % 3] if row["method"] else " hollow"
+    return f'<span class="mark{shape}" style="--accent:{variant["colour"]}" aria-hidden="true"></span>'
+
+
+def accent(data: Evaluations, variant: str | None) -> str:
+    return str(data.variants.get(variant or "base", {}).get("colour", "#7d8590"))
+
+
+def problem_list(data: Evaluations, view: View, page: int | None = None) -> str:
+    """The table of problems: a dot and the tokens of each student. `page` None: the one with the problem."""
+    found, students = find(data, view)
+    current = data.at.get(view.p, -1)
+    state = f"<span hidden data-state='{esc(json.dumps(view.address()))}'></span>"
+    if not students:
+        return f'{state}<p class="note">No student fits these filters.</p>'
+    if not found:
+        return f'{state}<p class="note">No problem fits these filters.</p>'
+    pages = math.ceil(len(found) / PER_PAGE)
+    if page is None:
+        page = found.index(current) // PER_PAGE if current in found else 0
+    page = min(max(page, 0), pages - 1)
+    seeds = len({data.students[data.names[s]]["seed"] for s in students}) > 1
+    teachers = len({data.students[data.names[s]]["teacher"] for s in students}) > 1
+    heads = ""
+    for number in students:
+        row = data.students[data.names[number]]
+        label = data.variants[row["variant"] or "base"]["label"]
+        parts = [row["base"], label, row["method"] or "", f"seed {row['seed']}" if seeds else ""]
+        lines = "<br>".join(esc(p) for p in [*parts, row["teacher"] if teachers else ""] if p)
+        heads += f'<th scope="col" title="{esc(row["student"])}">{mark(data, row)}<br>{lines}</th>'
+    body = ""
+    for number in found[page * PER_PAGE : (page + 1) * PER_PAGE]:
+        cells = ""
+        for student in students:
+            if not data.there[number, student]:
+                cells += "<td>–</td>"
+                continue
+            right = data.correct[number, student]
+            dot = f'<span class="dot{"" if right else " no"}"></span><span class="sr">{"right" if right else "wrong"}, </span>'
+            cells += f"<td>{dot}{data.tokens[number, student]:,}</td>"
+        text = " ".join(data.texts[number].as_py().split())[:160]
+        here = ' aria-current="true"' if number == current else ""
+        name = f'<button class="pick" data-key="{esc(data.keys[number])}">{number + 1}. {esc(text)}</button>'
+        body += f"<tr{here}><td>{name}</td>{cells}</tr>"
+    head = f'<thead><tr><th scope="col">problem</th>{heads}</tr></thead>'
+    first, last = page * PER_PAGE + 1, min((page + 1) * PER_PAGE, len(found))
+    pager = (
+        f'<div class="pager"><span class="note">{first:,}–{last:,} of {len(found):,} problems, {len(students)} students; '
+        f"● right, ○ wrong, and the tokens of each output</span>"
+        f'<button data-page="{page - 1}"{" disabled" if page == 0 else ""}>Earlier</button>'
+        f'<button data-page="{page + 1}"{" disabled" if page == pages - 1 else ""}>Later</button></div>'
+    )
+    table = f'<table class="grid">{head}<tbody>{body}</tbody></table>'
+    return f'{state}<div class="scroll" tabindex="0" role="region" aria-label="Problems">{table}</div>{pager}'
 
 
 def split(output: str) -> tuple[str, str]:
@@ -146,154 +552,359 @@ def split(output: str) -> tuple[str, str]:
     return "", output.strip()
 
 
-def colour(variant: str | None) -> str:
-    return COLOURS.get((variant or "untrained").split("-")[0], COLOURS["untrained"])
-
-
-def card(row: Row) -> str:
-    """One student's output."""
+def card(data: Evaluations, row: Row, longest: int = 0, name: str = "", note: str = "") -> str:
+    """One student's output. `name` hides who it is."""
     thinking, solution = split(row["output"])
-    badges = ""
-    if row.get("correct") is not None:
+    badges = note
+    if row.get("correct") is not None and not name:
         badges += (
-            '<span class="badge yes">correct</span>'
+            '<span class="badge yes">right</span>'
             if row["correct"]
             else '<span class="badge no">wrong</span>'
         )
     badges += f'<span class="badge">{esc(row["output_tokens"])} tokens</span>'
     if row["finish_reason"] == "length":
         badges += '<span class="badge cut">cut off</span>'
-    about = " · ".join(
-        esc(part) for part in (row["base"], row["variant"] or "untrained", row["method"]) if part
-    )
+    label = data.variants.get(row["variant"] or "base", {}).get("label", row["variant"])
+    about = "" if name else " · ".join(esc(part) for part in (row["base"], label, row["method"]) if part)
     thought = (
-        f'<details open><summary>thinking</summary><div class="text">{esc(thinking)}</div></details>'
+        f'<details open><summary>thinking</summary><div class="text" tabindex="0" role="region" aria-label="thinking">'
+        f"{shown(thinking)}</div></details>"
         if thinking
         else ""
     )
-    solved = esc(solution) if solution else "<em>no answer after the thinking</em>"
+    bar = (
+        f'<div class="bar" style="width:{100 * row["output_tokens"] / longest:.1f}%"></div>'
+        if longest
+        else ""
+    )
+    solved = shown(solution) if solution else "<em>no answer after the thinking</em>"
+    colour = "#7d8590" if name else accent(data, row["variant"])
     return (
-        f'<section class="card" style="--accent:{colour(row["variant"])}"><h3>{esc(row["student"])}</h3>'
-        f'<div class="meta">{about}</div>{badges}{thought}<div class="text solution">{solved}</div></section>'
+        f'<section class="card" style="--accent:{colour}"><h3>{esc(name or row["student"])}</h3>'
+        f'<div class="meta">{about}</div>{bar}{badges}{thought}'
+        f'<div class="text solution" tabindex="0" role="region" aria-label="answer">{solved}</div></section>'
     )
 
 
-def compare(
-    outputs: Outputs, key: str | None, bases: list[str], variants: list[str], methods: list[str]
-) -> str:
+def question(row: Row) -> str:
+    answer = f'<div class="note">Known answer: <strong>{shown(str(row["answer"]))}</strong></div>'
+    return f'<div class="question" tabindex="0" role="region" aria-label="problem">{shown(row["problem"])}{answer}</div>'
+
+
+def comparison(data: Evaluations, view: View) -> str:
     """The chosen students' cards for one problem."""
-    rows = outputs.answers(key or "")
-    if not rows:
+    number = data.at.get(view.p)
+    if number is None:
         return '<p class="note">Choose a problem.</p>'
-    chosen = [
-        row
-        for row in rows
-        if row["base"] in bases
-        and (row["variant"] or "untrained") in variants
-        and (row["method"] is None or row["method"] in methods)
-    ]
-    question = (
-        f'<div class="question">{esc(rows[0]["problem"])}'
-        f'<div class="answer">Known answer: <strong>{esc(rows[0]["answer"])}</strong></div></div>'
+    rows = data.outputs(number, chosen_students(data, view))
+    right = sum(bool(row["correct"]) for row in rows)
+    longest = max((row["output_tokens"] for row in rows), default=1) or 1
+    cards = "".join(card(data, row, longest) for row in rows) or '<p class="note">No student fits.</p>'
+    count = f'<p class="note">{right} of {len(rows)} shown are right.</p>'
+    return f'{MATHS}<div>{question(data.problem(number))}{count}<div class="side">{cards}</div></div>'
+
+
+# Traces: what compression removed.
+
+
+class Traces:
+    """The traces of one teacher, config by config, joined by (id, sample)."""
+
+    def __init__(self, repo: str, revision: str | None) -> None:
+        from datasets import get_dataset_config_names, load_dataset
+
+        names = get_dataset_config_names(repo, revision=revision)
+        self.configs = {name: load_dataset(repo, name, split="train", revision=revision) for name in names}
+        self.at: dict[str, dict[str, int]] = {}
+        for name, rows in self.configs.items():
+            ids, samples = (rows.data.column(c).to_pylist() for c in ("id", "sample"))
+            self.at[name] = {f"{i}/{s}": n for n, (i, s) in enumerate(zip(ids, samples, strict=True))}
+        # Those of every config come first: they are what one wants to see.
+        self.keys = list(self.at["raw"])
+        self.texts = self.configs["raw"].data.column("problem").combine_chunks()
+        self.tokens = self.configs["raw"].data.column("reasoning_tokens").to_numpy()
+
+    def row(self, config: str, key: str) -> Row | None:
+        number = self.at.get(config, {}).get(key)
+        if number is None:
+            return None
+        row: Row = self.configs[config][number]
+        return row
+
+
+@functools.lru_cache(maxsize=8)
+def traces_of(repo: str, revision: str | None) -> Traces:
+    return Traces(repo, revision)
+
+
+def find_traces(traces: Traces, config: str, text: str, sort: str) -> list[int]:
+    """Traces in the raw config's order, or by what `config` saved of them."""
+    keep = np.ones(len(traces.keys), bool)
+    if text.strip():
+        found = pc.match_substring(traces.texts, text.strip(), ignore_case=True)
+        keep &= found.to_numpy(zero_copy_only=False)
+    rows = traces.configs.get(config)
+    if rows is not None and config != "raw":
+        there = np.array([key in traces.at[config] for key in traces.keys])
+        keep &= there
+        tokens = np.zeros(len(traces.keys))
+        own = rows.data.column("reasoning_tokens").to_numpy()
+        tokens[there] = [own[traces.at[config][key]] for key in np.array(traces.keys)[there]]
+        share = tokens / np.maximum(traces.tokens, 1)
+        order = {"saved": tokens - traces.tokens, "share": share, "least": -share}.get(sort)
+    else:
+        order = -traces.tokens if sort != "order" else None
+    found = np.flatnonzero(keep)
+    return [int(n) for n in (found if order is None else found[np.argsort(order[found], kind="stable")])]
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\s*\S+\s*?(?=\s|$)|\s+$", text)
+
+
+def step_numbers(parts: list[str]) -> list[int]:
+    """The step of each word: a step ends with its line or its sentence."""
+    numbers, step = [], 0
+    for number, word in enumerate(parts):
+        if number and (
+            "\n" in word[: len(word) - len(word.lstrip())] or re.search(r"[.!?]$", parts[number - 1])
+        ):
+            step += 1
+        numbers.append(step)
+    return numbers
+
+
+@functools.lru_cache(maxsize=256)
+def aligned(raw: str, other: str) -> tuple[str, str]:
+    """Both texts as HTML: kept words plain, dropped ones greyed, rewritten and new ones marked."""
+    a, b = words(raw[:LONGEST_TEXT]), words(other[:LONGEST_TEXT])
+    steps = step_numbers(a)
+    matcher = difflib.SequenceMatcher(
+        None,
+        [w.strip() for w in a],
+        [w.strip() for w in b],
+        autojunk=max(len(a), len(b)) > EXACT_WORDS,
     )
-    right = sum(bool(row["correct"]) for row in chosen)
-    summary = f'<p class="note">{right} of {len(chosen)} shown are correct.</p>'
-    cards = "".join(card(row) for row in chosen) or '<p class="note">No student fits this choice.</p>'
-    return f'{question}{summary}<div class="side">{cards}</div>'
+    left: list[str] = []
+    right: list[str] = []
+
+    def put(out: list[str], parts: list[str], numbers: list[int], style: str) -> None:
+        start = 0
+        for end in range(1, len(parts) + 1):
+            if end == len(parts) or numbers[end] != numbers[start]:
+                text = esc("".join(parts[start:end]))
+                out.append(f'<span class="{style}" data-step="{numbers[start]}">{text}</span>')
+                start = end
+
+    for tag, i, i_end, j, j_end in matcher.get_opcodes():
+        put(left, a[i:i_end], steps[i:i_end], {"equal": "kept", "delete": "dropped"}.get(tag, "rewritten"))
+        here = (
+            steps[i:i_end]
+            if tag == "equal"
+            else [steps[min(i, len(steps) - 1)] if steps else 0] * (j_end - j)
+        )
+        put(right, b[j:j_end], here, "kept" if tag == "equal" else "rewritten")
+    return "".join(left), "".join(right)
 
 
-def results_table(rows: list[Row]) -> str:
-    head = (
-        "student",
-        "benchmark",
-        "accuracy",
-        "95 % CI",
-        "output tokens",
-        "cut off",
-        "accuracy per 1,000 tokens",
-        "training tokens",
-        "of raw",
-    )
-
-    def share(value: float | None) -> str:
-        return "–" if value is None else f"{100 * value:.1f} %"
-
+def trace_list(traces: Traces, config: str, text: str, sort: str, key: str, page: int | None = None) -> str:
+    found = find_traces(traces, config, text, sort)
+    address = {"t": key, "tc": config, "tq": text, "ts": "" if sort == "order" else sort}
+    state = f"<span hidden data-state='{esc(json.dumps(address))}'></span>"
+    if not found:
+        return f'{state}<p class="note">No trace fits.</p>'
+    place = {traces.keys[n]: k for k, n in enumerate(found)}
+    pages = math.ceil(len(found) / PER_PAGE)
+    page = place.get(key, 0) // PER_PAGE if page is None else page
+    page = min(max(page, 0), pages - 1)
+    others = [name for name in traces.configs if name != "raw"]
     body = ""
-    for row in rows:
-        cells = (
-            row["benchmark"],
-            share(row["accuracy"]),
-            f"{share(row['ci_low'])} to {share(row['ci_high'])}",
-            f"{row['mean_output_tokens']:,.1f}",
-            share(row["cut_share"]),
-            f"{row['accuracy_per_1000_tokens']:.3f}",
-            "–" if row["train_tokens"] is None else f"{row['train_tokens']:,}",
-            share(row["train_tokens_of_raw"]),
+    for number in found[page * PER_PAGE : (page + 1) * PER_PAGE]:
+        name, raw = traces.keys[number], int(traces.tokens[number])
+        cells = f"<td>{raw:,}</td>"
+        for other in others:
+            row = traces.at[other].get(name)
+            if row is None:
+                cells += "<td>–</td>"
+                continue
+            own = traces.configs[other].data.column("reasoning_tokens")[row].as_py()
+            cells += f"<td>{own:,} <span class='note'>{100 * own / max(raw, 1):.0f} %</span></td>"
+        here = ' aria-current="true"' if name == key else ""
+        label = " ".join(traces.texts[number].as_py().split())[:160]
+        body += f'<tr{here}><td><button class="pick" data-key="{esc(name)}">{number + 1}. {esc(label)}</button></td>{cells}</tr>'
+    heads = "".join(f'<th scope="col">{esc(name)}</th>' for name in ("raw", *others))
+    first, last = page * PER_PAGE + 1, min((page + 1) * PER_PAGE, len(found))
+    pager = (
+        f'<div class="pager"><span class="note">{first:,}–{last:,} of {len(found):,} traces; reasoning tokens, and of raw</span>'
+        f'<button data-page="{page - 1}"{" disabled" if page == 0 else ""}>Earlier</button>'
+        f'<button data-page="{page + 1}"{" disabled" if page == pages - 1 else ""}>Later</button></div>'
+    )
+    table = f'<table class="grid"><thead><tr><th scope="col">problem</th>{heads}</tr></thead><tbody>{body}</tbody></table>'
+    return f'{state}<div class="scroll" tabindex="0" role="region" aria-label="Traces">{table}</div>{pager}'
+
+
+def trace_view(data: Evaluations, traces: Traces, config: str, key: str) -> str:
+    """A raw trace, what was made of it, and the same trace cut to that length."""
+    raw = traces.row("raw", key)
+    if raw is None:
+        return '<p class="note">Choose a trace.</p>'
+    compressor = config.partition("-")[2]
+    forms = [("raw", raw)]
+    for name in dict.fromkeys(
+        (config, *(n for n in traces.configs if n != "raw" and n.endswith(f"-{compressor}")))
+    ):
+        row = traces.row(name, key)
+        if row is not None and name != "raw":
+            forms.append((name, row))
+    longest = max(row["reasoning_tokens"] for _, row in forms) or 1
+    against = dict(forms).get(config, raw)
+    panes = ""
+    for name, row in forms:
+        left, right = aligned(raw["reasoning"], (against if name == "raw" else row)["reasoning"])
+        text = left if name == "raw" else right
+        if (
+            name != "raw"
+            and len(row["reasoning"]) < len(raw["reasoning"])
+            and raw["reasoning"].startswith(row["reasoning"])
+        ):
+            gone = len(words(raw["reasoning"][len(row["reasoning"]) :]))
+            text += f'<span class="badge cut">cut here: {gone:,} words dropped</span>'
+        verdict = (
+            '<span class="badge yes">right</span>'
+            if row["correct"]
+            else '<span class="badge no">wrong</span>'
         )
-        name = row["student"] if row["variant"] else f"{row['student']} (untrained)"
-        first = f'<td style="--accent:{colour(row["variant"])}"><span class="dot"></span>{esc(name)}</td>'
-        body += f"<tr>{first}{''.join(f'<td>{esc(cell)}</td>' for cell in cells)}</tr>"
-    heads = "".join(f"<th>{esc(name)}</th>" for name in head)
-    table = f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody>"
-    return f'<div class="scroll"><table class="results">{table}</table></div>'
+        of = (
+            f", {100 * row['reasoning_tokens'] / max(raw['reasoning_tokens'], 1):.0f} % of raw"
+            if name != "raw"
+            else ""
+        )
+        variant = data.variants.get(name, {})
+        ident = ' id="raw-text"' if name == "raw" else ""
+        long = max(len(row["reasoning"]), len(raw["reasoning"])) > LONGEST_TEXT
+        more = f'<p class="note">Only the first {LONGEST_TEXT:,} characters are shown.</p>' if long else ""
+        panes += (
+            f'<section class="card" style="--accent:{variant.get("colour", "#7d8590")}"><h3>{esc(name)}</h3>'
+            f'<div class="bar" style="width:{100 * row["reasoning_tokens"] / longest:.1f}%"></div>'
+            f'{verdict}<span class="badge">{row["reasoning_tokens"]:,} tokens{of}</span>'
+            f'<div class="text"{ident} tabindex="0" role="region" aria-label="reasoning, {esc(name)}">{text}</div>{more}'
+            f'<div class="text solution" tabindex="0" role="region" aria-label="solution, {esc(name)}">{shown(row["solution"], False)}</div></section>'
+        )
+    keys = (
+        '<div class="pager"><button data-move="-1">Previous step (k)</button><button data-move="1">Next step (j)</button>'
+        '<span class="note" id="step-at"></span><span class="note">plain: kept; <span class="dropped">dropped</span>; '
+        '<span class="rewritten">rewritten</span></span></div>'
+    )
+    plain = f'<div class="question" tabindex="0" role="region" aria-label="problem">{shown(raw["problem"], False)}<div class="note">Known answer: <strong>{esc(raw["answer"])}</strong></div></div>'
+    return f'<div>{plain}{keys}<div class="side">{panes}</div></div>'
 
 
-def plot(rows: list[Row]) -> str:
-    """Accuracy against mean output tokens (log scale), 95 % intervals, as SVG that follows the page's theme."""
-    if not rows:
+# Results.
+
+
+def figure(data: Evaluations, headline: str) -> str:
+    """The published figure, drawn for light and dark, wide and narrow; as images, so nothing in it can run."""
+
+    def source(name: str) -> str:
+        return "data:image/svg+xml;base64," + base64.b64encode(data.figures[name]).decode()
+
+    if len(data.figures) < 4:
         return ""
-    width, height, left, bottom, top = 760, 400, 56, 46, 16
-    tokens = [max(row["mean_output_tokens"], 1.0) for row in rows]
-    low, high = math.log10(min(tokens) * 0.8), math.log10(max(tokens) * 1.25)
-    most = max(0.05, *(row["ci_high"] for row in rows)) * 1.05
-
-    def x(value: float) -> float:
-        return left + (math.log10(max(value, 1.0)) - low) / (high - low) * (width - left - 20)
-
-    def y(value: float) -> float:
-        return height - bottom - value / most * (height - bottom - top)
-
-    parts = []
-    step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if most / s <= 8)
-    for number in range(int(most / step) + 1):
-        at = y(number * step)
-        parts.append(f'<line class="grid" x1="{left}" x2="{width - 20}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(
-            f'<text x="{left - 8}" y="{at + 4:.1f}" text-anchor="end">{100 * number * step:.0f} %</text>'
-        )
-    ticks = [m * 10**e for e in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)]
-    for tick in ticks:
-        if low <= math.log10(tick) <= high:
-            parts.append(
-                f'<text x="{x(tick):.1f}" y="{height - bottom + 18}" text-anchor="middle">{tick:,}</text>'
-            )
-    parts.append(
-        f'<text x="{(left + width) / 2}" y="{height - 8}" text-anchor="middle">mean output tokens (log scale)</text>'
+    pictures = "".join(
+        f'<picture class="on-{theme}"><source media="(max-width: 640px)" srcset="{source(f"{theme}-narrow")}">'
+        f'<img alt="Accuracy against mean output tokens. {esc(headline)}" src="{source(theme)}"></picture>'
+        for theme in ("light", "dark")
     )
-    bases = list(dict.fromkeys(row["base"] for row in rows))
-    for row, spent in zip(rows, tokens, strict=True):
-        shade, at_x, at_y = colour(row["variant"]), x(spent), y(row["accuracy"])
-        fill = "var(--background-fill-primary)" if row["method"] and "lora" in row["method"] else shade
-        about = f"{row['student']}, {row['benchmark']}: {100 * row['accuracy']:.1f} %, {spent:.0f} tokens"
-        line = f'x1="{at_x:.1f}" x2="{at_x:.1f}" y1="{y(row["ci_low"]):.1f}" y2="{y(row["ci_high"]):.1f}"'
-        size = 5 + 2 * (bases.index(row["base"]) % 4)
-        parts.append(
-            f'<g><title>{esc(about)}</title><line {line} stroke="{shade}" stroke-width="1.5"/>'
-            f'<circle cx="{at_x:.1f}" cy="{at_y:.1f}" r="{size}" fill="{fill}" stroke="{shade}" stroke-width="2"/></g>'
-        )
-    present = [
-        name for name in COLOURS if any((r["variant"] or "untrained").split("-")[0] == name for r in rows)
+    return f'<div class="figure">{pictures}</div>'
+
+
+def grid(heads: list[str], rows: list[list[tuple[str, Any]]]) -> str:
+    """A table that sorts by its heads. A cell is (HTML, value to sort by)."""
+    top = "".join(f'<th scope="col"><button data-sort>{esc(name)}</button></th>' for name in heads)
+    body = "".join(
+        "<tr>"
+        + "".join(f'<td data-v="{esc("" if v is None else v)}">{cell}</td>' for cell, v in row)
+        + "</tr>"
+        for row in rows
+    )
+    table = f'<table class="grid"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{esc(heads[0])}">{table}</div>'
+
+
+def results_page(data: Evaluations) -> str:
+    headline = data.report.get("headline", "")
+    rows: list[list[tuple[str, Any]]] = []
+    for r in data.results:
+        name = r["student"] if r["variant"] else f"{r['student']} (untrained)"
+        numbers = [
+            (percent(r["accuracy"]), r["accuracy"]),
+            (f"{percent(r['ci_low'])} to {percent(r['ci_high'])}", r["ci_low"]),
+            (f"{r['mean_output_tokens']:,.1f}", r["mean_output_tokens"]),
+            (percent(r["output_tokens_of_raw"], 0), r["output_tokens_of_raw"]),
+            (percent(r["cut_share"]), r["cut_share"]),
+            (f"{r['accuracy_per_1000_tokens']:.3f}", r["accuracy_per_1000_tokens"]),
+            ("–" if r["train_tokens"] is None else f"{r['train_tokens']:,}", r["train_tokens"]),
+            (percent(r["train_tokens_of_raw"], 0), r["train_tokens_of_raw"]),
+        ]
+        rows.append([(mark(data, r) + esc(name), name), (esc(r["benchmark"]), r["benchmark"]), *numbers])
+    heads = ["student", "benchmark", "accuracy", "95 % CI", "output tokens", "of raw", "cut off"]
+    parts = [
+        f'<p class="headline">{esc(headline)}</p>' if headline else "",
+        figure(data, headline),
+        grid([*heads, "accuracy per 1,000 tokens", "training tokens", "of raw's"], rows),
     ]
-    legend = "".join(
-        f'<span style="--accent:{COLOURS[name]};margin-right:1rem"><span class="dot"></span>{name}</span>'
-        for name in present
-    )
-    sizes = f"; larger circles are {esc(', '.join(bases[1:]))}" if len(bases) > 1 else ""
-    return (
-        f'<svg class="plot" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="Accuracy against mean output tokens">{"".join(parts)}</svg>'
-        f'<p class="note" style="text-align:center">{legend}hollow: LoRA{sizes}</p>'
-    )
+    if groups := data.report.get("over_seeds"):
+        body = [
+            [
+                (esc(f"{g['base']} {g['variant']} {g['method']}"), f"{g['base']} {g['variant']}"),
+                (esc(g["benchmark"]), g["benchmark"]),
+                (esc(g["seeds"]), g["seeds"]),
+                (percent(g["accuracy"]), g["accuracy"]),
+                (f"{percent(g['accuracy_min'])} to {percent(g['accuracy_max'])}", g["accuracy_min"]),
+                (f"{g['mean_output_tokens']:,.1f}", g["mean_output_tokens"]),
+            ]
+            for g in groups
+        ]
+        parts += [
+            "<h2>Over seeds</h2>",
+            grid(["mean over seeds", "benchmark", "seeds", "accuracy", "range", "output tokens"], body),
+        ]
+    if tests := data.report.get("tests"):
+        body = [
+            [
+                (
+                    esc(f"{t['base']} {t['method']}, seed {t['seed']}"),
+                    f"{t['base']} {t['method']} {t['seed']}",
+                ),
+                (esc(t["benchmark"]), t["benchmark"]),
+                (esc(f"{t['a']} – {t['b']}"), f"{t['a']} {t['b']}"),
+                (f"{100 * t['difference']:+.1f} points", t["difference"]),
+                (esc(t["only_a"]), t["only_a"]),
+                (esc(t["only_b"]), t["only_b"]),
+                (f"{t['p_holm']:.3g}", t["p_holm"]),
+            ]
+            for t in tests
+        ]
+        heads = [
+            "students",
+            "benchmark",
+            "compared",
+            "difference",
+            "only first right",
+            "only second right",
+            "p, Holm",
+        ]
+        parts += [
+            "<h2>Can they be told apart?</h2>",
+            grid(heads, body),
+            '<p class="note">McNemar’s exact test on the same problems, corrected for the number of tests. A large p says '
+            "that these problems do not tell the two apart, not that they are equal.</p>",
+        ]
+    return "".join(parts)
+
+
+# Asking the students.
 
 
 @functools.lru_cache(maxsize=MOST_LIVE)
@@ -314,134 +925,643 @@ def load_student(repo: str, revision: str | None) -> tuple[Any, Any]:
     return tokenizer, model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
-_ONE_AT_A_TIME = threading.Lock()
+class Stopped(Exception):
+    """The visitor left, or asked for something else."""
 
 
-def ask(release: Row, about: dict[str, Row], question: str, chosen: list[str]) -> Iterator[str]:
-    """Let students answer a visitor's problem, greedily, one after the other; yields the cards so far."""
-    import torch
+class Answer(threading.Thread):
+    """One student at work. Reading its fields at any time shows how far it is."""
 
-    question = question.strip()[:LONGEST_QUESTION]
+    def __init__(
+        self, repo: str, revision: str | None, messages: list[Row], options: Row, stop: threading.Event
+    ):
+        super().__init__(daemon=True)
+        self.repo, self.revision, self.messages, self.options, self.stop = (
+            repo,
+            revision,
+            messages,
+            options,
+            stop,
+        )
+        self.state, self.error, self.opened = "loading the model …", "", ""
+        self.ids: list[int] = []
+        self.started: float | None = None
+        self.seconds = 0.0
+        self.tokenizer: Any = None
+        self.cut = False
+        self._prompt = True
+
+    def run(self) -> None:
+        import torch
+
+        try:
+            self.tokenizer, model = load_student(self.repo, self.revision)
+            inputs = self.tokenizer.apply_chat_template(
+                self.messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            ).to(model.device)
+            prompt = self.tokenizer.decode(inputs["input_ids"][0][-8:])
+            self.opened = "<think>" if prompt.rstrip().endswith("<think>") else ""
+            self.state, self.started = "answering …", time.monotonic()
+            with torch.inference_mode():
+                model.generate(**inputs, **self.options, streamer=self)
+            ends = model.generation_config.eos_token_id
+            ends = set(ends) if isinstance(ends, list) else {ends}
+            self.cut = not self.ids or self.ids[-1] not in ends
+            self.state = ""
+        except Stopped:
+            self.state = "stopped"
+        except Exception as error:  # whatever a stranger's model does, the page goes on
+            self.state, self.error = "failed", str(error)[:400]
+
+    # What `generate` asks of a streamer.
+    def put(self, value: Any) -> None:
+        if self.stop.is_set():
+            raise Stopped
+        if self._prompt:
+            self._prompt = False
+            return
+        self.ids += value.reshape(-1).tolist()
+        self.seconds = time.monotonic() - (self.started or 0)
+
+    def end(self) -> None:
+        pass
+
+    def row(self, name: str, about: Row) -> Row:
+        text = self.tokenizer.decode(list(self.ids), skip_special_tokens=True) if self.ids else ""
+        reason = "length" if self.cut and not self.state else "stop"
+        got = {"output": self.opened + text, "output_tokens": len(self.ids), "finish_reason": reason}
+        return {**about, "student": name, "correct": None, **got}
+
+
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
+
+
+def number_of(text: str) -> Fraction | None:
+    try:
+        return Fraction(text.replace(",", "").strip().rstrip("."))
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def same_answer(solution: str, known: str) -> bool | None:
+    """Whether a solution ends in the known answer, as a number or as text; None where it gives none."""
+    if not solution.strip() or not known.strip():
+        return None
+    boxed = re.findall(r"\\boxed\{([^{}]*)\}", solution)
+    wanted = number_of(known.strip(" $"))
+    if wanted is not None:
+        numbers = NUMBER.findall(boxed[-1] if boxed else solution)
+        return bool(numbers) and number_of(numbers[-1]) == wanted
+    last = boxed[-1] if boxed else solution.strip().splitlines()[-1]
+    return " ".join(known.casefold().split()).strip(" .$") == " ".join(last.casefold().split()).strip(" .$")
+
+
+def ask(
+    release: Row,
+    data: Evaluations,
+    text: str,
+    known: str,
+    chosen: list[str],
+    heat: float,
+    top_p: float,
+    limit: float,
+) -> Iterator[str]:
+    """Students answer a visitor's problem, all at once; yields their cards as the tokens come."""
+    text = text.strip()[:LONGEST_QUESTION]
     chosen = [name for name in chosen if name in release["models"]][:MOST_LIVE]
-    if not question or not chosen:
+    if not text or not chosen:
         yield '<p class="note">Write a problem and choose at least one student.</p>'
         return
     system = [{"role": "system", "content": release["system"]}] if release.get("system") else []
-    messages = [*system, {"role": "user", "content": question}]
-    limit = min(int(release.get("max_new_tokens", 512)), 2048)
-    cards: list[str] = []
-    for name in chosen:
-        waiting = f'<p class="note">{esc(name)} is thinking …</p>'
-        yield f'<div class="side">{"".join(cards)}{waiting}</div>'
-        try:
-            with _ONE_AT_A_TIME, torch.inference_mode():
-                tokenizer, model = load_student(
-                    release["models"][name], release.get("revisions", {}).get(name)
-                )
-                inputs = tokenizer.apply_chat_template(
-                    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-                ).to(model.device)
-                output = model.generate(**inputs, max_new_tokens=limit, do_sample=False)
-        except (OSError, ValueError, RuntimeError) as error:
-            cards.append(
-                f'<section class="card"><h3>{esc(name)}</h3><p class="note">{esc(error)[:400]}</p></section>'
+    messages = [*system, {"role": "user", "content": text}]
+    options: Row = {"max_new_tokens": int(min(max(limit, 1), 4096)), "do_sample": heat > 0}
+    if heat > 0:
+        options |= {"temperature": float(heat), "top_p": float(min(max(top_p, 0.01), 1)), "top_k": 0}
+    stop = threading.Event()
+    revisions = release.get("revisions", {})
+    at_work = {
+        name: Answer(release["models"][name], revisions.get(name), messages, options, stop) for name in chosen
+    }
+
+    def cards() -> str:
+        parts = []
+        for name, answer in at_work.items():
+            row = answer.row(name, data.students[name])
+            pace = f'<span class="badge">{answer.seconds:.1f} s</span>'
+            if answer.state:
+                pace += f'<span class="badge">{esc(answer.state)} {esc(answer.error)}</span>'
+            else:
+                found = same_answer(split(row["output"])[1], known)
+                if found is not None:
+                    words_ = "matches the known answer" if found else "is not the known answer"
+                    pace += f'<span class="badge {"yes" if found else "no"}">{words_}</span>'
+            parts.append(card(data, row, note=pace))
+        return f'{MATHS}<div><div class="side">{"".join(parts)}</div></div>'
+
+    try:
+        for answer in at_work.values():
+            answer.start()
+        while any(answer.is_alive() for answer in at_work.values()):
+            yield cards()
+            time.sleep(0.15)
+        yield cards()
+    finally:
+        stop.set()
+
+
+if os.environ.get("SPACES_ZERO_GPU"):
+    ask = spaces.GPU(duration=120)(ask)
+
+
+# Blind votes.
+
+
+@functools.lru_cache(maxsize=1)
+def ballot_box() -> tuple[Path, threading.Lock] | None:
+    """Where votes go: a dataset of the owner's, committed now and then. None where the owner names none."""
+    name = os.environ.get("HUBKIT_VOTES")
+    if not name:
+        return None
+    from huggingface_hub import CommitScheduler
+
+    folder = Path(tempfile.mkdtemp(prefix="votes-"))
+    minutes = float(os.environ.get("HUBKIT_VOTES_EVERY", "5"))
+    scheduler = CommitScheduler(
+        repo_id=name, repo_type="dataset", folder_path=folder, path_in_repo="data", every=minutes
+    )
+    # A file of this process alone: several replicas then never write the same one.
+    return folder / f"votes-{os.getpid()}-{random.getrandbits(32):08x}.jsonl", scheduler.lock
+
+
+def draw(data: Evaluations, view: View) -> Row | None:
+    """Two outputs of different variants to one problem, in random order."""
+    found, students = find(data, view)
+    for _ in range(50):
+        if not found or len(students) < 2:
+            return None
+        problem = random.choice(found)  # noqa: S311
+        a, b = random.sample(students, 2)  # noqa: S311
+        if data.there[problem, a] and data.there[problem, b] and data.kind(a) != data.kind(b):
+            return {"problem": data.keys[problem], "a": data.names[a], "b": data.names[b]}
+    return None
+
+
+def blind_view(data: Evaluations, pair: Row | None, vote: str = "") -> str:
+    if pair is None:
+        return '<p class="note">Two students of different variants are needed; widen the filters of the first tab.</p>'
+    number = data.at[pair["problem"]]
+    cards = ""
+    for side in ("a", "b"):
+        (row,) = data.outputs(number, [data.names.index(pair[side])])
+        cards += card(data, row, name="" if vote else f"Student {side.upper()}")
+    said = {"a": "You preferred A.", "b": "You preferred B.", "same": "You saw no difference."}.get(vote, "")
+    note = f'<p class="note">{said}</p>' if said else ""
+    return f'{MATHS}<div>{question(data.problem(number))}{note}<div class="side">{cards}</div></div>'
+
+
+def cast(data: Evaluations, pair: Row | None, tally: Row, vote: str) -> tuple[str, Row | None, Row, str]:
+    """Keep a vote, and show who was who."""
+    if pair is None or pair.get("vote"):
+        return blind_view(data, pair, (pair or {}).get("vote", "")), pair, tally, tally_text(tally)
+    pair = pair | {"vote": vote}
+    kinds = [str(data.students[pair[side]]["variant"] or "untrained") for side in ("a", "b")]
+    tally = {key: dict(value) for key, value in tally.items()}
+    for side, kind in zip(("a", "b"), kinds, strict=True):
+        row = tally.setdefault(kind, {"won": 0, "same": 0, "lost": 0})
+        row["same" if vote == "same" else "won" if vote == side else "lost"] += 1
+    box = ballot_box()
+    if box is not None:
+        path, lock = box
+        line = json.dumps({**pair, "variants": kinds, "time": int(time.time())})
+        with lock, path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    return blind_view(data, pair, vote), pair, tally, tally_text(tally)
+
+
+def tally_text(tally: Row) -> str:
+    where = (
+        "Votes are kept in a dataset of this Space's owner." if ballot_box() else "Votes stay in this window."
+    )
+    if not tally:
+        return f'<p class="note">{where}</p>'
+    rows = [[(esc(k), k), *((str(v[n]), v[n]) for n in ("won", "same", "lost"))] for k, v in tally.items()]
+    return grid(["variant", "won", "no difference", "lost"], rows) + f'<p class="note">{where}</p>'
+
+
+# The page.
+
+
+def build(release: Row, data: Evaluations) -> gr.Blocks:
+    """The page over one release."""
+    rows = list(data.students.values())
+
+    def values(name: str) -> list[str]:
+        found = dict.fromkeys(str(row[name]) for row in rows if row[name] is not None)
+        return list(found)
+
+    variants = values("variant") + (["untrained"] if any(row["variant"] is None for row in rows) else [])
+    allowed = {
+        "benchmark": list(dict.fromkeys(data.benchmark)),
+        "base": values("base"),
+        "variant": variants,
+        "method": values("method"),
+        "seed": values("seed"),
+        "teacher": values("teacher"),
+        "students": data.names,
+        "right": data.names,
+        "wrong": data.names,
+    }
+    start = View(p=data.keys[0] if data.keys else "")
+    repos = release.get("traces", {})
+    title = f"{release.get('recipe') or release['evals']}: students side by side"
+    names = [part.name for part in fields(View)]
+
+    def view_of(*given: Any) -> View:
+        view = View(**dict(zip(names, given, strict=True)))
+        view.q = (view.q or "")[:200]
+        return view
+
+    def with_traces(repo: str) -> Traces:
+        return traces_of(repo, release.get("trace_revisions", {}).get(repo))
+
+    with gr.Blocks(title=title, analytics_enabled=False) as page:
+        with gr.Row():
+            gr.HTML(
+                f"<h1 style='margin:0;font-size:1.5rem'>{esc(title)}</h1>"
+                f"<p class='note'>{esc(release.get('description', ''))}</p>"
+                f"<p class='headline'>{esc(data.report.get('headline', ''))}</p>",
+                scale=9,
             )
-            continue
-        ids = output[0][inputs["input_ids"].shape[1] :]
-        ended = bool(len(ids)) and int(ids[-1]) in _ends(model)
-        row = {
-            **about.get(name, {"base": "", "variant": None, "method": None}),
-            "student": name,
-            "output": tokenizer.decode(ids, skip_special_tokens=True),
-            "output_tokens": len(ids),
-            "finish_reason": "stop" if ended else "length",
-            "correct": None,
-        }
-        cards.append(card(row))
-    yield f'<div class="side">{"".join(cards)}</div>'
+            gr.Button("Light / dark", size="sm", scale=0, min_width=110).click(
+                None, js="() => compare.theme()"
+            )
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab("Compare", id="compare") as compare_tab:
+                parts: dict[str, Any] = {"p": gr.State(start.p)}
+                with gr.Row():
+                    parts["q"] = gr.Textbox(
+                        label="Search in problems", scale=3, min_width=180, elem_id="search"
+                    )
+                    parts["show"] = gr.Dropdown(
+                        [(v, k) for k, v in SHOW.items()],
+                        value="all",
+                        label="Show",
+                        scale=2,
+                        min_width=180,
+                        elem_id="show",
+                    )
+                    parts["sort"] = gr.Dropdown(
+                        [(v, k) for k, v in SORT.items()],
+                        value="order",
+                        label="Order",
+                        scale=2,
+                        min_width=180,
+                    )
+                with gr.Accordion("Filters", open=False):
+                    with gr.Row():
+                        for name in ("benchmark", "base", "variant", "method", "seed", "teacher"):
+                            parts[name] = gr.CheckboxGroup(
+                                allowed[name],
+                                label=name.capitalize(),
+                                elem_id=f"filter-{name}",
+                                visible=len(allowed[name]) > 1,
+                            )
+                    with gr.Row():
+                        parts["students"] = gr.Dropdown(
+                            data.names,
+                            value=[],
+                            multiselect=True,
+                            label="Only these students",
+                            scale=2,
+                            min_width=220,
+                        )
+                        parts["right"] = gr.Dropdown(
+                            data.names, value=[], multiselect=True, label="Right by all of", min_width=180
+                        )
+                        parts["wrong"] = gr.Dropdown(
+                            data.names, value=[], multiselect=True, label="Wrong by all of", min_width=180
+                        )
+                        parts["least"] = gr.Number(None, label="Mean tokens from", min_width=110)
+                        parts["most"] = gr.Number(None, label="to", min_width=110)
+                listing = gr.HTML(problem_list(data, start), elem_id="list", js_on_load=LIST_JS)
+                with gr.Row(elem_id="compare-move"):
+                    back = gr.Button("← Previous", size="sm", min_width=90, elem_classes="previous")
+                    on = gr.Button("Next →", size="sm", min_width=90, elem_classes="next")
+                    lucky = gr.Button("Random", size="sm", min_width=90)
+                    as_json = gr.Button("Save JSON", size="sm", min_width=90)
+                    gr.Button("Save PNG", size="sm", min_width=90).click(
+                        None, js="() => compare.png('#side', 'comparison.png')"
+                    )
+                side = gr.Markdown(
+                    comparison(data, start), elem_id="side", sanitize_html=False, latex_delimiters=DELIMITERS
+                )
+                chosen = [parts[name] for name in names]
 
+                def show_all(*given: Any) -> tuple[str, str, str]:
+                    """After a filter changed: the first problem found, where the one that was shown is gone."""
+                    view = view_of(*given)
+                    found, _ = find(data, view)
+                    if found and data.at.get(view.p) not in found:
+                        view.p = data.keys[found[0]]
+                    return view.p, problem_list(data, view), comparison(data, view)
 
-def _ends(model: Any) -> set[int]:
-    ends = model.generation_config.eos_token_id
-    return set(ends) if isinstance(ends, list) else {ends}
+                seen = [parts["p"], listing, side]
+                for name in names[1:]:
+                    event = parts[name].submit if name == "q" else parts[name].input
+                    event(show_all, chosen, seen, show_progress="hidden", trigger_mode="always_last")
+                parts["q"].input(show_all, chosen, seen, show_progress="hidden", trigger_mode="always_last")
 
+                def select(event: gr.EventData, *given: Any) -> tuple[Any, str, Any]:
+                    view = view_of(*given)
+                    key, number = event._data.get("key"), event._data.get("page")
+                    if key in data.at:
+                        view.p = key
+                        return key, problem_list(data, view), comparison(data, view)
+                    return gr.skip(), problem_list(data, view, int(number or 0)), gr.skip()
 
-def build(release: Row, outputs: Outputs) -> gr.Blocks:
-    """The page."""
-    results = outputs.results
-    bases = list(dict.fromkeys(row["base"] for row in results))
-    variants = list(dict.fromkeys(row["variant"] or "untrained" for row in results))
-    methods = list(dict.fromkeys(row["method"] for row in results if row["method"]))
-    choices = outputs.choices(False)
-    first = choices[0][1] if choices else None
-    shown = [variant for variant in variants if variant != "untrained"] or variants
-    name = release.get("recipe") or release["evals"]
-    view: Callable[..., str] = functools.partial(compare, outputs)
+                listing.select(select, chosen, seen, show_progress="hidden")
 
-    with gr.Blocks(title=f"{name}: students side by side", analytics_enabled=False) as page:
-        gr.HTML(
-            f"<h1 style='margin:0'>{esc(name)}: students side by side</h1>"
-            f"<p class='note'>{esc(release.get('description', ''))} Outputs: {esc(release['evals'])}.</p>"
-        )
-        with gr.Tab("Compare"):
-            with gr.Row():
-                problem = gr.Dropdown(choices, value=first, label="Problem", scale=5, elem_id="problem")
-                another = gr.Button("Random problem", scale=1, min_width=100, elem_id="another")
-            with gr.Row():
-                disagree = gr.Checkbox(False, label="Only problems on which students disagree")
-                base = gr.CheckboxGroup(bases, value=bases, label="Base")
-                variant = gr.CheckboxGroup(variants, value=shown, label="Variant", elem_id="variant")
-                method = gr.CheckboxGroup(methods, value=methods, label="Method")
-            wanted = [problem, base, variant, method]
-            side = gr.HTML(view(first, bases, shown, methods), elem_id="side")
-            gr.on([problem.change, base.change, variant.change, method.change], view, wanted, side)
+                def move(by: int | None, *given: Any) -> tuple[str, str, str]:
+                    view = view_of(*given)
+                    found, _ = find(data, view)
+                    here = data.at.get(view.p, -1)
+                    if found and by is None:
+                        view.p = data.keys[random.choice(found)]  # noqa: S311
+                    elif found:
+                        at = found.index(here) + (by or 0) if here in found else 0
+                        view.p = data.keys[found[min(max(at, 0), len(found) - 1)]]
+                    return view.p, problem_list(data, view), comparison(data, view)
 
-            def narrow(only: bool) -> Any:
-                found = outputs.choices(only)
-                return gr.Dropdown(choices=found, value=found[0][1] if found else None)
+                for button, by in ((back, -1), (on, 1), (lucky, None)):
+                    button.click(functools.partial(move, by), chosen, seen, show_progress="hidden")
 
-            disagree.change(narrow, disagree, problem)
+                text = gr.Textbox(visible=False)
 
-            def pick(only: bool) -> str | None:
-                keys = [key for key in outputs.problems if not only or key in outputs.disagree]
-                return random.choice(keys) if keys else None  # noqa: S311
+                def export(*given: Any) -> str:
+                    view = view_of(*given)
+                    number = data.at.get(view.p, 0)
+                    found = data.outputs(number, chosen_students(data, view))
+                    return json.dumps(
+                        {
+                            "release": release.get("recipe"),
+                            "evals": release["evals"],
+                            "view": asdict(view),
+                            "outputs": found,
+                        },
+                        indent=2,
+                        ensure_ascii=False,
+                    )
 
-            another.click(pick, disagree, problem)
-        with gr.Tab("Results"):
-            gr.HTML(plot(results) + results_table(results), elem_id="results")
-        if release.get("models"):
-            about = {row["student"]: row for row in results}
-            students = [student for student in about if student in release["models"]]
-            with gr.Tab("Ask your own"):
+                save = "t => compare.save('comparison.json', t, 'application/json')"
+                as_json.click(export, chosen, text, show_progress="hidden").then(None, text, js=save)
+
+            if repos:
+                with gr.Tab("Traces", id="traces") as traces_tab:
+                    first_repo = next(iter(repos.values()))
+                    traced: dict[str, Any] = {"key": gr.State("")}
+                    with gr.Row():
+                        traced["repo"] = gr.Dropdown(
+                            [(k, v) for k, v in repos.items()],
+                            value=first_repo,
+                            label="Teacher",
+                            visible=len(repos) > 1,
+                            min_width=160,
+                        )
+                        traced["config"] = gr.Dropdown(
+                            [], label="Against", allow_custom_value=True, min_width=180, elem_id="against"
+                        )
+                        traced["q"] = gr.Textbox(label="Search in problems", scale=2, min_width=180)
+                        orders = [
+                            ("As published", "order"),
+                            ("Most tokens saved", "saved"),
+                            ("Shortest share of raw", "share"),
+                            ("Least compressed", "least"),
+                        ]
+                        traced["sort"] = gr.Dropdown(orders, value="order", label="Order", min_width=180)
+                    trace_table = gr.HTML(
+                        "<p class='note'>Loading the traces …</p>", elem_id="trace-list", js_on_load=LIST_JS
+                    )
+                    with gr.Row(elem_id="trace-move"):
+                        trace_back = gr.Button("← Previous", size="sm", min_width=90, elem_classes="previous")
+                        trace_on = gr.Button("Next →", size="sm", min_width=90, elem_classes="next")
+                        trace_json = gr.Button("Save JSON", size="sm", min_width=90)
+                        gr.Button("Save PNG", size="sm", min_width=90).click(
+                            None, js="() => compare.png('#trace', 'trace.png')"
+                        )
+                    trace = gr.HTML(elem_id="trace")
+                    asked = [traced[name] for name in ("key", "repo", "config", "q", "sort")]
+                    drawn = [traced["key"], traced["config"], trace_table, trace]
+
+                    def show_traces(
+                        by: int, page_: int | None, key: str, repo: str, config: str, q: str, sort: str
+                    ) -> Any:
+                        if repo not in repos.values():
+                            repo = first_repo
+                        traces = with_traces(repo)
+                        others = [name for name in traces.configs if name != "raw"] or ["raw"]
+                        config = config if config in others else others[0]
+                        found = find_traces(traces, config, q or "", sort)
+                        order = [traces.keys[number] for number in found]
+                        if order and key not in order:
+                            key = order[0]
+                        elif order:
+                            key = order[min(max(order.index(key) + by, 0), len(order) - 1)]
+                        against = gr.Dropdown(choices=others, value=config)
+                        table = trace_list(traces, config, q or "", sort, key, page_)
+                        return key, against, table, trace_view(data, traces, config, key)
+
+                    traces_tab.select(functools.partial(show_traces, 0, None), asked, drawn)
+                    for name in ("repo", "config", "sort", "q"):
+                        traced[name].input(
+                            functools.partial(show_traces, 0, None),
+                            asked,
+                            drawn,
+                            show_progress="hidden",
+                            trigger_mode="always_last",
+                        )
+                    for button, by in ((trace_back, -1), (trace_on, 1)):
+                        button.click(
+                            functools.partial(show_traces, by, None), asked, drawn, show_progress="hidden"
+                        )
+
+                    def select_trace(event: gr.EventData, key: str, *rest: Any) -> Any:
+                        number = event._data.get("page")
+                        return show_traces(
+                            0, None if number is None else int(number), event._data.get("key") or key, *rest
+                        )
+
+                    trace_table.select(select_trace, asked, drawn, show_progress="hidden")
+                    trace_text = gr.Textbox(visible=False)
+
+                    def export_trace(key: str, repo: str, *_: Any) -> str:
+                        traces = with_traces(repo)
+                        forms = {name: row for name in traces.configs if (row := traces.row(name, key))}
+                        return json.dumps({"dataset": repo, "traces": forms}, indent=2, ensure_ascii=False)
+
+                    save = "t => compare.save('trace.json', t, 'application/json')"
+                    trace_json.click(export_trace, asked, trace_text, show_progress="hidden").then(
+                        None, trace_text, js=save
+                    )
+
+            with gr.Tab("Results", id="results") as results_tab:
+                gr.HTML(results_page(data), elem_id="results")
+                gr.Button("Save PNG", size="sm").click(
+                    None, js="() => compare.png('#results', 'results.png')"
+                )
+
+            with gr.Tab("Blind", id="blind") as blind_tab:
                 gr.HTML(
-                    "<p class='note'>The students load from the Hub and answer here, one after the other. They know "
-                    "only the kind of problem that they were trained on.</p>"
+                    "<p class='note'>Two students answered the same problem. Which answer is better? Names and verdicts come after the vote. The first tab's filters choose problems and students.</p>"
                 )
-                start = "" if first is None else outputs.answers(first)[0]["problem"]
-                question = gr.Textbox(
-                    start, label="Problem", lines=3, max_length=LONGEST_QUESTION, elem_id="question"
+                pair, tally = gr.State(None), gr.State({})
+                with gr.Row():
+                    votes = {
+                        v: gr.Button(t, min_width=110)
+                        for v, t in (("a", "A is better"), ("same", "No difference"), ("b", "B is better"))
+                    }
+                    again = gr.Button("Next pair", variant="primary", min_width=110)
+                blind = gr.Markdown(elem_id="blind", sanitize_html=False, latex_delimiters=DELIMITERS)
+                score = gr.HTML(elem_id="score")
+
+                def next_pair(*given: Any) -> tuple[Any, str]:
+                    found = draw(data, view_of(*given))
+                    return found, blind_view(data, found)
+
+                again.click(next_pair, chosen, [pair, blind], show_progress="hidden")
+                blind_tab.select(
+                    lambda now, *given: (now, gr.skip()) if now else next_pair(*given),
+                    [pair, *chosen],
+                    [pair, blind],
                 )
-                who = gr.Dropdown(
-                    students,
-                    value=[student for student in students if about[student]["variant"]][:2],
-                    multiselect=True,
-                    max_choices=MOST_LIVE,
-                    label=f"Students (at most {MOST_LIVE})",
-                )
-                go = gr.Button("Answer", variant="primary", elem_id="go")
-                live = gr.HTML(elem_id="live")
-                go.click(functools.partial(ask, release, about), [question, who], live, concurrency_limit=1)
+                for vote, button in votes.items():
+                    button.click(
+                        lambda p, t, v=vote: cast(data, p, t, v),
+                        [pair, tally],
+                        [blind, pair, tally, score],
+                        show_progress="hidden",
+                    )
+
+            tab_list = [("", compare_tab), ("results", results_tab), ("blind", blind_tab)]
+            if release.get("models"):
+                students = [name for name in data.names if name in release["models"]]
+                with gr.Tab("Ask", id="ask") as ask_tab:
+                    kinds = ", ".join(dict.fromkeys(data.benchmark))
+                    gr.HTML(
+                        f"<p class='note'>The students load from the Hub and answer here, side by side. They know only the kind "
+                        f"of problem that they were trained on ({esc(kinds)}); anything else gets an answer too, and a wrong one.</p>"
+                    )
+                    first = data.problem(0) if data.keys else {"problem": "", "answer": ""}
+                    own = gr.Textbox(
+                        first["problem"],
+                        label="Problem (Enter sends, Shift+Enter: a new line)",
+                        lines=1,
+                        max_lines=8,
+                        max_length=LONGEST_QUESTION,
+                        elem_id="question",
+                    )
+                    with gr.Row():
+                        known = gr.Textbox(
+                            first["answer"], label="Known answer, to check against", scale=1, min_width=160
+                        )
+                        trained = [name for name in students if data.students[name]["variant"]]
+                        joined = data.pairs(list(range(len(data.names))))
+                        both = [data.names[n] for n in joined[0]] if joined else trained[:2]
+                        who = gr.Dropdown(
+                            students,
+                            value=[n for n in both if n in students] or trained[:2],
+                            multiselect=True,
+                            max_choices=MOST_LIVE,
+                            label=f"Students (at most {MOST_LIVE})",
+                            scale=3,
+                            min_width=220,
+                        )
+                    with gr.Row():
+                        heat = gr.Slider(
+                            0, 1.5, value=0, step=0.05, label="Temperature (0: greedy)", min_width=140
+                        )
+                        top_p = gr.Slider(0.05, 1, value=1, step=0.05, label="top_p", min_width=140)
+                        most = min(int(release.get("max_new_tokens", 512)), 4096)
+                        limit = gr.Slider(
+                            1, max(most, 512), value=most, step=1, label="Max tokens", min_width=140
+                        )
+                    with gr.Row():
+                        go = gr.Button("Answer", variant="primary", elem_id="go", min_width=120)
+                        halt = gr.Button("Stop", min_width=120)
+                    live = gr.Markdown(elem_id="live", sanitize_html=False, latex_delimiters=DELIMITERS)
+                    every = max(1, len(data.keys) // 6)
+                    samples = [
+                        [r["problem"], r["answer"]]
+                        for n in range(0, len(data.keys), every)
+                        if (r := data.problem(n))
+                    ][:6]
+                    gr.Examples(
+                        samples, [own, known], label="Problems of the benchmark, with their known answers"
+                    )
+                    running = gr.on(
+                        [go.click, own.submit],
+                        functools.partial(ask, release, data),
+                        [own, known, who, heat, top_p, limit],
+                        live,
+                        concurrency_limit=1,
+                        show_progress="hidden",
+                        trigger_mode="once",
+                    )
+                    halt.click(None, cancels=[running])
+                tab_list.append(("ask", ask_tab))
+        if repos:
+            tab_list.append(("traces", traces_tab))
+        for name, tab in tab_list:
+            tab.select(None, js=f"() => compare.link({{tab: '{name}'}})")
+
+        def open_link(request: gr.Request) -> Any:
+            """The state that stands in the address. Nothing to do without one: the page came with its start."""
+            query = {k: v for k, v in dict(request.query_params).items() if not k.startswith("__")}
+            quiet = [gr.skip()] * len(opened)
+            if not query:
+                return quiet
+            view = View.read(query, allowed)
+            found, _ = find(data, view)
+            if view.p not in data.at:
+                view.p = data.keys[found[0]] if found else start.p
+            names_ = [name for name, _ in tab_list if name]
+            tab = query.get("tab") if query.get("tab") in names_ else "compare"
+            out = [*(getattr(view, name) for name in names), problem_list(data, view), comparison(data, view)]
+            out.append(gr.Tabs(selected=tab))
+            two = (
+                next_pair(*(getattr(view, name) for name in names))
+                if tab == "blind"
+                else (gr.skip(), gr.skip())
+            )
+            out += two
+            if repos:
+                if tab == "traces" or query.get("t"):
+                    repo = query.get("tr", first_repo)
+                    q, sort = query.get("tq", "")[:200], query.get("ts", "order")
+                    sort = sort if sort in dict((v, k) for k, v in orders) else "order"
+                    key, against, table, text_ = show_traces(
+                        0, None, query.get("t", ""), repo, query.get("tc", ""), q, sort
+                    )
+                    out += [key, against, table, text_, q, sort]
+                else:
+                    out += [gr.skip()] * 6
+            return out
+
+        opened = [*chosen, listing, side, tabs, pair, blind]
+        opened += [*drawn, traced["q"], traced["sort"]] if repos else []
+        page.load(open_link, None, opened, show_progress="hidden")
     return page
 
 
 def main() -> None:
     release = settings()
-    page = build(release, Outputs(release["evals"], release.get("revision")))
+    page = build(release, Evaluations(release))
+    ballot_box()
     # A Space sets GRADIO_SERVER_NAME; anywhere else the page is for this machine alone.
     page.launch(
         server_name=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
         share=False,
         css=CSS,
+        head=f"<script>{JS}</script>",
         # Named fonts would be fetched from a font service.
         theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         footer_links=[],
