@@ -276,13 +276,13 @@ def test_the_space_in_a_browser(root: Path) -> None:
             ):
                 expect(page.locator("#side").get_by_text(text, exact=True)).to_be_visible()
             assert page.locator("#side .card").filter(has_text="tokens").count() == 6
-            page.locator("#variant").get_by_text("raw").click()
-            expect(page.locator("#side .card")).to_have_count(4)
+            page.get_by_role("tab", name="Traces").click()
+            expect(page.locator("#trace .card")).to_have_count(3, timeout=60_000)
             page.get_by_role("tab", name="Results").click()
-            expect(page.locator("#results table tbody tr")).to_have_count(7)
-            page.get_by_role("tab", name="Ask your own").click()
+            expect(page.locator("#results table").first.locator("tbody tr")).to_have_count(7)
+            page.get_by_role("tab", name="Ask").click()
             page.locator("#question textarea").fill("What is 4 + 5?")
-            page.locator("#go").click()
+            page.locator("#question textarea").press("Enter")
             expect(page.locator("#live .card")).to_have_count(2, timeout=60_000)
     finally:
         space.send_signal(signal.SIGTERM)

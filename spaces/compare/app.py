@@ -25,14 +25,15 @@ import re
 import tempfile
 import threading
 import time
-import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-if os.environ.get("SPACES_ZERO_GPU"):  # the package is there on such hardware alone, and must come before torch
+if os.environ.get(
+    "SPACES_ZERO_GPU"
+):  # the package is there on such hardware alone, and must come before torch
     import spaces
 
 import gradio as gr
@@ -45,6 +46,7 @@ Row = dict[str, Any]
 MOST_LIVE = 4
 """Students that answer a visitor's own problem together: each is a model in memory."""
 LONGEST_QUESTION = 4_000
+MOST_TOKENS = 4_096
 LONGEST_TEXT = 60_000
 """Characters of one output or trace that are shown; the export has the whole."""
 PER_PAGE = 25
@@ -70,49 +72,81 @@ SORT = {
 }
 
 CSS = """
-.gradio-container { max-width: 1320px !important; margin: auto; }
-.gradio-container, .gradio-container .prose { --soft: color-mix(in srgb, var(--body-text-color) 78%, var(--body-background-fill)); }
+.gradio-container { max-width: 1320px !important; width: 100% !important; min-width: 0; margin: auto; }
+.gradio-container > .main, .gradio-container .wrap, .gradio-container .tabs { min-width: 0; width: 100%; }
+.gradio-container .column, .gradio-container .tabitem, .gradio-container .block, .gradio-container main,
+.gradio-container .html-container, .gradio-container .form { min-width: 0 !important; max-width: 100%; }
+.gradio-container, .gradio-container .prose { --soft: color-mix(in srgb, var(--body-text-color) 78%,
+  var(--body-background-fill)); }
 .sr { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 .note, .meta { color: var(--soft); font-size: .86rem; margin: .3rem 0; }
 .headline { font-size: 1.05rem; margin: .4rem 0 0; max-width: 62rem; }
 .scroll { overflow: auto; border: 1px solid var(--border-color-primary); border-radius: 8px; }
-.scroll:focus-visible, button:focus-visible, summary:focus-visible, [tabindex]:focus-visible { outline: 2px solid var(--color-accent); outline-offset: 1px; }
-#list .scroll { max-height: 24rem; }
-table.grid { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .84rem; font-variant-numeric: tabular-nums; margin: 0; }
-table.grid th, table.grid td { padding: .3rem .5rem; text-align: right; white-space: nowrap; border: 0; border-bottom: 1px solid var(--border-color-primary); background: var(--block-background-fill); color: var(--body-text-color); }
-table.grid thead th { position: sticky; top: 0; z-index: 2; font-weight: 500; font-size: .76rem; line-height: 1.25; vertical-align: bottom; }
+.scroll:focus-visible, button:focus-visible, summary:focus-visible, [tabindex]:focus-visible { outline: 2px solid
+  var(--color-accent); outline-offset: 1px; }
+#list .scroll, #trace-list .scroll { max-height: 22rem; }
+h1.title { margin: 0; font-size: 1.5rem; }
+table.grid { border: 0 !important; border-collapse: separate; border-spacing: 0; width: 100%; font-size: .84rem;
+  font-variant-numeric: tabular-nums; margin: 0; }
+table.grid th, table.grid td { padding: .3rem .5rem; text-align: right; white-space: nowrap; border: 0;
+  border-bottom: 1px solid var(--border-color-primary); background: var(--block-background-fill); color:
+  var(--body-text-color); }
+table.grid thead th { position: sticky; top: 0; z-index: 2; font-weight: 500; font-size: .76rem; line-height:
+  1.25; vertical-align: bottom; white-space: normal; overflow-wrap: anywhere; min-width: 4.4rem; max-width: 8rem; }
 table.grid th:first-child, table.grid td:first-child { position: sticky; left: 0; z-index: 1; text-align: left; }
 table.grid thead th:first-child { z-index: 3; }
-table.grid tr[aria-current] td { background: color-mix(in srgb, var(--color-accent) 14%, var(--block-background-fill)); }
+table.grid tr[aria-current] td { background: color-mix(in srgb, var(--color-accent) 14%,
+  var(--block-background-fill)); }
 table.grid button { all: unset; cursor: pointer; box-sizing: border-box; }
 table.grid button:focus-visible { outline: 2px solid var(--color-accent); }
-.pick { display: block; width: clamp(9rem, 34vw, 26rem); overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.pick { display: block; width: clamp(9rem, 34vw, 26rem); overflow: hidden; text-overflow: ellipsis; white-space:
+  nowrap; }
 .pick:hover { text-decoration: underline; }
-.mark { display: inline-block; width: .7em; height: .7em; margin-right: .35em; border-radius: 50%; border: 2px solid var(--accent); background: var(--accent); box-sizing: border-box; }
-.mark.square { border-radius: 0; } .mark.diamond { border-radius: 0; transform: rotate(45deg) scale(.85); } .mark.hollow { background: transparent; }
-.dot { display: inline-block; width: .72em; height: .72em; margin-right: .3em; border-radius: 50%; background: #1a7f37; vertical-align: -.04em; }
-.dot.no { background: none; border: 2px solid #c6362a; box-sizing: border-box; } .dark .dot { background: #3fb950; } .dark .dot.no { background: none; border-color: #ff7b72; }
-.side { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); gap: .8rem; align-items: start; }
-.card { border: 1px solid var(--border-color-primary); border-top: 4px solid var(--accent); border-radius: 10px; padding: .7rem .85rem; background: var(--block-background-fill); min-width: 0; }
+.mark { display: inline-block; width: .7em; height: .7em; margin-right: .35em; border-radius: 50%; border: 2px
+  solid var(--accent); background: var(--accent); box-sizing: border-box; }
+.mark.square { border-radius: 0; } .mark.diamond { border-radius: 0; transform: rotate(45deg) scale(.85); }
+  .mark.hollow { background: transparent; }
+.dot { display: inline-block; width: .72em; height: .72em; margin-right: .3em; border-radius: 50%; background:
+  #1a7f37; vertical-align: -.04em; }
+.dot.no { background: none; border: 2px solid #c6362a; box-sizing: border-box; } .dark .dot { background: #3fb950;
+  } .dark .dot.no { background: none; border-color: #ff7b72; }
+.side { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr)); gap: .8rem;
+  align-items: start; }
+.card { border: 1px solid var(--border-color-primary); border-top: 4px solid var(--accent); border-radius: 10px;
+  padding: .7rem .85rem; background: var(--block-background-fill); min-width: 0; }
 .card h3 { margin: 0; font-size: .98rem; overflow-wrap: anywhere; }
 .card summary { cursor: pointer; font-size: .82rem; color: var(--soft); margin-top: .5rem; }
 .bar { height: 5px; border-radius: 3px; background: var(--accent); margin: .45rem 0 .1rem; min-width: 3px; }
-.text { white-space: pre-wrap; overflow-wrap: anywhere; font: .82rem/1.55 ui-monospace, SFMono-Regular, monospace; max-height: 24rem; overflow: auto; margin: .3rem 0 0; padding: .6rem; border-radius: 6px; background: var(--background-fill-secondary); color: var(--body-text-color); }
+.text { white-space: pre-wrap; overflow-wrap: anywhere; font: .82rem/1.55 ui-monospace, SFMono-Regular, monospace;
+  max-height: 24rem; overflow: auto; margin: .3rem 0 0; padding: .6rem; border-radius: 6px; background:
+  var(--background-fill-secondary); color: var(--body-text-color); }
 .text .katex { font-size: 1.12em; white-space: normal; }
 .solution { border-left: 3px solid var(--accent); }
-.badge { display: inline-block; margin: .35rem .3rem 0 0; padding: .05rem .5rem; border-radius: 99px; font-size: .78rem; font-weight: 600; background: var(--background-fill-secondary); color: var(--body-text-color); }
-.badge.yes { background: #1a7f37; color: #fff; } .badge.no { background: #b42318; color: #fff; } .badge.cut { background: #8a5c00; color: #fff; }
-.question { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 1.05rem; padding: .8rem 1rem; margin: 0 0 .5rem; border-radius: 10px; border: 1px solid var(--border-color-primary); background: var(--block-background-fill); max-height: 18rem; overflow: auto; }
-.dropped { color: var(--soft); text-decoration: line-through; text-decoration-color: color-mix(in srgb, var(--soft) 55%, transparent); opacity: .85; }
-.rewritten { background: color-mix(in srgb, #d55e00 26%, transparent); border-radius: 3px; box-decoration-break: clone; }
+.badge { display: inline-block; margin: .35rem .3rem 0 0; padding: .05rem .5rem; border-radius: 99px; font-size:
+  .78rem; font-weight: 600; background: var(--background-fill-secondary); color: var(--body-text-color); }
+.badge.yes { background: #1a7f37; color: #fff; } .badge.no { background: #b42318; color: #fff; } .badge.cut {
+  background: #8a5c00; color: #fff; }
+.question { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 1.05rem; padding: .8rem 1rem; margin: 0 0
+  .5rem; border-radius: 10px; border: 1px solid var(--border-color-primary); background:
+  var(--block-background-fill); max-height: 18rem; overflow: auto; }
+.dropped { color: var(--soft); text-decoration: line-through; text-decoration-color: color-mix(in srgb,
+  var(--soft) 55%, transparent); opacity: .85; }
+.rewritten { background: color-mix(in srgb, #d55e00 26%, transparent); border-radius: 3px; box-decoration-break:
+  clone; }
 .now { outline: 2px solid var(--color-accent); outline-offset: 1px; border-radius: 3px; }
 .figure img { width: 100%; max-width: 60rem; display: block; margin: .3rem auto; }
-.figure .on-dark { display: none; } .dark .figure .on-dark { display: block; } .dark .figure .on-light { display: none; }
+.figure .on-dark { display: none; } .dark .figure .on-dark { display: block; } .dark .figure .on-light { display:
+  none; }
 .pager { display: flex; gap: .5rem; align-items: center; flex-wrap: wrap; margin: .35rem 0; }
-.pager button { border: 1px solid var(--border-color-primary); border-radius: 6px; padding: .15rem .6rem; background: var(--button-secondary-background-fill); color: var(--button-secondary-text-color); cursor: pointer; }
+.pager button { font-size: .84rem !important; font-weight: 500 !important; border-radius: 6px;
+  border: 1px solid var(--border-color-primary); padding: .15rem .6rem;
+  background: var(--button-secondary-background-fill); color: var(--button-secondary-text-color); cursor: pointer; }
 .pager button:disabled { opacity: .45; cursor: default; }
 .hide { display: none !important; }
-@media (max-width: 640px) { .gradio-container { padding: .5rem !important; } .text { max-height: 16rem; } .side { grid-template-columns: 1fr; } }
+@media (max-width: 640px) {
+  #tabs .tab-wrapper button { padding: 0 .5rem; font-size: .84rem; }
+  .gradio-container { padding: .5rem !important; } .text { max-height: 16rem; } .side {
+  grid-template-columns: 1fr; } }
 """
 
 JS = """
@@ -121,6 +155,15 @@ window.compare = {
     const at = new URLSearchParams(location.search);
     for (const [name, value] of Object.entries(changes)) value ? at.set(name, value) : at.delete(name);
     history.replaceState(null, '', at.size ? '?' + at : location.pathname);
+  },
+  tab(name) {  // the page selects one itself when it opens: that must not rewrite the address
+    if (compare.ready) compare.link({tab: name});
+  },
+  open() {
+    const name = new URLSearchParams(location.search).get('tab');
+    compare.ready = true;
+    const tabs = [...document.querySelectorAll('#tabs .tab-wrapper button:not([tabindex="-1"])')];
+    tabs.find(e => e.textContent.trim().toLowerCase() === name)?.click();
   },
   follow(element) {
     const state = element.querySelector('[data-state]');
@@ -133,7 +176,8 @@ window.compare = {
     compare.link({__theme: dark ? 'dark' : 'light'});
   },
   step(move) {  // from one step of the raw trace to the next, and to where it went in the others
-    const root = document.querySelector('#trace'), steps = [...new Set([...root.querySelectorAll('#raw-text [data-step]')].map(e => e.dataset.step))];
+    const root = document.querySelector('#trace'), parts = [...root.querySelectorAll('.raw [data-step]')];
+    const steps = [...new Set(parts.map(part => part.dataset.step))];
     if (!steps.length) return;
     const at = steps.indexOf(root.dataset.at), next = steps[Math.min(Math.max(at + move, 0), steps.length - 1)];
     root.dataset.at = next;
@@ -141,12 +185,14 @@ window.compare = {
     for (const pane of root.querySelectorAll('.text')) {
       const found = [...pane.querySelectorAll(`[data-step="${next}"]`)];
       found.forEach(e => e.classList.add('now'));
-      if (found.length) pane.scrollTop += found[0].getBoundingClientRect().top - pane.getBoundingClientRect().top - pane.clientHeight / 3;
+      const top = element => element.getBoundingClientRect().top;
+      if (found.length) pane.scrollTop += top(found[0]) - top(pane) - pane.clientHeight / 3;
     }
     root.querySelector('#step-at').textContent = `step ${steps.indexOf(next) + 1} of ${steps.length}`;
   },
   sort(button) {
-    const cell = button.closest('th'), table = button.closest('table'), up = cell.getAttribute('aria-sort') !== 'ascending';
+    const cell = button.closest('th'), table = button.closest('table');
+    const up = cell.getAttribute('aria-sort') !== 'ascending';
     table.querySelectorAll('th').forEach(th => th.removeAttribute('aria-sort'));
     cell.setAttribute('aria-sort', up ? 'ascending' : 'descending');
     const key = row => row.cells[cell.cellIndex].dataset.v ?? row.cells[cell.cellIndex].textContent;
@@ -164,10 +210,12 @@ window.compare = {
     const from = document.querySelector(selector), box = from.getBoundingClientRect(), copy = from.cloneNode(true);
     copy.querySelectorAll('details').forEach((d, i) => d.open = from.querySelectorAll('details')[i].open);
     let rules = '';
-    for (const sheet of document.styleSheets) { try { for (const rule of sheet.cssRules) if (!rule.cssText.startsWith('@font-face') && !rule.cssText.startsWith('@import')) rules += rule.cssText; } catch (e) {} }
+    for (const sheet of document.styleSheets)
+      for (const rule of sheet.cssRules) if (!/^@(font-face|import)/.test(rule.cssText)) rules += rule.cssText;
     const page = document.createElement('div');
     page.className = document.body.className + ' ' + document.querySelector('.gradio-container').className;
-    page.style.cssText = 'background:var(--body-background-fill);color:var(--body-text-color);padding:12px;max-width:none!important;font-family:system-ui,sans-serif';
+    page.style.cssText = 'background: var(--body-background-fill); color: var(--body-text-color); padding: 12px;' +
+      'max-width: none !important; font-family: system-ui, sans-serif';
     const style = document.createElement('style');
     style.textContent = rules + '.text,.scroll{max-height:none!important}';
     page.append(style, copy);
@@ -177,7 +225,8 @@ window.compare = {
     const width = Math.ceil(box.width), height = Math.min(Math.ceil(probe.scrollHeight) + 24, 12000);
     probe.remove();
     const body = new XMLSerializer().serializeToString(page);
-    const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}"><foreignObject width="100%" height="100%">${body}</foreignObject></svg>`;
+    const svg = `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}">` +
+      `<foreignObject width="100%" height="100%">${body}</foreignObject></svg>`;
     const image = new Image();
     image.src = 'data:image/svg+xml;charset=utf-8,' + encodeURIComponent(svg);
     await image.decode();
@@ -190,7 +239,8 @@ window.compare = {
   },
 };
 document.addEventListener('keydown', event => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest('input, textarea, select, [role=tab], [role=slider], [role=listbox], .scroll, .text')) return;
+  const own = 'input, textarea, select, [role=tab], [role=slider], [role=listbox], .scroll, .text';
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest(own)) return;
   const seen = selector => { const e = document.querySelector(selector); return e && e.offsetParent ? e : null; };
   const move = {ArrowLeft: '.previous', ArrowRight: '.next'}[event.key];
   const button = move && (seen(`#compare-move ${move}`) || seen(`#trace-move ${move}`));
@@ -219,6 +269,8 @@ DELIMITERS = [
 ]
 # Pandoc's rule for what is no price: no space inside, no digit after.
 DOLLARS = re.compile(r"(?<![\\$])\$(?![\s$])([^$\n]{1,2000}?)(?<![\s\\])\$(?![\d$])")
+DELIMITED = re.compile(r"(\\\(.*?\\\)|\\\[.*?\\\]|\$\$.*?\$\$)", re.DOTALL)
+BOXED = re.compile(r"\\boxed\{(?:[^{}]|\{[^{}]*\})*\}")
 
 
 def esc(value: Any) -> str:
@@ -228,10 +280,14 @@ def esc(value: Any) -> str:
 
 
 def shown(text: str, maths: bool = True) -> str:
-    """An output's or trace's text, no longer than a page bears, with $…$ as KaTeX's auto-render knows it."""
+    """An output's or trace's text, no longer than a page bears; maths in the delimiters that KaTeX looks for."""
     cut = text[:LONGEST_TEXT]
     more = f" … ({len(text) - len(cut):,} more characters)" if len(cut) < len(text) else ""
-    return esc(DOLLARS.sub(r"\\(\1\\)", cut) if maths else cut) + more
+    if maths:
+        cut = DOLLARS.sub(r"\\(\1\\)", cut)
+        parts = DELIMITED.split(cut)  # every second one is maths already
+        cut = "".join(part if n % 2 else BOXED.sub(r"\\(\g<0>\\)", part) for n, part in enumerate(parts))
+    return esc(cut) + more
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -265,7 +321,10 @@ def variant_table(release: Row, names: list[str | None]) -> dict[str, Row]:
         kind, _, compressor = (name or "base").partition("-")
         row = {"name": name, "kind": kind, "compressor": compressor or None, "label": name or "untrained"}
         table.setdefault(name or "base", row | {"colour": COLOURS.get(kind, "#7d8590")})
+    kinds = [row["kind"] for row in table.values()]
     for row in table.values():
+        if kinds.count(row["kind"]) == 1 and row["kind"] != "base":
+            row["label"] = row["kind"]
         if not re.fullmatch(r"#[0-9a-fA-F]{6}", str(row.get("colour"))):
             row["colour"] = "#7d8590"
     return table
@@ -325,11 +384,20 @@ class Evaluations:
         _, first = np.unique(problem, return_index=True)
         self.first = first
         self.texts = pa.array(self.rows.select(first)["problem"])
+        alike = os.path.commonprefix(  # noqa: RUF071 (character by character is meant)
+            [" ".join(text.split()) for text in self.texts.to_pylist()]
+        )
+        self.prefix = len(alike.rpartition(" ")[0]) + 1 if len(alike) > 20 and len(self.texts) > 1 else 0
         self.benchmark = [key.partition("/")[0] for key in self.keys]
         self.at = {key: number for number, key in enumerate(self.keys)}
 
     def _column(self, name: str) -> Any:
         return self.rows.data.column(name).combine_chunks()
+
+    def brief(self, text: str) -> str:
+        """A problem in one line, without the words that all problems begin with."""
+        cut = " ".join(text.split())
+        return "… " + cut[self.prefix :] if self.prefix and len(cut) > self.prefix else cut
 
     def kind(self, student: int) -> str:
         return str(self.variants[self.students[self.names[student]]["variant"] or "base"]["kind"])
@@ -376,6 +444,16 @@ class View:
     wrong: list[str] = field(default_factory=list)
     least: float | None = None
     most: float | None = None
+
+    @classmethod
+    def of(cls, given: tuple[Any, ...]) -> View:
+        """From the values of the page's components, in the order of the fields."""
+        view = cls(*given)
+        view.q = (view.q or "").strip()[:200]
+        return view
+
+    def values(self) -> list[Any]:
+        return [getattr(self, part.name) for part in fields(self)]
 
     @classmethod
     def read(cls, query: dict[str, str], allowed: dict[str, list[str]]) -> View:
@@ -441,10 +519,8 @@ def find(data: Evaluations, view: View) -> tuple[list[int], list[int]]:
     keep = answered > 0
     if view.benchmark:
         keep &= np.isin(np.array(data.benchmark), view.benchmark)
-    if view.q.strip():
-        keep &= pc.match_substring(data.texts, view.q.strip(), ignore_case=True).to_numpy(
-            zero_copy_only=False
-        )
+    if view.q:
+        keep &= pc.match_substring(data.texts, view.q, ignore_case=True).to_numpy(zero_copy_only=False)
     for names, value in ((view.right, True), (view.wrong, False)):
         for name in names:
             number = data.names.index(name)
@@ -524,22 +600,29 @@ def problem_list(data: Evaluations, view: View, page: int | None = None) -> str:
                 cells += "<td>–</td>"
                 continue
             right = data.correct[number, student]
-            dot = f'<span class="dot{"" if right else " no"}"></span><span class="sr">{"right" if right else "wrong"}, </span>'
+            style, said = ("dot", "right") if right else ("dot no", "wrong")
+            dot = f'<span class="{style}"></span><span class="sr">{said}, </span>'
             cells += f"<td>{dot}{data.tokens[number, student]:,}</td>"
-        text = " ".join(data.texts[number].as_py().split())[:160]
+        text = data.brief(data.texts[number].as_py())[:160]
         here = ' aria-current="true"' if number == current else ""
         name = f'<button class="pick" data-key="{esc(data.keys[number])}">{number + 1}. {esc(text)}</button>'
         body += f"<tr{here}><td>{name}</td>{cells}</tr>"
-    head = f'<thead><tr><th scope="col">problem</th>{heads}</tr></thead>'
-    first, last = page * PER_PAGE + 1, min((page + 1) * PER_PAGE, len(found))
-    pager = (
-        f'<div class="pager"><span class="note">{first:,}–{last:,} of {len(found):,} problems, {len(students)} students; '
-        f"● right, ○ wrong, and the tokens of each output</span>"
-        f'<button data-page="{page - 1}"{" disabled" if page == 0 else ""}>Earlier</button>'
-        f'<button data-page="{page + 1}"{" disabled" if page == pages - 1 else ""}>Later</button></div>'
+    note = f"{len(students)} students; ● right, ○ wrong, and the tokens of each output"
+    return state + paged("problems", heads, body, page, len(found), note)
+
+
+def paged(what: str, heads: str, body: str, page: int, found: int, note: str) -> str:
+    """One page of a list, in a box that scrolls, and the buttons to the pages beside it."""
+    first, last = page * PER_PAGE + 1, min((page + 1) * PER_PAGE, found)
+    table = f'<tr><th scope="col">problem</th>{heads}</tr></thead><tbody>{body}</tbody></table>'
+    buttons = "".join(
+        f'<button data-page="{page + by}"{"" if possible else " disabled"}>{text}</button>'
+        for text, by, possible in (("Earlier", -1, page > 0), ("Later", 1, last < found))
     )
-    table = f'<table class="grid">{head}<tbody>{body}</tbody></table>'
-    return f'{state}<div class="scroll" tabindex="0" role="region" aria-label="Problems">{table}</div>{pager}'
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{what}"><table class="grid"><thead>{table}</div>'
+        f'<div class="pager"><span class="note">{first:,}–{last:,} of {found:,} {what}, {note}</span>{buttons}</div>'
+    )
 
 
 def split(output: str) -> tuple[str, str]:
@@ -552,44 +635,50 @@ def split(output: str) -> tuple[str, str]:
     return "", output.strip()
 
 
-def card(data: Evaluations, row: Row, longest: int = 0, name: str = "", note: str = "") -> str:
-    """One student's output. `name` hides who it is."""
+def card(
+    data: Evaluations, row: Row, longest: int = 0, name: str = "", note: str = "", waiting: bool = False
+) -> str:
+    """One student's output. `name` hides who it is; `waiting`: more may come."""
     thinking, solution = split(row["output"])
     badges = note
     if row.get("correct") is not None and not name:
-        badges += (
-            '<span class="badge yes">right</span>'
-            if row["correct"]
-            else '<span class="badge no">wrong</span>'
-        )
-    badges += f'<span class="badge">{esc(row["output_tokens"])} tokens</span>'
+        badges += verdict(row["correct"])
+    if not name:
+        badges += f'<span class="badge">{esc(row["output_tokens"])} tokens</span>'
     if row["finish_reason"] == "length":
         badges += '<span class="badge cut">cut off</span>'
     label = data.variants.get(row["variant"] or "base", {}).get("label", row["variant"])
     about = "" if name else " · ".join(esc(part) for part in (row["base"], label, row["method"]) if part)
-    thought = (
-        f'<details open><summary>thinking</summary><div class="text" tabindex="0" role="region" aria-label="thinking">'
-        f"{shown(thinking)}</div></details>"
-        if thinking
-        else ""
-    )
+    thought = box("thinking", shown(thinking)) if thinking else ""
+    if thought:
+        thought = f"<details open><summary>thinking</summary>{thought}</details>"
     bar = (
         f'<div class="bar" style="width:{100 * row["output_tokens"] / longest:.1f}%"></div>'
         if longest
         else ""
     )
-    solved = shown(solution) if solution else "<em>no answer after the thinking</em>"
+    solved = shown(solution) if solution else "…" if waiting else "<em>no answer after the thinking</em>"
     colour = "#7d8590" if name else accent(data, row["variant"])
     return (
         f'<section class="card" style="--accent:{colour}"><h3>{esc(name or row["student"])}</h3>'
         f'<div class="meta">{about}</div>{bar}{badges}{thought}'
-        f'<div class="text solution" tabindex="0" role="region" aria-label="answer">{solved}</div></section>'
+        f"{box('answer', solved, 'text solution')}</section>"
     )
 
 
-def question(row: Row) -> str:
-    answer = f'<div class="note">Known answer: <strong>{shown(str(row["answer"]))}</strong></div>'
-    return f'<div class="question" tabindex="0" role="region" aria-label="problem">{shown(row["problem"])}{answer}</div>'
+def box(label: str, content: str, style: str = "text") -> str:
+    """A text that may be long: it scrolls, also by keyboard."""
+    return f'<div class="{style}" tabindex="0" role="region" aria-label="{esc(label)}">{content}</div>'
+
+
+def question(row: Row, maths: bool = True) -> str:
+    answer = f'<div class="note">Known answer: <strong>{shown(str(row["answer"]), maths)}</strong></div>'
+    return box("problem", shown(row["problem"], maths) + answer, "question")
+
+
+def verdict(right: bool) -> str:
+    style, said = ("yes", "right") if right else ("no", "wrong")
+    return f'<span class="badge {style}">{said}</span>'
 
 
 def comparison(data: Evaluations, view: View) -> str:
@@ -660,7 +749,8 @@ def find_traces(traces: Traces, config: str, text: str, sort: str) -> list[int]:
 
 
 def words(text: str) -> list[str]:
-    return re.findall(r"\s*\S+\s*?(?=\s|$)|\s+$", text)
+    """Words, numbers and single signs, each with the space before it: joined they are the text."""
+    return re.findall(r"\s*(?:\d+(?:\.\d+)?|[^\W\d]+|[^\w\s]|_)|\s+", text)
 
 
 def step_numbers(parts: list[str]) -> list[int]:
@@ -698,17 +788,23 @@ def aligned(raw: str, other: str) -> tuple[str, str]:
                 start = end
 
     for tag, i, i_end, j, j_end in matcher.get_opcodes():
-        put(left, a[i:i_end], steps[i:i_end], {"equal": "kept", "delete": "dropped"}.get(tag, "rewritten"))
-        here = (
-            steps[i:i_end]
-            if tag == "equal"
-            else [steps[min(i, len(steps) - 1)] if steps else 0] * (j_end - j)
-        )
-        put(right, b[j:j_end], here, "kept" if tag == "equal" else "rewritten")
+        if (
+            tag == "equal"
+            and not any(c.isalnum() for word in a[i:i_end] for c in word)
+            and i
+            and i_end < len(a)
+        ):
+            tag = "replace"  # a comma that both happen to have between other words is not kept text
+        style = {"equal": "kept", "delete": "dropped"}.get(tag, "rewritten")
+        put(left, a[i:i_end], steps[i:i_end], style)
+        step = steps[min(i, len(steps) - 1)] if steps else 0
+        put(right, b[j:j_end], steps[i:i_end] if tag == "equal" else [step] * (j_end - j), style)
     return "".join(left), "".join(right)
 
 
-def trace_list(traces: Traces, config: str, text: str, sort: str, key: str, page: int | None = None) -> str:
+def trace_list(
+    data: Evaluations, traces: Traces, config: str, text: str, sort: str, key: str, page: int | None = None
+) -> str:
     found = find_traces(traces, config, text, sort)
     address = {"t": key, "tc": config, "tq": text, "ts": "" if sort == "order" else sort}
     state = f"<span hidden data-state='{esc(json.dumps(address))}'></span>"
@@ -731,17 +827,11 @@ def trace_list(traces: Traces, config: str, text: str, sort: str, key: str, page
             own = traces.configs[other].data.column("reasoning_tokens")[row].as_py()
             cells += f"<td>{own:,} <span class='note'>{100 * own / max(raw, 1):.0f} %</span></td>"
         here = ' aria-current="true"' if name == key else ""
-        label = " ".join(traces.texts[number].as_py().split())[:160]
-        body += f'<tr{here}><td><button class="pick" data-key="{esc(name)}">{number + 1}. {esc(label)}</button></td>{cells}</tr>'
+        label = data.brief(traces.texts[number].as_py())[:160]
+        pick = f'<button class="pick" data-key="{esc(name)}">{number + 1}. {esc(label)}</button>'
+        body += f"<tr{here}><td>{pick}</td>{cells}</tr>"
     heads = "".join(f'<th scope="col">{esc(name)}</th>' for name in ("raw", *others))
-    first, last = page * PER_PAGE + 1, min((page + 1) * PER_PAGE, len(found))
-    pager = (
-        f'<div class="pager"><span class="note">{first:,}–{last:,} of {len(found):,} traces; reasoning tokens, and of raw</span>'
-        f'<button data-page="{page - 1}"{" disabled" if page == 0 else ""}>Earlier</button>'
-        f'<button data-page="{page + 1}"{" disabled" if page == pages - 1 else ""}>Later</button></div>'
-    )
-    table = f'<table class="grid"><thead><tr><th scope="col">problem</th>{heads}</tr></thead><tbody>{body}</tbody></table>'
-    return f'{state}<div class="scroll" tabindex="0" role="region" aria-label="Traces">{table}</div>{pager}'
+    return state + paged("traces", heads, body, page, len(found), "reasoning tokens and their share of raw’s")
 
 
 def trace_view(data: Evaluations, traces: Traces, config: str, key: str) -> str:
@@ -770,34 +860,24 @@ def trace_view(data: Evaluations, traces: Traces, config: str, key: str) -> str:
         ):
             gone = len(words(raw["reasoning"][len(row["reasoning"]) :]))
             text += f'<span class="badge cut">cut here: {gone:,} words dropped</span>'
-        verdict = (
-            '<span class="badge yes">right</span>'
-            if row["correct"]
-            else '<span class="badge no">wrong</span>'
-        )
-        of = (
-            f", {100 * row['reasoning_tokens'] / max(raw['reasoning_tokens'], 1):.0f} % of raw"
-            if name != "raw"
-            else ""
-        )
-        variant = data.variants.get(name, {})
-        ident = ' id="raw-text"' if name == "raw" else ""
+        share = 100 * row["reasoning_tokens"] / max(raw["reasoning_tokens"], 1)
+        of = "" if name == "raw" else f", {share:.0f} % of raw"
         long = max(len(row["reasoning"]), len(raw["reasoning"])) > LONGEST_TEXT
         more = f'<p class="note">Only the first {LONGEST_TEXT:,} characters are shown.</p>' if long else ""
         panes += (
-            f'<section class="card" style="--accent:{variant.get("colour", "#7d8590")}"><h3>{esc(name)}</h3>'
+            f'<section class="card" style="--accent:{accent(data, name)}"><h3>{esc(name)}</h3>'
             f'<div class="bar" style="width:{100 * row["reasoning_tokens"] / longest:.1f}%"></div>'
-            f'{verdict}<span class="badge">{row["reasoning_tokens"]:,} tokens{of}</span>'
-            f'<div class="text"{ident} tabindex="0" role="region" aria-label="reasoning, {esc(name)}">{text}</div>{more}'
-            f'<div class="text solution" tabindex="0" role="region" aria-label="solution, {esc(name)}">{shown(row["solution"], False)}</div></section>'
+            f'{verdict(row["correct"])}<span class="badge">{row["reasoning_tokens"]:,} tokens{of}</span>'
+            f"{box(f'reasoning, {name}', text, 'text raw' if name == 'raw' else 'text')}{more}"
+            f"{box(f'solution, {name}', shown(row['solution'], False), 'text solution')}</section>"
         )
     keys = (
-        '<div class="pager"><button data-move="-1">Previous step (k)</button><button data-move="1">Next step (j)</button>'
-        '<span class="note" id="step-at"></span><span class="note">plain: kept; <span class="dropped">dropped</span>; '
+        '<div class="pager"><button data-move="-1">Previous step (k)</button>'
+        '<button data-move="1">Next step (j)</button><span class="note" id="step-at"></span>'
+        '<span class="note">plain: kept; <span class="dropped">dropped</span>; '
         '<span class="rewritten">rewritten</span></span></div>'
     )
-    plain = f'<div class="question" tabindex="0" role="region" aria-label="problem">{shown(raw["problem"], False)}<div class="note">Known answer: <strong>{esc(raw["answer"])}</strong></div></div>'
-    return f'<div>{plain}{keys}<div class="side">{panes}</div></div>'
+    return f'<div>{question(raw, False)}{keys}<div class="side">{panes}</div></div>'
 
 
 # Results.
@@ -898,8 +978,8 @@ def results_page(data: Evaluations) -> str:
         parts += [
             "<h2>Can they be told apart?</h2>",
             grid(heads, body),
-            '<p class="note">McNemar’s exact test on the same problems, corrected for the number of tests. A large p says '
-            "that these problems do not tell the two apart, not that they are equal.</p>",
+            '<p class="note">McNemar’s exact test on the same problems, corrected for the number of tests. '
+            "A large p says that these problems do not tell the two apart, not that they are equal.</p>",
         ]
     return "".join(parts)
 
@@ -923,6 +1003,10 @@ def load_student(repo: str, revision: str | None) -> tuple[Any, Any]:
     tokenizer = AutoTokenizer.from_pretrained(repo, revision=revision)
     model = loader.from_pretrained(repo, revision=revision, use_safetensors=True)
     return tokenizer, model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+LOADING = threading.Lock()
+"""One model at a time: transformers imports its modules when they are first asked for, which threads must not share."""
 
 
 class Stopped(Exception):
@@ -955,7 +1039,8 @@ class Answer(threading.Thread):
         import torch
 
         try:
-            self.tokenizer, model = load_student(self.repo, self.revision)
+            with LOADING:
+                self.tokenizer, model = load_student(self.repo, self.revision)
             inputs = self.tokenizer.apply_chat_template(
                 self.messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
             ).to(model.device)
@@ -1034,7 +1119,7 @@ def ask(
         return
     system = [{"role": "system", "content": release["system"]}] if release.get("system") else []
     messages = [*system, {"role": "user", "content": text}]
-    options: Row = {"max_new_tokens": int(min(max(limit, 1), 4096)), "do_sample": heat > 0}
+    options: Row = {"max_new_tokens": int(min(max(limit, 1), MOST_TOKENS)), "do_sample": heat > 0}
     if heat > 0:
         options |= {"temperature": float(heat), "top_p": float(min(max(top_p, 0.01), 1)), "top_k": 0}
     stop = threading.Event()
@@ -1055,7 +1140,7 @@ def ask(
                 if found is not None:
                     words_ = "matches the known answer" if found else "is not the known answer"
                     pace += f'<span class="badge {"yes" if found else "no"}">{words_}</span>'
-            parts.append(card(data, row, note=pace))
+            parts.append(card(data, row, note=pace, waiting=bool(answer.state)))
         return f'{MATHS}<div><div class="side">{"".join(parts)}</div></div>'
 
     try:
@@ -1093,14 +1178,14 @@ def ballot_box() -> tuple[Path, threading.Lock] | None:
     return folder / f"votes-{os.getpid()}-{random.getrandbits(32):08x}.jsonl", scheduler.lock
 
 
-def draw(data: Evaluations, view: View) -> Row | None:
+def draw_pair(data: Evaluations, view: View) -> Row | None:
     """Two outputs of different variants to one problem, in random order."""
     found, students = find(data, view)
     for _ in range(50):
         if not found or len(students) < 2:
             return None
         problem = random.choice(found)  # noqa: S311
-        a, b = random.sample(students, 2)  # noqa: S311
+        a, b = random.sample(students, 2)
         if data.there[problem, a] and data.there[problem, b] and data.kind(a) != data.kind(b):
             return {"problem": data.keys[problem], "a": data.names[a], "b": data.names[b]}
     return None
@@ -1119,7 +1204,7 @@ def blind_view(data: Evaluations, pair: Row | None, vote: str = "") -> str:
     return f'{MATHS}<div>{question(data.problem(number))}{note}<div class="side">{cards}</div></div>'
 
 
-def cast(data: Evaluations, pair: Row | None, tally: Row, vote: str) -> tuple[str, Row | None, Row, str]:
+def cast(data: Evaluations, vote: str, pair: Row | None, tally: Row) -> tuple[str, Row | None, Row, str]:
     """Keep a vote, and show who was who."""
     if pair is None or pair.get("vote"):
         return blind_view(data, pair, (pair or {}).get("vote", "")), pair, tally, tally_text(tally)
@@ -1148,414 +1233,324 @@ def tally_text(tally: Row) -> str:
     return grid(["variant", "won", "no difference", "lost"], rows) + f'<p class="note">{where}</p>'
 
 
-# The page.
+# The page: one function per tab. Each gives what an address sets in it: components, and their values for a query.
+
+Opening = tuple[list[Any], Callable[[dict[str, str]], list[Any]]]
+QUIET: Row = {"show_progress": "hidden", "trigger_mode": "always_last"}
+
+
+def saver(button: Any, export: Callable[..., str], given: list[Any], name: str) -> None:
+    """A button that saves text made here as a file of the visitor's."""
+    text = gr.Textbox(visible=False)
+    made = button.click(export, given, text, show_progress="hidden")
+    made.then(None, text, js=f"t => compare.save('{name}', t, 'application/json')")
+
+
+def buttons(elem_id: str, *labels: str) -> list[Any]:
+    """Small buttons in a row; the arrow keys press .previous and .next."""
+    with gr.Row(elem_id=elem_id):
+        return [
+            gr.Button(text, size="sm", min_width=90, elem_classes=re.sub(r"\W", "", text).lower())
+            for text in labels
+        ]
+
+
+def filter_boxes(data: Evaluations) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """What chooses problems and students, by its name in the address; and the values that each may have."""
+    students = list(data.students.values())
+    allowed = {"benchmark": list(dict.fromkeys(data.benchmark))}
+    for name in ("base", "variant", "method", "seed", "teacher"):
+        allowed[name] = list(dict.fromkeys(str(row[name]) for row in students if row[name] is not None))
+    if any(row["variant"] is None for row in students):
+        allowed["variant"].append("untrained")
+    boxes: dict[str, Any] = {"p": gr.State(data.keys[0] if data.keys else "")}
+    with gr.Row():
+        boxes["q"] = gr.Textbox(label="Search", scale=3, min_width=180, elem_id="search")
+        for name, texts in (("show", SHOW), ("sort", SORT)):
+            choices = [(text, key) for key, text in texts.items()]
+            label = {"show": "Show", "sort": "Order"}[name]
+            boxes[name] = gr.Dropdown(choices, value=choices[0][1], label=label, scale=2, min_width=180)
+    with gr.Accordion("Filters", open=False):
+        with gr.Row():
+            for name, values in allowed.items():
+                boxes[name] = gr.CheckboxGroup(
+                    values, label=name.capitalize(), elem_id=f"filter-{name}", visible=len(values) > 1
+                )
+        with gr.Row():
+            for name, label in (("students", "Only these students"), ("right", "Right"), ("wrong", "Wrong")):
+                allowed[name] = data.names
+                boxes[name] = gr.Dropdown(
+                    data.names, value=[], multiselect=True, label=label, scale=2, min_width=190
+                )
+            boxes["least"] = gr.Number(None, label="Mean tokens from", min_width=110)
+            boxes["most"] = gr.Number(None, label="to", min_width=110)
+    return {part.name: boxes[part.name] for part in fields(View)}, allowed
+
+
+def compare_tab(release: Row, data: Evaluations) -> tuple[list[Any], Opening]:
+    """Problems, and what the students answered. Also gives the filters, which the blind votes use."""
+    boxes, allowed = filter_boxes(data)
+    chosen = list(boxes.values())
+    start = View(p=data.keys[0] if data.keys else "")
+    listing = gr.HTML(problem_list(data, start), elem_id="list", js_on_load=LIST_JS)
+    back, on, lucky, as_json, as_png = buttons(
+        "compare-move", "← Previous", "Next →", "Random", "Save JSON", "Save PNG"
+    )
+    side = gr.Markdown(
+        comparison(data, start), elem_id="side", sanitize_html=False, latex_delimiters=DELIMITERS
+    )
+    seen = [boxes["p"], listing, side]
+
+    def draw(view: View) -> list[Any]:
+        """The problem that is shown stays where the filters still have it; else the first takes its place."""
+        found, _ = find(data, view)
+        if found and data.at.get(view.p) not in found:
+            view.p = data.keys[found[0]]
+        return [view.p, problem_list(data, view), comparison(data, view)]
+
+    def move(by: int | None, *given: Any) -> list[Any]:
+        view = View.of(given)
+        found, _ = find(data, view)
+        here = data.at.get(view.p, -1)
+        if found and by is None:
+            view.p = data.keys[random.choice(found)]  # noqa: S311
+        elif here in found:
+            view.p = data.keys[found[min(max(found.index(here) + (by or 0), 0), len(found) - 1)]]
+        return draw(view)
+
+    def select(event: gr.EventData, *given: Any) -> list[Any]:
+        view, hit = View.of(given), event._data
+        if hit.get("key") in data.at:
+            view.p = hit["key"]
+            return [view.p, problem_list(data, view), comparison(data, view)]
+        return [gr.skip(), problem_list(data, view, int(hit.get("page") or 0)), gr.skip()]
+
+    def export(*given: Any) -> str:
+        view = View.of(given)
+        found = data.outputs(data.at.get(view.p, 0), chosen_students(data, view))
+        about = {"release": release.get("recipe"), "evals": release["evals"], "view": asdict(view)}
+        return json.dumps({**about, "outputs": found}, indent=2, ensure_ascii=False)
+
+    for box in chosen[1:]:
+        box.input(lambda *given: draw(View.of(given)), chosen, seen, **QUIET)
+    listing.select(select, chosen, seen, show_progress="hidden")
+    for button, by in ((back, -1), (on, 1), (lucky, None)):
+        button.click(functools.partial(move, by), chosen, seen, show_progress="hidden")
+    saver(as_json, export, chosen, "comparison.json")
+    as_png.click(None, js="() => compare.png('#side', 'comparison.png')")
+
+    def opened(query: dict[str, str]) -> list[Any]:
+        view = View.read(query, allowed)
+        found, _ = find(data, view)
+        if view.p not in data.at:
+            view.p = data.keys[found[0]] if found else start.p
+        return [*view.values(), problem_list(data, view), comparison(data, view)]
+
+    return chosen, ([*chosen, listing, side], opened)
+
+
+def traces_tab(tab: Any, release: Row, data: Evaluations) -> Opening:
+    """Traces of the training problems. They load when the tab is opened first: they are the bulk of a release."""
+    repos: dict[str, str] = release["traces"]
+    first = next(iter(repos.values()))
+    orders = {
+        "order": "As published",
+        "saved": "Most tokens saved",
+        "share": "Shortest share of raw",
+        "least": "Least compressed",
+    }
+    key = gr.State("")
+    with gr.Row():
+        repo = gr.Dropdown(
+            list(repos.items()), value=first, label="Teacher", visible=len(repos) > 1, min_width=160
+        )
+        config = gr.Dropdown([], label="Against", allow_custom_value=True, min_width=220, elem_id="against")
+        text = gr.Textbox(label="Search", scale=2, min_width=150)
+        sort = gr.Dropdown([(v, k) for k, v in orders.items()], value="order", label="Order", min_width=180)
+    listing = gr.HTML("<p class='note'>Loading the traces …</p>", elem_id="trace-list", js_on_load=LIST_JS)
+    back, on, as_json, as_png = buttons("trace-move", "← Previous", "Next →", "Save JSON", "Save PNG")
+    view = gr.HTML(elem_id="trace")
+    asked = [key, repo, config, text, sort]
+    seen = [key, config, listing, view]
+
+    def load(name: str) -> Traces:
+        name = name if name in repos.values() else first
+        return traces_of(name, release.get("trace_revisions", {}).get(name))
+
+    def draw(by: int, page: int | None, now: str, name: str, against: str, q: str, by_what: str) -> list[Any]:
+        traces = load(name)
+        others = [other for other in traces.configs if other != "raw"] or ["raw"]
+        against = against if against in others else others[0]
+        found = [traces.keys[number] for number in find_traces(traces, against, q or "", by_what)]
+        if found and now not in found:
+            now = found[0]
+        elif found:
+            now = found[min(max(found.index(now) + by, 0), len(found) - 1)]
+        table = trace_list(data, traces, against, q or "", by_what, now, page)
+        return [
+            now,
+            gr.Dropdown(choices=others, value=against),
+            table,
+            trace_view(data, traces, against, now),
+        ]
+
+    def select(event: gr.EventData, now: str, *rest: Any) -> list[Any]:
+        page = event._data.get("page")
+        return draw(0, None if page is None else int(page), event._data.get("key") or now, *rest)
+
+    def export(now: str, name: str, *_: Any) -> str:
+        traces = load(name)
+        forms = {config: row for config in traces.configs if (row := traces.row(config, now))}
+        return json.dumps({"dataset": name, "traces": forms}, indent=2, ensure_ascii=False)
+
+    stay = functools.partial(draw, 0, None)
+    tab.select(stay, asked, seen)
+    for box in asked[1:]:
+        box.input(stay, asked, seen, **QUIET)
+    for button, by in ((back, -1), (on, 1)):
+        button.click(functools.partial(draw, by, None), asked, seen, show_progress="hidden")
+    listing.select(select, asked, seen, show_progress="hidden")
+    saver(as_json, export, asked, "trace.json")
+    as_png.click(None, js="() => compare.png('#trace', 'trace.png')")
+
+    def opened(query: dict[str, str]) -> list[Any]:
+        by_what = query.get("ts") if query.get("ts") in orders else "order"
+        return [query.get("t", ""), query.get("tc", ""), query.get("tq", "")[:200], by_what]
+
+    return [key, config, text, sort], opened
+
+
+def blind_tab(tab: Any, data: Evaluations, chosen: list[Any]) -> None:
+    gr.HTML(
+        "<p class='note'>Two students answered the same problem. Which answer is better? Names, lengths and verdicts "
+        "come after the vote. The first tab’s filters choose problems and students.</p>"
+    )
+    pair, tally = gr.State(None), gr.State({})
+    with gr.Row():
+        votes = {
+            vote: gr.Button(text, min_width=110)
+            for vote, text in (("a", "A is better"), ("same", "No difference"), ("b", "B is better"))
+        }
+        again = gr.Button("Next pair", variant="primary", min_width=110)
+    blind = gr.Markdown(elem_id="blind", sanitize_html=False, latex_delimiters=DELIMITERS)
+    score = gr.HTML(tally_text({}), elem_id="score")
+
+    def next_pair(*given: Any) -> list[Any]:
+        found = draw_pair(data, View.of(given))
+        return [found, blind_view(data, found)]
+
+    def first_pair(now: Row | None, *given: Any) -> list[Any]:
+        return [gr.skip(), gr.skip()] if now else next_pair(*given)
+
+    again.click(next_pair, chosen, [pair, blind], show_progress="hidden")
+    tab.select(first_pair, [pair, *chosen], [pair, blind], show_progress="hidden")
+    for vote, button in votes.items():
+        count = functools.partial(cast, data, vote)
+        button.click(count, [pair, tally], [blind, pair, tally, score], show_progress="hidden")
+
+
+def ask_tab(release: Row, data: Evaluations) -> None:
+    kinds = ", ".join(dict.fromkeys(data.benchmark))
+    gr.HTML(
+        "<p class='note'>The students load from the Hub and answer here, side by side. They know only the kind of "
+        f"problem that they were trained on ({esc(kinds)}); anything else gets an answer too, often a wrong one.</p>"
+    )
+    every = max(1, len(data.keys) // 6)
+    samples = [data.problem(number) for number in range(0, len(data.keys), every)][:6]
+    first = samples[0] if samples else {"problem": "", "answer": ""}
+    students = [name for name in data.names if name in release["models"]]
+    pairs = data.pairs([data.names.index(name) for name in students])
+    two = (
+        [data.names[n] for n in pairs[0]]
+        if pairs
+        else [n for n in students if data.students[n]["variant"]][:2]
+    )
+    most = min(int(release.get("max_new_tokens", 512)), MOST_TOKENS)
+    label = "Problem (Enter sends, Shift+Enter starts a line)"
+    own = gr.Textbox(
+        first["problem"], label=label, lines=1, max_lines=8, max_length=LONGEST_QUESTION, elem_id="question"
+    )
+    with gr.Row():
+        known = gr.Textbox(first["answer"], label="Known answer, to check against", min_width=160)
+        label = f"Students (at most {MOST_LIVE})"
+        who = gr.Dropdown(
+            students, value=two, multiselect=True, max_choices=MOST_LIVE, label=label, scale=3, min_width=220
+        )
+    with gr.Row():
+        heat = gr.Slider(0, 1.5, value=0, step=0.05, label="Temperature (0: greedy)", min_width=140)
+        top_p = gr.Slider(0.05, 1, value=1, step=0.05, label="top_p", min_width=140)
+        limit = gr.Slider(1, max(most, 512), value=most, step=1, label="Max tokens", min_width=140)
+    with gr.Row():
+        go = gr.Button("Answer", variant="primary", elem_id="go", min_width=120)
+        halt = gr.Button("Stop", min_width=120)
+    live = gr.Markdown(elem_id="live", sanitize_html=False, latex_delimiters=DELIMITERS)
+    gr.Examples(
+        [[row["problem"], row["answer"]] for row in samples],
+        [own, known],
+        label="Problems of the benchmark, with their known answers",
+        example_labels=[f"{data.brief(row['problem'])[:70]} ({row['answer'][:20]})" for row in samples],
+    )
+    answer = functools.partial(ask, release, data)
+    asked = [own, known, who, heat, top_p, limit]
+    running = gr.on([go.click, own.submit], answer, asked, live, concurrency_limit=1, show_progress="hidden")
+    halt.click(None, cancels=[running])
 
 
 def build(release: Row, data: Evaluations) -> gr.Blocks:
     """The page over one release."""
-    rows = list(data.students.values())
-
-    def values(name: str) -> list[str]:
-        found = dict.fromkeys(str(row[name]) for row in rows if row[name] is not None)
-        return list(found)
-
-    variants = values("variant") + (["untrained"] if any(row["variant"] is None for row in rows) else [])
-    allowed = {
-        "benchmark": list(dict.fromkeys(data.benchmark)),
-        "base": values("base"),
-        "variant": variants,
-        "method": values("method"),
-        "seed": values("seed"),
-        "teacher": values("teacher"),
-        "students": data.names,
-        "right": data.names,
-        "wrong": data.names,
-    }
-    start = View(p=data.keys[0] if data.keys else "")
-    repos = release.get("traces", {})
     title = f"{release.get('recipe') or release['evals']}: students side by side"
-    names = [part.name for part in fields(View)]
-
-    def view_of(*given: Any) -> View:
-        view = View(**dict(zip(names, given, strict=True)))
-        view.q = (view.q or "")[:200]
-        return view
-
-    def with_traces(repo: str) -> Traces:
-        return traces_of(repo, release.get("trace_revisions", {}).get(repo))
+    openings: list[Opening] = []
 
     with gr.Blocks(title=title, analytics_enabled=False) as page:
         with gr.Row():
             gr.HTML(
-                f"<h1 style='margin:0;font-size:1.5rem'>{esc(title)}</h1>"
-                f"<p class='note'>{esc(release.get('description', ''))}</p>"
+                f"<h1 class='title'>{esc(title)}</h1><p class='note'>{esc(release.get('description', ''))}</p>"
                 f"<p class='headline'>{esc(data.report.get('headline', ''))}</p>",
+                min_width=200,
                 scale=9,
             )
-            gr.Button("Light / dark", size="sm", scale=0, min_width=110).click(
-                None, js="() => compare.theme()"
-            )
-        with gr.Tabs(elem_id="tabs") as tabs:
-            with gr.Tab("Compare", id="compare") as compare_tab:
-                parts: dict[str, Any] = {"p": gr.State(start.p)}
-                with gr.Row():
-                    parts["q"] = gr.Textbox(
-                        label="Search in problems", scale=3, min_width=180, elem_id="search"
-                    )
-                    parts["show"] = gr.Dropdown(
-                        [(v, k) for k, v in SHOW.items()],
-                        value="all",
-                        label="Show",
-                        scale=2,
-                        min_width=180,
-                        elem_id="show",
-                    )
-                    parts["sort"] = gr.Dropdown(
-                        [(v, k) for k, v in SORT.items()],
-                        value="order",
-                        label="Order",
-                        scale=2,
-                        min_width=180,
-                    )
-                with gr.Accordion("Filters", open=False):
-                    with gr.Row():
-                        for name in ("benchmark", "base", "variant", "method", "seed", "teacher"):
-                            parts[name] = gr.CheckboxGroup(
-                                allowed[name],
-                                label=name.capitalize(),
-                                elem_id=f"filter-{name}",
-                                visible=len(allowed[name]) > 1,
-                            )
-                    with gr.Row():
-                        parts["students"] = gr.Dropdown(
-                            data.names,
-                            value=[],
-                            multiselect=True,
-                            label="Only these students",
-                            scale=2,
-                            min_width=220,
-                        )
-                        parts["right"] = gr.Dropdown(
-                            data.names, value=[], multiselect=True, label="Right by all of", min_width=180
-                        )
-                        parts["wrong"] = gr.Dropdown(
-                            data.names, value=[], multiselect=True, label="Wrong by all of", min_width=180
-                        )
-                        parts["least"] = gr.Number(None, label="Mean tokens from", min_width=110)
-                        parts["most"] = gr.Number(None, label="to", min_width=110)
-                listing = gr.HTML(problem_list(data, start), elem_id="list", js_on_load=LIST_JS)
-                with gr.Row(elem_id="compare-move"):
-                    back = gr.Button("← Previous", size="sm", min_width=90, elem_classes="previous")
-                    on = gr.Button("Next →", size="sm", min_width=90, elem_classes="next")
-                    lucky = gr.Button("Random", size="sm", min_width=90)
-                    as_json = gr.Button("Save JSON", size="sm", min_width=90)
-                    gr.Button("Save PNG", size="sm", min_width=90).click(
-                        None, js="() => compare.png('#side', 'comparison.png')"
-                    )
-                side = gr.Markdown(
-                    comparison(data, start), elem_id="side", sanitize_html=False, latex_delimiters=DELIMITERS
-                )
-                chosen = [parts[name] for name in names]
+            theme = gr.Button("Light / dark", size="sm", scale=0, min_width=110)
+            theme.click(None, js="() => compare.theme()")
 
-                def show_all(*given: Any) -> tuple[str, str, str]:
-                    """After a filter changed: the first problem found, where the one that was shown is gone."""
-                    view = view_of(*given)
-                    found, _ = find(data, view)
-                    if found and data.at.get(view.p) not in found:
-                        view.p = data.keys[found[0]]
-                    return view.p, problem_list(data, view), comparison(data, view)
+        def tab(label: str) -> Any:
+            name = label.lower()
+            made = gr.Tab(label, id=name)
+            made.select(None, js=f"() => compare.tab('{'' if name == 'compare' else name}')")
+            return made
 
-                seen = [parts["p"], listing, side]
-                for name in names[1:]:
-                    event = parts[name].submit if name == "q" else parts[name].input
-                    event(show_all, chosen, seen, show_progress="hidden", trigger_mode="always_last")
-                parts["q"].input(show_all, chosen, seen, show_progress="hidden", trigger_mode="always_last")
-
-                def select(event: gr.EventData, *given: Any) -> tuple[Any, str, Any]:
-                    view = view_of(*given)
-                    key, number = event._data.get("key"), event._data.get("page")
-                    if key in data.at:
-                        view.p = key
-                        return key, problem_list(data, view), comparison(data, view)
-                    return gr.skip(), problem_list(data, view, int(number or 0)), gr.skip()
-
-                listing.select(select, chosen, seen, show_progress="hidden")
-
-                def move(by: int | None, *given: Any) -> tuple[str, str, str]:
-                    view = view_of(*given)
-                    found, _ = find(data, view)
-                    here = data.at.get(view.p, -1)
-                    if found and by is None:
-                        view.p = data.keys[random.choice(found)]  # noqa: S311
-                    elif found:
-                        at = found.index(here) + (by or 0) if here in found else 0
-                        view.p = data.keys[found[min(max(at, 0), len(found) - 1)]]
-                    return view.p, problem_list(data, view), comparison(data, view)
-
-                for button, by in ((back, -1), (on, 1), (lucky, None)):
-                    button.click(functools.partial(move, by), chosen, seen, show_progress="hidden")
-
-                text = gr.Textbox(visible=False)
-
-                def export(*given: Any) -> str:
-                    view = view_of(*given)
-                    number = data.at.get(view.p, 0)
-                    found = data.outputs(number, chosen_students(data, view))
-                    return json.dumps(
-                        {
-                            "release": release.get("recipe"),
-                            "evals": release["evals"],
-                            "view": asdict(view),
-                            "outputs": found,
-                        },
-                        indent=2,
-                        ensure_ascii=False,
-                    )
-
-                save = "t => compare.save('comparison.json', t, 'application/json')"
-                as_json.click(export, chosen, text, show_progress="hidden").then(None, text, js=save)
-
-            if repos:
-                with gr.Tab("Traces", id="traces") as traces_tab:
-                    first_repo = next(iter(repos.values()))
-                    traced: dict[str, Any] = {"key": gr.State("")}
-                    with gr.Row():
-                        traced["repo"] = gr.Dropdown(
-                            [(k, v) for k, v in repos.items()],
-                            value=first_repo,
-                            label="Teacher",
-                            visible=len(repos) > 1,
-                            min_width=160,
-                        )
-                        traced["config"] = gr.Dropdown(
-                            [], label="Against", allow_custom_value=True, min_width=180, elem_id="against"
-                        )
-                        traced["q"] = gr.Textbox(label="Search in problems", scale=2, min_width=180)
-                        orders = [
-                            ("As published", "order"),
-                            ("Most tokens saved", "saved"),
-                            ("Shortest share of raw", "share"),
-                            ("Least compressed", "least"),
-                        ]
-                        traced["sort"] = gr.Dropdown(orders, value="order", label="Order", min_width=180)
-                    trace_table = gr.HTML(
-                        "<p class='note'>Loading the traces …</p>", elem_id="trace-list", js_on_load=LIST_JS
-                    )
-                    with gr.Row(elem_id="trace-move"):
-                        trace_back = gr.Button("← Previous", size="sm", min_width=90, elem_classes="previous")
-                        trace_on = gr.Button("Next →", size="sm", min_width=90, elem_classes="next")
-                        trace_json = gr.Button("Save JSON", size="sm", min_width=90)
-                        gr.Button("Save PNG", size="sm", min_width=90).click(
-                            None, js="() => compare.png('#trace', 'trace.png')"
-                        )
-                    trace = gr.HTML(elem_id="trace")
-                    asked = [traced[name] for name in ("key", "repo", "config", "q", "sort")]
-                    drawn = [traced["key"], traced["config"], trace_table, trace]
-
-                    def show_traces(
-                        by: int, page_: int | None, key: str, repo: str, config: str, q: str, sort: str
-                    ) -> Any:
-                        if repo not in repos.values():
-                            repo = first_repo
-                        traces = with_traces(repo)
-                        others = [name for name in traces.configs if name != "raw"] or ["raw"]
-                        config = config if config in others else others[0]
-                        found = find_traces(traces, config, q or "", sort)
-                        order = [traces.keys[number] for number in found]
-                        if order and key not in order:
-                            key = order[0]
-                        elif order:
-                            key = order[min(max(order.index(key) + by, 0), len(order) - 1)]
-                        against = gr.Dropdown(choices=others, value=config)
-                        table = trace_list(traces, config, q or "", sort, key, page_)
-                        return key, against, table, trace_view(data, traces, config, key)
-
-                    traces_tab.select(functools.partial(show_traces, 0, None), asked, drawn)
-                    for name in ("repo", "config", "sort", "q"):
-                        traced[name].input(
-                            functools.partial(show_traces, 0, None),
-                            asked,
-                            drawn,
-                            show_progress="hidden",
-                            trigger_mode="always_last",
-                        )
-                    for button, by in ((trace_back, -1), (trace_on, 1)):
-                        button.click(
-                            functools.partial(show_traces, by, None), asked, drawn, show_progress="hidden"
-                        )
-
-                    def select_trace(event: gr.EventData, key: str, *rest: Any) -> Any:
-                        number = event._data.get("page")
-                        return show_traces(
-                            0, None if number is None else int(number), event._data.get("key") or key, *rest
-                        )
-
-                    trace_table.select(select_trace, asked, drawn, show_progress="hidden")
-                    trace_text = gr.Textbox(visible=False)
-
-                    def export_trace(key: str, repo: str, *_: Any) -> str:
-                        traces = with_traces(repo)
-                        forms = {name: row for name in traces.configs if (row := traces.row(name, key))}
-                        return json.dumps({"dataset": repo, "traces": forms}, indent=2, ensure_ascii=False)
-
-                    save = "t => compare.save('trace.json', t, 'application/json')"
-                    trace_json.click(export_trace, asked, trace_text, show_progress="hidden").then(
-                        None, trace_text, js=save
-                    )
-
-            with gr.Tab("Results", id="results") as results_tab:
+        with gr.Tabs(elem_id="tabs"):
+            with tab("Compare"):
+                chosen, opening = compare_tab(release, data)
+                openings.append(opening)
+            if release.get("traces"):
+                with tab("Traces") as one:
+                    openings.append(traces_tab(one, release, data))
+            with tab("Results"):
                 gr.HTML(results_page(data), elem_id="results")
-                gr.Button("Save PNG", size="sm").click(
-                    None, js="() => compare.png('#results', 'results.png')"
-                )
-
-            with gr.Tab("Blind", id="blind") as blind_tab:
-                gr.HTML(
-                    "<p class='note'>Two students answered the same problem. Which answer is better? Names and verdicts come after the vote. The first tab's filters choose problems and students.</p>"
-                )
-                pair, tally = gr.State(None), gr.State({})
-                with gr.Row():
-                    votes = {
-                        v: gr.Button(t, min_width=110)
-                        for v, t in (("a", "A is better"), ("same", "No difference"), ("b", "B is better"))
-                    }
-                    again = gr.Button("Next pair", variant="primary", min_width=110)
-                blind = gr.Markdown(elem_id="blind", sanitize_html=False, latex_delimiters=DELIMITERS)
-                score = gr.HTML(elem_id="score")
-
-                def next_pair(*given: Any) -> tuple[Any, str]:
-                    found = draw(data, view_of(*given))
-                    return found, blind_view(data, found)
-
-                again.click(next_pair, chosen, [pair, blind], show_progress="hidden")
-                blind_tab.select(
-                    lambda now, *given: (now, gr.skip()) if now else next_pair(*given),
-                    [pair, *chosen],
-                    [pair, blind],
-                )
-                for vote, button in votes.items():
-                    button.click(
-                        lambda p, t, v=vote: cast(data, p, t, v),
-                        [pair, tally],
-                        [blind, pair, tally, score],
-                        show_progress="hidden",
-                    )
-
-            tab_list = [("", compare_tab), ("results", results_tab), ("blind", blind_tab)]
+                save = gr.Button("Save PNG", size="sm")
+                save.click(None, js="() => compare.png('#results', 'results.png')")
+            with tab("Blind") as one:
+                blind_tab(one, data, chosen)
             if release.get("models"):
-                students = [name for name in data.names if name in release["models"]]
-                with gr.Tab("Ask", id="ask") as ask_tab:
-                    kinds = ", ".join(dict.fromkeys(data.benchmark))
-                    gr.HTML(
-                        f"<p class='note'>The students load from the Hub and answer here, side by side. They know only the kind "
-                        f"of problem that they were trained on ({esc(kinds)}); anything else gets an answer too, and a wrong one.</p>"
-                    )
-                    first = data.problem(0) if data.keys else {"problem": "", "answer": ""}
-                    own = gr.Textbox(
-                        first["problem"],
-                        label="Problem (Enter sends, Shift+Enter: a new line)",
-                        lines=1,
-                        max_lines=8,
-                        max_length=LONGEST_QUESTION,
-                        elem_id="question",
-                    )
-                    with gr.Row():
-                        known = gr.Textbox(
-                            first["answer"], label="Known answer, to check against", scale=1, min_width=160
-                        )
-                        trained = [name for name in students if data.students[name]["variant"]]
-                        joined = data.pairs(list(range(len(data.names))))
-                        both = [data.names[n] for n in joined[0]] if joined else trained[:2]
-                        who = gr.Dropdown(
-                            students,
-                            value=[n for n in both if n in students] or trained[:2],
-                            multiselect=True,
-                            max_choices=MOST_LIVE,
-                            label=f"Students (at most {MOST_LIVE})",
-                            scale=3,
-                            min_width=220,
-                        )
-                    with gr.Row():
-                        heat = gr.Slider(
-                            0, 1.5, value=0, step=0.05, label="Temperature (0: greedy)", min_width=140
-                        )
-                        top_p = gr.Slider(0.05, 1, value=1, step=0.05, label="top_p", min_width=140)
-                        most = min(int(release.get("max_new_tokens", 512)), 4096)
-                        limit = gr.Slider(
-                            1, max(most, 512), value=most, step=1, label="Max tokens", min_width=140
-                        )
-                    with gr.Row():
-                        go = gr.Button("Answer", variant="primary", elem_id="go", min_width=120)
-                        halt = gr.Button("Stop", min_width=120)
-                    live = gr.Markdown(elem_id="live", sanitize_html=False, latex_delimiters=DELIMITERS)
-                    every = max(1, len(data.keys) // 6)
-                    samples = [
-                        [r["problem"], r["answer"]]
-                        for n in range(0, len(data.keys), every)
-                        if (r := data.problem(n))
-                    ][:6]
-                    gr.Examples(
-                        samples, [own, known], label="Problems of the benchmark, with their known answers"
-                    )
-                    running = gr.on(
-                        [go.click, own.submit],
-                        functools.partial(ask, release, data),
-                        [own, known, who, heat, top_p, limit],
-                        live,
-                        concurrency_limit=1,
-                        show_progress="hidden",
-                        trigger_mode="once",
-                    )
-                    halt.click(None, cancels=[running])
-                tab_list.append(("ask", ask_tab))
-        if repos:
-            tab_list.append(("traces", traces_tab))
-        for name, tab in tab_list:
-            tab.select(None, js=f"() => compare.link({{tab: '{name}'}})")
+                with tab("Ask"):
+                    ask_tab(release, data)
 
-        def open_link(request: gr.Request) -> Any:
-            """The state that stands in the address. Nothing to do without one: the page came with its start."""
+        def open_link(request: gr.Request) -> list[Any]:
+            """The state that stands in the address; without one the page came with its start."""
             query = {k: v for k, v in dict(request.query_params).items() if not k.startswith("__")}
-            quiet = [gr.skip()] * len(opened)
             if not query:
-                return quiet
-            view = View.read(query, allowed)
-            found, _ = find(data, view)
-            if view.p not in data.at:
-                view.p = data.keys[found[0]] if found else start.p
-            names_ = [name for name, _ in tab_list if name]
-            tab = query.get("tab") if query.get("tab") in names_ else "compare"
-            out = [*(getattr(view, name) for name in names), problem_list(data, view), comparison(data, view)]
-            out.append(gr.Tabs(selected=tab))
-            two = (
-                next_pair(*(getattr(view, name) for name in names))
-                if tab == "blind"
-                else (gr.skip(), gr.skip())
-            )
-            out += two
-            if repos:
-                if tab == "traces" or query.get("t"):
-                    repo = query.get("tr", first_repo)
-                    q, sort = query.get("tq", "")[:200], query.get("ts", "order")
-                    sort = sort if sort in dict((v, k) for k, v in orders) else "order"
-                    key, against, table, text_ = show_traces(
-                        0, None, query.get("t", ""), repo, query.get("tc", ""), q, sort
-                    )
-                    out += [key, against, table, text_, q, sort]
-                else:
-                    out += [gr.skip()] * 6
-            return out
+                return [gr.skip()] * len(set_by_link)
+            return [value for _, opened in openings for value in opened(query)]
 
-        opened = [*chosen, listing, side, tabs, pair, blind]
-        opened += [*drawn, traced["q"], traced["sort"]] if repos else []
-        page.load(open_link, None, opened, show_progress="hidden")
+        set_by_link = [part for parts, _ in openings for part in parts]
+        link = page.load(open_link, None, set_by_link, show_progress="hidden")
+        link.then(None, js="() => compare.open()")  # a tab that opens looks at what was set
     return page
 
 
 def main() -> None:
     release = settings()
     page = build(release, Evaluations(release))
-    ballot_box()
     # A Space sets GRADIO_SERVER_NAME; anywhere else the page is for this machine alone.
     page.launch(
         server_name=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
