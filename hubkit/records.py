@@ -26,7 +26,7 @@ __all__ = [
     "REJECTED_SCHEMA",
     "SCHEMA_VERSION",
     "TRACE_SCHEMA",
-    "VARIANT_SCHEMAS",
+    "VARIANT_COLUMNS",
     "VERDICT_SCHEMA",
     "Problem",
     "RowWriter",
@@ -94,7 +94,7 @@ VERDICT_SCHEMA: Final = pa.schema(
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
-_VARIANT = [
+VARIANT_COLUMNS: Final = (
     ("id", pa.string()),
     ("source", pa.string()),
     ("problem", pa.string()),
@@ -112,15 +112,9 @@ _VARIANT = [
     ("raw_reasoning_chars", pa.int32()),
     ("raw_reasoning_tokens", pa.int32()),
     ("ratio", pa.float64()),
-]
-"""Published columns. Lengths are of `reasoning` alone, tokens by the recipe's tokenizer; `ratio` is
-reasoning_tokens / raw_reasoning_tokens."""
-
-VARIANT_SCHEMAS: Final = {
-    "raw": pa.schema(_VARIANT),
-    "compressed": pa.schema([*_VARIANT, ("compressor", pa.string()), ("prompt_sha", pa.string())]),
-    "truncated": pa.schema([*_VARIANT, ("budget_tokens", pa.int32()), ("matched_to", pa.string())]),
-}
+)
+"""Columns of every variant; `traces.variants` has those of one kind. Lengths are of `reasoning` alone, tokens by
+the recipe's tokenizer; `ratio` is reasoning_tokens / raw_reasoning_tokens."""
 
 REJECTED_SCHEMA: Final = pa.schema(
     [

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Annotated, Final
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Union
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-__all__ = ["REPO_ID", "ModelRef", "Name", "Sampling", "Section", "prompt_sha"]
+__all__ = ["REPO_ID", "ModelRef", "Name", "Sampling", "Section", "prompt_sha", "union_of"]
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,38}$")]
 """Part of step names and repo ids: lower case letters, digits, dots and dashes."""
@@ -45,3 +46,18 @@ class Sampling(Section):
 def prompt_sha(text: str) -> str:
     """Short name of a prompt's content; that of a compressor is published with its traces."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def union_of(table: Mapping[str, type[Section]], key: str, default: str = "") -> Any:
+    """The annotation of a field whose classes stand in a table, told apart by the text under `key`.
+
+    `default` is the name in the table that is meant where the key is left out.
+    """
+    if len(table) == 1:  # pydantic wants two for a union
+        return next(iter(table.values()))
+
+    def tag(value: Any) -> str:
+        return str(value.get(key, default) if isinstance(value, dict) else getattr(value, key, default))
+
+    members = tuple(Annotated[section, Tag(name)] for name, section in table.items())
+    return Annotated[Union[members], Discriminator(tag)]  # noqa: UP007

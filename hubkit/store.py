@@ -31,6 +31,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hubkit.errors import BusyError, InputError
 
 __all__ = [
+    "CheckContext",
     "FileEntry",
     "Record",
     "StepContext",
@@ -212,6 +213,31 @@ def is_locked(path: Path) -> bool:
             return False
     except BusyError:
         return True
+
+
+@dataclass(frozen=True)
+class CheckContext:
+    """What a step module's `check(context)` is given before anything runs; it raises what `run` would find too late.
+
+    It must be quick and write nothing. Inputs are not there yet.
+    """
+
+    step: str
+    config: dict[str, Any]
+    runtime: dict[str, Any]
+    models: dict[str, dict[str, str]]
+    """As in StepContext."""
+    problems: set[str]
+    """Verifiers of the recipe's problems."""
+    inputs: set[str]
+    """Names of the inputs that it will have."""
+    here: bool
+    """Whether the step will run on this machine, so that what is installed here says something."""
+
+    def folder(self, name: str) -> Path | None:
+        """Folder of a model that lies on this machine. Returns None for one on the Hub."""
+        folder = Path(self.models[name]["model"])
+        return folder if folder.is_dir() else None
 
 
 @dataclass

@@ -18,18 +18,32 @@ from pathlib import Path
 from typing import Any, Final
 
 from hubkit.engines import Response, open_engine
+from hubkit.engines.check import check_engine
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import EngineError, InputError, StepError
+from hubkit.evaluation.benchmark import Benchmark
 from hubkit.evaluation.statistics import wilson
 from hubkit.evaluation.tasks import built_in, contained, own_task
-from hubkit.recipe.config import Benchmark
 from hubkit.records import EVALUATION_SCHEMA, read_rows, write_rows
-from hubkit.store import StepContext, digest
+from hubkit.store import CheckContext, StepContext, digest
 from hubkit.traces.journal import Journal
 
-__all__ = ["VERSION", "run"]
+__all__ = ["VERSION", "check", "run"]
 
 VERSION: Final = 1
+
+
+def check(context: CheckContext) -> None:
+    """See that the engine can be had, and that it will hold the student."""
+    engine = context.runtime["engine"]
+    if "student" in context.inputs and engine["engine"] == "openai":
+        # It would answer with whatever model it serves, the same for every student.
+        raise EngineError(
+            f"{context.step}: an endpoint does not serve the student just trained",
+            "set run.engines.students.engine=transformers",
+        )
+    if context.here:
+        check_engine(engine, context.step)
 
 
 def run(context: StepContext) -> None:

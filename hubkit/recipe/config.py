@@ -1,22 +1,25 @@
-"""The recipe: frozen pydantic models of what is made. `recipe_file.load_recipe` reads them from YAML.
+"""The recipe: frozen pydantic models of what is made. `recipe.file.load_recipe` reads them from YAML.
 
 Everything here is part of the steps' identity; `run` (runtime.py) says how, and never is.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
+from hubkit.evaluation.benchmark import Benchmark
 from hubkit.problems import SOURCES, Source
 from hubkit.recipe.runtime import Run
-from hubkit.section import ModelRef, Name, Sampling, Section
+from hubkit.section import ModelRef, Name, Sampling, Section, union_of
+from hubkit.traces.compressors import COMPRESSORS, Compressor
+from hubkit.traces.origins import ORIGINS, Origin
+from hubkit.traces.variants import Variant, possible_variants
 
 __all__ = [
     "Base",
-    "Benchmark",
-    "Compressor",
     "Hub",
     "Judge",
     "Lora",
@@ -24,68 +27,19 @@ __all__ = [
     "ProblemSource",
     "Recipe",
     "Sft",
+    "Student",
     "Students",
-    "Teacher",
-    "Thinking",
 ]
 
 
 if TYPE_CHECKING:
     ProblemSource = Source
-else:  # the union of all classes in the table, by their key `source`
-    ProblemSource = Annotated[Union[tuple(SOURCES.values())], Field(discriminator="source")]  # noqa: UP007
-
-
-class Thinking(Section):
-    """The marks around a teacher's reasoning, where they are none of those in `engines/marks.py`."""
-
-    open: str = Field(min_length=1)
-    close: str = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _differ(self) -> Thinking:
-        if self.open == self.close or not self.open.strip() or not self.close.strip():
-            raise ValueError("`open` and `close` are two different marks, such as <r> and </r>")
-        return self
-
-
-class Teacher(ModelRef):
-    name: Name
-    samples: int = Field(default=1, gt=0)
-    """Responses per problem."""
-    sampling: Sampling
-    system: str = ""
-    """System message; empty for none."""
-    shards: int = Field(default=1, gt=0)
-    """Parts that can be generated at the same time."""
-    thinking: Thinking | None = None
-    """Only for marks that hubkit does not know: docs/engines.md."""
-
-    @model_serializer(mode="wrap")
-    def _without_absent_thinking(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without marks a teacher is written as before there were any, so that existing step keys stay valid."""
-        written: dict[str, Any] = dump(self)
-        if self.thinking is None:
-            written.pop("thinking", None)
-        return written
-
-
-class Compressor(ModelRef):
-    name: Name
-    prompt: str
-    """File beside the recipe with {problem} and {reasoning} in it."""
-    sampling: Sampling
-    attempts: int = Field(default=1, gt=0)
-    """Tries per trace until the compressed one still reaches the right answer."""
-    shards: int = Field(default=1, gt=0)
-
-    @field_validator("prompt")
-    @classmethod
-    def _has_placeholders(cls, text: str) -> str:
-        # By the time this runs the loader has put the file's text in place of its name.
-        if "{reasoning}" not in text:
-            raise ValueError("the prompt has no {reasoning} placeholder: put it where the trace belongs")
-        return text
+    AnyOrigin = Origin
+    AnyCompressor = Compressor
+else:
+    ProblemSource = union_of(SOURCES, "source")
+    AnyOrigin = union_of(ORIGINS, "kind", "teacher")
+    AnyCompressor = union_of(COMPRESSORS, "kind", "rewrite")
 
 
 class Judge(ModelRef):
@@ -173,21 +127,21 @@ class Students(Section):
     system: str = ""
 
 
-class Benchmark(Section):
-    """What students are evaluated on: the recipe's own held-out problems, or a task that lighteval knows."""
+@dataclass(frozen=True)
+class Student:
+    """One student of the grid: base x variant x method x seed, of one teacher."""
 
-    name: Name
-    problems: Name | None = None
-    """A set under `problems`."""
-    task: str | None = None
-    """A lighteval task such as gsm8k|0."""
-    sampling: Sampling
+    name: str
+    teacher: str
+    base: Base
+    variant: Variant
+    method: str
+    """Its name under `students.methods`."""
+    seed: int
 
-    @model_validator(mode="after")
-    def _one_source(self) -> Benchmark:
-        if (self.problems is None) == (self.task is None):
-            raise ValueError("give either `problems` (a set of this recipe) or `task` (a lighteval task)")
-        return self
+    @property
+    def parts(self) -> tuple[str, str, str, str, int]:
+        return (self.teacher, self.base.name, self.variant.name, self.method, self.seed)
 
 
 class Hub(Section):
@@ -207,10 +161,10 @@ class Recipe(Section):
     problems: dict[Name, ProblemSource] = Field(min_length=1)
     train_on: Name = "train"
     """The problem set that teachers answer."""
-    teachers: list[Teacher] = Field(min_length=1)
+    teachers: list[AnyOrigin] = Field(min_length=1)
     judge: Judge | None = None
     """Wanted when the problems of `train_on` have `verifier: judge`."""
-    compressors: list[Compressor] = Field(default=[])
+    compressors: list[AnyCompressor] = Field(default=[])
     students: Students
     benchmarks: list[Benchmark] = Field(min_length=1)
     hub: Hub = Hub()
@@ -223,8 +177,7 @@ class Recipe(Section):
             if name not in sets:
                 raise ValueError(f"problem set {name!r} is not under `problems` ({', '.join(sorted(sets))})")
         self._judge_fits()
-        compressors = [c.name for c in self.compressors]
-        known = ["raw", *(f"{kind}-{name}" for name in compressors for kind in ("compressed", "truncated"))]
+        known = possible_variants(c.name for c in self.compressors)
         for variant in self.students.variants:
             if variant not in known:
                 raise ValueError(
@@ -232,7 +185,7 @@ class Recipe(Section):
                 )
         groups = {
             "teachers": [t.name for t in self.teachers],
-            "compressors": compressors,
+            "compressors": [c.name for c in self.compressors],
             "bases": [b.name for b in self.students.bases],
             "variants": self.students.variants,
             "benchmarks": [b.name for b in self.benchmarks],
@@ -241,7 +194,49 @@ class Recipe(Section):
         for group, names in groups.items():
             if len(set(names)) != len(names):
                 raise ValueError(f"two {group} have the same name")
+        self._student_names_differ()
         return self
+
+    def _student_names_differ(self) -> None:
+        """Names are joined from parts by dashes, which parts may hold too: two ways can lead to one name."""
+        owners = {base.name: f"the base {base.name}" for base in self.students.bases}
+        for student in self.grid():
+            parts = ", ".join(map(str, student.parts))
+            if other := owners.get(student.name):
+                raise ValueError(
+                    f"the student of ({parts}) would be called {student.name!r}, as {other} is: rename one of them"
+                )
+            owners[student.name] = f"that of ({parts})"
+
+    def variants(self) -> list[Variant]:
+        """Variants that students are trained on, in the recipe's order."""
+        known = possible_variants(c.name for c in self.compressors)
+        return [known[name] for name in self.students.variants]
+
+    def grid(self) -> list[Student]:
+        """Every student of the recipe, in the order in which the plan makes them.
+
+        A name is <base>-<variant>-<method>; teachers and seeds after the first are named too, so that adding one
+        to a recipe renames, and reruns, nothing.
+        """
+        first_teacher, first_seed = self.teachers[0].name, self.students.seeds[0]
+        return [
+            Student(
+                name=("" if teacher.name == first_teacher else f"{teacher.name}-")
+                + f"{base.name}-{variant.name}-{method}"
+                + ("" if seed == first_seed else f"-seed{seed}"),
+                teacher=teacher.name,
+                base=base,
+                variant=variant,
+                method=method,
+                seed=seed,
+            )
+            for teacher in self.teachers
+            for seed in self.students.seeds
+            for base in self.students.bases
+            for variant in self.variants()
+            for method in self.students.methods
+        ]
 
     def _judge_fits(self) -> None:
         if self._is_judged(self.train_on) and self.judge is None:

@@ -15,6 +15,7 @@ from typing import Final
 from hubkit.recipe.pipeline import State
 from hubkit.recipe.plan import Plan, Step
 from hubkit.store import Record, Store
+from hubkit.traces.variants import VARIANTS
 
 __all__ = ["Estimate", "estimate_all"]
 
@@ -86,7 +87,7 @@ def _of_limits(plan: Plan, step: Step, count: Callable[[str], int | None]) -> Es
     number = count(problems) if problems else TASK_ROWS
     if number is None:
         return Estimate(None, None, None, "limits")
-    rows = number * max(t.samples for t in recipe.teachers)
+    rows = max(t.count(number) for t in recipe.teachers)
     match step.kind:
         case "problems":
             return Estimate(None, 3, number * 500, "limits")
@@ -106,8 +107,8 @@ def _of_limits(plan: Plan, step: Step, count: Callable[[str], int | None]) -> Es
             return Estimate(tokens, seconds, size * 4 if size else None, "limits")
         case "evaluation":
             return _generation(plan, step, "base", number * config["benchmark"]["sampling"]["max_tokens"])
-        case "raw" | "compressed" | "truncated":
-            limit = max(t.sampling.max_tokens for t in recipe.teachers)
+        case kind if kind in VARIANTS:
+            limit = max(t.longest() for t in recipe.teachers)
             return Estimate(None, rows / 500, rows * limit * BYTES_PER_TOKEN, "limits")
         case _:
             return Estimate(None, 5, 1_000_000, "limits")

@@ -17,7 +17,7 @@ from typing import Any
 
 from hubkit.errors import InputError, RecipeError, StepError
 from hubkit.executors import Call, Executor, open_executor
-from hubkit.recipe.plan import FUNCTIONS, Plan, Step
+from hubkit.recipe.plan import Plan, Step
 from hubkit.store import Record, Store, digest, exclusive
 
 __all__ = ["State", "run", "select", "status"]
@@ -189,7 +189,7 @@ def read_progress(store: Store, step: str, key: str) -> dict[str, Any]:
 def _call(plan: Plan, store: Store, state: State, done: dict[str, Record]) -> Call:
     step = state.step
     return Call(
-        function=FUNCTIONS[step.kind],
+        function=step.function,
         step=step.name,
         kind=step.kind,
         version=step.version,

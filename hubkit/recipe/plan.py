@@ -2,82 +2,62 @@
 
     recipe.yaml -> [problems/train, problems/test, contamination, traces/…, raw/…, …, report, publish]
 
-Every model and dataset from outside is pinned on the way.
+`make_plan` reads in the order of the paper's method section, one function per stage. Every model and dataset from
+outside is pinned first.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
-from hubkit.errors import RecipeError
-from hubkit.problems import SOURCES
-from hubkit.problems.base import Pin, beside
-from hubkit.recipe import config as recipes
-from hubkit.section import REPO_ID, prompt_sha
-from hubkit.store import digest_folder, write_json
+from hubkit.problems.base import Pin
+from hubkit.recipe.config import Base, Recipe, Student
+from hubkit.recipe.pins import Model, pin_models
+from hubkit.recipe.steps import STEPS
+from hubkit.section import prompt_sha
+from hubkit.traces.compressors import Compressor
+from hubkit.traces.origins import Origin
+from hubkit.traces.variants import Variant, possible_variants
 
-__all__ = ["FUNCTIONS", "Plan", "Step", "make_plan", "student_name"]
-
-FUNCTIONS: Final = {
-    "problems": "hubkit.problems.problems:run",
-    "contamination": "hubkit.problems.contamination:run",
-    "traces": "hubkit.traces.origins.teacher:run",
-    "judge": "hubkit.traces.judge:run",
-    "raw": "hubkit.traces.variants.raw:run",
-    "compress": "hubkit.traces.variants.compressed:run",
-    "compressed": "hubkit.traces.variants.compressed:merge",
-    "truncated": "hubkit.traces.variants.truncated:run",
-    "pairs": "hubkit.traces.matched:run",
-    "student": "hubkit.students.student:run",
-    "evaluation": "hubkit.evaluation.evaluation:run",
-    "report": "hubkit.release.report:run",
-    "publish": "hubkit.release.publish:run",
-}
+__all__ = ["Plan", "Step", "make_plan"]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One cached unit of work. `name` begins with its kind: raw/nano-teacher."""
+    """One cached unit of work."""
 
+    kind: str
+    """A key of STEPS."""
     name: str
+    """Kind and what the step is of: raw/nano-teacher."""
+    function: str
+    """module:function that does it."""
     config: dict[str, Any]
+    """What is made; part of the step's key."""
     inputs: dict[str, str] = field(default_factory=dict)
     """Input name -> name of the step that makes it."""
     models: dict[str, str] = field(default_factory=dict)
     """Name that the step uses -> key of `Plan.models`."""
     runtime: dict[str, Any] = field(default_factory=dict)
+    """How it is made; never part of the key."""
     paths: dict[str, Path] = field(default_factory=dict)
 
     @property
-    def kind(self) -> str:
-        return self.name.split("/")[0]
+    def module(self) -> Any:
+        return importlib.import_module(self.function.partition(":")[0])
 
     @property
     def version(self) -> int:
-        """Of the code that makes it: of problems the source's, else the step's."""
-        if self.kind == "problems":
-            return SOURCES[self.config["source"]].VERSION
-        return int(importlib.import_module(FUNCTIONS[self.kind].split(":")[0]).VERSION)
-
-
-@dataclass(frozen=True)
-class Model:
-    """Something from outside, pinned: a model or dataset, by commit on the Hub or by content here."""
-
-    model: str
-    """Folder or Hub id."""
-    revision: str
-    digest: str
+        return int(self.module.VERSION)
 
 
 @dataclass(frozen=True)
 class Plan:
-    recipe: recipes.Recipe
+    recipe: Recipe
     steps: list[Step]
     """Every step stands after its inputs."""
     models: dict[str, Model]
@@ -85,246 +65,260 @@ class Plan:
     """Problem set -> where its data is."""
 
 
-def student_name(
-    recipe: recipes.Recipe, teacher: str, base: str, variant: str, method: str, seed: int
-) -> str:
-    """<base>-<variant>-<method>; teachers and seeds after the first are named too.
+def make_plan(recipe: Recipe, path: Path, root: Path) -> Plan:
+    """All steps of a recipe. Raises RecipeError or HubError when a model or file is not there.
 
-    So adding a second seed or teacher to a recipe renames, and reruns, nothing.
+    `path` is the recipe's file, `root` the folder of its runs.
     """
-    prefix = "" if teacher == recipe.teachers[0].name else f"{teacher}-"
-    suffix = "" if seed == recipe.students.seeds[0] else f"-seed{seed}"
-    return f"{prefix}{base}-{variant}-{method}{suffix}"
+    models, pins = pin_models(recipe, path.parent, root)
+    build = _Builder(recipe, models, pins)
+    _problems(build)
+    contamination = _contamination(build)
+    published: list[str] = []
+    for origin in recipe.teachers:
+        traces = _traces(build, origin)
+        verdicts = _verdicts(build, origin, traces)
+        raw = _raw(build, origin, traces, verdicts)
+        variants = _variants(build, origin, raw)
+        matched = _matched(build, origin, variants)
+        published += variants.values()
+        for student in recipe.grid():
+            if student.teacher == origin.name:
+                trained = _student(build, student, variants[student.variant], matched, contamination)
+                published += [trained, *_evaluations(build, student.base, student, trained)]
+    for base in recipe.students.bases:
+        published += _evaluations(build, base)
+    _release(build, published, root)
+    return Plan(recipe, build.steps, models, pins)
 
 
-def make_plan(recipe: recipes.Recipe, path: Path, root: Path) -> Plan:
-    """All steps of a recipe. Raises RecipeError or HubError when a model or file is not there."""
-    models, pins = _pin_models(recipe, path.parent, root)
-    steps: list[Step] = []
+class _Builder:
+    """The plan under way, and what its stages need of the recipe."""
 
-    def add(name: str, config: dict[str, Any], **parts: Any) -> str:
-        threads = recipe.run.threads_of(name.split("/")[0])
-        common = {"device": recipe.run.device, "threads": threads}
-        steps.append(Step(name, config, runtime=common | parts.pop("runtime", {}), **parts))
-        return name
+    def __init__(self, recipe: Recipe, models: dict[str, Model], pins: dict[str, Pin]) -> None:
+        self.recipe, self.models, self.pins = recipe, models, pins
+        self.steps: list[Step] = []
+        self.tokenizer = {"tokenizer": recipe.students.bases[0].name}
+        """Lengths of all traces are counted by the first base's."""
 
-    def engine(name: str) -> dict[str, Any]:
-        return {"engine": recipe.run.engine(name).model_dump(mode="json")}
+    def add(self, kind: str, *of: str | int, config: dict[str, Any], function: str = "", **parts: Any) -> str:
+        """Add a step of a kind; returns its name."""
+        run = self.recipe.run
+        common = {"device": run.device, "threads": run.threads_of(kind)}
+        parts["runtime"] = common | parts.get("runtime", {})
+        step = Step(kind, "/".join([kind, *map(str, of)]), function or STEPS[kind], config, **parts)
+        self.steps.append(step)
+        return step.name
 
-    # What a step that asks the judge has besides its own; nothing without one, so that no identity changes.
-    judging, judge_model, judge_engine = _judge(recipe)
+    def engine(self, name: str, prefix: str = "") -> dict[str, Any]:
+        """How the model of this name generates."""
+        return {f"{prefix}engine": self.recipe.run.engine(name).model_dump(mode="json")}
 
-    for name, source in recipe.problems.items():
-        pin = pins[name]
-        paths = {"source": pin.path} if pin.path else {}
-        pinned = {"source": f"problems/{name}"} if pin.digest else {}
-        add(f"problems/{name}", source.model_dump(mode="json"), paths=paths, models=pinned)
-    tests = {b.problems: f"problems/{b.problems}" for b in recipe.benchmarks if b.problems}
-    tasks = [b.task for b in recipe.benchmarks if b.task]
-    contamination = add(
+    def judge(self) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
+        """Config, models and runtime of the judge in the steps that ask it; empty without a judge, so that existing
+        step keys stay valid."""
+        judge = self.recipe.judge
+        if judge is None:
+            return {}, {}, {}
+        config = {
+            "judge": judge.name,
+            "prompt_sha": prompt_sha(judge.prompt),
+            **judge.model_dump(mode="json", include={"prompt", "sampling"}),
+        }
+        return {"judge": config}, {"judge": judge.name}, self.engine(judge.name, "judge_")
+
+    def needed_variants(self) -> list[Variant]:
+        """Variants that students are trained on, and those that controls take their lengths from."""
+        used = self.recipe.variants()
+        needed = set(used) | {Variant("compressed", v.compressor) for v in used if v.row.matched}
+        known = possible_variants(c.name for c in self.recipe.compressors)
+        return [variant for variant in known.values() if variant in needed]
+
+
+def _problems(build: _Builder) -> None:
+    """Each set of problems, read from its source."""
+    for name, source in build.recipe.problems.items():
+        pin = build.pins[name]
+        build.add(
+            "problems",
+            name,
+            config=source.model_dump(mode="json"),
+            models={"source": f"problems/{name}"} if pin.digest else {},
+            paths={"source": pin.path} if pin.path else {},
+        )
+
+
+def _contamination(build: _Builder) -> str:
+    """No problem that students are tested on may be among those they learn from."""
+    benchmarks = build.recipe.benchmarks
+    tests = {b.problems: f"problems/{b.problems}" for b in benchmarks if b.problems}
+    tasks = [b.task for b in benchmarks if b.task]
+    return build.add(
         "contamination",
-        {"tasks": tasks} if tasks else {},
-        inputs={"train": f"problems/{recipe.train_on}"} | tests,
+        config={"tasks": tasks} if tasks else {},
+        inputs={"train": f"problems/{build.recipe.train_on}"} | tests,
     )
 
-    tokenizer = {"tokenizer": recipe.students.bases[0].name}
-    run = recipe.run
-    training: dict[str, Any] = {"layout": run.layout, "tokens_per_device": run.tokens_per_device}
-    training |= {"accelerate": run.accelerate} if run.accelerate else {}
-    finished: dict[str, str] = {}
-    for teacher in recipe.teachers:
-        traces = {}
-        for i in range(teacher.shards):
-            config = teacher.model_dump(mode="json", exclude={"name", "model", "revision", "shards"})
-            traces[f"shard-{i}"] = add(
-                f"traces/{teacher.name}/{i}",
-                {"teacher": teacher.name, "seed": recipe.seed, "shard": [i, teacher.shards], **config},
-                inputs={"problems": f"problems/{recipe.train_on}"},
-                models={"teacher": teacher.name},
-                runtime=engine(teacher.name),
-            )
-        problems = {"problems": f"problems/{recipe.train_on}"}
-        verdicts = {}
-        for i in range(teacher.shards if judging else 0):
-            verdicts[f"verdicts-{i}"] = add(
-                f"judge/{teacher.name}/{i}",
-                {"seed": recipe.seed, "shard": [i, teacher.shards], **judging},
-                inputs=problems | {"traces": traces[f"shard-{i}"]},
-                models=judge_model,
-                runtime=judge_engine,
-            )
-        variants = {
-            "raw": add(f"raw/{teacher.name}", {}, inputs=problems | traces | verdicts, models=tokenizer)
-        }
-        for compressor in recipe.compressors:
-            wanted = [v for v in recipe.students.variants if v.endswith(f"-{compressor.name}")]
-            if not wanted:
-                continue
-            shards = {}
-            for i in range(compressor.shards):
-                config = compressor.model_dump(mode="json", exclude={"name", "model", "revision", "shards"})
-                shards[f"shard-{i}"] = add(
-                    f"compress/{teacher.name}/{compressor.name}/{i}",
-                    {
-                        "compressor": compressor.name,
-                        "prompt_sha": prompt_sha(compressor.prompt),
-                        "seed": recipe.seed,
-                        "shard": [i, compressor.shards],
-                        **config,
-                        **judging,
-                    },
-                    inputs=problems | {"raw": variants["raw"]},
-                    models={"compressor": compressor.name} | tokenizer | judge_model,
-                    runtime=engine(compressor.name) | judge_engine,
-                )
-            names = {"teacher": teacher.name, "compressor": compressor.name}
-            short = add(
-                f"compressed/{teacher.name}/{compressor.name}",
-                names,
-                inputs=shards | {"raw": variants["raw"]},
-            )
-            variants[f"compressed-{compressor.name}"] = short
-            if f"truncated-{compressor.name}" in wanted:
-                variants[f"truncated-{compressor.name}"] = add(
-                    f"truncated/{teacher.name}/{compressor.name}",
-                    names,
-                    inputs={"raw": variants["raw"], "compressed": short},
-                    models=tokenizer,
-                )
-        pairs = add(f"pairs/{teacher.name}", {"teacher": teacher.name}, inputs=variants)
-        finished |= {name: name for name in variants.values()}
 
-        for seed in recipe.students.seeds:
-            for base in recipe.students.bases:
-                template = base.model_dump(include={"chat_template"})
-                for variant in recipe.students.variants:
-                    for method, arguments in recipe.students.methods.items():
-                        student = student_name(recipe, teacher.name, base.name, variant, method, seed)
-                        config = {
-                            "student": student,
-                            "teacher": teacher.name,
-                            "base": base.name,
-                            "variant": variant,
-                            "method": method,
-                            "seed": seed,
-                        }
-                        trained = add(
-                            f"student/{student}",
-                            config
-                            | template
-                            | arguments.model_dump(mode="json")
-                            | {
-                                "max_cut_share": recipe.students.max_cut_share,
-                                "system": recipe.students.system,
-                            },
-                            inputs={
-                                "data": variants[variant],
-                                "pairs": pairs,
-                                "contamination": contamination,
-                            },
-                            models={"base": base.name},
-                            runtime=training,
-                        )
-                        finished[trained] = trained
-                        finished |= _evaluations(
-                            recipe, add, engine, config | template, {"student": trained}, base.name
-                        )
-    nobody = {"teacher": None, "variant": None, "method": None, "seed": None}
-    for base in recipe.students.bases:
-        template = base.model_dump(include={"chat_template"})
-        config = {"student": base.name, "base": base.name, **nobody, **template}
-        finished |= _evaluations(recipe, add, engine, config, {}, base.name)
-
-    about = {"recipe": recipe.name, "description": recipe.description}
-    report = add("report", about, inputs=finished)
-    everything = {step.name: step.name for step in steps if step.name != report}
-    local = {m: m for m in models}
-    config = {"recipe": recipe.model_dump(mode="json", exclude={"run"})}
-    add("publish", config, inputs=everything | {"report": report}, models=local, paths={"hub": root / "hub"})
-    return Plan(recipe, steps, models, pins)
+def _train_problems(build: _Builder) -> dict[str, str]:
+    return {"problems": f"problems/{build.recipe.train_on}"}
 
 
-def _judge(recipe: recipes.Recipe) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
-    """Config, models and runtime of the judge in the steps that ask it."""
-    judge = recipe.judge
-    if judge is None:
-        return {}, {}, {}
-    config = {
-        "judge": judge.name,
-        "prompt_sha": prompt_sha(judge.prompt),
-        **judge.model_dump(mode="json", include={"prompt", "sampling"}),
-    }
-    runtime = {"judge_engine": recipe.run.engine(judge.name).model_dump(mode="json")}
-    return {"judge": config}, {"judge": judge.name}, runtime
-
-
-def _evaluations(
-    recipe: recipes.Recipe,
-    add: Callable[..., str],
-    engine: Callable[[str], dict[str, Any]],
-    config: dict[str, Any],
-    inputs: dict[str, str],
-    base: str,
-) -> dict[str, str]:
-    names = {}
-    for benchmark in recipe.benchmarks:
-        problems = {"problems": f"problems/{benchmark.problems}"} if benchmark.problems else {}
-        name = add(
-            f"evaluation/{config['student']}/{benchmark.name}",
-            {**config, "benchmark": benchmark.model_dump(mode="json"), "system": recipe.students.system},
-            inputs=inputs | problems,
-            models={"base": base},
-            runtime=engine("students"),
+def _traces(build: _Builder, origin: Origin) -> dict[str, str]:
+    """Shards of traces, as their origin gives them."""
+    return {
+        f"shard-{i}": build.add(
+            "traces",
+            origin.name,
+            i,
+            function=origin.step,
+            config={"teacher": origin.name, "seed": build.recipe.seed, "shard": [i, origin.shards], **origin.identity()},
+            inputs=_train_problems(build),
+            models={"teacher": origin.name} if origin.generates else {},
+            runtime=build.engine(origin.name) if origin.generates else {},
         )
-        names[name] = name
+        for i in range(origin.shards)
+    }
+
+
+def _verdicts(build: _Builder, origin: Origin, traces: Mapping[str, str]) -> dict[str, str]:
+    """What a judge says of each shard; empty where a recipe has none."""
+    config, models, runtime = build.judge()
+    if not config:
+        return {}
+    return {
+        f"verdicts-{i}": build.add(
+            "judge",
+            origin.name,
+            i,
+            config={"seed": build.recipe.seed, "shard": [i, origin.shards], **config},
+            inputs=_train_problems(build) | {"traces": traces[f"shard-{i}"]},
+            models=models,
+            runtime=runtime,
+        )
+        for i in range(origin.shards)
+    }
+
+
+def _raw(build: _Builder, origin: Origin, traces: Mapping[str, str], verdicts: Mapping[str, str]) -> str:
+    """The traces that are verified correct."""
+    inputs = {**_train_problems(build), **traces, **verdicts}
+    return build.add("raw", origin.name, config={}, inputs=inputs, models=build.tokenizer)
+
+
+def _variants(build: _Builder, origin: Origin, raw: str) -> dict[Variant, str]:
+    """Raw traces in every form that students need: compressed, and the controls of the same length."""
+    made: dict[Variant, str] = {}
+    compressors = {compressor.name: compressor for compressor in build.recipe.compressors}
+    for variant in build.needed_variants():
+        names = {"teacher": origin.name, "compressor": variant.compressor}
+        if variant.row.compressed:
+            shards = _compress(build, origin, compressors[variant.compressor], raw)
+            inputs, models = shards | {"raw": raw}, {}
+        elif variant.row.matched:
+            compressed = made[Variant("compressed", variant.compressor)]
+            inputs, models = {"raw": raw, "compressed": compressed}, build.tokenizer
+        else:
+            made[variant] = raw
+            continue
+        of = variant.step(origin.name).split("/")[1:]
+        made[variant] = build.add(variant.kind, *of, config=names, inputs=inputs, models=models)
+    return made
+
+
+def _compress(build: _Builder, origin: Origin, compressor: Compressor, raw: str) -> dict[str, str]:
+    """Shards of compressed traces."""
+    config, models, runtime = build.judge()
+    return {
+        f"shard-{i}": build.add(
+            "compress",
+            origin.name,
+            compressor.name,
+            i,
+            function=compressor.step,
+            config={
+                "compressor": compressor.name,
+                "seed": build.recipe.seed,
+                "shard": [i, compressor.shards],
+                **compressor.identity(),
+                **config,
+            },
+            inputs=_train_problems(build) | {"raw": raw},
+            models={"compressor": compressor.name} | build.tokenizer | models,
+            runtime=build.engine(compressor.name) | runtime,
+        )
+        for i in range(compressor.shards)
+    }
+
+
+def _matched(build: _Builder, origin: Origin, variants: Mapping[Variant, str]) -> str:
+    """The traces that all variants have: what every student is trained on."""
+    inputs = {variant.name: step for variant, step in variants.items()}
+    return build.add("matched", origin.name, config={"teacher": origin.name}, inputs=inputs)
+
+
+def _student(build: _Builder, student: Student, data: str, matched: str, contamination: str) -> str:
+    """One student, fine-tuned from its base."""
+    recipe, run = build.recipe, build.recipe.run
+    config = _about(student.base, student) | recipe.students.methods[student.method].model_dump(mode="json")
+    config |= {"max_cut_share": recipe.students.max_cut_share, "system": recipe.students.system}
+    return build.add(
+        "student",
+        student.name,
+        config=config,
+        inputs={"data": data, "matched": matched, "contamination": contamination},
+        models={"base": student.base.name},
+        runtime={"layout": run.layout, "tokens_per_device": run.tokens_per_device, "accelerate": run.accelerate},
+    )
+
+
+def _evaluations(build: _Builder, base: Base, student: Student | None = None, trained: str = "") -> list[str]:
+    """A student, or a base as it is, on every benchmark."""
+    names = []
+    for benchmark in build.recipe.benchmarks:
+        inputs = {"student": trained} if trained else {}
+        if benchmark.problems:
+            inputs["problems"] = f"problems/{benchmark.problems}"
+        config = _about(base, student) | {
+            "benchmark": benchmark.model_dump(mode="json"),
+            "system": build.recipe.students.system,
+        }
+        names.append(
+            build.add(
+                "evaluation",
+                student.name if student else base.name,
+                benchmark.name,
+                config=config,
+                inputs=inputs,
+                models={"base": base.name},
+                runtime=build.engine("students"),
+            )
+        )
     return names
 
 
-def _pin_models(recipe: recipes.Recipe, folder: Path, root: Path) -> tuple[dict[str, Model], dict[str, Pin]]:
-    """Pin every model, and datasets that problems come from: folders by content, the Hub's by commit.
+def _about(base: Base, student: Student | None) -> dict[str, Any]:
+    """Who is trained or evaluated; of a base as it is, all but its name is null."""
+    return {
+        "student": student.name if student else base.name,
+        "teacher": student.teacher if student else None,
+        "base": base.name,
+        "variant": student.variant.name if student else None,
+        "method": student.method if student else None,
+        "seed": student.seed if student else None,
+        **base.model_dump(include={"chat_template"}),
+    }
 
-    Commits are resolved once and remembered, so that a recipe that names a branch stays what it was.
-    """
-    from hubkit.hub import resolve
 
-    memory_file = root / "resolved.json"
-    memory: dict[str, str] = json.loads(memory_file.read_text()) if memory_file.exists() else {}
-    models: dict[str, Model] = {}
-
-    def pin(kind: Literal["model", "dataset"], repo: str, revision: str) -> Model:
-        name = f"{kind}/{repo}@{revision}"
-        if name not in memory:
-            memory[name] = resolve(repo, revision, kind)
-            write_json(memory_file, memory)
-        return Model(repo, memory[name], memory[name])
-
-    named: list[recipes.Teacher | recipes.Judge | recipes.Compressor | recipes.Base] = [
-        *recipe.teachers,
-        *([recipe.judge] if recipe.judge else []),
-        *recipe.compressors,
-        *recipe.students.bases,
-    ]
-    for reference in named:
-        if reference.model.startswith("."):
-            place = beside(folder, reference.model, f"model of {reference.name}")
-            for file in ("config.json", "tokenizer.json"):
-                if not (place / file).is_file():
-                    raise RecipeError(f"{reference.model} is no model: it has no {file}", "check the path")
-            model = Model(str(place), "", digest_folder(place))
-        elif not REPO_ID.match(reference.model):
-            raise RecipeError(
-                f"{reference.model!r} is no Hub id", "write org/name, or ./folder for a local one"
-            )
-        else:
-            model = pin("model", reference.model, reference.revision)
-        if models.get(reference.name, model) != model:
-            raise RecipeError(f"two models are called {reference.name!r}", "give each its own name")
-        models[reference.name] = model
-    pins = {}
-    for name, source in recipe.problems.items():
-        at = pins[name] = source.pin(
-            folder, f"problems.{name}", lambda repo, revision: pin("dataset", repo, revision).digest
-        )
-        if at.digest:
-            models[f"problems/{name}"] = Model(at.where, at.revision, at.digest)
-    return models, pins
+def _release(build: _Builder, published: list[str], root: Path) -> None:
+    """The report, and the repos on the Hub."""
+    config = {"recipe": build.recipe.model_dump(mode="json", exclude={"run"})}
+    report = build.add("report", config=config, inputs={name: name for name in published})
+    everything = {step.name: step.name for step in build.steps if step.name != report}
+    build.add(
+        "publish",
+        config=config,
+        inputs=everything | {"report": report},
+        models={name: name for name in build.models},
+        paths={"hub": root / "hub"},
+    )

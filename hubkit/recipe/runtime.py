@@ -9,26 +9,11 @@ from packaging.utils import canonicalize_name
 from pydantic import Field, field_validator
 
 from hubkit.engines.settings import EngineRuntime
+from hubkit.recipe.steps import STEPS
 from hubkit.section import Section
 
 __all__ = ["Jobs", "Resources", "Run"]
 
-StepKind = Literal[
-    "default",
-    "problems",
-    "contamination",
-    "traces",
-    "judge",
-    "raw",
-    "compress",
-    "compressed",
-    "truncated",
-    "pairs",
-    "student",
-    "evaluation",
-    "report",
-    "publish",
-]
 # Both stand in lines of a script, so they must not end them.
 SbatchWord = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:+-]*$")]
 SbatchOption = Annotated[str, Field(pattern=r"^--[a-z][^\r\n]*$")]
@@ -93,7 +78,7 @@ class Run(Section):
     """Where steps run: docs/scaling.md."""
     ray_address: str = "auto"
     """ray: host:port of the cluster's head; auto: the cluster that this machine is in, or RAY_ADDRESS."""
-    resources: dict[StepKind, Resources] = Field(default={})
+    resources: dict[str, Resources] = Field(default={})
     """ray, slurm, hf-jobs: kind of step -> what it asks for; `default` for all others."""
     jobs: Jobs = Jobs()
     """hf-jobs: what every job is given."""
@@ -116,6 +101,14 @@ class Run(Section):
     layout: Literal["auto", "packed", "padded"] = "auto"
     """Training: examples behind each other in one row, or each in a row of its own padded to the longest. auto:
     packed on GPUs, padded on CPUs, which are faster so."""
+
+    @field_validator("resources")
+    @classmethod
+    def _kinds_exist(cls, resources: dict[str, Resources]) -> dict[str, Resources]:
+        for kind in resources:
+            if kind not in ("default", *STEPS):
+                raise ValueError(f"there are no steps {kind!r}; known here: default, {', '.join(STEPS)}")
+        return resources
 
     @field_validator("accelerate")
     @classmethod
@@ -140,8 +133,7 @@ class Run(Section):
         return engines
 
     def resources_of(self, kind: str) -> Resources:
-        asked: dict[Any, Resources] = self.resources
-        return asked.get(kind, asked.get("default", Resources()))
+        return self.resources.get(kind, self.resources.get("default", Resources()))
 
     def threads_of(self, kind: str) -> int | None:
         """Cores for a step of this kind; None: all that there are where it will run."""

@@ -18,7 +18,6 @@ from markupsafe import Markup
 
 from hubkit.hub import RepoType, repo_path
 from hubkit.recipe.config import Recipe
-from hubkit.records import VARIANT_SCHEMAS
 from hubkit.release.columns import (
     MEANING,
     OUTPUTS_SCHEMA,
@@ -32,6 +31,7 @@ from hubkit.release.results import RESULTS_SCHEMA, Facts, over_seeds, student_ro
 from hubkit.release.text import markdown
 from hubkit.section import ModelRef
 from hubkit.store import Record
+from hubkit.traces.variants import VARIANTS, Variant
 
 __all__ = [
     "CardContext",
@@ -83,7 +83,6 @@ def dataset_card(
 
     recipe, facts = context.recipe, context.facts
     variants = facts.variants(teacher)
-    schemas = {config: VARIANT_SCHEMAS[config.split("-")[0]] for config in variants}
     data = DatasetCardData(
         pretty_name=f"{recipe.name}: reasoning traces of {teacher}",
         language=recipe.language,
@@ -92,18 +91,14 @@ def dataset_card(
         size_categories=size_category(sum(rows for rows, _ in sizes.values())),
         source_datasets=_sources(recipe),
         tags=[*_TAGS, "chain-of-thought", "trace-compression"],
-        configs=card_configs(variants, "train"),
+        configs=card_configs((v.name for v in variants), "train"),
         dataset_info=[
-            dataset_info(
-                config, schemas[config], "train", *sizes[config], facts.records[step], "data.parquet"
-            )
-            for config, step in variants.items()
+            dataset_info(v.name, v.row.schema, "train", *sizes[v.name], facts.records[step], "data.parquet")
+            for v, step in variants.items()
         ],
     )
-    used = {config.partition("-")[2] for config in variants}
-    related = ("problems", "traces", "judge", "raw", "compress", "compressed", "truncated", "contamination")
-    first = next(iter(variants))
-    about = _about(context, facts.records[variants["raw"]], _of_teacher(facts, teacher, related))
+    used = {v.compressor for v in variants}
+    about = _about(context, facts.records[variants[Variant("raw")]], _of_teacher(facts, teacher))
     problems = facts.records.get(f"problems/{recipe.train_on}")
     body = markdown(
         "dataset.md",
@@ -113,12 +108,12 @@ def dataset_card(
             "teacher": next(t for t in recipe.teachers if t.name == teacher),
             "judge": recipe.judge,
             "compressors": [c for c in recipe.compressors if c.name in used],
-            "truncated": any(config.startswith("truncated") for config in variants),
+            "forms": [{"name": v.name, "sentence": v.sentence(teacher)} for v in variants],
             "tokenizer": recipe.students.bases[0].name,
             "problems": sum(n for name, n in problems.counts.items() if name == "kept") if problems else 0,
             "source": recipe.problems[recipe.train_on].describe(),
             "variants": [row for row in variant_rows(facts) if row["teacher"] == teacher],
-            "fields": variant_fields(schemas),
+            "fields": variant_fields(variants),
             "rows": [row for row in student_rows(facts) if row["teacher"] in (teacher, None)],
             "links": context.links(),
             "evals": context.evals,
@@ -126,7 +121,7 @@ def dataset_card(
             "about": about,
             "snippet": (
                 "from datasets import load_dataset\n\n"
-                f'traces = load_dataset("{repo_id}", "{first}", split="train")\n'
+                f'traces = load_dataset("{repo_id}", "{next(iter(variants)).name}", split="train")\n'
                 'print(traces[0]["messages"])'
             ),
         },
@@ -179,12 +174,10 @@ def student_card(
         eval_results=results or None,
     )
     arguments = {name: config[name] for name in ("sft", "lora") if config.get(name)}
-    related = (f"student/{student}", f"pairs/{config['teacher']}", f"evaluation/{student}/")
-    steps = {
-        name: r for name, r in facts.records.items() if name.startswith(related) and _exact(name, student)
-    }
-    variant_step = facts.variants(config["teacher"])[config["variant"]]
-    steps = {variant_step: facts.records[variant_step]} | steps
+    names = [facts.variant(config["variant"]).step(config["teacher"]), f"matched/{config['teacher']}"]
+    names += [f"student/{student}"]
+    names += [n for n, r in facts.kind("evaluation").items() if r.config["student"] == student]
+    steps = {name: facts.records[name] for name in names if name in facts.records}
     body = markdown(
         "model.md",
         _model_values(context)
@@ -260,14 +253,14 @@ def evals_card(context: CardContext, sizes: Mapping[str, tuple[int, int]], plot:
         ],
     )
     rows = student_rows(facts)
-    names = {row["student"]: row["variant"] for row in rows}
+    origins = {row["student"]: row["origin"] for row in rows}
     body = markdown(
         "evals.md",
         {
             "title": data.pretty_name,
             "recipe": recipe,
-            "students": sum(variant is not None for variant in names.values()),
-            "bases": sum(variant is None for variant in names.values()),
+            "students": list(origins.values()).count("student"),
+            "bases": list(origins.values()).count("base"),
             "plot": plot,
             "rows": rows,
             "groups": over_seeds(rows),
@@ -325,12 +318,6 @@ def _model_values(context: CardContext) -> dict[str, Any]:
     }
 
 
-def _exact(step: str, student: str) -> bool:
-    """Not a longer name that only begins alike (…-lora-seed1 for …-lora)."""
-    kind, _, rest = step.partition("/")
-    return kind == "pairs" or rest == student or rest.startswith(f"{student}/")
-
-
 def _question(system: str) -> str:
     messages = [{"role": "system", "content": system}] if system else []
     return repr([*messages, {"role": "user", "content": "What is 47 + 38?"}])
@@ -362,13 +349,13 @@ def _sources(recipe: Recipe) -> list[str]:
     return [recipe.problems[recipe.train_on].describe().dataset or "original"]
 
 
-def _of_teacher(facts: Facts, teacher: str, kinds: tuple[str, ...]) -> dict[str, Record]:
-    """Steps of one teacher, and those that belong to none."""
-    shared = ("problems", "contamination")
+def _of_teacher(facts: Facts, teacher: str) -> dict[str, Record]:
+    """Steps that a teacher's traces came from: those of the teacher, and those that are no teacher's."""
+    own = ("traces", "judge", "compress", *VARIANTS)
     return {
         name: record
-        for name, record in facts.kind(*kinds).items()
-        if record.kind in shared or name.split("/")[1] == teacher
+        for name, record in facts.kind("problems", "contamination", *own).items()
+        if record.kind not in own or f"{name}/".startswith(f"{record.kind}/{teacher}/")
     }
 
 

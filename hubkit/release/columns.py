@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final
 
 import pyarrow as pa
 
 from hubkit.store import Record
+from hubkit.traces.variants import Variant
 
 __all__ = [
     "MEANING",
@@ -40,15 +41,18 @@ MEANING: Final = {
     "raw_reasoning_chars": "characters of the raw trace's reasoning",
     "raw_reasoning_tokens": "tokens of the raw trace's reasoning",
     "ratio": "reasoning_tokens / raw_reasoning_tokens",
-    "compressor": "the model that rewrote the reasoning",
+    "compressor": "the compressor that shortened the reasoning, or whose lengths it has",
     "prompt_sha": "its prompt: first 12 digits of the sha256",
     "budget_tokens": "tokens that the reasoning was cut to",
     "matched_to": "the compressor whose length that is",
-    "student": "the student's name; a base's name when untrained",
+    "student": "the student's name, or the base's",
     "base": "the model it started from",
-    "variant": "the traces it was trained on; null when untrained",
-    "method": "how it was trained; null when untrained",
-    "seed": "seed of its training; null when untrained",
+    "origin": "student, or base for a base as it is; of a base, what training decides is null",
+    "variant": "the traces it was trained on",
+    "kind": "the kind of variant: raw, compressed, truncated",
+    "method": "how it was trained",
+    "adapter": "whether an adapter was trained, or all weights",
+    "seed": "seed of its training",
     "benchmark": "what it was evaluated on",
     "output": "its whole output, thinking included",
     "output_tokens": "tokens of output",
@@ -72,6 +76,7 @@ MEANING: Final = {
 OUTPUTS_SCHEMA: Final = pa.schema(
     [
         ("student", pa.string()),
+        ("origin", pa.string()),
         ("teacher", pa.string()),
         ("base", pa.string()),
         ("variant", pa.string()),
@@ -132,11 +137,13 @@ def type_name(kind: pa.DataType) -> str:
     return {"double": "float64"}.get(str(kind), str(kind))
 
 
-def variant_fields(schemas: Mapping[str, pa.Schema]) -> list[dict[str, str]]:
-    names: dict[str, pa.DataType] = {f.name: f.type for schema in schemas.values() for f in schema}
+def variant_fields(variants: Iterable[Variant]) -> list[dict[str, str]]:
+    """Name, type, kinds and meaning of every column that these variants have."""
+    rows = {variant.kind: variant.row for variant in variants}
+    names: dict[str, pa.DataType] = {f.name: f.type for row in rows.values() for f in row.schema}
     fields = []
     for name, kind in names.items():
-        kinds = dict.fromkeys(config.split("-")[0] for config, s in schemas.items() if name in s.names)
-        configs = "all" if len(kinds) == len({c.split("-")[0] for c in schemas}) else ", ".join(kinds)
+        kinds = [which for which, row in rows.items() if name in row.schema.names]
+        configs = "all" if len(kinds) == len(rows) else ", ".join(kinds)
         fields.append({"name": name, "type": type_name(kind), "configs": configs, "meaning": MEANING[name]})
     return fields

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from hubkit.release.results import Row, variant_order
+from hubkit.traces.variants import BASE_COLOUR, BASE_LABEL, VARIANTS
 
 __all__ = ["png", "svg"]
 
-# Okabe and Ito's colours, told apart with any colour vision.
-_COLOURS: Final = {"raw": "#0072B2", "compressed": "#D55E00", "truncated": "#009E73", "": "#777777"}
 _MARKERS: Final = "osD^vP"
 
 
@@ -45,7 +44,7 @@ def _draw(rows: list[Row], save: Callable[[Any], None]) -> None:
         for axis, benchmark in zip(panels, benchmarks, strict=False):
             for row in sorted((r for r in rows if r["benchmark"] == benchmark), key=_legend_order):
                 label = _label(row)
-                colour = _COLOURS[(row["variant"] or "").split("-")[0]]
+                colour = VARIANTS[row["kind"]].colour if row["kind"] else BASE_COLOUR
                 drawn = axis.errorbar(
                     max(row["mean_output_tokens"], 1),
                     row["accuracy"],
@@ -53,7 +52,7 @@ def _draw(rows: list[Row], save: Callable[[Any], None]) -> None:
                     fmt=_MARKERS[bases.index(row["base"]) % len(_MARKERS)],
                     color=colour,
                     # Hollow for adapters.
-                    markerfacecolor="white" if row["method"] and "lora" in row["method"] else colour,
+                    markerfacecolor="white" if row["adapter"] else colour,
                     markersize=8,
                     capsize=3,
                     linewidth=1.2,
@@ -78,9 +77,9 @@ def _draw(rows: list[Row], save: Callable[[Any], None]) -> None:
 
 
 def _legend_order(row: Row) -> tuple[Any, ...]:
-    return (row["base"], variant_order(row["variant"]), row["method"] or "")
+    return (row["base"], variant_order(row), row["method"] or "")
 
 
 def _label(row: Row) -> str:
-    parts = [row["base"], row["variant"] or "untrained", row["method"] or ""]
+    parts = [row["base"], row["variant"] or BASE_LABEL, row["method"] or ""]
     return ", ".join(part for part in parts if part)

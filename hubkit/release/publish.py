@@ -16,7 +16,7 @@ import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,9 +49,9 @@ from hubkit.release.cards import (
 )
 from hubkit.release.columns import OUTPUTS_SCHEMA
 from hubkit.release.results import RESULTS_SCHEMA, Facts, student_rows
-from hubkit.store import StepContext, write_json
+from hubkit.store import CheckContext, StepContext, write_json
 
-__all__ = ["VERSION", "run", "space_files", "usage"]
+__all__ = ["VERSION", "check", "run", "space_files", "usage"]
 
 VERSION: Final = 2
 _LONGEST_NAME: Final = 96
@@ -85,10 +85,17 @@ class _Release:
         return pushed
 
 
+def check(context: CheckContext) -> None:
+    """Ask the Hub whether the token may write there."""
+    hub = Recipe.model_validate(context.config["recipe"]).hub
+    if hub.endpoint != "local":
+        check_namespace(replace(default_access(), endpoint=hub.endpoint), hub.namespace)
+
+
 def run(context: StepContext) -> None:
     """Push every repo and the collection; write release.json."""
-    recipe = Recipe.model_validate(context.config["recipe"])
-    facts = Facts.read(context.inputs)
+    facts = Facts.read(context)
+    recipe = facts.recipe
     with _open_hub(recipe, context) as access:
         local = recipe.hub.endpoint == "local"
         release = _plan(recipe, facts, access, context, "" if local else access.endpoint)
@@ -260,10 +267,10 @@ def _push_traces(release: _Release, teacher: str) -> str:
     repo_id, facts = _traces_name(release.recipe, teacher), release.facts
     files: dict[str, Path | bytes] = {}
     sizes = {}
-    for config, step in facts.variants(teacher).items():
-        path = facts.folders[step] / "data.parquet"
-        files[f"data/{config}/train-00000-of-00001.parquet"] = path
-        sizes[config] = _size(path)
+    for variant, step in facts.variants(teacher).items():
+        path = facts.folders[step] / variant.row.file
+        files[f"data/{variant.name}/train-00000-of-00001.parquet"] = path
+        sizes[variant.name] = _size(path)
     files["README.md"] = dataset_card(release.cards, teacher, repo_id, sizes).encode()
     release.push(repo_id, "dataset", files, f"Reasoning traces of {teacher}: {', '.join(sizes)}")
     return repo_id
@@ -302,7 +309,10 @@ def _outputs(facts: Facts) -> Iterator[dict[str, Any]]:
         about = {
             name: config.get(name) for name in ("student", "teacher", "base", "variant", "method", "seed")
         }
-        about["benchmark"] = config["benchmark"]["name"]
+        about |= {
+            "origin": "student" if "student" in record.inputs else "base",
+            "benchmark": config["benchmark"]["name"],
+        }
         for row in read_rows(facts.folders[step] / "samples.parquet"):
             yield about | row
 
@@ -333,6 +343,13 @@ def _push_evals(release: _Release) -> None:
     release.push(release.cards.evals, "dataset", files, "What every student answered, and the results")
 
 
+def _variants(release: _Release) -> list[dict[str, Any]]:
+    """What the Space shows of each variant, of all teachers, in the table's order."""
+    facts = release.facts
+    found = {v.name: v.published(teacher) for teacher in facts.teachers() for v in facts.variants(teacher)}
+    return sorted(found.values(), key=lambda variant: (variant["order"], variant["name"]))
+
+
 def _push_space(release: _Release, datasets: Mapping[str, str]) -> None:
     """`datasets`: teacher -> its trace dataset."""
     cards = release.cards
@@ -346,6 +363,7 @@ def _push_space(release: _Release, datasets: Mapping[str, str]) -> None:
     about = {
         "recipe": release.recipe.name,
         "description": release.recipe.description,
+        "variants": _variants(release),
         "evals": cards.evals,
         "revision": release.pushed[cards.evals].sha,
         "models": dict(cards.models) | {n: m["model"] for n, m in cards.pinned.items() if "/" not in n},

@@ -20,13 +20,14 @@ from hubkit.release.plot import png, svg
 from hubkit.release.results import Facts, Row, over_seeds, paired_tests, student_rows, variant_rows
 from hubkit.release.text import number, percent
 from hubkit.store import StepContext
+from hubkit.traces.variants import BASE_LABEL, VARIANTS, Variant
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = ["VERSION", "run", "seeds_table", "table"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 _COLUMNS: Final = (
     "accuracy",
     "95 % CI",
@@ -45,12 +46,12 @@ _LONGEST_EXAMPLE: Final = 6_000
 
 def run(context: StepContext) -> None:
     """Write report.html, results.json and tradeoff.png."""
-    facts = Facts.read(context.inputs)
+    facts = Facts.read(context)
     rows = student_rows(facts)
     results = {
         "schema_version": 1,
-        "recipe": context.config["recipe"],
-        "description": context.config["description"],
+        "recipe": facts.recipe.name,
+        "description": facts.recipe.description,
         "students": rows,
         "over_seeds": over_seeds(rows),
         "variants": variant_rows(facts),
@@ -79,7 +80,7 @@ def table(results: Mapping[str, Any]) -> Table:
         shown.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         # Text, not str: square brackets in a name would be read as markup.
-        cells = [Text(row["student"] if row["variant"] else f"{row['student']} (untrained)")]
+        cells = [Text(row["student"] if row["origin"] == "student" else f"{row['student']} ({BASE_LABEL})")]
         cells += [Text(row["benchmark"])] if several else []
         cells += [
             Text(cell)
@@ -130,7 +131,7 @@ def _examples(facts: Facts) -> list[dict[str, Any]]:
     if not teachers:
         return []
     variants = facts.variants(teachers[0])
-    by_key: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+    by_key: dict[tuple[str, int], dict[Variant, dict[str, Any]]] = {}
     # The rarest variant first: its first rows are those to look for in the others.
     for variant, step in sorted(
         variants.items(), key=lambda item: facts.records[item[1]].metrics.get("rows") or 0
@@ -152,7 +153,8 @@ def _examples(facts: Facts) -> list[dict[str, Any]]:
             "answer": next(iter(rows.values()))["answer"],
             "traces": [
                 {
-                    "variant": variant,
+                    "variant": variant.name,
+                    "kind": variant.kind,
                     "tokens": rows[variant]["reasoning_tokens"],
                     "ratio": rows[variant]["ratio"],
                     "reasoning": rows[variant]["reasoning"][:_LONGEST_EXAMPLE],
@@ -181,6 +183,8 @@ def _html(results: dict[str, Any], examples: list[dict[str, Any]], facts: Facts)
         examples=examples,
         # Matplotlib writes text as outlines and escapes the rest.
         plot=Markup(svg(results["students"])),  # noqa: S704
+        kinds=VARIANTS,
+        untrained=BASE_LABEL,
         environment=first.environment,
         several_benchmarks=len(facts.benchmarks()) > 1,
         several_teachers=len(facts.teachers()) > 1,

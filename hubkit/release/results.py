@@ -2,7 +2,7 @@
 
     evaluation/base-s-raw-full/test  record.json: metrics {"n": 200, "correct": 54, "accuracy": 0.27, …}
     student/base-s-raw-full          record.json: metrics {"train_tokens": 571000, "train_seconds": 120.4, …}
-        -> {"student": "base-s-raw-full", "base": "base-s", "variant": "raw", "method": "full", "seed": 0,
+        -> {"student": "base-s-raw-full", "origin": "student", "base": "base-s", "variant": "raw", "seed": 0,
             "benchmark": "test", "accuracy": 0.27, "ci_low": 0.21, …, "train_tokens_of_raw": 1.0}
 
 Report, cards, dataset and Space all show these rows, so that no two of them can disagree.
@@ -21,7 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hubkit.errors import InputError
-from hubkit.store import Record
+from hubkit.recipe.config import Recipe
+from hubkit.store import Record, StepContext
+from hubkit.traces.variants import Variant, possible_variants, sort_key
 
 __all__ = [
     "RESULTS_SCHEMA",
@@ -39,10 +41,14 @@ Row = dict[str, Any]
 RESULTS_SCHEMA: Final = pa.schema(
     [
         ("student", pa.string()),
+        ("origin", pa.string()),
         ("teacher", pa.string()),
         ("base", pa.string()),
         ("variant", pa.string()),
+        ("kind", pa.string()),
+        ("compressor", pa.string()),
         ("method", pa.string()),
+        ("adapter", pa.bool_()),
         ("seed", pa.int32()),
         ("benchmark", pa.string()),
         ("n", pa.int32()),
@@ -63,7 +69,7 @@ RESULTS_SCHEMA: Final = pa.schema(
         ("accuracy_of_raw", pa.float64()),
     ]
 )
-"""One row per student (or untrained base: variant, method, seed null) and benchmark. `*_of_raw` are relative to
+"""One row per student, or base as it is (`origin` says which), and benchmark. `*_of_raw` are relative to
 the student of the same teacher, base, method and seed that was trained on raw traces."""
 
 _MEASURED: Final = (
@@ -76,6 +82,8 @@ _MEASURED: Final = (
     "cut_share",
     "accuracy_per_1000_tokens",
 )
+_SAME_STUDENT: Final = ("benchmark", "teacher", "base", "variant", "kind", "compressor", "method", "adapter")
+"""All but the seed."""
 _TRAINING: Final = ("train_rows", "train_tokens", "train_seconds", "trainable_parameters")
 _RATIOS: Final = {
     "train_tokens_of_raw": "train_tokens",
@@ -83,44 +91,47 @@ _RATIOS: Final = {
     "output_tokens_of_raw": "mean_output_tokens",
     "accuracy_of_raw": "accuracy",
 }
-_ORDER: Final = {"raw": 0, "compressed": 1, "truncated": 2}
 
 
 @dataclass(frozen=True)
 class Facts:
-    """The finished steps of a run: where they are and their records."""
+    """The finished steps of a run: the recipe, where they are and their records."""
 
+    recipe: Recipe
     folders: Mapping[str, Path]
     records: Mapping[str, Record]
 
     @classmethod
-    def read(cls, inputs: Mapping[str, Path]) -> Facts:
-        return cls(inputs, {name: Record.read(folder) for name, folder in inputs.items()})
+    def read(cls, context: StepContext) -> Facts:
+        recipe = Recipe.model_validate(context.config["recipe"])
+        records = {name: Record.read(folder) for name, folder in context.inputs.items()}
+        return cls(recipe, context.inputs, records)
 
     def kind(self, *kinds: str) -> dict[str, Record]:
         """Step name -> record of all steps of some kinds, in the order of the plan."""
         return {name: record for name, record in self.records.items() if record.kind in kinds}
 
-    def variants(self, teacher: str) -> dict[str, str]:
-        """Config name -> step name of one teacher's published variants, raw first."""
-        found = {}
-        for name in self.kind("raw", "compressed", "truncated"):
-            kind, owner, *compressor = name.split("/")
-            if owner == teacher:
-                found["-".join([kind, *compressor])] = name
-        return dict(sorted(found.items(), key=lambda item: variant_order(item[0])))
+    def variant(self, name: str) -> Variant:
+        """The variant of this name."""
+        return possible_variants(c.name for c in self.recipe.compressors)[name]
+
+    def variants(self, teacher: str) -> dict[Variant, str]:
+        """Variant -> step name, of what was made of one teacher's traces, in the table's order."""
+        possible = possible_variants(c.name for c in self.recipe.compressors).values()
+        found = {v: v.step(teacher) for v in possible if v.step(teacher) in self.records}
+        return dict(sorted(found.items(), key=lambda item: sort_key(item[0])))
 
     def teachers(self) -> list[str]:
-        return [name.split("/")[1] for name in self.kind("raw")]
+        return [t.name for t in self.recipe.teachers if Variant("raw").step(t.name) in self.records]
 
     def benchmarks(self) -> list[str]:
         names = (record.config["benchmark"]["name"] for record in self.kind("evaluation").values())
         return list(dict.fromkeys(names))
 
 
-def variant_order(variant: str | None) -> tuple[int, str]:
-    """Sort key: untrained, raw, compressed, truncated."""
-    return (_ORDER.get((variant or "").split("-")[0], -1), variant or "")
+def variant_order(row: Row) -> tuple[int, str]:
+    """Sort key of a row by its variant: bases as they are first, then in the table's order."""
+    return sort_key(Variant(row["kind"], row["compressor"] or "")) if row["kind"] else (-1, "")
 
 
 def student_rows(facts: Facts) -> list[Row]:
@@ -139,13 +150,17 @@ def student_rows(facts: Facts) -> list[Row]:
                     f"the record of {step} has no {name}", "run that step again with this hubkit"
                 )
             row[name] = metrics[name]
-        training = facts.records.get(f"student/{row['student']}")
-        if training is not None:
+        row["origin"] = "student" if "student" in record.inputs else "base"
+        if row["origin"] == "student":
+            variant = facts.variant(row["variant"])
+            row |= {"kind": variant.kind, "compressor": variant.compressor or None}
+            training = facts.records[f"student/{row['student']}"]
+            row["adapter"] = training.config.get("lora") is not None
             row |= {name: training.metrics.get(name) for name in _TRAINING}
         rows.append(row)
-    raw = {_peers(row): row for row in rows if row["variant"] == "raw"}
+    raw = {_peers(row): row for row in rows if row["kind"] == "raw"}
     for row in rows:
-        beside = raw.get(_peers(row)) if row["variant"] else None
+        beside = raw.get(_peers(row)) if row["origin"] == "student" else None
         if beside is not None:
             row |= {ratio: _ratio(row[name], beside[name]) for ratio, name in _RATIOS.items()}
 
@@ -154,10 +169,10 @@ def student_rows(facts: Facts) -> list[Row]:
         # The untrained base comes before all students of its base.
         return (
             *key[:2],
-            row["variant"] is not None,
+            row["origin"] == "student",
             *key[2:],
             row["seed"] or 0,
-            variant_order(row["variant"]),
+            variant_order(row),
         )
 
     return sorted(rows, key=order)
@@ -175,21 +190,13 @@ def over_seeds(rows: list[Row]) -> list[Row]:
     """Mean and range over the seeds of a student; empty when no student has several."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        if row["variant"]:
-            key = tuple(row[name] for name in ("benchmark", "teacher", "base", "variant", "method"))
-            groups.setdefault(key, []).append(row)
+        if row["origin"] == "student":
+            groups.setdefault(tuple(row[name] for name in _SAME_STUDENT), []).append(row)
     result = []
-    for (benchmark, teacher, base, variant, method), group in groups.items():
+    for key, group in groups.items():
         if len(group) < 2:
             continue
-        summary: Row = {
-            "benchmark": benchmark,
-            "teacher": teacher,
-            "base": base,
-            "variant": variant,
-            "method": method,
-            "seeds": len(group),
-        }
+        summary: Row = dict(zip(_SAME_STUDENT, key, strict=True)) | {"seeds": len(group)}
         for name in ("accuracy", "mean_output_tokens", "train_tokens", "train_seconds"):
             values = [row[name] for row in group if row[name] is not None]
             if values:
@@ -204,7 +211,7 @@ def variant_rows(facts: Facts) -> list[Row]:
     for teacher in facts.teachers():
         for variant, step in facts.variants(teacher).items():
             record = facts.records[step]
-            row: Row = {"teacher": teacher, "variant": variant, "step": step}
+            row: Row = {"teacher": teacher, "variant": variant.name, "kind": variant.kind, "step": step}
             row["dropped"] = {
                 reason.removeprefix("dropped_"): number
                 for reason, number in record.counts.items()
@@ -237,12 +244,12 @@ def paired_tests(facts: Facts) -> list[Row]:
     groups: dict[tuple[Any, ...], list[tuple[str, Record]]] = {}
     for step, record in facts.kind("evaluation").items():
         config = record.config
-        if config.get("variant"):
+        if "student" in record.inputs:
             key = tuple(config.get(name) for name in ("teacher", "base", "method", "seed"))
             groups.setdefault((config["benchmark"]["name"], *key), []).append((step, record))
     tests: list[Row] = []
     for (benchmark, teacher, base, method, seed), group in groups.items():
-        group.sort(key=lambda item: variant_order(item[1].config["variant"]))
+        group.sort(key=lambda item: sort_key(facts.variant(item[1].config["variant"])))
         for (step_a, a), (step_b, b) in combinations(group, 2):
             ids_a, correct_a = _answers(facts.folders[step_a])
             ids_b, correct_b = _answers(facts.folders[step_b])

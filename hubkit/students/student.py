@@ -11,19 +11,23 @@ how they lie in memory follows from the machine: steps.py. With `run.accelerate`
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Final
 
-from hubkit.errors import StepError
+from hubkit.errors import GateError, StepError
+from hubkit.hub import download_tokenizer
 from hubkit.records import read_rows
-from hubkit.store import StepContext, write_json
+from hubkit.store import CheckContext, StepContext, write_json
 from hubkit.students import launch
 from hubkit.students.gates import (
     Example,
+    check_base,
     check_examples,
     check_template,
     encode,
@@ -33,13 +37,45 @@ from hubkit.students.gates import (
 from hubkit.students.steps import Layout, steps_of_epoch, total_steps
 from hubkit.students.trainer import trainer_class
 
-__all__ = ["VERSION", "run", "train"]
+__all__ = ["VERSION", "check", "run", "train"]
 
 VERSION: Final = 2
 CHECKPOINTS: Final = 10
 """Checkpoints per run; the last one is kept."""
 TOKENS_PER_DEVICE: Final = 8192
 """Tokens of a micro-batch, where the recipe does not say."""
+
+
+def check(context: CheckContext) -> None:
+    """Ask the gates of training now: a chat template that they refuse would be found after days of generation."""
+    base = context.models["base"]
+    _check_base(
+        base["model"], base["revision"], context.config.get("chat_template", ""), context.config["system"]
+    )
+    if accelerate := context.runtime.get("accelerate"):
+        _check_accelerate(json.dumps(accelerate))
+
+
+@functools.cache  # a base has many students
+def _check_base(model: str, revision: str, chat_template: str, system: str) -> None:
+    folder = Path(model) if Path(model).is_dir() else download_tokenizer(model, revision)
+    name = Path(model).name
+    try:
+        check_base(folder, chat_template, system)
+    except GateError as error:
+        raise GateError(f"students of {name}: {error.message}", error.remedy) from error
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise GateError(
+            f"students of {name}: no usable tokenizer: {reason}",
+            "choose another base, or add its tokenizer's files",
+        ) from error
+
+
+@functools.cache
+def _check_accelerate(given: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        launch.check_accelerate(json.loads(given), Path(folder))
 
 
 def run(context: StepContext) -> None:
@@ -102,17 +138,17 @@ def train(context: StepContext) -> None:
 
 def _rows(context: StepContext) -> list[list[dict[str, str]]]:
     """Chats of the rows that all variants have, so that every student sees the same problems."""
-    pairs = {(row["id"], row["sample"]) for row in read_rows(context.inputs["pairs"] / "pairs.parquet")}
+    matched = {(row["id"], row["sample"]) for row in read_rows(context.inputs["matched"] / "matched.parquet")}
     system = context.config["system"]
     head = [{"role": "system", "content": system}] if system else []
     rows = [
         head + row["messages"]
         for row in read_rows(context.inputs["data"] / "data.parquet")
-        if (row["id"], row["sample"]) in pairs
+        if (row["id"], row["sample"]) in matched
     ]
-    if len(rows) != len(pairs):
+    if len(rows) != len(matched):
         raise StepError(
-            f"{context.step}: {len(pairs) - len(rows)} rows of the pairs are missing", "rerun the variant"
+            f"{context.step}: {len(matched) - len(rows)} of the matched rows are missing", "rerun the variant"
         )
     return rows
 

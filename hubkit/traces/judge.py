@@ -14,23 +14,30 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from hubkit.records import VERDICT_SCHEMA, RowWriter
-from hubkit.store import StepContext
+from hubkit.engines.check import check_engine
+from hubkit.store import CheckContext, StepContext
 from hubkit.traces.journal import Key
-from hubkit.traces.judging import Judge
-from hubkit.traces.variants.raw import pairs, reject_reason
+from hubkit.traces.judging import PREFIX, Judge
+from hubkit.traces.join import reject_reason, with_problems
 from hubkit.verifiers.base import Verdict
 from hubkit.verifiers.judge import Question
 
-__all__ = ["VERSION", "run"]
+__all__ = ["VERSION", "check", "run"]
 
 VERSION: Final = 1
+
+
+def check(context: CheckContext) -> None:
+    """Ask whether the judge can be reached."""
+    if context.here:
+        check_engine(context.runtime[f"{PREFIX}engine"], context.step)
 
 
 def run(context: StepContext) -> None:
     """Write verdicts.parquet: one row for each trace of the shard in which there is something to judge."""
 
     def works() -> Iterator[tuple[dict[str, Any], Question | tuple[str, str]]]:
-        for problem, trace in pairs(context, "traces"):
+        for problem, trace in with_problems(context, "traces"):
             key = Key(trace["id"], trace["sample"])
             question = Question(key, problem["problem"], problem["answer"], trace["solution"])
             yield trace, reject_reason(trace) or question

@@ -26,7 +26,7 @@ from hubkit.traces.thinking import split
 from hubkit.verifiers.base import Verdict
 from hubkit.verifiers.judge import Question, fill, no_verdict, verdict_in
 
-__all__ = ["Judge", "verdict_of"]
+__all__ = ["PREFIX", "Judge", "verdict_of"]
 
 GATE: Final = 32
 """Replies after which a judge that never gives a verdict is stopped."""

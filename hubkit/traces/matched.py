@@ -1,6 +1,6 @@
 """Which traces students train on: those that every variant has.
 
-    raw has (x, 0), (x, 1), (y, 0); compressed lost (x, 1)  ->  pairs.parquet: (x, 0), (y, 0)
+    raw has (x, 0), (x, 1), (y, 0); compressed lost (x, 1)  ->  matched.parquet: (x, 0), (y, 0)
 
 So all students see the same problems the same number of times, and differ in the form of the trace
 alone. Without this a variant that drops hard problems would train on easier ones.
@@ -23,7 +23,7 @@ SCHEMA: Final = pa.schema([("id", pa.string()), ("sample", pa.int32())])
 
 
 def run(context: StepContext) -> None:
-    """Write pairs.parquet in the order of the first variant."""
+    """Write matched.parquet in the order of the first variant."""
     keys = [
         [(row["id"], row["sample"]) for row in read_rows(folder / "data.parquet", columns=SCHEMA.names)]
         for _, folder in sorted(context.inputs.items())
@@ -34,5 +34,5 @@ def run(context: StepContext) -> None:
             f"{context.step}: the variants share no trace", "look at the counts of dropped traces"
         )
     rows = [{"id": id_, "sample": sample} for id_, sample in keys[0] if (id_, sample) in common]
-    context.count("kept", write_rows(context.out / "pairs.parquet", rows, SCHEMA))
+    context.count("kept", write_rows(context.out / "matched.parquet", rows, SCHEMA))
     context.metrics["problems"] = len({id_ for id_, _ in common})

@@ -20,14 +20,14 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import psutil
 
 from hubkit import errors
-from hubkit.verifiers.base import Task, Verdict
+from hubkit.verifiers.base import Task, Verdict, settle
 
 __all__ = ["Pool", "shared_pool"]
 

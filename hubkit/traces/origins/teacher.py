@@ -16,17 +16,20 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import pyarrow.parquet as pq
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from hubkit.engines import Request, Response
+from hubkit.engines.check import check_engine
 from hubkit.errors import EngineError, GateError
 from hubkit.records import TRACE_SCHEMA, Trace, read_rows, write_rows
-from hubkit.section import Sampling
-from hubkit.store import StepContext, digest
+from hubkit.section import Sampling, Section
+from hubkit.store import CheckContext, StepContext, digest
 from hubkit.traces.journal import Journal, Key, answer, request_hash, request_seed, step_engine
+from hubkit.traces.origins.base import Origin
 from hubkit.traces.thinking import split
-from hubkit.traces.variants.raw import reject_reason
+from hubkit.traces.join import reject_reason
 
-__all__ = ["VERSION", "run"]
+__all__ = ["VERSION", "Teacher", "Thinking", "check", "run"]
 
 VERSION: Final = 2
 GATE: Final = 32
@@ -41,6 +44,53 @@ REMEDIES: Final = {
     "no_solution": "look at what the server returns as content: its reasoning parser may take all of the text",
 }
 """Reason for which most answers are useless -> what to do."""
+
+
+class Thinking(Section):
+    """The marks around a teacher's reasoning, where they are none of those in `engines/marks.py`."""
+
+    open: str = Field(min_length=1)
+    close: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _differ(self) -> Thinking:
+        if self.open == self.close or not self.open.strip() or not self.close.strip():
+            raise ValueError("`open` and `close` are two different marks, such as <r> and </r>")
+        return self
+
+
+class Teacher(Origin):
+    """A model that answers each problem: an entry of a recipe's `teachers`."""
+
+    step = "hubkit.traces.origins.teacher:run"
+
+    samples: int = Field(default=1, gt=0)
+    """Responses per problem."""
+    sampling: Sampling
+    system: str = ""
+    """System message; empty for none."""
+    thinking: Thinking | None = None
+    """Only for marks that hubkit does not know: docs/engines.md."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent_thinking(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without marks a teacher is written as before there were any, so that existing step keys stay valid."""
+        written: dict[str, Any] = dump(self)
+        if self.thinking is None:
+            written.pop("thinking", None)
+        return written
+
+    def count(self, problems: int) -> int:
+        return problems * self.samples
+
+    def longest(self) -> int:
+        return self.sampling.max_tokens
+
+
+def check(context: CheckContext) -> None:
+    """Ask whether the teacher can be reached."""
+    if context.here:
+        check_engine(context.runtime["engine"], context.step)
 
 
 def run(context: StepContext) -> None:

@@ -1,0 +1,142 @@
+"""Variants: the forms in which the same traces are published and trained on, and the one table of their kinds.
+
+    Variant("raw")  Variant("compressed", "nano-compressor")  Variant("truncated", "nano-compressor")
+
+A kind is a row of VARIANTS. Plan, estimate, results, figure, cards, report and Space read it and know no kind by
+name. To add a kind: a module beside this file with `VERSION` and `run(context)`, and a row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import pyarrow as pa
+
+from hubkit.records import VARIANT_COLUMNS
+
+__all__ = ["BASE_COLOUR", "BASE_LABEL", "VARIANTS", "Kind", "Variant", "possible_variants", "sort_key"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is known of one kind of variant."""
+
+    step: str
+    """module:function of the step that writes its data.parquet."""
+    order: int
+    """Its place in tables, legends and lists."""
+    colour: str
+    """In figures: Okabe and Ito's, told apart with any colour vision."""
+    mark: str
+    """In figures without colour and in tables: one character."""
+    sentence: str
+    """What cards say of it, with {compressor} and {teacher} in it."""
+    matched: bool = False
+    """Whether it is made from raw traces at the lengths of one compressor's: a control."""
+    compressed: bool = False
+    """Whether a compressor makes it, shard by shard, before its step joins the shards."""
+    columns: tuple[tuple[str, pa.DataType], ...] = ()
+    """Columns besides those that all variants have."""
+    file: str = field(default="data.parquet", init=False)
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema([*VARIANT_COLUMNS, *self.columns])
+
+    @property
+    def of_compressor(self) -> bool:
+        """Whether there is one such variant for each compressor."""
+        return self.matched or self.compressed
+
+
+VARIANTS: Final[dict[str, Kind]] = {
+    "raw": Kind(
+        step="hubkit.traces.variants.raw:run",
+        order=0,
+        colour="#0072B2",
+        mark="●",
+        sentence="the traces of {teacher} as they were written, verified correct",
+    ),
+    "compressed": Kind(
+        step="hubkit.traces.variants.compressed:run",
+        order=1,
+        colour="#D55E00",
+        mark="◆",
+        sentence="the same traces, shortened by {compressor}; each still reaches the right answer",
+        compressed=True,
+        columns=(("compressor", pa.string()), ("prompt_sha", pa.string())),
+    ),
+    "truncated": Kind(
+        step="hubkit.traces.variants.truncated:run",
+        order=2,
+        colour="#009E73",
+        mark="▲",
+        sentence="the control: raw traces cut off at the length of {compressor}'s, problem by problem",
+        matched=True,
+        columns=(("budget_tokens", pa.int32()), ("matched_to", pa.string())),
+    ),
+}
+
+BASE_COLOUR: Final = "#777777"
+"""Of bases that were not trained."""
+BASE_LABEL: Final = "untrained"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One form of a teacher's traces. Raises KeyError for a kind that is not in VARIANTS."""
+
+    kind: str
+    compressor: str = ""
+    """The compressor that made it or whose lengths it has; empty where the kind has none."""
+
+    @property
+    def name(self) -> str:
+        """Of its config on the Hub: raw, compressed-<compressor>."""
+        return f"{self.kind}-{self.compressor}" if self.compressor else self.kind
+
+    @property
+    def row(self) -> Kind:
+        return VARIANTS[self.kind]
+
+    def step(self, teacher: str) -> str:
+        """Name of the step that makes it from one teacher's traces: compressed/<teacher>/<compressor>."""
+        return "/".join(filter(None, (self.kind, teacher, self.compressor)))
+
+    def sentence(self, teacher: str) -> str:
+        return self.row.sentence.format(teacher=teacher, compressor=self.compressor)
+
+    def published(self, teacher: str) -> dict[str, Any]:
+        """What readers without hubkit, such as the Space, need to show it; stands in release.json."""
+        row = self.row
+        return {
+            **asdict(self),
+            "name": self.name,
+            "label": self.name,
+            "colour": row.colour,
+            "mark": row.mark,
+            "order": row.order,
+            "matched": row.matched,
+            "sentence": self.sentence(teacher),
+        }
+
+
+def possible_variants(compressors: Iterable[str]) -> dict[str, Variant]:
+    """Name -> variant, for all that can be made with these compressors, in the table's order.
+
+    Raises ValueError when two variants would have one name.
+    """
+    names = list(compressors)
+    found: dict[str, Variant] = {}
+    for kind, row in VARIANTS.items():
+        for variant in [Variant(kind, name) for name in names] if row.of_compressor else [Variant(kind)]:
+            if variant.name in found:
+                raise ValueError(f"two variants are called {variant.name!r}: rename a compressor")
+            found[variant.name] = variant
+    return found
+
+
+def sort_key(variant: Variant) -> tuple[int, str]:
+    return (variant.row.order, variant.compressor)

@@ -13,25 +13,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any, Final
 
-from hubkit.engines.base import why_unfinished
 from hubkit.errors import GateError, InputError
-from hubkit.records import REJECTED_SCHEMA, VARIANT_SCHEMAS, RowWriter, messages_of, read_rows
-from hubkit.store import StepContext
+from hubkit.records import REJECTED_SCHEMA, RowWriter, messages_of, read_rows
+from hubkit.store import CheckContext, StepContext
+from hubkit.traces.join import reject_reason, with_problems
 from hubkit.traces.lengths import LENGTH_COLUMNS, count_tokens, length_metrics
+from hubkit.traces.variants import VARIANTS
 from hubkit.verifiers.base import Task
+from hubkit.verifiers.code import check_sandbox
 from hubkit.verifiers.pool import shared_pool
 from hubkit.verifiers.table import verify_inline
 
-__all__ = ["VERSION", "ProblemReader", "pairs", "reject_reason", "run"]
+__all__ = ["VERSION", "check", "run"]
 
 VERSION: Final = 2
 BATCH: Final = 256
 """Traces whose tokens are counted together."""
 
 Row = dict[str, Any]
+
+
+def check(context: CheckContext) -> None:
+    """See that programs can be run in a sandbox, where the problems ask for it."""
+    if context.here and "code" in context.problems:
+        check_sandbox()
 
 
 def run(context: StepContext) -> None:
@@ -41,7 +48,7 @@ def run(context: StepContext) -> None:
     done = 0
     judged = shared_pool().stream(work for name in shards for work in _works(context, name))
     with (
-        RowWriter(context.out / "data.parquet", VARIANT_SCHEMAS["raw"]) as data,
+        RowWriter(context.out / "data.parquet", VARIANTS["raw"].schema) as data,
         RowWriter(context.out / "rejected.parquet", REJECTED_SCHEMA) as rejected,
     ):
         while batch := list(islice(judged, BATCH)):
@@ -65,44 +72,11 @@ def run(context: StepContext) -> None:
     context.metrics.update(length_metrics(read_rows(context.out / "data.parquet", columns=LENGTH_COLUMNS)))
 
 
-def pairs(context: StepContext, shard: str) -> Iterator[tuple[Row, Row]]:
-    """(problem, trace) of one shard."""
-    problems = ProblemReader(context.inputs["problems"] / "problems.parquet")
-    for trace in read_rows(context.inputs[shard] / "traces.parquet", batch=BATCH):
-        yield problems.find(trace["id"]), trace
-
-
-class ProblemReader:
-    """Problems as traces ask for them: in the file's order, once for each shard. The file is never held whole."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._rows: Iterator[Row] = iter(())
-        self._row: Row = {"id": None}
-
-    def find(self, id: str) -> Row:
-        """Raises InputError when there is no such problem."""
-        if self._row["id"] != id:
-            row = self._search(id)
-            if row is None:
-                self._rows = read_rows(self._path, batch=BATCH)
-                row = self._search(id)
-            if row is None:
-                raise InputError(
-                    f"there is no problem {id!r}, of which there is a trace", "run again from the traces on"
-                )
-            self._row = row
-        return self._row
-
-    def _search(self, id: str) -> Row | None:
-        return next((row for row in self._rows if row["id"] == id), None)
-
-
 def _works(context: StepContext, shard: str) -> Iterator[tuple[tuple[Row, Row], Task | tuple[str, ...]]]:
     """((problem, trace), work): a verdict, a task for a worker, or (reason, detail) without anything to verify."""
     judge = context.inputs.get(shard.replace("shard-", "verdicts-"))
     verdicts = read_rows(judge / "verdicts.parquet", batch=BATCH) if judge else iter(())
-    for problem, trace in pairs(context, shard):
+    for problem, trace in with_problems(context, shard):
         if found := reject_reason(trace):
             yield (problem, trace), found
         elif problem["verifier"] == "judge":
@@ -115,21 +89,6 @@ def _works(context: StepContext, shard: str) -> Iterator[tuple[tuple[Row, Row], 
             yield (problem, trace), (verdict["status"], verdict["reason"])
         else:
             yield (problem, trace), verify_inline(problem, trace["solution"])
-
-
-def reject_reason(trace: Row) -> tuple[str, str] | None:
-    """(reason, detail) of a trace in which there is no answer to judge; None if there is one."""
-    if trace["error"]:
-        return "error", trace["error"]
-    if why := why_unfinished(trace["finish_reason"]):
-        return ("length" if trace["finish_reason"] == "length" else "unfinished"), why
-    if trace["thinking"] == "unclosed":
-        return "unclosed", "the thinking span never ends"
-    if trace["thinking"] == "none" or not trace["reasoning"].strip():
-        return "no_thinking", "no thinking span"
-    if not trace["solution"].strip():
-        return "no_solution", "nothing after the thinking span"
-    return None
 
 
 def _variant_rows(pairs: list[tuple[Row, Row]], context: StepContext) -> Iterator[Row]:

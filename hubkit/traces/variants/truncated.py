@@ -22,7 +22,7 @@ from itertools import islice
 from typing import Any, Final
 
 from hubkit.errors import GateError, InputError
-from hubkit.records import VARIANT_SCHEMAS, messages_of, read_rows, write_rows
+from hubkit.records import messages_of, read_rows, write_rows
 from hubkit.store import StepContext
 from hubkit.traces.lengths import (
     LENGTH_COLUMNS,
@@ -31,6 +31,7 @@ from hubkit.traces.lengths import (
     plain_backend,
     token_counts,
 )
+from hubkit.traces.variants import VARIANTS
 
 __all__ = ["VERSION", "cut", "cut_batch", "run"]
 
@@ -135,7 +136,7 @@ def run(context: StepContext) -> None:
     tokenizer = load_tokenizer(context.model("tokenizer"))
     out = context.out / "data.parquet"
     total = context.record("compressed").counts["kept"]
-    if not write_rows(out, _rows(context, tokenizer, total), VARIANT_SCHEMAS["truncated"]):
+    if not write_rows(out, _rows(context, tokenizer, total), VARIANTS["truncated"].schema):
         raise GateError(f"{context.step}: nothing to cut", "look at why the compressed traces were dropped")
     context.metrics.update(length_metrics(read_rows(out, columns=LENGTH_COLUMNS)))
 

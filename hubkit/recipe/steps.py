@@ -1,0 +1,24 @@
+"""The kinds of steps. A step's name begins with its kind, and `run.resources` is given by kind."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hubkit.traces.variants import VARIANTS
+
+__all__ = ["STEPS"]
+
+STEPS: Final[dict[str, str]] = {
+    "problems": "hubkit.problems.problems:run",
+    "contamination": "hubkit.problems.contamination:run",
+    "traces": "",
+    "judge": "hubkit.traces.judge:run",
+    "compress": "",
+    **{kind: row.step for kind, row in VARIANTS.items()},
+    "matched": "hubkit.traces.matched:run",
+    "student": "hubkit.students.student:run",
+    "evaluation": "hubkit.evaluation.evaluation:run",
+    "report": "hubkit.release.report:run",
+    "publish": "hubkit.release.publish:run",
+}
+"""Kind -> module:function. Empty where a table has it: ORIGINS for `traces`, COMPRESSORS for `compress`."""

@@ -1,0 +1,67 @@
+"""Traces beside their problems, for all steps that judge them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from hubkit.engines.base import why_unfinished
+from hubkit.errors import InputError
+from hubkit.records import read_rows
+from hubkit.store import StepContext
+
+__all__ = ["ProblemReader", "reject_reason", "with_problems"]
+
+BATCH: Final = 256
+"""Rows read together."""
+
+Row = dict[str, Any]
+
+
+def with_problems(context: StepContext, shard: str) -> Iterator[tuple[Row, Row]]:
+    """(problem, trace) for each trace of one shard."""
+    problems = ProblemReader(context.inputs["problems"] / "problems.parquet")
+    for trace in read_rows(context.inputs[shard] / "traces.parquet", batch=BATCH):
+        yield problems.find(trace["id"]), trace
+
+
+class ProblemReader:
+    """Problems as traces ask for them: in the file's order, once for each shard. The file is never held whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows: Iterator[Row] = iter(())
+        self._row: Row = {"id": None}
+
+    def find(self, id: str) -> Row:
+        """Raises InputError when there is no such problem."""
+        if self._row["id"] != id:
+            row = self._search(id)
+            if row is None:
+                self._rows = read_rows(self._path, batch=BATCH)
+                row = self._search(id)
+            if row is None:
+                raise InputError(
+                    f"there is no problem {id!r}, of which there is a trace", "run again from the traces on"
+                )
+            self._row = row
+        return self._row
+
+    def _search(self, id: str) -> Row | None:
+        return next((row for row in self._rows if row["id"] == id), None)
+
+
+def reject_reason(trace: Row) -> tuple[str, str] | None:
+    """(reason, detail) of a trace that has no answer to judge. Returns None if it has one."""
+    if trace["error"]:
+        return "error", trace["error"]
+    if why := why_unfinished(trace["finish_reason"]):
+        return ("length" if trace["finish_reason"] == "length" else "unfinished"), why
+    if trace["thinking"] == "unclosed":
+        return "unclosed", "the thinking span never ends"
+    if trace["thinking"] == "none" or not trace["reasoning"].strip():
+        return "no_thinking", "no thinking span"
+    if not trace["solution"].strip():
+        return "no_solution", "nothing after the thinking span"
+    return None
