@@ -16,11 +16,11 @@ from hubkit.recipe.config import Recipe
 from hubkit.records import (
     EVALUATION_SCHEMA,
     PROBLEM_SCHEMA,
-    VARIANT_SCHEMAS,
     messages_of,
     write_rows,
 )
 from hubkit.store import Record, StepContext, Store, digest
+from hubkit.traces.variants import VARIANTS
 
 HOSTILE = (
     '<script>document.title="owned"</script><img src=x onerror="document.title=1"> **bold** | {{7*7}} ${8*8}'
@@ -48,9 +48,7 @@ class Run:
     def context(self, step: str, out: Path, config: dict[str, Any] | None = None) -> StepContext:
         wanted = ("raw", "compressed", "truncated", "student", "evaluation")
         inputs = {n: f for n, f in self.inputs.items() if step != "report" or n.split("/")[0] in wanted}
-        about = {"recipe": self.recipe.name, "description": self.recipe.description}
-        if step == "publish":
-            about = {"recipe": self.recipe.model_dump(mode="json", exclude={"run"})}
+        about = {"recipe": self.recipe.model_dump(mode="json", exclude={"run"})}
         (out / "work").mkdir(parents=True, exist_ok=True)
         return StepContext(
             step=step,
@@ -162,6 +160,8 @@ def build(root: Path) -> Run:
         work = root / "work" / name
         context = StepContext(name, config, {}, dict(run.inputs), {}, root / "tmp" / digest(name), work)
         inputs = {of: Record.read(folder).output for of, folder in run.inputs.items()}
+        if name.startswith("evaluation/") and config["variant"]:
+            inputs["student"] = inputs[f"student/{config['student']}"]
         Store(root).run(context, name.split("/")[0], 1, key, inputs, write)
         run.inputs[name] = Store(root).folder(name, key)
 
@@ -184,10 +184,10 @@ def build(root: Path) -> Run:
     for kind, place in (("raw", "sage"), ("compressed", "sage/short"), ("truncated", "sage/short")):
         step(f"{kind}/{place}", {}, lambda context, kind=kind: _variant(context, kind))
 
-    def pairs(context: StepContext) -> None:
-        (context.out / "pairs.json").write_text("[]")
+    def matched(context: StepContext) -> None:
+        (context.out / "matched.json").write_text("[]")
 
-    step("pairs/sage", {"teacher": "sage"}, pairs)
+    step("matched/sage", {"teacher": "sage"}, matched)
     students = [
         ("s-raw-full", "raw", "full", 0),
         ("s-raw-full-seed1", "raw", "full", 1),
@@ -247,7 +247,7 @@ def _variant(context: StepContext, kind: str) -> None:
         }
         for i in range(rows)
     ]
-    write_rows(context.out / "data.parquet", data, VARIANT_SCHEMAS[kind])
+    write_rows(context.out / "data.parquet", data, VARIANTS[kind].schema)
     context.count("kept", rows)
     context.count("dropped_wrong", 12 - rows + (8 if kind == "raw" else 0))
     context.metrics |= {

@@ -1,55 +1,40 @@
-"""The layering of the design: imports point one way, and heavy packages wait until they are needed."""
+"""The layering of the design: imports point one way and never in a circle, and heavy packages wait."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 from support import ROOT
 
+from hubkit.recipe.steps import STEPS
+from hubkit.traces.compressors import COMPRESSORS
+from hubkit.traces.origins import ORIGINS
+
 HEAVY = {"torch", "transformers", "trl", "peft", "vllm", "lighteval", "gradio", "datasets", "matplotlib"}
-# A module may import from its own layer and from those before it. Steps never import other steps,
-# but what several of them share (verify, thinking, statistics) stands before them.
+# A module may import from its own layer and from those before it; the longest name that fits counts.
 LAYERS = [
-    ["hubkit.errors", "hubkit.processes", "hubkit.__version__", "hubkit.localhub"],
+    ["hubkit.errors", "hubkit.processes", "hubkit.__version__"],
+    ["hubkit.localhub"],
     ["hubkit.records", "hubkit.section", "hubkit.hub", "hubkit.verifiers"],
     ["hubkit.store"],
-    ["hubkit.problems"],
-    ["hubkit.engines.settings"],
-    ["hubkit.recipe.runtime"],
+    ["hubkit.engines", "hubkit.executors.call"],
+    ["hubkit.problems", "hubkit.traces", "hubkit.students", "hubkit.evaluation"],
+    ["hubkit.recipe.steps", "hubkit.recipe.runtime"],
     ["hubkit.recipe.config"],
-    ["hubkit.recipe.file"],
-    ["hubkit.engines"],
-    [
-        "hubkit.problems.problems",
-        "hubkit.problems.contamination",
-        "hubkit.traces",
-        "hubkit.students",
-        "hubkit.evaluation",
-        "hubkit.release",
-        "hubkit.executors",
-    ],
-    ["hubkit.recipe.plan"],
+    ["hubkit.recipe.file", "hubkit.release", "hubkit.executors"],
+    ["hubkit.recipe.pins", "hubkit.recipe.plan"],
     ["hubkit.recipe.pipeline"],
-    ["hubkit.recipe.estimate"],
-    ["hubkit.recipe.preflight"],
+    ["hubkit.recipe.estimate", "hubkit.recipe.preflight"],
     ["hubkit.cli", "hubkit.__main__"],
 ]
-STEPS = {
-    "hubkit.problems.problems",
-    "hubkit.problems.contamination",
-    "hubkit.traces.origins.teacher",
-    "hubkit.traces.variants.compressed",
-    "hubkit.traces.variants.truncated",
-    "hubkit.traces.matched",
-    "hubkit.students.student",
-    "hubkit.evaluation.evaluation",
-    "hubkit.release.report",
-    "hubkit.release.publish",
-}
+FUNCTIONS = [*filter(None, STEPS.values())]
+FUNCTIONS += [kind.step for table in (ORIGINS, COMPRESSORS) for kind in table.values()]
+STEP_MODULES = {function.partition(":")[0] for function in FUNCTIONS}
 MODULES = sorted(p for p in (ROOT / "hubkit").rglob("*.py"))
 
 
@@ -57,19 +42,22 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+NAMES = {name_of(path) for path in MODULES}
+
+
 def layer_of(module: str) -> int:
-    """The layer of the longest listed name that the module is or lies in."""
     found = [
-        (len(name), i)
-        for i, layer in enumerate(LAYERS)
+        (len(name), number)
+        for number, layer in enumerate(LAYERS)
         for name in layer
         if module == name or module.startswith(name + ".")
     ]
-    package = any(name.startswith(module + ".") for layer in LAYERS for name in layer)
-    return max(found)[1] if found else -1 if package else len(LAYERS)
+    assert found or module in ("hubkit", "hubkit.recipe"), f"{module} has no layer: say where it belongs"
+    return max(found)[1] if found else -1
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:
+    """Modules that a module imports, at its top or anywhere; not those for types alone."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     skip = {
         id(node)
@@ -85,20 +73,38 @@ def imports(path: Path, top_level_only: bool = False) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            below = {f"{node.module}.{alias.name}" for alias in node.names} & NAMES
+            # `from hubkit.recipe import plan` is an import of plan, not of what the package's own file holds.
+            found |= below if len(below) == len(node.names) else {node.module, *below}
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_point_one_way(path: Path) -> None:
-    module = name_of(path)
-    for imported in imports(path):
-        if imported.startswith("hubkit."):
-            assert layer_of(imported) <= layer_of(module), f"{module} imports {imported}"
-            if module in STEPS:
-                other = imported.rsplit(".", 1)[0] if imported.rsplit(".", 1)[0] in STEPS else imported
-                assert other not in STEPS - {module}, f"the step {module} imports the step {other}"
+GRAPH = {name_of(path): imports(path) & NAMES for path in MODULES}
+
+
+@pytest.mark.parametrize("module", sorted(NAMES))
+def test_imports_point_one_way(module: str) -> None:
+    for imported in GRAPH[module]:
+        assert layer_of(imported) <= layer_of(module) or module == "hubkit", f"{module} imports {imported}"
+
+
+def test_no_step_imports_a_step() -> None:
+    assert len(STEP_MODULES) >= 12 and STEP_MODULES <= NAMES
+    for module in STEP_MODULES:
+        assert not GRAPH[module] & STEP_MODULES - {module}, f"the step {module} imports another"
+
+
+def test_no_imports_in_circles() -> None:
+    try:
+        TopologicalSorter(GRAPH).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(reversed(error.args[1])))
+
+
+def test_the_local_hub_imports_nothing_else_of_hubkit() -> None:
+    for module in (name for name in NAMES if name.startswith("hubkit.localhub")):
+        outside = {name for name in GRAPH[module] if not name.startswith("hubkit.localhub")}
+        assert outside <= {"hubkit.errors"}, module
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
@@ -107,9 +113,11 @@ def test_heavy_packages_are_imported_where_they_are_needed(path: Path) -> None:
     assert not found or "evaluation/model.py" in str(path) or "evaluation/tasks.py" in str(path), found
 
 
-def test_help_loads_nothing_heavy() -> None:
+@pytest.mark.parametrize("module", ["hubkit.cli", "hubkit"])
+def test_nothing_heavy_is_loaded_before_it_is_used(module: str) -> None:
+    """So that `hubkit --help` and `import hubkit` answer at once."""
     code = (
-        "import sys, hubkit.cli\n"
+        f"import sys, {module}\n"
         f"heavy = {sorted(HEAVY | {'pyarrow', 'pydantic', 'huggingface_hub', 'uvicorn'})!r}\n"
         "print([name for name in heavy if name in sys.modules])"
     )

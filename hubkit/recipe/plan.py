@@ -172,7 +172,12 @@ def _traces(build: _Builder, origin: Origin) -> dict[str, str]:
             origin.name,
             i,
             function=origin.step,
-            config={"teacher": origin.name, "seed": build.recipe.seed, "shard": [i, origin.shards], **origin.identity()},
+            config={
+                "teacher": origin.name,
+                "seed": build.recipe.seed,
+                "shard": [i, origin.shards],
+                **origin.identity(),
+            },
             inputs=_train_problems(build),
             models={"teacher": origin.name} if origin.generates else {},
             runtime=build.engine(origin.name) if origin.generates else {},

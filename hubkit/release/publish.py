@@ -94,8 +94,8 @@ def check(context: CheckContext) -> None:
 
 def run(context: StepContext) -> None:
     """Push every repo and the collection; write release.json."""
-    facts = Facts.read(context)
-    recipe = facts.recipe
+    recipe = Recipe.model_validate(context.config["recipe"])
+    facts = Facts.read(recipe, context.inputs)
     with _open_hub(recipe, context) as access:
         local = recipe.hub.endpoint == "local"
         release = _plan(recipe, facts, access, context, "" if local else access.endpoint)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from hubkit.recipe.config import Recipe
 from hubkit.records import read_rows
 from hubkit.release.plot import png, svg
 from hubkit.release.results import Facts, Row, over_seeds, paired_tests, student_rows, variant_rows
@@ -46,7 +47,7 @@ _LONGEST_EXAMPLE: Final = 6_000
 
 def run(context: StepContext) -> None:
     """Write report.html, results.json and tradeoff.png."""
-    facts = Facts.read(context)
+    facts = Facts.read(Recipe.model_validate(context.config["recipe"]), context.inputs)
     rows = student_rows(facts)
     results = {
         "schema_version": 1,

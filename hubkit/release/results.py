@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from hubkit.errors import InputError
 from hubkit.recipe.config import Recipe
-from hubkit.store import Record, StepContext
+from hubkit.store import Record
 from hubkit.traces.variants import Variant, possible_variants, sort_key
 
 __all__ = [
@@ -102,10 +102,9 @@ class Facts:
     records: Mapping[str, Record]
 
     @classmethod
-    def read(cls, context: StepContext) -> Facts:
-        recipe = Recipe.model_validate(context.config["recipe"])
-        records = {name: Record.read(folder) for name, folder in context.inputs.items()}
-        return cls(recipe, context.inputs, records)
+    def read(cls, recipe: Recipe, folders: Mapping[str, Path]) -> Facts:
+        """Facts of these steps: step name -> folder of its output."""
+        return cls(recipe, folders, {name: Record.read(folder) for name, folder in folders.items()})
 
     def kind(self, *kinds: str) -> dict[str, Record]:
         """Step name -> record of all steps of some kinds, in the order of the plan."""

@@ -20,14 +20,14 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import psutil
 
 from hubkit import errors
-from hubkit.verifiers.base import Task, Verdict, settle
+from hubkit.verifiers.base import Task, Verdict
 
 __all__ = ["Pool", "shared_pool"]
 

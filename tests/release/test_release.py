@@ -39,7 +39,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def facts(run: Run) -> Facts:
-    return Facts.read(run.inputs)
+    return Facts.read(run.recipe, run.inputs)
 
 
 @pytest.fixture(scope="module")

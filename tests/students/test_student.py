@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from support import MODELS
 
 from hubkit.errors import GateError, RecipeError
-from hubkit.records import VARIANT_SCHEMAS, messages_of, write_rows
+from hubkit.records import messages_of, write_rows
+from hubkit.traces.variants import VARIANTS
 from hubkit.store import StepContext, digest_folder
 from hubkit.students import student
 from hubkit.students.launch import check_accelerate
@@ -37,7 +38,7 @@ def rows(count: int = 24) -> list[dict[str, Any]]:
     made = []
     for i in range(count):
         problem, thought, solution = f"What is {i} + 1?", f"{i} + 1 = {i + 1}.", f"\\boxed{{{i + 1}}}"
-        row: dict[str, Any] = dict.fromkeys(VARIANT_SCHEMAS["raw"].names)
+        row: dict[str, Any] = dict.fromkeys(VARIANTS["raw"].schema.names)
         made.append(
             row
             | {
@@ -65,16 +66,16 @@ LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-lin
 
 
 def context(folder: Path, data: list[dict[str, Any]], processes: int = 1, **config: Any) -> StepContext:
-    write_rows(folder / "data" / "data.parquet", data, VARIANT_SCHEMAS["raw"])
+    write_rows(folder / "data" / "data.parquet", data, VARIANTS["raw"].schema)
     schema = pa.schema([("id", pa.string()), ("sample", pa.int32())])
-    write_rows(folder / "pairs" / "pairs.parquet", [{"id": r["id"], "sample": 0} for r in data[:20]], schema)
+    write_rows(folder / "matched" / "matched.parquet", [{"id": r["id"], "sample": 0} for r in data[:20]], schema)
     made = StepContext(
         step="student/s",
         config={"base": "s", "seed": 0, "sft": SFT, "lora": None, "max_cut_share": 0.0, "system": ""}
         | config,
         runtime={"device": "cpu", "threads": 1}
         | ({"accelerate": {"num_processes": processes}} if processes > 1 else {}),
-        inputs={"data": folder / "data", "pairs": folder / "pairs"},
+        inputs={"data": folder / "data", "matched": folder / "matched"},
         models={"base": {"model": str(MODELS / "student-s"), "revision": ""}},
         out=folder / "out",
         work=folder / "work",
@@ -89,7 +90,7 @@ def test_full_fine_tuning(tmp_path: Path) -> None:
 
     step = context(tmp_path, rows())
     student.run(step)
-    assert step.counts == {"rows": 20}, "only the pairs are trained on"
+    assert step.counts == {"rows": 20}, "only matched rows are trained on"
     metrics = step.metrics
     assert metrics["trainable_parameters"] == metrics["parameters"] == 279_360
     assert metrics["steps"] == 10 and 0 < metrics["loss_tokens"] < metrics["train_tokens"]

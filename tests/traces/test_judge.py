@@ -18,12 +18,13 @@ from hubkit.engines import Response
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import EngineError, GateError, InputError
 from hubkit.recipe.file import load_recipe
-from hubkit.records import PROBLEM_SCHEMA, TRACE_SCHEMA, VARIANT_SCHEMAS, messages_of, read_rows, write_rows
+from hubkit.records import PROBLEM_SCHEMA, TRACE_SCHEMA, messages_of, read_rows, write_rows
 from hubkit.store import StepContext, Store
 from hubkit.traces import judge
 from hubkit.traces.journal import Key
+from hubkit.traces.compressors import rewrite
 from hubkit.traces.judging import verdict_of
-from hubkit.traces.variants import compressed, raw
+from hubkit.traces.variants import VARIANTS, raw
 from hubkit.verifiers.judge import Question, fill
 
 SHORT_PROMPT = "{problem}\n{answer}\n{response}\nVerdict: correct or Verdict: incorrect"
@@ -245,7 +246,7 @@ def test_two_real_models_take_turns_in_compression(tmp_path: Path, taught: Path)
     )
     rows = []
     for i in range(6):
-        empty: dict[str, Any] = dict.fromkeys(VARIANT_SCHEMAS["raw"].names)
+        empty: dict[str, Any] = dict.fromkeys(VARIANTS["raw"].schema.names)
         text = problem(i, "")["problem"]
         reasoning = (
             f"I need to work out {i} + 2 + 3.\nFirst {i} + 2: just {i} + 2 = {i + 2}. So {i + 2} + 3 is next.\n"
@@ -253,14 +254,14 @@ def test_two_real_models_take_turns_in_compression(tmp_path: Path, taught: Path)
         )
         row = empty | {"id": f"p{i}", "sample": 0, "problem": text, "reasoning": reasoning, "solution": "s"}
         rows.append(row | {"messages": messages_of(text, reasoning, "s"), "raw_reasoning_tokens": 200})
-    write_rows(tmp_path / "raw" / "data.parquet", rows, VARIANT_SCHEMAS["raw"])
+    write_rows(tmp_path / "raw" / "data.parquet", rows, VARIANTS["raw"].schema)
     models = {"compressor": MODELS / "compressor", "judge": taught, "tokenizer": MODELS / "student-s"}
     step = context(tmp_path, "compress", models, engine={}, judge_engine={})
     sampling = {"max_tokens": 120, "temperature": 0.0}
     prompt = load_recipe(NANO).compressors[0].prompt
     step.config |= {"compressor": "c", "prompt": prompt, "prompt_sha": "0", "attempts": 2}
     step.config |= {"sampling": sampling}
-    compressed.run(step)
+    rewrite.run(step)
     assert [row["id"] for row in read_rows(step.out / "data.parquet")] == ["p0", "p2", "p4"]
     assert step.counts == {"kept": 3, "retries": 3, "dropped_wrong": 3}
     # Nine of each: six in the first attempt, three in the second.

@@ -254,7 +254,7 @@ def test_the_card_says_who_judged_and_with_what_prompt(release: Run, model: str)
     pinned = {"umpire": {"model": "org/umpire", "revision": "c" * 40}}
     cards = CardContext(
         Recipe.model_validate(raw),
-        Facts.read(release.inputs),
+        Facts.read(release.recipe, release.inputs),
         "",
         "local/tiny-evals",
         "local/tiny-compare",

@@ -19,11 +19,12 @@ from hubkit.engines import Response
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import GateError
 from hubkit.recipe.file import load_recipe
-from hubkit.records import PROBLEM_SCHEMA, VARIANT_SCHEMAS, messages_of, read_rows, write_rows
+from hubkit.records import PROBLEM_SCHEMA, messages_of, read_rows, write_rows
 from hubkit.store import StepContext, digest
 from hubkit.traces.journal import Journal, request_hash
 from hubkit.traces.origins import teacher as origin
-from hubkit.traces.variants import compressed
+from hubkit.traces.compressors import rewrite
+from hubkit.traces.variants import VARIANTS, compressed
 
 PROMPT = load_recipe(NANO).compressors[0].prompt
 
@@ -95,7 +96,7 @@ def raw_rows(reasonings: list[str], answers: list[str]) -> list[dict[str, Any]]:
     rows = []
     for problem, reasoning, answer in zip(problems(len(reasonings)), reasonings, answers, strict=True):
         solution = f"The answer is \\boxed{{{answer}}}."
-        empty: dict[str, Any] = dict.fromkeys(VARIANT_SCHEMAS["raw"].names)
+        empty: dict[str, Any] = dict.fromkeys(VARIANTS["raw"].schema.names)
         rows.append(
             empty
             | {name: problem[name] for name in ("id", "source", "problem", "answer", "verifier")}
@@ -127,7 +128,7 @@ def test_a_compressed_trace_reaches_the_answer_or_is_dropped(tmp_path: Path) -> 
     known[-1]["answer"] = "999"
     write_rows(tmp_path / "problems" / "problems.parquet", known, PROBLEM_SCHEMA)
     rows = raw_rows(reasonings, [p["answer"] for p in known])
-    write_rows(tmp_path / "raw" / "data.parquet", rows, VARIANT_SCHEMAS["raw"])
+    write_rows(tmp_path / "raw" / "data.parquet", rows, VARIANTS["raw"].schema)
     config = {
         "compressor": "c",
         "prompt": PROMPT,
@@ -136,7 +137,7 @@ def test_a_compressed_trace_reaches_the_answer_or_is_dropped(tmp_path: Path) -> 
         "sampling": {"max_tokens": 120, "temperature": 0.0},
     }
     step = context(tmp_path, "compress", config, compressor="compressor", tokenizer="student-s")
-    compressed.run(step)
+    rewrite.run(step)
     kept = pq.read_table(step.out / "data.parquet").to_pylist()
     rejected = pq.read_table(step.out / "rejected.parquet").to_pylist()
     assert len(kept) + len(rejected) == 6 and len(kept) >= 3
@@ -153,7 +154,7 @@ def answered(step: StepContext) -> StepContext:
     with Journal(step.work / "journal.sqlite", digest([step.config, ""])) as journal:
         for place, row in enumerate(read_rows(step.inputs["raw"] / "data.parquet")):
             for attempt in range(step.config["attempts"]):
-                key, request = compressed._request(step.config, row, attempt)
+                key, request = rewrite._request(step.config, row, attempt)
                 given = row["answer"] if place % 3 else "wrong"
                 text = f"It is {place}.\n\\boxed{{{given}}}"
                 journal.add(key, request_hash(request), Response(key.text, text, "stop", 50, 9))
@@ -183,15 +184,15 @@ def test_shards_together_give_what_one_gives(tmp_path: Path) -> None:
     for shards in (1, 3):
         folder = tmp_path / str(shards)
         write_rows(folder / "problems" / "problems.parquet", known, PROBLEM_SCHEMA)
-        write_rows(folder / "raw" / "data.parquet", rows, VARIANT_SCHEMAS["raw"])
+        write_rows(folder / "raw" / "data.parquet", rows, VARIANTS["raw"].schema)
         for shard in range(shards):
             step = answered(compressing(folder, shard=[shard, shards]))
-            compressed.run(step)
+            rewrite.run(step)
             (step.out / "record.json").write_text(json.dumps(RECORD | {"counts": step.counts}))
             step.out.rename(folder / f"shard-{shard}")
             step.work.rename(folder / f"work-{shard}")
         merged = context(folder, "merged", {})
-        compressed.merge(merged)
+        compressed.run(merged)
         files = [pq.read_table(merged.out / f).to_pylist() for f in ("data.parquet", "rejected.parquet")]
         results.append((files, merged.counts, merged.metrics))
     assert results[0] == results[1]
@@ -202,7 +203,7 @@ def test_shards_together_give_what_one_gives(tmp_path: Path) -> None:
 
 def peak_of_compressing(step: StepContext) -> int:
     """MB of memory that this process has had at most."""
-    compressed.run(step)
+    rewrite.run(step)
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) // 1024
 
@@ -218,7 +219,7 @@ def test_traces_are_not_held_in_memory(tmp_path: Path) -> None:
         rows = raw_rows([f"{i} is long. " * 1500 for i in range(number)], [p["answer"] for p in known])
         for row in rows:
             row["raw_reasoning_tokens"] = 9_000
-        write_rows(folder / "raw" / "data.parquet", rows, VARIANT_SCHEMAS["raw"], batch=100)
+        write_rows(folder / "raw" / "data.parquet", rows, VARIANTS["raw"].schema, batch=100)
         step = answered(compressing(folder))
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
             peaks.append(process.submit(peak_of_compressing, step).result())
@@ -229,7 +230,7 @@ def test_traces_are_not_held_in_memory(tmp_path: Path) -> None:
 @given(st.text(), st.text())
 def test_a_hostile_trace_is_only_text_in_the_prompt(problem: str, reasoning: str) -> None:
     row = {"problem": problem + "{reasoning}", "reasoning": reasoning + "{problem}{0}"}
-    filled = compressed._fill("P {problem} R {reasoning} {x}", row)
+    filled = rewrite._fill("P {problem} R {reasoning} {x}", row)
     assert filled == f"P {row['problem']} R {row['reasoning']} {{x}}"
 
 
@@ -244,4 +245,4 @@ def test_a_hostile_trace_is_only_text_in_the_prompt(problem: str, reasoning: str
     ],
 )
 def test_a_last_line_that_only_boxes_the_answer_is_no_trace(text: str, left: str) -> None:
-    assert compressed.strip_answer(text) == left
+    assert rewrite.strip_answer(text) == left

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from support import MODELS, ROOT
 
 from hubkit.errors import InputError
-from hubkit.records import VARIANT_SCHEMAS, read_rows, write_rows
+from hubkit.records import read_rows, write_rows
+from hubkit.traces.variants import VARIANTS
 from hubkit.store import StepContext, Store
 from hubkit.traces.lengths import count_tokens, length_metrics
 from hubkit.traces.variants.truncated import cut, cut_batch, run
@@ -119,11 +120,11 @@ def test_the_step_cuts_each_trace_to_its_compressed_length(tmp_path: Path) -> No
     kept = [
         row(i, texts[i], budget, compressor="c", prompt_sha="s") for i, budget in ((0, 9), (2, 31), (3, 500))
     ]
-    write_rows(tmp_path / "raw" / "data.parquet", raw, VARIANT_SCHEMAS["raw"])
+    write_rows(tmp_path / "raw" / "data.parquet", raw, VARIANTS["raw"].schema)
     store = Store(tmp_path)
 
     def write(context: StepContext) -> None:
-        context.count("kept", write_rows(context.out / "data.parquet", kept, VARIANT_SCHEMAS["compressed"]))
+        context.count("kept", write_rows(context.out / "data.parquet", kept, VARIANTS["compressed"].schema))
 
     short = StepContext("compressed/t/c", {}, {}, {}, {}, tmp_path / "o", tmp_path / "w")
     store.run(short, "compressed", 1, "k" * 64, {}, write)
@@ -142,7 +143,7 @@ def test_the_step_cuts_each_trace_to_its_compressed_length(tmp_path: Path) -> No
     assert context.counts == {"kept": 3}
     assert context.metrics == length_metrics(rows)
 
-    write_rows(tmp_path / "raw" / "data.parquet", raw[::-1], VARIANT_SCHEMAS["raw"])
+    write_rows(tmp_path / "raw" / "data.parquet", raw[::-1], VARIANTS["raw"].schema)
     with pytest.raises(InputError, match="raw's order"):
         run(StepContext("truncated/t/c", {}, {}, folders, models, tmp_path / "out", tmp_path))
 
