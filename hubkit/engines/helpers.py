@@ -1,6 +1,6 @@
 """More processes for the embedded engine: the threads of one would wait for each other, as Python's do.
 
-    python -m hubkit.engines.helpers
+    python -m hubkit.engines.helper
 
 A helper is told its model, then requests as it has room, and answers them. Each line is JSON:
     in:   {"model": "/models/teacher", "adapter": "", "batch_size": 64, "threads": 1}
@@ -17,12 +17,9 @@ import contextlib
 import itertools
 import json
 import os
-import queue
 import selectors
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +27,6 @@ from typing import Any
 
 from hubkit.engines.base import Request, Response
 from hubkit.errors import EngineError
-from hubkit.section import Sampling
 
 __all__ = ["Helpers"]
 
@@ -43,7 +39,7 @@ class _Helper:
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "hubkit.engines.helpers"],
+            [sys.executable, "-m", "hubkit.engines.helper"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | own,
@@ -126,47 +122,3 @@ class Helpers:
             helper.stdout.close()
             helper.process.wait()
         self._helpers.clear()
-
-
-def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's to handle
-    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print must not stand between the answers
-
-    def tell(value: Any) -> None:
-        print(json.dumps(value), file=output, flush=True)
-
-    settings = json.loads(sys.stdin.readline())
-    given: queue.SimpleQueue[list[Request]] = queue.SimpleQueue()
-
-    def read() -> None:
-        # At once, whatever is being decoded: the owner must not wait to be rid of them.
-        try:
-            for line in sys.stdin:
-                given.put([Request(**r | {"sampling": Sampling(**r["sampling"])}) for r in json.loads(line)])
-        finally:  # the owner has gone, perhaps in the middle of a line
-            os._exit(1)
-
-    def requests() -> Iterator[Request | None]:
-        yield from given.get()
-        while True:
-            yield from [None] if given.empty() else given.get()
-
-    threading.Thread(target=read, daemon=True).start()
-    import torch
-
-    from hubkit.engines.transformers import TransformersEngine
-
-    adapter = Path(settings["adapter"]) if settings["adapter"] else None
-    size, threads = settings["batch_size"], settings["threads"]
-    with TransformersEngine(Path(settings["model"]), size, "cpu", threads, adapter) as engine:
-        torch.set_num_threads(threads)  # the engine's are for helpers of its own too
-        tell("ready")
-        while True:
-            for response in engine.decode(requests(), size):
-                if response is not None:
-                    tell(asdict(response))
-
-
-if __name__ == "__main__":
-    main()

@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import yaml
 
-from hubkit.errors import HubkitError, RecipeError, StepError
-from hubkit.executors.call import error_from_json, error_to_json, prepare_process
+from hubkit.errors import RecipeError, StepError
+from hubkit.executors.call import error_from_json
 from hubkit.processes import supervised
 from hubkit.store import StepContext, write_json
 
@@ -63,7 +63,7 @@ def launch(context: StepContext) -> None:
     )
     configuration = _configuration(context.runtime["accelerate"], context.work)
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(configuration)]
-    command += ["-m", "hubkit.students.launch", str(context.work)]
+    command += ["-m", "hubkit.students.launched", str(context.work)]
     log = context.work / "accelerate.log"
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     with supervised(command, log, environment) as process:
@@ -88,27 +88,3 @@ def _configuration(given: dict[str, Any], folder: Path) -> Path:
     path = folder / "accelerate.yaml"
     path.write_text(yaml.safe_dump(DEFAULTS | {"main_process_port": port} | given), encoding="utf-8")
     return path
-
-
-def main() -> None:
-    """One of the processes: what accelerate launches."""
-    from hubkit.students.student import train
-
-    work = Path(sys.argv[1])
-    call = json.loads((work / "launch.json").read_text(encoding="utf-8"))
-    folders = {name: Path(folder) for name, folder in call["inputs"].items()}
-    context = StepContext(**call | {"inputs": folders, "out": Path(call["out"]), "work": work})
-    prepare_process(os.getppid())
-    first = os.environ.get("RANK", "0") == "0"
-    try:
-        train(context)
-    except HubkitError as error:
-        # All meet what is wrong with the data; what one alone meets is as good.
-        write_json(work / "result.json", error_to_json(error))
-        sys.exit(1)
-    if first:
-        write_json(work / "result.json", {"counts": context.counts, "metrics": context.metrics})
-
-
-if __name__ == "__main__":
-    main()

@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from hubkit.records import VERDICT_SCHEMA, RowWriter
 from hubkit.engines.check import check_engine
+from hubkit.records import VERDICT_SCHEMA, RowWriter
 from hubkit.store import CheckContext, StepContext
+from hubkit.traces.join import reject_reason, with_problems
 from hubkit.traces.journal import Key
 from hubkit.traces.judging import PREFIX, Judge
-from hubkit.traces.join import reject_reason, with_problems
 from hubkit.verifiers.base import Verdict
 from hubkit.verifiers.judge import Question
 

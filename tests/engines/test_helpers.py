@@ -59,7 +59,7 @@ def same(found: list[Response], wanted: list[Response]) -> bool:
 def processes() -> list[psutil.Process]:
     """Helpers of this process."""
     children = psutil.Process().children()
-    return [child for child in children if "hubkit.engines.helpers" in child.cmdline()]
+    return [child for child in children if "hubkit.engines.helper" in child.cmdline()]
 
 
 def test_several_processes_give_the_answers_of_one(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_no_helper_outlives_its_owner(number: signal.Signals, model: Path) -> No
 def test_a_helper_ends_when_its_owner_dies_in_the_middle_of_a_line(model: Path) -> None:
     settings = {"model": str(model), "adapter": "", "batch_size": 16, "threads": 1}
     with subprocess.Popen(
-        [sys.executable, "-m", "hubkit.engines.helpers"],
+        [sys.executable, "-m", "hubkit.engines.helper"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -20,10 +20,10 @@ from support import MODELS
 
 from hubkit.errors import GateError, RecipeError
 from hubkit.records import messages_of, write_rows
-from hubkit.traces.variants import VARIANTS
 from hubkit.store import StepContext, digest_folder
 from hubkit.students import student
 from hubkit.students.launch import check_accelerate
+from hubkit.traces.variants import VARIANTS
 
 SFT = {
     "learning_rate": 1e-3,
@@ -68,7 +68,9 @@ LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-lin
 def context(folder: Path, data: list[dict[str, Any]], processes: int = 1, **config: Any) -> StepContext:
     write_rows(folder / "data" / "data.parquet", data, VARIANTS["raw"].schema)
     schema = pa.schema([("id", pa.string()), ("sample", pa.int32())])
-    write_rows(folder / "matched" / "matched.parquet", [{"id": r["id"], "sample": 0} for r in data[:20]], schema)
+    write_rows(
+        folder / "matched" / "matched.parquet", [{"id": r["id"], "sample": 0} for r in data[:20]], schema
+    )
     made = StepContext(
         step="student/s",
         config={"base": "s", "seed": 0, "sft": SFT, "lora": None, "max_cut_share": 0.0, "system": ""}

@@ -21,8 +21,8 @@ from hubkit.recipe.file import load_recipe
 from hubkit.records import PROBLEM_SCHEMA, TRACE_SCHEMA, messages_of, read_rows, write_rows
 from hubkit.store import StepContext, Store
 from hubkit.traces import judge
-from hubkit.traces.journal import Key
 from hubkit.traces.compressors import rewrite
+from hubkit.traces.journal import Key
 from hubkit.traces.judging import verdict_of
 from hubkit.traces.variants import VARIANTS, raw
 from hubkit.verifiers.judge import Question, fill

@@ -21,9 +21,9 @@ from hubkit.errors import GateError
 from hubkit.recipe.file import load_recipe
 from hubkit.records import PROBLEM_SCHEMA, messages_of, read_rows, write_rows
 from hubkit.store import StepContext, digest
+from hubkit.traces.compressors import rewrite
 from hubkit.traces.journal import Journal, request_hash
 from hubkit.traces.origins import teacher as origin
-from hubkit.traces.compressors import rewrite
 from hubkit.traces.variants import VARIANTS, compressed
 
 PROMPT = load_recipe(NANO).compressors[0].prompt

@@ -13,9 +13,9 @@ from support import MODELS, ROOT
 
 from hubkit.errors import InputError
 from hubkit.records import read_rows, write_rows
-from hubkit.traces.variants import VARIANTS
 from hubkit.store import StepContext, Store
 from hubkit.traces.lengths import count_tokens, length_metrics
+from hubkit.traces.variants import VARIANTS
 from hubkit.traces.variants.truncated import cut, cut_batch, run
 
 sys.path.insert(0, str(ROOT / "recipes" / "nano-models"))
