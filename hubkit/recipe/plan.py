@@ -273,7 +273,11 @@ def _student(build: _Builder, student: Student, data: str, matched: str, contami
         config=config,
         inputs={"data": data, "matched": matched, "contamination": contamination},
         models={"base": student.base.name},
-        runtime={"layout": run.layout, "tokens_per_device": run.tokens_per_device, "accelerate": run.accelerate},
+        runtime={
+            "layout": run.layout,
+            "tokens_per_device": run.tokens_per_device,
+            "accelerate": run.accelerate,
+        },
     )
 
 
