@@ -30,6 +30,7 @@ LAYERS = [
     ["hubkit.recipe.pins", "hubkit.recipe.plan"],
     ["hubkit.recipe.pipeline"],
     ["hubkit.recipe.estimate", "hubkit.recipe.preflight"],
+    ["hubkit.api"],
     ["hubkit.cli", "hubkit.__main__"],
 ]
 FUNCTIONS = [*filter(None, STEPS.values())]

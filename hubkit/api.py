@@ -1,0 +1,340 @@
+"""The Python API beyond what one module gives by itself: `hubkit` exports what is here, loaded when it is used.
+
+Traces go in and come out as the same kind: a list of dicts, or a datasets.Dataset. A trace has `problem`, `answer`
+(where answers are compared), and `reasoning` and `solution`, or `messages` from which both are split; `id`, `sample`
+and `verifier` may be left out. Each function runs the recipe's own step in a folder: with `folder` given, an
+interrupted call goes on where it stopped and a finished one is not made again.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from hubkit.engines.settings import EngineRuntime
+from hubkit.errors import InputError
+from hubkit.problems.base import problem_id
+from hubkit.records import PROBLEM_SCHEMA, messages_of, read_rows, write_rows
+from hubkit.section import Sampling
+from hubkit.store import StepContext, Store, digest, digest_file
+from hubkit.traces.compressors.rewrite import Rewrite
+from hubkit.traces.lengths import count_tokens as _count_tokens
+from hubkit.traces.lengths import load_tokenizer, token_counts
+from hubkit.traces.thinking import split
+from hubkit.traces.variants import VARIANTS
+
+if TYPE_CHECKING:
+    import pandas
+
+    from hubkit.recipe.pipeline import State
+    from hubkit.store import Record
+
+__all__ = ["compress", "count_tokens", "results", "run", "truncate"]
+
+PROMPT: Final = (
+    "Rewrite the reasoning below as briefly as you can. Keep every number and every step that the answer rests on, "
+    "and leave out repetition, doubt and detours. Finish with the answer in \\boxed{{}}.\n\n"
+    "Problem:\n{problem}\n\nReasoning:\n{reasoning}"
+).replace("{{}}", "{}")
+"""What a compressor is asked where no prompt is given."""
+
+Traces = TypeVar("Traces")
+"""list[dict] or datasets.Dataset."""
+
+
+def compress(
+    traces: Traces,
+    *,
+    model: str | Path,
+    tokenizer: str | Path | None = None,
+    prompt: str = PROMPT,
+    max_tokens: int = 4096,
+    temperature: float = 0.0,
+    attempts: int = 2,
+    seed: int = 0,
+    engine: EngineRuntime | None = None,
+    folder: Path | None = None,
+    on_rejected: Callable[[dict[str, Any]], None] | None = None,
+) -> Traces:
+    """Let a model shorten the reasoning of traces; those that still reach the right answer come back, shorter.
+
+    `model` and `tokenizer` are folders or Hub ids; the tokenizer counts lengths, and is the model's own by default.
+    With `engine` a server is asked, for example EngineRuntime(engine="openai", endpoint="http://…/v1"); a tokenizer
+    must then be named. Rows gain `reasoning_tokens`, `raw_reasoning_tokens` and `ratio`; `on_rejected` is given each
+    row that was dropped, with its `reason`.
+
+    Raises InputError for traces that lack a column, EngineError if the model cannot answer.
+    """
+    engine = engine or EngineRuntime()
+    if engine.engine == "openai" and tokenizer is None:
+        raise InputError("lengths are counted by a tokenizer, and an endpoint has none", "give `tokenizer`")
+    compressor = Rewrite(
+        name="compressor",
+        model=str(model),
+        prompt=prompt,
+        attempts=attempts,
+        sampling=Sampling(max_tokens=max_tokens, temperature=temperature),
+    )
+    tokens = _model(tokenizer if tokenizer is not None else model)
+    with _work(folder) as work:
+        rows = _write_raw(traces, work, tokens)
+        out = _step(
+            work,
+            "compress",
+            Rewrite.step,
+            {"compressor": "compressor", "seed": seed, "shard": [0, 1], **compressor.identity()},
+            runtime={"engine": engine.model_dump(mode="json")},
+            models={"compressor": _model(model, served=engine.engine == "openai"), "tokenizer": tokens},
+            inputs={"problems": work / "in", "raw": work / "in"},
+        )
+        if on_rejected:
+            for row in read_rows(out / "rejected.parquet"):
+                on_rejected(row)
+        return _as_given(traces, rows, read_rows(out / "data.parquet"))
+
+
+def truncate(traces: Traces, *, tokens: int | Sequence[int], tokenizer: str | Path) -> Traces:
+    """Cut the reasoning of traces off at a number of tokens: one for all, or one for each trace.
+
+    The control of the paper's ablation. A trace that is shorter stays as it is. Rows gain `reasoning_tokens`,
+    `raw_reasoning_tokens` and `ratio`. Raises InputError for a tokenizer that cannot say where its tokens end.
+    """
+    from hubkit.traces.variants.truncated import cut_batch
+
+    rows = [_trace(row, number) for number, row in enumerate(_rows(traces))]
+    budgets = [tokens] * len(rows) if isinstance(tokens, int) else list(tokens)
+    if len(budgets) != len(rows):
+        raise InputError(
+            f"{len(rows)} traces and {len(budgets)} lengths", "give one length for each trace, or one"
+        )
+    loaded = load_tokenizer(_folder(tokenizer))
+    lengths = token_counts(loaded, [row["reasoning"] for row in rows])
+    cuts = cut_batch(loaded, [row["reasoning"] for row in rows], budgets, lengths)
+    cut_rows = (
+        row | {"reasoning": text, "reasoning_tokens": count, "raw_reasoning_tokens": length}
+        for row, (text, count), length in zip(rows, cuts, lengths, strict=True)
+    )
+    return _as_given(traces, rows, cut_rows)
+
+
+def count_tokens(traces: Any, *, tokenizer: str | Path) -> list[int]:
+    """Tokens of the reasoning of each trace, or of each text of a list of texts, without special tokens."""
+    texts = [
+        row if isinstance(row, str) else _trace(row, i)["reasoning"] for i, row in enumerate(_rows(traces))
+    ]
+    return _count_tokens(_folder(tokenizer), texts)
+
+
+def run(
+    recipe: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    out: str | Path = "runs",
+    until: Sequence[str] = (),
+    only: Sequence[str] = (),
+    on_event: Callable[[str, State, dict[str, Any]], None] = lambda event, state, info: None,
+) -> dict[str, Record]:
+    """Run a recipe file as `hubkit recipe run` does: check it, do every step that is not done, publish.
+
+    `overrides` are texts such as "students.seeds=[0,1]"; `until` and `only` choose steps by kind, name or pattern.
+    `on_event(event, state, info)` hears cached, start, progress and done. Returns the records of all done steps by
+    name. Raises HubkitError, with the remedy, for whatever stops it; finished work stays finished.
+    """
+    from hubkit.recipe import pipeline
+    from hubkit.recipe.file import load_recipe
+    from hubkit.recipe.plan import make_plan
+    from hubkit.recipe.preflight import check
+
+    path, store = Path(recipe), Store(Path(out).resolve())
+    plan = make_plan(load_recipe(path, list(overrides)), path, store.root)
+    steps = pipeline.select(plan, until, only)
+    check(plan, store, steps)
+    return pipeline.run(plan, store, steps, on_event)
+
+
+def results(
+    recipe: str | Path, *, overrides: Sequence[str] = (), out: str | Path = "runs"
+) -> pandas.DataFrame:
+    """The results of a finished recipe: one row per student and benchmark (columns: docs/recipes.md).
+
+    Raises InputError if it has not been run to its report.
+    """
+    import json
+
+    import pandas
+
+    from hubkit.recipe import pipeline
+    from hubkit.recipe.file import load_recipe
+    from hubkit.recipe.plan import make_plan
+
+    path, store = Path(recipe), Store(Path(out).resolve())
+    plan = make_plan(load_recipe(path, list(overrides)), path, store.root)
+    done = {s.step.name: s.record for s in pipeline.status(plan, store, explain=False) if s.record}
+    if "report" not in done:
+        raise InputError(f"{plan.recipe.name!r} has no report yet", f"run it first: hubkit recipe run {path}")
+    text = (store.folder("report", done["report"].key) / "results.json").read_text(encoding="utf-8")
+    return pandas.DataFrame(json.loads(text)["students"])
+
+
+def _rows(traces: Any) -> Iterable[Any]:
+    """Rows of a list or a datasets.Dataset."""
+    if isinstance(traces, Mapping | str) or not isinstance(traces, Iterable):
+        raise InputError(
+            f"traces are a list or a datasets.Dataset, not {type(traces).__name__}", "wrap one in a list"
+        )
+    return traces
+
+
+def _trace(row: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """A row with what steps need of it. Raises InputError that names the row."""
+    trace = dict(row)
+    messages = trace.get("messages") or []
+    if "problem" not in trace and messages:
+        trace["problem"] = next((m["content"] for m in messages if m["role"] == "user"), "")
+    if "reasoning" not in trace and messages:
+        thought = split(messages[-1]["content"])
+        trace |= {"reasoning": thought.reasoning, "solution": thought.solution}
+    for name in ("problem", "reasoning"):
+        if not isinstance(trace.get(name), str):
+            raise InputError(f"trace {number} has no {name}", "give `problem` and `reasoning`, or `messages`")
+    trace.setdefault("solution", "")
+    return trace
+
+
+def _write_raw(traces: Any, work: Path, tokenizer: dict[str, str]) -> list[dict[str, Any]]:
+    """Write problems.parquet and data.parquet as a verified `raw` step would; returns the traces."""
+    rows = [_trace(row, number) for number, row in enumerate(_rows(traces))]
+    if not rows:
+        raise InputError("there are no traces", "give at least one")
+    for number, row in enumerate(rows):
+        if not isinstance(row.get("answer"), str):
+            raise InputError(
+                f"trace {number} has no answer", "compressed traces are kept when they still reach it"
+            )
+    lengths = _count_tokens(_folder(tokenizer["model"]), [row["reasoning"] for row in rows])
+    keys = {}
+    for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        row["id"] = row.get("id") or problem_id("trace", row["problem"])
+        row["sample"] = int(row.get("sample") or 0)
+        while (row["id"], row["sample"]) in keys:
+            row["sample"] += 1
+        keys[row["id"], row["sample"]] = number
+        row |= {"raw_reasoning_tokens": length, "raw_reasoning_chars": len(row["reasoning"])}
+    defaults = {
+        "verifier": "math",
+        "source": "",
+        "metadata": "",
+        "teacher": "",
+        "finish_reason": "stop",
+        "correct": True,
+    }
+    problems = {row["id"]: defaults | {n: row[n] for n in PROBLEM_SCHEMA.names if n in row} for row in rows}
+    ordered = sorted(rows, key=lambda row: (row["id"], row["sample"]))
+    (work / "in").mkdir(parents=True, exist_ok=True)
+    write_rows(work / "in" / "problems.parquet", (problems[id] for id in sorted(problems)), PROBLEM_SCHEMA)
+    schema = VARIANTS["raw"].schema
+    given = (
+        {name: (defaults | row).get(name) for name in schema.names}
+        | {
+            "messages": messages_of(row["problem"], row["reasoning"], row["solution"]),
+            "reasoning_tokens": row["raw_reasoning_tokens"],
+            "reasoning_chars": row["raw_reasoning_chars"],
+            "ratio": 1.0,
+        }
+        for row in ordered
+    )
+    write_rows(work / "in" / "data.parquet", given, schema)
+    return rows
+
+
+def _as_given(traces: Traces, before: list[dict[str, Any]], after: Iterable[dict[str, Any]]) -> Traces:
+    """Shortened rows in the order and form of those that were given, with their further columns."""
+    if all("id" in row for row in before):
+        made = {(row.get("id"), row.get("sample")): row for row in after}
+        pairs: Iterator[tuple[dict[str, Any], dict[str, Any]]] = (
+            (row, made[row["id"], row.get("sample")])
+            for row in before
+            if (row["id"], row.get("sample")) in made
+        )
+    else:
+        pairs = zip(before, after, strict=True)
+    columns = ("reasoning", "reasoning_tokens", "raw_reasoning_tokens")
+    rows = [
+        old
+        | {name: new[name] for name in columns}
+        | {
+            "ratio": new["reasoning_tokens"] / max(1, new["raw_reasoning_tokens"]),
+            "messages": messages_of(old["problem"], new["reasoning"], old["solution"]),
+        }
+        for old, new in pairs
+    ]
+    if isinstance(traces, list):
+        return rows  # type: ignore[return-value]
+    import datasets
+
+    return datasets.Dataset.from_list(rows)  # type: ignore[no-any-return]
+
+
+def _model(model: str | Path, served: bool = False) -> dict[str, str]:
+    """A folder, or a Hub id with the commit that it is at."""
+    if Path(model).is_dir() or served:
+        return {"model": str(model), "revision": ""}
+    from hubkit.hub import resolve
+
+    return {"model": str(model), "revision": resolve(str(model), "", "model")}
+
+
+def _folder(model: str | Path) -> Path:
+    """Folder with a model's tokenizer; one on the Hub is downloaded, without its weights."""
+    if Path(model).is_dir():
+        return Path(model)
+    from hubkit.hub import download_tokenizer, resolve
+
+    return download_tokenizer(str(model), resolve(str(model), "", "model"))
+
+
+@contextmanager
+def _work(folder: Path | None) -> Iterator[Path]:
+    if folder is not None:
+        yield Path(folder)
+        return
+    with tempfile.TemporaryDirectory(prefix="hubkit-") as temporary:
+        yield Path(temporary)
+
+
+def _step(
+    work: Path,
+    kind: str,
+    function: str,
+    config: dict[str, Any],
+    runtime: dict[str, Any],
+    models: dict[str, dict[str, str]],
+    inputs: dict[str, Path],
+) -> Path:
+    """Run a recipe's step by itself; returns the folder of its output."""
+    import importlib
+
+    module, _, name = function.partition(":")
+    step = importlib.import_module(module)
+    digests = {
+        of: digest([digest_file(f) for f in sorted(folder.glob("*.parquet"))])
+        for of, folder in inputs.items()
+    }
+    key = digest(
+        {"step": kind, "version": step.VERSION, "config": config, "inputs": digests, "models": models}
+    )
+    store = Store(work)
+    context = StepContext(
+        step=kind,
+        config=config,
+        runtime={"device": "auto", "threads": 1} | runtime,
+        inputs=inputs,
+        models=models,
+        out=work / "tmp" / key[:16],
+        work=store.work(kind, key),
+    )
+    store.run(context, kind, step.VERSION, key, digests, getattr(step, name))
+    return store.folder(kind, key)
