@@ -75,4 +75,6 @@ def test_a_model_compresses_traces_and_a_second_call_asks_nothing(tmp_path: Path
     assert hubkit.compress(traces(), **arguments) == short
     assert sorted((tmp_path / "steps").rglob("record.json")) == folders
     with pytest.raises(InputError, match="give `tokenizer`"):
-        hubkit.compress(traces(), model="served", engine=EngineRuntime(engine="openai", endpoint="http://x/v1"))
+        hubkit.compress(
+            traces(), model="served", engine=EngineRuntime(engine="openai", endpoint="http://x/v1")
+        )

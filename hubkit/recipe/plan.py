@@ -45,6 +45,8 @@ class Step:
     runtime: dict[str, Any] = field(default_factory=dict)
     """How it is made; never part of the key."""
     paths: dict[str, Path] = field(default_factory=dict)
+    source_version: int | None = None
+    """Version of the code, where a problem source has its own; otherwise the module's."""
 
     @property
     def module(self) -> Any:
@@ -52,7 +54,7 @@ class Step:
 
     @property
     def version(self) -> int:
-        return int(self.module.VERSION)
+        return int(self.module.VERSION if self.source_version is None else self.source_version)
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ def _problems(build: _Builder) -> None:
             config=source.model_dump(mode="json"),
             models={"source": f"problems/{name}"} if pin.digest else {},
             paths={"source": pin.path} if pin.path else {},
+            source_version=source.VERSION,
         )
 
 
