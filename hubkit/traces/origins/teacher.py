@@ -24,10 +24,10 @@ from hubkit.errors import EngineError, GateError
 from hubkit.records import TRACE_SCHEMA, Trace, read_rows, write_rows
 from hubkit.section import Sampling, Section
 from hubkit.store import CheckContext, StepContext, digest
+from hubkit.traces.join import reject_reason
 from hubkit.traces.journal import Journal, Key, answer, request_hash, request_seed, step_engine
 from hubkit.traces.origins.base import Origin
 from hubkit.traces.thinking import split
-from hubkit.traces.join import reject_reason
 
 __all__ = ["VERSION", "Teacher", "Thinking", "check", "run"]
 
