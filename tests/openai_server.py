@@ -29,7 +29,9 @@ class OpenAIServer:
         self.always = ""
         """A fault for every request."""
         self.answers: dict[str, dict[str, Any]] = {}
-        """Last message -> fields of the message and the choice to answer with instead."""
+        """Last message -> fields of the message and the choice to answer with instead; a `body` is sent as it is."""
+        self.refuses: dict[str, dict[str, Any]] = {}
+        """Field of a request -> the error of a host that does not take it."""
         self.requests: list[dict[str, Any]] = []
         self.most_at_once = 0
         self.retry_after = "0"
@@ -89,6 +91,9 @@ class OpenAIServer:
         authorization = request.headers.get("Authorization", "")
         if self._key and authorization != f"Bearer {self._key}":
             return web.json_response({"error": f"wrong key in {authorization!r}"}, status=401)
+        for name, error in self.refuses.items():
+            if name in body:
+                return web.json_response(error, status=400)
         queue = self.faults.get(text, [])
         fault = queue.pop(0) if queue else self.always
         if fault.isdigit():
@@ -96,6 +101,8 @@ class OpenAIServer:
                 {"error": f"fault {fault}"}, status=int(fault), headers={"Retry-After": self.retry_after}
             )
         answer = json.dumps(self._answer(text)).encode()
+        if "body" in self.answers.get(text, {}):
+            answer = self.answers[text]["body"].encode()
         match fault:
             case "hang":
                 await asyncio.sleep(60)
@@ -133,7 +140,8 @@ class OpenAIServer:
         choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": message}
         for name, value in self.answers.get(text, {}).items():
             (choice if name == "finish_reason" else message)[name] = value
-        return {"choices": [choice], "usage": {"prompt_tokens": len(text), "completion_tokens": 7}}
+        usage = message.pop("usage", {"prompt_tokens": len(text), "completion_tokens": 7})
+        return {"choices": [choice], "usage": usage}
 
 
 def _raw(body: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -87,6 +87,11 @@ def hidden_tokens(tokenizer: Any) -> set[int]:
 
 class Engine(Protocol):
     """A source of generated text, open inside `with`."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was asked otherwise than the recipe says, a line each: for the record."""
+        ...
 
     def __enter__(self) -> Self: ...
 

@@ -17,6 +17,7 @@ from typing import Final
 
 from yarl import URL
 
+from hubkit.engines.bodies import Dialect
 from hubkit.errors import EngineError
 
 __all__ = ["Endpoint", "Endpoints", "wished_pause"]
@@ -44,6 +45,7 @@ class Endpoint:
         self.shown = f"{url.scheme}://{url.host}:{url.port}{url.path}"
         """The address as errors may show it: a user, password or query may be secret."""
         self.secrets = [part for part in (url.user, url.password, *url.query.values()) if part]
+        self.dialect = Dialect()
         self.tokens = 0
         """Outstanding: the most that the requests under way can take, prompt and answer."""
         self.unreachable = False

@@ -12,6 +12,7 @@ import asyncio
 import errno
 import os
 import random
+import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, replace
@@ -22,13 +23,14 @@ import aiohttp
 
 from hubkit.engines.base import Request, Response, token_bound
 from hubkit.engines.endpoints import Endpoint, Endpoints, wished_pause
-from hubkit.engines.replies import body_of, response_of
+from hubkit.engines.replies import Refused, response_of
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import EngineError
 
 __all__ = ["OpenAIEngine"]
 
-RETRIED: Final = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+RETRIED: Final = {408, 409, 425, 429, 500, 502, 503, 504, *range(520, 531), 598, 599}
+"""The last of these are those of proxies: Cloudflare's 520 to 530, and timeouts on the way."""
 OVERLOADED: Final = {429, 529}
 BACKOFF_S: Final = 0.5
 LONGEST_BACKOFF_S: Final = 30.0
@@ -57,6 +59,8 @@ class _Failure:
     """Whether the server may have worked on it, and bill it."""
     servers: bool = True
     """Whether it speaks against the server, not against this one request."""
+    learnt: bool = False
+    """Whether the server refused a field by name, and the next try leaves it out."""
 
 
 class OpenAIEngine:
@@ -71,6 +75,8 @@ class OpenAIEngine:
         self._key = key
         self._extra = extra or {}
         self._secrets: list[str] = []
+        self.notes: list[str] = []
+        """What is sent otherwise than the recipe says, since a server does not take it."""
 
     def __enter__(self) -> Self:
         self._endpoints()  # an address that is none is told before the first request
@@ -134,7 +140,6 @@ class OpenAIEngine:
         """One request to its end: an answer, or an error response after its tries or at its deadline."""
         loop = asyncio.get_running_loop()
         most, limit = token_bound(request), self._limit(request)
-        body = body_of(request, self._model, self._extra)
         tries, started, waited, uncounted = 0, 0.0, 0.0, 0
         while True:
             endpoint = await endpoints.take(most)
@@ -142,7 +147,7 @@ class OpenAIEngine:
             started = started or sent_at
             deadline = started + limit + waited
             try:
-                outcome = await self._try(session, endpoint, request, body, deadline)
+                outcome = await self._try(session, endpoint, request, deadline)
             finally:
                 endpoints.give_back(endpoint, most)
             now = loop.time()
@@ -151,6 +156,8 @@ class OpenAIEngine:
                 health.succeeded = True
                 return replace(outcome, uncounted_tokens=uncounted) if uncounted else outcome
             failure = outcome
+            if failure.learnt:
+                continue
             uncounted += most if failure.sent else 0
             if failure.overloaded:
                 if failure.pause is not None and failure.pause > limit:
@@ -187,11 +194,11 @@ class OpenAIEngine:
         session: aiohttp.ClientSession,
         endpoint: Endpoint,
         request: Request,
-        body: bytes,
         deadline: float,
     ) -> Response | _Failure:
         loop = asyncio.get_running_loop()
         started = loop.time()
+        body = endpoint.dialect.body(request, self._model, self._extra)
         try:
             async with (
                 asyncio.timeout_at(deadline),
@@ -201,7 +208,12 @@ class OpenAIEngine:
                 content = await _read(reply)
                 if reply.status == 200:
                     return response_of(request, content, loop.time() - started)
-                return self._refusal(reply, content)
+                if reply.status in (400, 422) and endpoint.dialect.learn(content, body):
+                    self._tell(endpoint)
+                    return _Failure("a field is refused", learnt=True)
+                return self._refusal(reply.status, wished_pause(reply.headers), content)
+        except Refused as error:
+            return self._refusal(error.status, None, error.body)
         except TimeoutError:
             return _Failure(f"no answer within {self._limit(request):g} s")
         except aiohttp.ClientConnectorError as error:
@@ -217,19 +229,27 @@ class OpenAIEngine:
         except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             return _Failure(self._line(f"not a chat completion: {type(error).__name__}: {error}"))
 
+    def _tell(self, endpoint: Endpoint) -> None:
+        """Warn, and keep for the record, what is sent otherwise than the recipe says."""
+        for note in endpoint.dialect.notes:
+            if note not in self.notes:
+                self.notes.append(note)
+                print(f"warning: {endpoint.shown} does not take it: {note}", file=sys.stderr)
+
     def _limit(self, request: Request) -> float:
         return self._runtime.timeout_s or ANSWER_S + request.sampling.max_tokens / SLOWEST_RATE
 
-    def _refusal(self, reply: aiohttp.ClientResponse, content: bytes) -> _Failure:
-        status, pause = reply.status, wished_pause(reply.headers)
+    def _refusal(self, status: int, pause: float | None, content: bytes) -> _Failure:
+        """`status` is 0 where an error in the body of a 200 names none: that may pass."""
+        named = f"HTTP {status}" if status else "an error instead of an answer"
         return _Failure(
-            self._line(f"HTTP {status}: {content[:1000].decode(errors='replace')}"),
-            retry=status in RETRIED,
+            self._line(f"{named}: {content[:1000].decode(errors='replace')}"),
+            retry=status in RETRIED or not status,
             sent=False,  # refusals are not billed
             pause=pause,
             overloaded=status in OVERLOADED or (status == 503 and pause is not None),
             # A wrong key, path or model refuses every request; other 4xx mostly this one.
-            servers=status in RETRIED or status in (401, 403, 404),
+            servers=status in RETRIED or status in (0, 401, 403, 404),
         )
 
     def _authorization(self, endpoints: Endpoints) -> dict[str, str]:

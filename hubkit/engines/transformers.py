@@ -65,6 +65,8 @@ class TransformersEngine:
     for them, and by torch's threads where a model is too large for so many processes.
     """
 
+    notes: tuple[str, ...] = ()
+
     def __init__(
         self,
         model: Path,

@@ -57,6 +57,8 @@ def check_installed() -> None:
 class VLLMEngine:
     """vLLM servers on this machine, on loopback and with a key of their own."""
 
+    notes: tuple[str, ...] = ()
+
     def __init__(self, model: Path, runtime: EngineRuntime) -> None:
         self._model = model
         self._runtime = runtime

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Protocol, Self
+from typing import Any, Final, NamedTuple, Self
 
 from hubkit.engines import Engine, Request, Response, open_engine
 from hubkit.engines.budget import Budget, Spent
@@ -50,15 +50,6 @@ ON CONFLICT DO UPDATE SET
     uncounted_tokens = uncounted_tokens + excluded.uncounted_tokens, response = excluded.response
 WHERE failed
 """
-
-
-class Gate(Protocol):
-    """What may stop a step by its first answers."""
-
-    open: bool
-    """Whether another answer could still decide."""
-
-    def see(self, response: Response) -> None: ...
 
 
 class Key(NamedTuple):
@@ -250,13 +241,11 @@ def answer(
     done: int = 0,
     on_response: Callable[[Response], None] | None = None,
     prefix: str = "",
-    gate: Gate | None = None,
 ) -> None:
     """Answer what the journal does not hold yet, and keep each response as it comes.
 
     `total` and `done` are for the progress: responses wanted, and had before this call. `prefix` begins the
-    names of the engine's settings and metrics where a step has two of them. `gate` sees the answers of earlier runs
-    too, as long as it is open: what it stopped once is not paid for again. Raises EngineError when the next
+    names of the engine's settings and metrics where a step has two of them. Raises EngineError when the next
     request could pass the engine's budget.
     """
     asked: dict[str, tuple[Key, str]] = {}
@@ -270,8 +259,6 @@ def answer(
         for key, request in requests:
             hashed = request_hash(request)
             if journal.has(key, hashed):
-                if gate and gate.open and (response := journal.get(key, hashed)):
-                    gate.see(response)
                 done += 1
                 context.progress(done, total)
             else:
@@ -299,11 +286,9 @@ def answer(
                         f"an answer to nothing that was asked: {response.key!r}", "restart the server"
                     )
                 key, hashed = asked.pop(response.key)
+                journal.add(key, hashed, response)
                 if on_response:
                     on_response(response)
-                if gate:
-                    gate.see(response)
-                journal.add(key, hashed, response)
                 budget.settle(response)
                 if timer is None or timer.when() < loop.time():
                     timer = loop.call_later(COMMIT_S, journal.try_commit)
@@ -330,5 +315,7 @@ def answer(
         if following is left:
             raise budget.reached()
     journal.commit()
+    if engine.notes:
+        context.metrics[f"{prefix}sent_otherwise"] = list(engine.notes)
     if tokens:
         context.metrics[f"{prefix}tokens_per_second"] = round(tokens / (time.monotonic() - started), 1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -79,13 +80,184 @@ def test_half_a_character_does_not_reach_the_journal(server: OpenAIServer) -> No
     assert answers(server, [ask("x")])["key of x"].text == "a?b"
 
 
-def test_an_answer_that_the_server_filtered_is_an_error(server: OpenAIServer) -> None:
-    server.answers["x"] = {"content": "half", "finish_reason": "content_filter"}
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("content_filter", "content_filter"),
+        ("repetition", "repetition"),
+        ("tool_calls", "tool_calls"),
+        ("stop_sequence", "stop_sequence"),
+        (None, "unknown"),
+        ("", "unknown"),
+        ("<b>\n" * 99, "_b" * 20),
+        ("eos_token", "stop"),
+        ("STOP", "stop"),
+        ("model_length", "length"),
+    ],
+)
+def test_a_finish_reason_is_kept_and_only_the_models_own_end_is_clean(
+    server: OpenAIServer, given: str | None, kept: str
+) -> None:
+    server.answers["x"] = {"content": "half", "finish_reason": given}
     found = answers(server, [ask("x")])["key of x"]
-    assert found.finish_reason == "error" and "content_filter" in found.error
+    assert (found.finish_reason, found.text, found.error) == (kept, "half", "")
+    assert bool(found.unfinished) == (kept != "stop") and len(server.requests) == 1
 
 
-@pytest.mark.parametrize("fault", ["429", "408", "500", "503", "garbage", "shape", "half", "drop", "empty"])
+THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "2 +"}, {"type": "text", "text": " 3"}]}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": [THINKING, {"type": "text", "text": "so 5"}]},
+        {"content": [THINKING, {"type": "text", "text": "so "}, {"type": "text", "text": "5"}]},
+        {
+            "content": [
+                {"type": "thinking", "thinking": "2 + 3", "signature": "x"},
+                {"type": "text", "text": "so 5"},
+            ]
+        },
+        {"content": [[THINKING], [{"type": "text", "text": "so 5"}]]},
+        {"content": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "2 + 3"}]}, "so 5"]},
+        {"content": {"type": "text", "text": "so 5"}, "thinking": "2 + 3"},
+        {"content": [{"type": "text", "text": "so 5"}, {"type": "image_url"}], "reasoning_content": "2 + 3"},
+        {"content": [THINKING, {"type": "text", "text": "so 5"}], "reasoning": "2 + 3"},
+        {"content": "so 5", "reasoning": [{"type": "text", "text": "2 + 3"}]},
+        {
+            "content": "so 5",
+            "reasoning": None,
+            "reasoning_details": [{"type": "reasoning.text", "text": "2 + 3"}],
+        },
+        {"content": "so 5", "thinking_blocks": [{"type": "thinking", "thinking": "2 + 3"}]},
+        {"content": "so 5", "reasoning": "", "reasoning_content": "2 + 3"},
+    ],
+)
+def test_content_and_reasoning_as_typed_chunks(server: OpenAIServer, message: dict[str, Any]) -> None:
+    server.answers["x"] = message
+    found = answers(server, [ask("x")])["key of x"]
+    assert (found.text, found.reasoning, found.finish_reason) == ("so 5", "2 + 3", "stop")
+
+
+def test_a_refusal_is_no_answer(server: OpenAIServer) -> None:
+    server.answers["x"] = {"content": None, "refusal": "I cannot."}
+    found = answers(server, [ask("x")])["key of x"]
+    assert (found.text, found.finish_reason, found.error) == ("I cannot.", "refusal", "")
+
+
+EVENTS = (
+    ': hello\n\ndata: {"choices": [{"delta": {"role": "assistant", "reasoning": "2 +"}}]}\n\n'
+    'data: {"choices": [{"delta": {"reasoning": " 3", "content": null}}]}\n\n'
+    'data: {"choices": [{"delta": {"content": "so "}}]}\n\ndata: {"choices": [{"delta": {"content": "5"}, '
+    '"finish_reason": "stop"}]}\n\ndata: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 9}}\n\n'
+    "data: [DONE]\n\n"
+)
+
+
+def test_a_stream_that_nobody_asked_for_is_put_together(server: OpenAIServer) -> None:
+    server.answers["x"] = {"body": EVENTS}
+    server.answers["cut"] = {"body": EVENTS[: EVENTS.index('data: {"choices": [{"delta": {"content": "5"')]}
+    found = answers(server, [ask("x"), ask("cut")], tries=2)
+    whole, cut = found["key of x"], found["key of cut"]
+    assert (whole.text, whole.reasoning, whole.finish_reason) == ("so 5", "2 + 3", "stop")
+    assert (whole.prompt_tokens, whole.completion_tokens) == (3, 9)
+    assert cut.finish_reason == "error" and "an event stream without an end" in cut.error
+
+
+def test_an_error_that_says_200_is_treated_as_what_it_is(server: OpenAIServer) -> None:
+    server.answers["busy"] = {"body": '{"error": {"code": 502, "message": "upstream"}}'}
+    server.answers["bad"] = {"body": '{"error": {"code": 400, "message": "too long"}}'}
+    server.answers["odd"] = {"body": '{"error": "try later"}'}
+    server.answers["event"] = {"body": 'data: {"error": {"code": "400", "message": "too long"}}'}
+    found = answers(server, [ask(text) for text in ("busy", "bad", "odd", "event", "a")], tries=2)
+    errors = {key[7:]: response.error for key, response in found.items()}
+    assert "HTTP 502" in errors["busy"] and "HTTP 400" in errors["bad"] and "HTTP 400" in errors["event"]
+    assert "an error instead of an answer" in errors["odd"] and errors["a"] == ""
+    asked = [body["messages"][0]["content"] for body in server.requests]
+    assert [asked.count(text) for text in ("busy", "bad", "odd", "event", "a")] == [2, 1, 2, 1, 1]
+
+
+REFUSALS = {
+    "OpenAI": {
+        "error": {
+            "message": "Unsupported parameter: '{}' is not supported with this model.",
+            "type": "invalid_request_error",
+            "param": "{}",
+            "code": "unsupported_parameter",
+        }
+    },
+    "Azure": {"error": {"message": "Unrecognized request argument supplied: {}", "param": None}},
+    "Groq": {"error": {"message": "property '{}' is unsupported"}},
+    "Google": [
+        {
+            "error": {
+                "code": 400,
+                "message": 'Invalid JSON payload received. Unknown name "{}": Cannot find field.',
+            }
+        }
+    ],
+    "Mistral": {
+        "detail": [
+            {"type": "extra_forbidden", "loc": ["body", "{}"], "msg": "Extra inputs are not permitted"}
+        ]
+    },
+    "NIM": {"detail": "body -> {}\n  Extra inputs are not permitted (type=extra_forbidden)"},
+    "Fireworks": {"error": {"message": "Extra inputs are not permitted, field: '{}'"}},
+}
+
+
+@pytest.mark.parametrize("host", REFUSALS)
+@pytest.mark.parametrize("name", ["max_tokens", "seed", "top_k", "temperature", "top_p"])
+def test_what_a_host_does_not_take_is_found_out_once(
+    server: OpenAIServer, host: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.refuses[name] = json.loads(json.dumps(REFUSALS[host]).replace("{}", name))
+    with engine(server, window=2, tries=1) as opened:
+        found = asyncio.run(collect(opened, (ask(str(i)) for i in range(12))))
+        assert {response.finish_reason for response in found} == {"stop"}
+        note = (
+            "max_tokens is sent as max_completion_tokens" if name == "max_tokens" else f"{name} is not sent"
+        )
+        assert list(opened.notes) == [note] and capsys.readouterr().err.count(note) == 1
+    assert len(server.requests) <= 12 + 2, "those of the first window alone are asked twice"
+    assert {body.get("max_tokens", body.get("max_completion_tokens")) for body in server.requests} == {9}
+
+
+def test_a_host_that_takes_almost_nothing(server: OpenAIServer) -> None:
+    for name in ("max_tokens", "seed", "top_k", "temperature", "top_p"):
+        server.refuses[name] = json.loads(json.dumps(REFUSALS["OpenAI"]).replace("{}", name))
+    found = answers(server, (ask(str(i)) for i in range(9)))
+    assert {response.finish_reason for response in found.values()} == {"stop"}
+    assert set(server.requests[-1]) == {"model", "messages", "max_completion_tokens"}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "max_tokens is too large: 40000. This model supports at most 16384 completion tokens",
+        "'max_tokens' must be at least 1",
+        "unsupported content: the temperature and the seed of a star",
+    ],
+)
+def test_other_refusals_change_nothing(server: OpenAIServer, message: str) -> None:
+    server.refuses["max_tokens"] = {"error": {"message": message, "param": None}}
+    found = answers(server, [ask("a")])["key of a"]
+    assert found.finish_reason == "error" and len(server.requests) == 1
+
+
+def test_a_reply_without_usage_counts_as_the_most_it_may_have_cost(server: OpenAIServer) -> None:
+    server.answers["x"] = {"usage": None}
+    server.answers["y"] = {"usage": {"input_tokens": 4, "output_tokens": 2}}
+    found = answers(server, [ask("x"), ask("y")])
+    assert found["key of x"].uncounted_tokens == 1 + 64 + 9
+    y = found["key of y"]
+    assert (y.prompt_tokens, y.completion_tokens, y.uncounted_tokens) == (4, 2, 0)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["429", "408", "500", "503", "520", "524", "527", "529", "garbage", "shape", "half", "drop", "empty"],
+)
 def test_what_may_pass_is_tried_again(server: OpenAIServer, fault: str) -> None:
     server.faults["b"] = [fault]
     found = answers(server, [ask(text) for text in "abc"])

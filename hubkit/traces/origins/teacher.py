@@ -108,7 +108,7 @@ def run(context: StepContext) -> None:
     fingerprint = digest([config, context.models["teacher"]["revision"]])
     with Journal(context.work / "journal.sqlite", fingerprint) as journal:
         with step_engine(context, "teacher") as engine:
-            answer(context, engine, journal, requests(), total, gate=gate)
+            answer(context, engine, journal, requests(), total, on_response=gate.see)
         rows = _rows(context, journal, requests())
         context.count("traces", write_rows(context.out / "traces.parquet", rows, TRACE_SCHEMA))
 
@@ -160,23 +160,22 @@ class _Gate:
         self._reasons: Counter[str] = Counter()
         self._last: dict[str, str] = {}
         """Reason -> the last detail that went with it."""
-        self.open = True
-        """Whether another answer could still decide."""
+        self._open = True
 
     def see(self, response: Response) -> None:
         """Raises EngineError when the first requests all failed, GateError when no first answer can be used."""
-        if not self.open:
+        if not self._open:
             return
         found = reject_reason(dict(_trace(Key("", 0), response, self._config)))
         if found is None:
-            self.open = False
+            self._open = False
             return
         self._reasons[found[0]] += 1
         self._last[found[0]] = found[1]
         seen = self._reasons.total()
         if seen < self._after:
             return
-        self.open = False
+        self._open = False
         reason, number = self._reasons.most_common(1)[0]
         if number == seen and reason == "error":
             raise EngineError(
