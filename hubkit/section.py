@@ -9,10 +9,23 @@ from typing import Annotated, Any, Final, Union
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-__all__ = ["REPO_ID", "ModelRef", "Name", "Sampling", "Section", "prompt_sha", "union_of"]
+__all__ = [
+    "NAME_PATTERN",
+    "NAME_RULE",
+    "REPO_ID",
+    "AtKey",
+    "ModelRef",
+    "Name",
+    "Sampling",
+    "Section",
+    "prompt_sha",
+    "union_of",
+]
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,38}$")]
-"""Part of step names and repo ids: lower case letters, digits, dots and dashes."""
+NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9.-]{0,38}$"
+NAME_RULE: Final = "at most 39 lower case letters, digits, dots and dashes, the first a letter or digit"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+"""Part of step names and repo ids."""
 
 REPO_ID: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
 """name or org/name, as the Hub writes ids."""
@@ -22,6 +35,14 @@ class Section(BaseModel):
     """A section of a recipe: it cannot be changed once read, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class AtKey(ValueError):
+    """An error of a check across sections, with the keys from that section on to what is wrong."""
+
+    def __init__(self, message: str, *keys: str | int) -> None:
+        super().__init__(message)
+        self.keys = [str(key) for key in keys]
 
 
 class ModelRef(Section):

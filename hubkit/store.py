@@ -207,12 +207,15 @@ def exclusive(path: Path, what: str, wait: bool = False) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some process holds this lock file now."""
+    """Whether some process holds this lock file now. Writes nothing."""
     try:
-        with exclusive(path, path.name):
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return False
-    except BusyError:
+    except BlockingIOError:
         return True
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import signal
 import sys
+from typing import Final
 
 import typer
 
@@ -13,6 +16,9 @@ from hubkit.cli.space import app as space
 from hubkit.cli.submit import submit
 
 __all__ = ["app", "main"]
+
+_NO_WRITING: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""Errors that whoever owns the folder or the disk can act on."""
 
 app = typer.Typer(
     name="hubkit",
@@ -41,10 +47,23 @@ def main() -> None:
     """Entry point: errors a user can act on are one line."""
     from hubkit.errors import HubkitError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # In a locale without UTF-8 a letter that cannot be shown is written as \\xe9; it stops nothing.
+            stream.reconfigure(errors="backslashreplace")
     # A polite kill unwinds like Ctrl-C, so that servers and apps started for a command end with it.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app()
     except HubkitError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _NO_WRITING:
+            raise
+        print(
+            f"error: cannot write {error.filename or 'a file'}: {error.strerror} (choose another folder, or "
+            "make room or rights there)",
+            file=sys.stderr,
+        )
         sys.exit(1)

@@ -32,12 +32,15 @@ RUNS = Path("runs")
 
 
 def _open(path: Path, sets: list[str] | None, out: Path) -> tuple[Recipe, Plan, Store]:
+    from hubkit.errors import InputError
     from hubkit.recipe.file import load_recipe
     from hubkit.recipe.plan import make_plan
     from hubkit.store import Store
 
     recipe = load_recipe(path, sets)
     root = out.resolve()
+    if root.exists() and not root.is_dir():
+        raise InputError(f"{out} is not a folder", "choose another with --out")
     return recipe, make_plan(recipe, path, root), Store(root)
 
 
@@ -244,7 +247,9 @@ def _closing(a_plan: Plan, store: Store, records: dict[str, Record]) -> None:
     if "publish" in records:
         from hubkit.release.publish import usage
 
-        release = json.loads((store.folder("publish", records["publish"].key) / "release.json").read_text())
+        release = json.loads(
+            (store.folder("publish", records["publish"].key) / "release.json").read_text(encoding="utf-8")
+        )
         typer.echo("\nuse what was published:")
         hub = store.root / "hub"
         for command in usage(release, hub if a_plan.recipe.hub.endpoint == "local" else None):
@@ -281,9 +286,9 @@ def status(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json =
         table.add_row(row["step"], row["state"], detail)
     _print(table)
     done = sum(row["state"] == "done" for row in rows)
-    typer.echo(
-        f"{done} of {len(rows)} steps done; {'a run is under way' if running else 'no run is under way'}"
-    )
+    under_way = "a run is under way" if running else "no run is under way"
+    missing = "" if store.root.is_dir() else f"; there is no folder {out} yet"
+    typer.echo(f"{done} of {len(rows)} steps done; {under_way}{missing}")
 
 
 def _counts(state: State) -> str:

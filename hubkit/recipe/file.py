@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
+import os
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from hubkit.errors import RecipeError
-from hubkit.problems import SOURCES
 from hubkit.recipe.config import Recipe
+from hubkit.recipe.explain import explain, line_of
 
 __all__ = ["load_recipe"]
 
@@ -24,54 +23,105 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         remedy = "give the path of a recipe.yaml; `hubkit recipe list` shows those here"
         raise RecipeError(
             f"cannot read {path}: {getattr(error, 'strerror', None) or error}", remedy
         ) from error
-    try:
-        raw = yaml.safe_load(text)
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f":{where.line + 1}" if where else ""
-        raise RecipeError(
-            f"{path}{line}: not YAML: {getattr(error, 'problem', error)}", "mend the syntax"
-        ) from error
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{path}: not a recipe", "a recipe is a mapping that starts with `name:`")
+    raw, tree = _parse(path, text)
     for override in overrides or []:
         _override(raw, override)
-    _inline_files(raw, path)
+    _inline_files(raw, path, tree)
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        raise RecipeError(_explain(error, path, tree), "see docs/recipes.md for the keys") from error
+        raise RecipeError(explain(error, raw, path, tree), "see docs/recipes.md for the keys") from error
+    except RecursionError as error:
+        raise RecipeError(f"{path}: it is nested too deeply, or holds itself", "write it flat") from error
+
+
+def _parse(path: Path, text: str) -> tuple[dict[str, Any], yaml.Node | None]:
+    """The values, and the nodes that know their lines."""
+    try:
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        if twice := _repeated(tree):
+            name, at = twice
+            raise RecipeError(f"{path}:{at}: key {name!r} appears twice", "keep one of them")
+        raw = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f":{where.line + 1}" if where else ""
+        raise RecipeError(f"{path}{line}: not YAML: {_said(error)}", "fix the syntax") from error
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path}: not a recipe", "a recipe is a mapping that starts with `name:`")
+    return raw, tree
+
+
+def _said(error: Exception) -> str:
+    """PyYAML's reason in one line. It raises ValueError for dates that do not exist, and RecursionError."""
+    reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+    return str(reason).splitlines()[0] if str(reason) else type(error).__name__
+
+
+def _repeated(tree: yaml.Node | None) -> tuple[str, int] | None:
+    """The first key that a mapping has twice, and its line. YAML forbids it; PyYAML silently keeps the last."""
+    waiting, seen = [tree], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))  # an alias may lead back
+        if isinstance(node, yaml.MappingNode):
+            names = set()
+            for key, value in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                    if key.value in names:
+                        return key.value, key.start_mark.line + 1
+                    names.add(key.value)
+                waiting.append(value)
+        elif isinstance(node, yaml.SequenceNode):
+            waiting.extend(node.value)
+    return None
 
 
 def _override(raw: dict[str, Any], text: str) -> None:
+    try:
+        text = os.fsencode(
+            text
+        ).decode()  # in a locale without UTF-8 an argument's bytes are kept as surrogates
+    except UnicodeError:
+        raise RecipeError(f"--set {text!a} is not UTF-8", "write it in UTF-8") from None
     name, equals, value = text.partition("=")
     parts = name.split(".")
     if not equals or not all(parts):
         raise RecipeError(f"--set {text!r} is not a.b=c", "write for example --set run.workers=2")
+    try:
+        parsed = yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise RecipeError(
+            f"--set {name}: {value!r} is not YAML: {_said(error)}",
+            f"quote text with special characters: --set '{name}=\"…\"'",
+        ) from error
     node: Any = raw
     for depth, part in enumerate(parts):
         last = depth == len(parts) - 1
         if isinstance(node, list) and part.isdecimal() and int(part) < len(node):
             if last:
-                node[int(part)] = yaml.safe_load(value)
+                node[int(part)] = parsed
             else:
                 node = node[int(part)]
         elif isinstance(node, dict):
             if last:
-                node[part] = yaml.safe_load(value)
+                node[part] = parsed
             else:
                 node = node.setdefault(part, {})
         else:
-            raise RecipeError(f"--set {name}: nothing at {'.'.join(parts[: depth + 1])}", "check the path")
+            at = ".".join(parts[:depth])
+            has = f"has {len(node)} entries, counted from 0" if isinstance(node, list) else f"is {node!r}"
+            raise RecipeError(f"--set {name}: nothing at {'.'.join(parts[: depth + 1])}", f"{at} {has}")
 
 
-def _inline_files(raw: dict[str, Any], path: Path) -> None:
+def _inline_files(raw: dict[str, Any], path: Path, tree: yaml.Node | None) -> None:
     """Put the text of prompts and chat templates in place of their files' names: they count by content."""
     students = raw.get("students")
     bases = students.get("bases") if isinstance(students, dict) else None
@@ -81,94 +131,17 @@ def _inline_files(raw: dict[str, Any], path: Path) -> None:
     for key, section, field in named:
         if isinstance(section, dict) and isinstance(name := section.get(field), str) and name:
             remedy = "give the name of a text file beside the recipe"
+            where = f"{path}:{line_of(tree, [*key.split('.'), field])}: {key}.{field}"
             try:
                 file = (path.parent / name).resolve()
                 # What is in it will be published: no link in a recipe of somebody else's may lead out either.
                 if not file.is_relative_to(path.parent.resolve()):
-                    raise RecipeError(f"{path}: {key}.{field}: {name!r} is not beside the recipe", remedy)
+                    raise RecipeError(f"{where}: {name!r} is not beside the recipe", remedy)
                 section[field] = file.read_text(encoding="utf-8").strip()
             except (OSError, ValueError) as error:
-                raise RecipeError(f"{path}: {key}.{field}: cannot read {name!r}", remedy) from error
+                reason = getattr(error, "strerror", None) or "not UTF-8 text"
+                raise RecipeError(f"{where}: cannot read {name!r}: {reason}", remedy) from error
 
 
 def _entries(value: Any) -> list[tuple[int, Any]]:
     return list(enumerate(value)) if isinstance(value, list) else []
-
-
-def _explain(error: ValidationError, path: Path, tree: yaml.Node | None) -> str:
-    """The first problem in one line, and how many more there are."""
-    # A misspelt required key is both unknown and missing: the unknown one is what was written, so it goes first.
-    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    # pydantic puts the chosen kind of source among the keys: problems.train.reasoning-gym.size
-    tags = set(SOURCES)
-    keys = [str(part) for place, part in enumerate(first["loc"]) if part not in tags or place == 0]
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = f"unknown key {keys[-1]!r}"
-        known = _fields_at([str(part) for part in first["loc"][:-1]])
-        if near := difflib.get_close_matches(keys[-1], known, n=1):
-            message += f", did you mean {near[0]!r}?"
-        elif known:
-            message += f"; known here: {', '.join(known)}"
-    elif first["type"] == "missing":
-        message = f"key {keys[-1]!r} is missing"
-    line = _line_of(tree, keys)
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    name = ".".join(keys)
-    return f"{path}:{line}: {name + ': ' if name else ''}{message}{more}"
-
-
-def _line_of(node: yaml.Node | None, keys: list[str]) -> int:
-    """Line (from 1) of the deepest node on the way to a key."""
-    line = 1
-    for key in keys:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((k, v) for k, v in node.value if k.value == key), None)
-            if pair is None:
-                break
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and key.isdecimal() and int(key) < len(node.value):
-            node = node.value[int(key)]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line
-
-
-def _fields_at(keys: list[str]) -> list[str]:
-    """Names that a key at this place of the recipe can have; [] where the place takes free names.
-
-    `keys` as pydantic gives them: the chosen kind of source stands among them.
-    """
-    places: list[Any] = [Recipe]
-    for key in keys:
-        if kinds := [place for place in places if _kind_of_source(place) == key]:
-            places = kinds
-            continue
-        found: list[Any] = []
-        for place in places:
-            if isinstance(place, type) and issubclass(place, BaseModel):
-                field = place.model_fields.get(key)
-                found += _alternatives(field.annotation) if field else []
-            elif get_origin(place) in (list, dict):
-                found += _alternatives(get_args(place)[-1])
-        places = found
-    models = [place for place in places if isinstance(place, type) and issubclass(place, BaseModel)]
-    return list(dict.fromkeys(name for model in models for name in model.model_fields))
-
-
-def _kind_of_source(place: Any) -> str | None:
-    """file of FileSource, and so on."""
-    field = (
-        place.model_fields.get("source") if isinstance(place, type) and issubclass(place, BaseModel) else None
-    )
-    return get_args(field.annotation)[0] if field else None
-
-
-def _alternatives(annotation: Any) -> list[Any]:
-    """X | None, Annotated[X | Y, …] -> [X, Y]."""
-    if get_origin(annotation) is Annotated:
-        return _alternatives(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, UnionType):
-        return [part for argument in get_args(annotation) for part in _alternatives(argument)]
-    return [annotation]

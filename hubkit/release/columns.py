@@ -20,8 +20,8 @@ __all__ = [
     "variant_fields",
 ]
 
-_SIZES: Final = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-_LARGER: Final = "1M<n<10M"
+_SIZES: Final = ["1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T"]
+"""Limits of the Hub's size categories, from a thousand rows on, each ten times the last."""
 
 MEANING: Final = {
     "id": "the problem; the same in every config",
@@ -96,7 +96,11 @@ OUTPUTS_SCHEMA: Final = pa.schema(
 
 
 def size_category(rows: int) -> list[str]:
-    return [next((name for limit, name in _SIZES if rows < limit), _LARGER)]
+    """The Hub's category for a number of rows, as its cards want it: ["1K<n<10K"]."""
+    above = len(str(rows)) - 3  # limits at or below it
+    if above <= 0:
+        return [f"n<{_SIZES[0]}"]
+    return [f"{_SIZES[above - 1]}<n<{_SIZES[above]}" if above < len(_SIZES) else f"n>{_SIZES[-1]}"]
 
 
 def card_configs(names: Iterable[str], split: str) -> list[dict[str, Any]]:
