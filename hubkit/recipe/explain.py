@@ -75,20 +75,8 @@ def _message(found: Any, keys: list[str], value: Any) -> str:
         return f"unknown key {keys[-1]!r}" + _meant(keys[-1], _fields_at(found["loc"][:-1]))
     if kind == "missing":
         return f"key {keys[-1]!r} is missing"
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
-        places = [place for place, _ in _places_at(found["loc"])]
-        tags = sorted({tag for place, tag in _places_at(found["loc"]) if tag})
-        key = next((field for place in places if (field := _literal_field(place)[0])), "kind")
-        if isinstance(value, dict) and key not in value:
-            near = difflib.get_close_matches(key, map(str, value), n=1)
-            written = f"unknown key {near[0]!r}, did you mean {key!r}?" if near else f"key {key!r} is missing"
-            return (
-                f"{written} It is one of {', '.join(tags)}"
-                if near
-                else f"{written}: one of {', '.join(tags)}"
-            )
-        tag = value.get(key) if isinstance(value, dict) else context.get("tag")
-        return f"{key} {_short(tag)} is unknown" + _meant(str(tag), tags)
+    if kind in ("union_tag_invalid", "union_tag_not_found") and isinstance(value, dict):
+        return _kind_message(found["loc"], value)
     message = str(found["msg"]).removeprefix("Value error, ")
     # An error of our own says what it needs to; pydantic's does not repeat the value.
     if kind == "value_error" or kind.endswith("too_short") or _SECRET & set(keys):
@@ -98,12 +86,26 @@ def _message(found: Any, keys: list[str], value: Any) -> str:
     if kind == "string_pattern_mismatch":
         pattern = context["pattern"]
         message = f"should be {NAME_RULE}" if pattern == NAME_PATTERN else f"should match {pattern}"
+    if kind.startswith("union_tag"):
+        message = "should be a mapping"
     message = message.replace("valid dictionary or instance of", "mapping, as in")
     message = message.replace("valid dictionary", "mapping").replace("Input should be", "should be")
     plain = value is None or isinstance(value, str | int | float)
     names = {"list": "a list", "dict": "a mapping"}
     shown = _short(value) if plain else names.get(type(value).__name__, f"a {type(value).__name__}")
     return f"{message}, not {shown}"
+
+
+def _kind_message(loc: Sequence[int | str], value: dict[str, Any]) -> str:
+    """For a section whose kind is not known, such as problems.train with `source: fil`."""
+    places = _places_at(loc)
+    tags = sorted({tag for _, tag in places if tag})
+    key = next((field for place, _ in places if (field := _literal_field(place)[0])), "kind")
+    if key in value:
+        return f"{key} {_short(value[key])} is unknown" + _meant(str(value[key]), tags)
+    if near := difflib.get_close_matches(key, map(str, value), n=1):
+        return f"unknown key {near[0]!r}, did you mean {key!r}?"
+    return f"key {key!r} is missing: one of {', '.join(tags)}"
 
 
 def _short(value: Any) -> str:
