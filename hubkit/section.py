@@ -63,6 +63,11 @@ class Sampling(Section):
     top_k: int = Field(default=0, ge=0)
     """0 keeps all tokens."""
 
+    def words(self) -> str:
+        """For cards: temperature 0.7, top_p 1.0, top_k 0, at most 400 tokens."""
+        tokens = f"at most {self.max_tokens:,} tokens"
+        return f"temperature {self.temperature}, top_p {self.top_p}, top_k {self.top_k}, {tokens}"
+
 
 def prompt_sha(text: str) -> str:
     """Short name of a prompt's content; that of a compressor is published with its traces."""

@@ -208,6 +208,15 @@ class Recipe(Section):
                 )
             owners[student.name] = f"that of ({parts})"
 
+    def references(self) -> list[tuple[str, ModelRef]]:
+        """(name, model) of every model that the recipe names."""
+        makers: list[Origin | Compressor] = [*self.teachers, *self.compressors]
+        generators = [(maker.name, maker.generator()) for maker in makers]
+        named: list[tuple[str, ModelRef]] = [(name, model) for name, model in generators if model is not None]
+        if self.judge:
+            named.append((self.judge.name, self.judge))
+        return [*named, *((base.name, base) for base in self.students.bases)]
+
     def variants(self) -> list[Variant]:
         """Variants that students are trained on, in the recipe's order."""
         known = possible_variants(c.name for c in self.compressors)

@@ -93,8 +93,11 @@ def _of_limits(plan: Plan, step: Step, count: Callable[[str], int | None]) -> Es
             return Estimate(None, 3, number * 500, "limits")
         case "traces" | "judge" | "compress":
             asked = rows // config["shard"][1]
-            own = {"traces": "teacher", "compress": "compressor"}.get(step.kind)
-            parts = [_generation(plan, step, own, asked * config["sampling"]["max_tokens"])] if own else []
+            parts = []
+            for own, makers in (("teacher", recipe.teachers), ("compressor", recipe.compressors)):
+                if own in step.models:
+                    longest = next(maker.longest() for maker in makers if maker.name == config[own])
+                    parts.append(_generation(plan, step, own, asked * (longest or 0)))
             if judge := config.get("judge"):
                 parts.append(_generation(plan, step, "judge", asked * judge["sampling"]["max_tokens"]))
             return _sum(parts)

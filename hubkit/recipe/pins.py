@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from hubkit.errors import RecipeError
 from hubkit.problems.base import Pin, beside
@@ -36,13 +36,11 @@ def pin_models(recipe: Recipe, folder: Path, root: Path) -> tuple[dict[str, Mode
     """
     pins = _Pins(root / "resolved.json")
     models: dict[str, Model] = {}
-    judge = [recipe.judge] if recipe.judge else []
-    named: list[Any] = [*recipe.teachers, *judge, *recipe.compressors, *recipe.students.bases]
-    for reference in named:
+    for name, reference in recipe.references():
         model = _model(reference, folder, pins)
-        if models.get(reference.name, model) != model:
-            raise RecipeError(f"two models are called {reference.name!r}", "give each its own name")
-        models[reference.name] = model
+        if models.get(name, model) != model:
+            raise RecipeError(f"two models are called {name!r}", "give each its own name")
+        models[name] = model
     sources: dict[str, Pin] = {}
     for name, source in recipe.problems.items():
         at = sources[name] = source.pin(

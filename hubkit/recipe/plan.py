@@ -182,8 +182,8 @@ def _traces(build: _Builder, origin: Origin) -> dict[str, str]:
                 **origin.identity(),
             },
             inputs=_train_problems(build),
-            models={"teacher": origin.name} if origin.generates else {},
-            runtime=build.engine(origin.name) if origin.generates else {},
+            models={"teacher": origin.name} if origin.generator() else {},
+            runtime=build.engine(origin.name) if origin.generator() else {},
         )
         for i in range(origin.shards)
     }
@@ -252,8 +252,10 @@ def _compress(build: _Builder, origin: Origin, compressor: Compressor, raw: str)
                 **config,
             },
             inputs=_train_problems(build) | {"raw": raw},
-            models={"compressor": compressor.name} | build.tokenizer | models,
-            runtime=build.engine(compressor.name) | runtime,
+            models=({"compressor": compressor.name} if compressor.generator() else {})
+            | build.tokenizer
+            | models,
+            runtime=(build.engine(compressor.name) if compressor.generator() else {}) | runtime,
         )
         for i in range(compressor.shards)
     }

@@ -29,8 +29,9 @@ from hubkit.release.columns import (
 )
 from hubkit.release.results import RESULTS_SCHEMA, Facts, over_seeds, student_rows, variant_rows
 from hubkit.release.text import markdown
-from hubkit.section import ModelRef
 from hubkit.store import Record
+from hubkit.traces.compressors import Compressor
+from hubkit.traces.origins import Origin
 from hubkit.traces.variants import VARIANTS, Variant
 
 __all__ = [
@@ -97,7 +98,10 @@ def dataset_card(
             for v, step in variants.items()
         ],
     )
-    used = {v.compressor for v in variants}
+    origin = next(t for t in recipe.teachers if t.name == teacher)
+    compressors = [c for c in recipe.compressors if c.name in {v.compressor for v in variants}]
+    generator = origin.generator()
+    described: list[Origin | Compressor] = [origin, *compressors]
     about = _about(context, facts.records[variants[Variant("raw")]], _of_teacher(facts, teacher))
     problems = facts.records.get(f"problems/{recipe.train_on}")
     body = markdown(
@@ -105,9 +109,13 @@ def dataset_card(
         {
             "title": data.pretty_name,
             "recipe": recipe,
-            "teacher": next(t for t in recipe.teachers if t.name == teacher),
+            "teacher": origin,
             "judge": recipe.judge,
-            "compressors": [c for c in recipe.compressors if c.name in used],
+            "judges_itself": recipe.judge is not None
+            and generator is not None
+            and recipe.judge.model == generator.model,
+            "compressors": compressors,
+            "texts": {title: text for part in described for title, text in part.texts().items()},
             "forms": [{"name": v.name, "sentence": v.sentence(teacher)} for v in variants],
             "tokenizer": recipe.students.bases[0].name,
             "problems": sum(n for name, n in problems.counts.items() if name == "kept") if problems else 0,
@@ -363,11 +371,8 @@ def _about(context: CardContext, record: Record, steps: Mapping[str, Record]) ->
     """Lineage: the recipe, everything from outside with its commit, the steps, the versions."""
     recipe = context.recipe
     settings = recipe.model_dump(mode="json", exclude={"run"})
-    references: dict[str, ModelRef] = {t.name: t for t in recipe.teachers}
-    references |= {recipe.judge.name: recipe.judge} if recipe.judge else {}
-    references |= {c.name: c for c in recipe.compressors} | {b.name: b for b in recipe.students.bases}
     sources = []
-    for name, reference in references.items():
+    for name, reference in dict(recipe.references()).items():
         where = context.models.get(name, reference.model)
         revision = context.pinned.get(name, {}).get("revision") or context.commits.get(where, "")
         sources.append({"name": name, "where": where, "revision": revision})

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from hubkit.section import ModelRef, Name
+from hubkit.section import ModelRef, Name, Section
 
 __all__ = ["Compressor"]
 
 
-class Compressor(ModelRef):
+class Compressor(Section, ABC):
     """What shortens traces. Its fields are the identity of its steps, but for name, model and shards."""
 
     step: ClassVar[str]
     """module:function of the step that writes one shard's data.parquet and rejected.parquet, in raw's order."""
-    sentence: ClassVar[str]
-    """What cards say that it did, after its name."""
 
     kind: str = "rewrite"
     """Name in the table; a subclass narrows it to a Literal."""
@@ -28,6 +27,22 @@ class Compressor(ModelRef):
     def identity(self) -> dict[str, Any]:
         """What is part of its steps' keys, besides the content of its model."""
         return self.model_dump(mode="json", exclude={"name", "model", "revision", "shards"})
+
+    def generator(self) -> ModelRef | None:
+        """The model that its steps ask, which then have an engine. None: nothing is generated."""
+        return None
+
+    @abstractmethod
+    def longest(self) -> int | None:
+        """Returns the number of tokens that are generated for a trace at most; None if nothing is."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Returns the sentence that cards say of what it did."""
+
+    def texts(self) -> dict[str, str]:
+        """Long texts that cards show, by title: a prompt."""
+        return {}
 
     @model_serializer(mode="wrap")
     def _without_first_kind(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

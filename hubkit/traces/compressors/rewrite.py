@@ -24,7 +24,7 @@ from pydantic import Field, field_validator
 from hubkit.engines import Engine, Request, Response
 from hubkit.engines.check import check_engine
 from hubkit.records import REJECTED_SCHEMA, RowWriter, messages_of, read_rows
-from hubkit.section import Sampling, prompt_sha
+from hubkit.section import ModelRef, Sampling, prompt_sha
 from hubkit.store import CheckContext, StepContext, digest
 from hubkit.traces.compressors.base import Compressor
 from hubkit.traces.join import ProblemReader
@@ -57,11 +57,10 @@ _PLACEHOLDER: Final = re.compile(r"\{(problem|reasoning)\}")
 _ANSWER_LINE: Final = re.compile(r"\s*[^\n\w]*\\boxed\{[^\n]*\}[.$*\s]*$")
 
 
-class Rewrite(Compressor):
+class Rewrite(Compressor, ModelRef):
     """An instruction-tuned model rewrites the whole trace."""
 
     step = "hubkit.traces.compressors.rewrite:run"
-    sentence = "rewrote the reasoning with the prompt below"
 
     kind: Literal["rewrite"] = "rewrite"
     prompt: str
@@ -69,6 +68,21 @@ class Rewrite(Compressor):
     sampling: Sampling
     attempts: int = Field(default=1, gt=0)
     """Tries per trace until the compressed one still reaches the right answer."""
+
+    def generator(self) -> ModelRef:
+        return self
+
+    def longest(self) -> int:
+        return self.sampling.max_tokens
+
+    def describe(self) -> str:
+        return (
+            f"{self.name} ({self.model}) rewrote the reasoning with the prompt below, {self.sampling.words()} and "
+            f"{self.attempts} attempt(s); a rewritten trace is kept when it still reaches the right answer"
+        )
+
+    def texts(self) -> dict[str, str]:
+        return {f"Prompt of {self.name}": self.prompt}
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"prompt_sha": prompt_sha(self.prompt)}

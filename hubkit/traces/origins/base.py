@@ -7,18 +7,16 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from hubkit.section import ModelRef, Name
+from hubkit.section import ModelRef, Name, Section
 
 __all__ = ["Origin"]
 
 
-class Origin(ModelRef, ABC):
+class Origin(Section, ABC):
     """Where the traces of one name come from."""
 
     step: ClassVar[str]
     """module:function of the step that writes traces.parquet, shard by shard."""
-    generates: ClassVar[bool] = True
-    """Whether a model answers, so that its steps have an engine and the model is pinned."""
 
     name: Name
     shards: int = Field(default=1, gt=0)
@@ -28,6 +26,10 @@ class Origin(ModelRef, ABC):
         """What is part of its steps' keys, besides the content of its model."""
         return self.model_dump(mode="json", exclude={"name", "model", "revision", "shards"})
 
+    def generator(self) -> ModelRef | None:
+        """The model that writes the traces in its steps, which then have an engine. None: nothing is generated."""
+        return None
+
     @abstractmethod
     def count(self, problems: int) -> int:
         """Returns the number of traces at most, for this many problems."""
@@ -35,3 +37,11 @@ class Origin(ModelRef, ABC):
     @abstractmethod
     def longest(self) -> int:
         """Returns the number of tokens of a trace at most."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Returns the sentence that cards say of where the traces come from."""
+
+    def texts(self) -> dict[str, str]:
+        """Long texts that cards show, by title: a system message."""
+        return {}

@@ -22,7 +22,7 @@ from hubkit.engines import Request, Response
 from hubkit.engines.check import check_engine
 from hubkit.errors import EngineError, GateError
 from hubkit.records import TRACE_SCHEMA, Trace, read_rows, write_rows
-from hubkit.section import Sampling, Section
+from hubkit.section import ModelRef, Sampling, Section
 from hubkit.store import CheckContext, StepContext, digest
 from hubkit.traces.join import reject_reason
 from hubkit.traces.journal import Journal, Key, answer, request_hash, request_seed, step_engine
@@ -59,7 +59,7 @@ class Thinking(Section):
         return self
 
 
-class Teacher(Origin):
+class Teacher(Origin, ModelRef):
     """A model that answers each problem: an entry of a recipe's `teachers`."""
 
     step = "hubkit.traces.origins.teacher:run"
@@ -80,11 +80,20 @@ class Teacher(Origin):
             written.pop("thinking", None)
         return written
 
+    def generator(self) -> ModelRef:
+        return self
+
     def count(self, problems: int) -> int:
         return problems * self.samples
 
     def longest(self) -> int:
         return self.sampling.max_tokens
+
+    def describe(self) -> str:
+        return f"{self.name} ({self.model}) answered each problem {self.samples} time(s) with {self.sampling.words()}"
+
+    def texts(self) -> dict[str, str]:
+        return {f"System message of {self.name}": self.system} if self.system else {}
 
 
 def check(context: CheckContext) -> None:
