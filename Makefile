@@ -2,7 +2,7 @@
 # make test      format, lint, types, unit tests and an end-to-end run, on two cores
 # make test-all  those and the slow tests. Beyond pip: apt install chromium bubblewrap slurm-wlm munge nodejs npm git-lfs
 # make sweep     the nano recipe with three seeds per student; what it shares with `make nano` is not made again
-# make docs      docs/cli.md and docs/recipe.schema.json, from the code
+# make docs      what docs/ takes from the code: cli.md, keys.md, recipe.schema.json
 # make site      the documentation as a website, in site/
 # All make .venv and install into it first. PYTHON=python3.12 chooses another interpreter, WORKERS=4 the number of
 # processes that tests run in.
@@ -42,8 +42,7 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 
 docs: $(VENV)/installed-dev
-	$(BIN)/python docs/make_cli_reference.py
-	$(BIN)/hubkit recipe schema > docs/recipe.schema.json
+	$(BIN)/python docs/make_reference.py
 
 site: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

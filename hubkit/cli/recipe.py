@@ -117,10 +117,9 @@ def schema() -> None:
 
     Example: hubkit recipe schema > recipe.schema.json
     """
-    from hubkit.recipe.config import Recipe
+    from hubkit.recipe.file import json_schema
 
-    about = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    typer.echo(json.dumps(about | Recipe.model_json_schema(), indent=2, ensure_ascii=False))
+    typer.echo(json_schema())
 
 
 @app.command()

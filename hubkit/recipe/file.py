@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,13 @@ from hubkit.errors import RecipeError
 from hubkit.recipe.config import Recipe
 from hubkit.recipe.explain import explain, line_of
 
-__all__ = ["load_recipe"]
+__all__ = ["json_schema", "load_recipe"]
+
+
+def json_schema() -> str:
+    """The JSON Schema of recipe files, by which editors complete and check them."""
+    about = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps(about | Recipe.model_json_schema(), indent=2, ensure_ascii=False)
 
 
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
