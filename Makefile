@@ -15,8 +15,8 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints/cpu.txt
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS)
-# A file's tests stay in one process (tests/conftest.py), the longest files begin.
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+# The tests of a file run in one process; the longest files begin (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: nano sweep check test test-all format docs site clean
 

@@ -1,7 +1,7 @@
 """Tests run real steps on the shipped nano models, in small numbers.
 
-They may run in several processes (pytest-xdist, as `make test` does). The tests of a file run in one process, so
-that what its fixtures make is made once; `@pytest.mark.xdist_group` takes some of them elsewhere.
+They may run in several processes, as `make test` does: pytest-xdist with --dist loadfile. The tests of a file run in
+one process, so that what its fixtures make is made once.
 """
 
 from __future__ import annotations
@@ -27,14 +27,9 @@ LONGEST_FIRST: Final = (
 """Files whose tests take minutes: started first, so that no process is left alone with them at the end."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
     places = {name: index for index, name in enumerate(LONGEST_FIRST)}
-    last = len(places)
-    items.sort(key=lambda item: places.get(item.path.relative_to(ROOT).as_posix(), last))
+    items.sort(key=lambda item: places.get(item.path.relative_to(ROOT).as_posix(), len(places)))
 
 
 @pytest.fixture(scope="session")
