@@ -82,7 +82,7 @@ def run(context: StepContext) -> None:
     """Train, and write model/ and training.json."""
     _last_checkpoint(context.work / "checkpoints")  # removes torn ones, before several processes look for it
     if context.runtime.get("accelerate"):
-        launch.launch(context)
+        launch.launch(context, train)
     else:
         train(context)
 
