@@ -13,6 +13,7 @@ import importlib.util
 import itertools
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
