@@ -22,7 +22,7 @@ LAYERS = [
     ["hubkit.localhub"],
     ["hubkit.records", "hubkit.section", "hubkit.hub", "hubkit.verifiers"],
     ["hubkit.store"],
-    ["hubkit.engines", "hubkit.executors.call"],
+    ["hubkit.engines", "hubkit.executors.call", "hubkit.executors.rank"],
     ["hubkit.problems", "hubkit.traces", "hubkit.students", "hubkit.evaluation"],
     ["hubkit.recipe.steps", "hubkit.recipe.runtime"],
     ["hubkit.recipe.config"],
