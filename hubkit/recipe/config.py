@@ -124,6 +124,9 @@ class Students(Section):
     seeds: list[int] = Field(default=[0], min_length=1)
     max_cut_share: float = Field(default=0.02, ge=0, le=1)
     """Refuse to train when max_length cuts a larger share of the rows."""
+    max_dropped_share: float = Field(default=0.02, ge=0, le=1)
+    """Rows that fail a gate of training in any variant, such as one that spells a control token, are dropped from
+    all; refuse to train when that is a larger share. 0: stop at the first."""
     system: str = ""
 
 

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from hubkit.errors import RecipeError
 from hubkit.problems.base import Pin, beside
 from hubkit.recipe.config import Recipe
 from hubkit.section import REPO_ID, ModelRef
-from hubkit.store import digest_folder, write_json
+from hubkit.store import digest, digest_file, digest_folder, write_json
 
-__all__ = ["Model", "pin_models"]
+__all__ = ["Model", "pin_models", "tokenizer_digests"]
+
+TOKENIZER_FILES: Final = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+"""What decides how a chat becomes tokens, and which of them end a turn. (The size of the embedding does, too.)"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,34 @@ def pin_models(recipe: Recipe, folder: Path, root: Path) -> tuple[dict[str, Mode
     return models, sources
 
 
+def tokenizer_digests(recipe: Recipe, models: dict[str, Model], root: Path) -> dict[str, str]:
+    """Base -> digest of its tokenizer; bases that have the same one make the same tokens.
+
+    That of a model on the Hub is fetched once. Raises HubError where it cannot be.
+    """
+    from hubkit.hub import download_tokenizer
+
+    pins = _Pins(root / "resolved.json")
+
+    def of_folder(folder: Path) -> str:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        rows = config.get("text_config", config).get("vocab_size")
+        files = {name: digest_file(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
+        return digest({"files": files, "vocab_size": rows})
+
+    result = {}
+    for base in recipe.students.bases:
+        model = models[base.name]
+        if Path(model.model).is_dir():
+            result[base.name] = of_folder(Path(model.model))
+        else:
+            result[base.name] = pins.remember(
+                f"tokenizer/{model.model}@{model.revision}",
+                lambda model=model: of_folder(download_tokenizer(model.model, model.revision)),  # type: ignore[misc]
+            )
+    return result
+
+
 class _Pins:
     """Commits that were resolved, in a file."""
 
@@ -61,9 +99,11 @@ class _Pins:
     def commit(self, kind: Literal["model", "dataset"], repo: str, revision: str) -> str:
         from hubkit.hub import resolve
 
-        name = f"{kind}/{repo}@{revision}"
+        return self.remember(f"{kind}/{repo}@{revision}", lambda: resolve(repo, revision, kind))
+
+    def remember(self, name: str, find: Callable[[], str]) -> str:
         if name not in self._known:
-            self._known[name] = resolve(repo, revision, kind)
+            self._known[name] = find()
             write_json(self._path, self._known)
         return self._known[name]
 
