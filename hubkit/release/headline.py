@@ -36,7 +36,11 @@ def headline(rows: Sequence[Mapping[str, Any]], tests: Sequence[Mapping[str, Any
     short = [name for name, found in pairs.items() if VARIANTS[found[0][1]["kind"]].compressed]
     sentences = []
     for name in short:
-        shares = [b["mean_output_tokens"] / a["mean_output_tokens"] for a, b in pairs[name] if a["mean_output_tokens"]]
+        shares = [
+            b["mean_output_tokens"] / a["mean_output_tokens"]
+            for a, b in pairs[name]
+            if a["mean_output_tokens"]
+        ]
         who = "compressed traces" if len(short) == 1 else f"{name} traces"
         known = [told[_key(b), "raw", name] for _, b in pairs[name] if (_key(b), "raw", name) in told]
         sentence = f"Students of {who} answer in {_range(shares, 100, 0)} % of the tokens of raw ones"

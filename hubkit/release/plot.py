@@ -7,14 +7,15 @@ shorter and better. Bars are 95 % intervals, or the range over seeds where there
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from hubkit.release.results import Row
-from hubkit.traces.variants import BASE_COLOUR, BASE_LABEL, VARIANTS
+from hubkit.traces.variants import BASE_COLOUR, BASE_LABEL, VARIANTS, Variant
 
-__all__ = ["FIGURES", "Theme", "figures", "png", "svg"]
+__all__ = ["FIGURES", "Theme", "figures", "lengths", "png", "svg"]
 
 Theme = Literal["light", "dark"]
 FIGURES: Final = (
@@ -28,15 +29,16 @@ FIGURES: Final = (
 
 _MARKERS: Final = "osDv^P*"
 _FILLS: Final = ("full", "none", "left", "top", "right", "bottom")
-_INKS: Final = {
+_INKS: Final[dict[Theme, dict[str, str]]] = {
     "light": {"ink": "#1c2024", "soft": "#60646c", "line": "#d9d9e0", "ground": "#ffffff"},
     "dark": {"ink": "#edeef0", "soft": "#b0b4ba", "line": "#43484e", "ground": "#18191b"},
 }
 _LIGHTER: Final = {"#0072B2": "#4aa8e0"}
 """Of Okabe and Ito's colours, the one that is too dark on a dark ground."""
-_WIDE: Final, _NARROW: Final = 7.6, 3.9
+_WIDE: Final = 7.6
+_NARROW: Final = 3.9
 """Inches. Text is 10 points in both, so that a phone's 360 pixels show it as large as a page does."""
-_APART: Final = 11.0
+_APART: Final = 9.0
 """Points between two marks that would cover each other."""
 
 
@@ -58,7 +60,7 @@ class _Mark(NamedTuple):
 def figures(rows: list[Row]) -> dict[str, bytes]:
     """File name -> content, for all of FIGURES."""
     found = {"tradeoff.png": png(rows)}
-    for theme in ("light", "dark"):
+    for theme in _INKS:
         for narrow in (False, True):
             name = f"tradeoff-{theme}{'-narrow' if narrow else ''}.svg"
             found[name] = svg(rows, theme, narrow).encode()
@@ -67,14 +69,13 @@ def figures(rows: list[Row]) -> dict[str, bytes]:
 
 def svg(rows: list[Row], theme: Theme = "light", narrow: bool = False) -> str:
     """The figure as an <svg> element, its ground transparent; the same rows give the same text."""
+    return _svg(functools.partial(_draw, rows, theme, narrow))
+
+
+def _svg(draw: Callable[[Callable[[Any], None]], None]) -> str:
     buffer = io.StringIO()
     metadata = {"Date": None, "Creator": None}
-    _draw(
-        rows,
-        theme,
-        narrow,
-        lambda figure: figure.savefig(buffer, format="svg", metadata=metadata, transparent=True),
-    )
+    draw(lambda figure: figure.savefig(buffer, format="svg", metadata=metadata, transparent=True))
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
@@ -91,6 +92,64 @@ def png(rows: list[Row], theme: Theme = "light") -> bytes:
     return buffer.getvalue()
 
 
+def lengths(tokens: Mapping[tuple[str, Variant], Sequence[int]]) -> dict[str, bytes]:
+    """Histograms of trace lengths, a panel per teacher, as `light.svg`, `dark.svg`, `light-narrow.svg`, ….
+
+    `tokens`: (teacher, variant) -> tokens of each trace. The axis is logarithmic; variants share their bins.
+    """
+    found = {}
+    for theme in _INKS:
+        for narrow in (False, True):
+            text = _svg(functools.partial(_histograms, tokens, theme, narrow))
+            found[f"{theme}{'-narrow' if narrow else ''}.svg"] = text.encode()
+    return found
+
+
+def _histograms(
+    tokens: Mapping[tuple[str, Variant], Sequence[int]],
+    theme: Theme,
+    narrow: bool,
+    save: Callable[[Any], None],
+) -> None:
+    import matplotlib
+    import numpy as np
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    teachers = list(dict.fromkeys(teacher for teacher, _ in tokens))
+    every = [max(1, n) for values in tokens.values() for n in values] or [1, 2]
+    bins = np.geomspace(min(every), max(every) + 1, 41)
+    with matplotlib.rc_context(_style(theme, f"lengths-{theme}-{narrow}")):
+        size = (_NARROW if narrow else _WIDE, 2.6 * max(1, len(teachers)))
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(max(1, len(teachers)), 1, squeeze=False, sharex=True)[:, 0]
+        for axis, teacher in zip(axes, teachers, strict=False):
+            for (owner, variant), values in tokens.items():
+                if owner == teacher:
+                    colour, label = _colour(variant.kind, theme), variant.kind if narrow else variant.name
+                    # Controls have the lengths of what they are cut to: a dashed line stays visible on another.
+                    dashes = "--" if variant.row.matched else "-"
+                    axis.hist(
+                        np.maximum(values, 1),
+                        bins,
+                        histtype="step",
+                        color=colour,
+                        label=label,
+                        linewidth=1.6,
+                        linestyle=dashes,
+                    )
+            axis.set_xscale("log")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter(ScalarFormatter())
+            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.set_ylabel("traces")
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.set_title(teacher if len(teachers) > 1 else "", loc="left", fontsize=10)
+            axis.legend(fontsize=9, frameon=False)
+        axes[-1].set_xlabel("tokens of reasoning (log scale)")
+        save(figure)
+
+
 def _marks(rows: list[Row]) -> list[_Mark]:
     groups: dict[tuple[Any, ...], list[Row]] = {}
     teachers = list(dict.fromkeys(row["teacher"] for row in rows if row["teacher"])) or [""]
@@ -104,9 +163,7 @@ def _marks(rows: list[Row]) -> list[_Mark]:
     for key, group in groups.items():
         seeds = len(group)
         accuracy = [row["accuracy"] for row in group]
-        low, high = (
-            (min(accuracy), max(accuracy)) if seeds > 1 else (group[0]["ci_low"], group[0]["ci_high"])
-        )
+        low, high = (min(accuracy), max(accuracy)) if seeds > 1 else (group[0]["ci_low"], group[0]["ci_high"])
         x = sum(max(row["mean_output_tokens"], 1.0) for row in group) / seeds
         marks.append(_Mark(*key, x, sum(accuracy) / seeds, low, high, seeds))
     return marks
@@ -125,23 +182,10 @@ def _draw(rows: list[Row], theme: Theme, narrow: bool, save: Callable[[Any], Non
     import matplotlib
     from matplotlib.figure import Figure
 
-    marks, inks = _marks(rows), _INKS[theme]
+    marks = _marks(rows)
     panels = list(dict.fromkeys(mark.panel for mark in marks)) or [("", "")]
     several = len({teacher for _, teacher in panels}) > 1
-    style = {
-        # Without pyplot nothing is global; the salt makes the SVG's ids the same every time.
-        "svg.hashsalt": f"hubkit-{theme}-{narrow}",
-        "font.size": 10,
-        "text.color": inks["ink"],
-        "axes.labelcolor": inks["ink"],
-        "axes.edgecolor": inks["soft"],
-        "axes.facecolor": inks["ground"],
-        "figure.facecolor": inks["ground"],
-        "grid.color": inks["line"],
-        "xtick.color": inks["soft"],
-        "ytick.color": inks["soft"],
-    }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(_style(theme, f"{theme}-{narrow}")):
         key = _key(marks, theme)
         columns = 2 if narrow else 4
         height = 3.6 * len(panels) + 0.3 + 0.26 * -(-len(key) // columns)
@@ -163,6 +207,23 @@ def _draw(rows: list[Row], theme: Theme, narrow: bool, save: Callable[[Any], Non
         save(figure)
 
 
+def _style(theme: Theme, salt: str) -> dict[str, Any]:
+    inks = _INKS[theme]
+    return {
+        # Without pyplot nothing is global; the salt makes the SVG's ids the same every time.
+        "svg.hashsalt": f"hubkit-{salt}",
+        "font.size": 10,
+        "text.color": inks["ink"],
+        "axes.labelcolor": inks["ink"],
+        "axes.edgecolor": inks["soft"],
+        "axes.facecolor": inks["ground"],
+        "figure.facecolor": inks["ground"],
+        "grid.color": inks["line"],
+        "xtick.color": inks["soft"],
+        "ytick.color": inks["soft"],
+    }
+
+
 def _panel(axis: Any, marks: list[_Mark], everywhere: list[_Mark], theme: Theme) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, ScalarFormatter
 
@@ -180,14 +241,24 @@ def _panel(axis: Any, marks: list[_Mark], everywhere: list[_Mark], theme: Theme)
     if not marks:
         return
     axis.set_xlim(min(m.x for m in marks) / 1.35, max(m.x for m in marks) * 1.35)
-    axis.set_ylim(max(0.0, min(m.low for m in marks) - 0.04), min(1.03, max(m.high for m in marks) + 0.05))
+    axis.set_ylim(max(-0.02, min(m.low for m in marks) - 0.04), min(1.03, max(m.high for m in marks) + 0.05))
     front = _front(marks)
-    axis.plot([m.x for m in front], [m.y for m in front], "--", color=_INKS[theme]["soft"], linewidth=1, zorder=1)
+    axis.plot(
+        [m.x for m in front], [m.y for m in front], "--", color=_INKS[theme]["soft"], linewidth=1, zorder=1
+    )
     placed = _dodged(axis, marks)
     for mark, x in placed.items():
         for other, at in placed.items():
             if _joined(mark, other):
-                axis.plot([x, at], [mark.y, other.y], "-", color=_INKS[theme]["soft"], linewidth=1.2, alpha=0.55, zorder=2)
+                axis.plot(
+                    [x, at],
+                    [mark.y, other.y],
+                    "-",
+                    color=_INKS[theme]["soft"],
+                    linewidth=1.2,
+                    alpha=0.55,
+                    zorder=2,
+                )
     for mark, x in placed.items():
         axis.errorbar(
             x,
@@ -266,11 +337,20 @@ def _key(marks: list[_Mark], theme: Theme) -> list[Any]:
         ground = _INKS[theme]["ground"]
         handles.append(
             Line2D(
-                [], [], linestyle="", marker="o", fillstyle=fill, color=soft, markerfacecoloralt=ground, label=f"base {base}"
+                [],
+                [],
+                linestyle="",
+                marker="o",
+                fillstyle=fill,
+                color=soft,
+                markerfacecoloralt=ground,
+                label=f"base {base}",
             )
         )
     if any(_joined(a, b) for a in marks for b in marks):
-        handles.append(Line2D([], [], color=soft, linewidth=1.2, alpha=0.55, label="one student, raw to compressed"))
+        handles.append(
+            Line2D([], [], color=soft, linewidth=1.2, alpha=0.55, label="one student, raw to compressed")
+        )
     if len(_front(marks)) > 1:
         handles.append(Line2D([], [], color=soft, linestyle="--", linewidth=1, label="Pareto front"))
     return handles

@@ -48,6 +48,8 @@ from hubkit.release.cards import (
     student_card,
 )
 from hubkit.release.columns import OUTPUTS_SCHEMA
+from hubkit.release.names import traces_name
+from hubkit.release.plot import FIGURES
 from hubkit.release.results import RESULTS_SCHEMA, Facts, student_rows
 from hubkit.store import CheckContext, StepContext, write_json
 
@@ -218,7 +220,7 @@ def _plan(recipe: Recipe, facts: Facts, access: Access, context: StepContext, en
         pinned=pinned | pinned_sources,
         commits={m["model"]: m["revision"] for m in pinned.values()},
     )
-    traces = [_traces_name(recipe, teacher) for teacher in facts.teachers()]
+    traces = [traces_name(recipe, teacher) for teacher in facts.teachers()]
     names = [*models.values(), cards.evals, cards.space, *traces]
     if len(set(names)) != len(names):
         raise InputError("two repos of the release would have the same name", "rename a model in the recipe")
@@ -232,11 +234,6 @@ def _plan(recipe: Recipe, facts: Facts, access: Access, context: StepContext, en
 
 def _is_folder(model: Mapping[str, str]) -> bool:
     return not model["revision"]
-
-
-def _traces_name(recipe: Recipe, teacher: str) -> str:
-    middle = "" if teacher == recipe.teachers[0].name else f"{teacher}-"
-    return f"{recipe.hub.namespace}/{recipe.name}-{middle}traces"
 
 
 def _model_files(folder: Path) -> dict[str, Path | bytes]:
@@ -264,7 +261,7 @@ def _push_models(release: _Release) -> None:
 
 
 def _push_traces(release: _Release, teacher: str) -> str:
-    repo_id, facts = _traces_name(release.recipe, teacher), release.facts
+    repo_id, facts = traces_name(release.recipe, teacher), release.facts
     files: dict[str, Path | bytes] = {}
     sizes = {}
     for variant, step in facts.variants(teacher).items():
@@ -337,7 +334,7 @@ def _push_evals(release: _Release) -> None:
             _, student, benchmark = step.split("/")
             files[f"details/{student}/{benchmark}/{path.relative_to(details).as_posix()}"] = path
     if "report" in facts.folders:
-        for name in ("report.html", "results.json", "tradeoff.png"):
+        for name in ("report.html", "results.json", *FIGURES):
             files[name] = facts.folders["report"] / name
     files["README.md"] = evals_card(release.cards, sizes, plot="tradeoff.png" in files).encode()
     release.push(release.cards.evals, "dataset", files, "What every student answered, and the results")
