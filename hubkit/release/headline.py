@@ -2,7 +2,7 @@
 
     students and paired tests of results.json
         -> "Students of compressed traces answer in 22 % of the tokens of raw ones; accuracy −2.3 to +4.0 points,
-            and no difference can be told in 4 of 4 pairs. Cut to the same length instead: −83.7 to −68.0 points."
+            and no test tells the two apart. Cut to the same length instead: −83.7 to −68.0 points."
 
 Terminal, report, cards and Space show the same sentence.
 """
@@ -46,7 +46,7 @@ def headline(rows: Sequence[Mapping[str, Any]], tests: Sequence[Mapping[str, Any
         sentence = f"Students of {who} answer in {_range(shares, 100, 0)} % of the tokens of raw ones"
         sentence += f"; accuracy {_points(pairs[name])}"
         if known:
-            sentence += f", and no difference can be told in {known.count(False)} of {len(known)} pairs"
+            sentence += f", {_told(known)}"
         sentences.append(sentence)
         control = name.partition("-")[2]
         for other, found in pairs.items():
@@ -57,6 +57,14 @@ def headline(rows: Sequence[Mapping[str, Any]], tests: Sequence[Mapping[str, Any
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in _PEERS)
+
+
+def _told(known: Sequence[bool]) -> str:
+    if not any(known):
+        return (
+            "and no test tells the two apart" if len(known) > 1 else "and the test does not tell them apart"
+        )
+    return f"and no difference told apart in {known.count(False)} of {len(known)} pairs"
 
 
 def _points(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
