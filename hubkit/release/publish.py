@@ -55,7 +55,7 @@ from hubkit.store import CheckContext, StepContext, write_json
 
 __all__ = ["VERSION", "check", "run", "space_files", "usage"]
 
-VERSION: Final = 2
+VERSION: Final = 3
 _LONGEST_NAME: Final = 96
 """Of a repo, on the Hub."""
 _SPACE_FILES: Final = ("app.py", "README.md", "requirements.txt")
