@@ -23,7 +23,7 @@ from hubkit.verifiers import plain
 from hubkit.verifiers.base import Task, Verdict, Verifier, verdict
 from hubkit.verifiers.compare import equal
 from hubkit.verifiers.extract import answer_in, key_of
-from hubkit.verifiers.forms import Form, Number, read
+from hubkit.verifiers.forms import Form, Number, Words, read
 from hubkit.verifiers.spelling import spell
 
 __all__ = ["Math"]
@@ -52,11 +52,14 @@ class Math(Verifier):
                 return verdict("unparseable", found.text, "the answer is empty")
             if answer == key:
                 return verdict("correct", found.text, "equal to the answer")
-            same = equal(read(key), read(answer), _Inline())
+            form = read(answer)
+            same = equal(read(key), form, _Inline())
         except RecursionError:
             return verdict("unparseable", found.text, "nested too deeply")
         if same is None:
             return Task(self.name, key, found.text)
+        if not same and not found.marked and isinstance(form, Words):
+            return verdict("unparseable", "", "no answer found in the text")
         return verdict("correct" if same else "wrong", found.text, "equal" if same else "not equal")
 
     def verify_in_worker(self, task: Task) -> Verdict:

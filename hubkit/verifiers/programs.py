@@ -38,8 +38,7 @@ def read_tests(value: Any, row: Mapping[str, Any], where: str) -> list[Any]:
         try:
             value = json.loads(value)
         except ValueError as error:
-            if value.lstrip()[0] == "{":
-                raise InputError(f"{where}: tests are not JSON: {error}", LAYOUTS) from error
+            raise InputError(f"{where}: tests are not JSON: {error}", LAYOUTS) from error
     if isinstance(value, Mapping):
         tests = _apps(value, where)
     elif isinstance(value, str):

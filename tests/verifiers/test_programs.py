@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support import needs_bubblewrap
 
 from hubkit.errors import InputError
+from hubkit.problems.base import Pin
+from hubkit.problems.file import FileSource
 from hubkit.verifiers import verify
 from hubkit.verifiers.code import judge_code
 from hubkit.verifiers.programs import read_tests
@@ -127,3 +132,13 @@ def test_tests_that_check_something_are_kept(tests: str) -> None:
 def test_fences_in_lists_and_quotes_are_dedented(text: str) -> None:
     found = judge_code(text, json.dumps({"tests": [{"input": "21\n", "output": "42\n"}]}))
     assert found.correct, found
+
+
+def test_what_stands_beside_the_tests_is_read_from_rows(tmp_path: Path) -> None:
+    row = {"problem": "Double.", "answer": "", "test": CHECK, "entry_point": "double", "other": 1}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row | {"answer": "-"}) + "\n")
+    pq.write_table(pa.Table.from_pylist([row | {"answer": "-"}]), tmp_path / "rows.parquet")
+    for name in ("rows.jsonl", "rows.parquet"):
+        source = FileSource(source="file", path=name, verifier="code", tests="test")
+        (problem,) = source.rows(Pin(path=tmp_path / name))
+        assert json.loads(problem["metadata"])["tests"] == [f"{CHECK}\n\ncheck(double)"]
