@@ -27,7 +27,7 @@ from hubkit.verifiers.table import verifier_named, verify_inline
 
 __all__ = ["VERSION", "check", "run"]
 
-VERSION: Final = 2
+VERSION: Final = 3
 BATCH: Final = 256
 """Traces whose tokens are counted together."""
 
