@@ -26,7 +26,7 @@ LAYERS = [
     ["hubkit.problems", "hubkit.traces", "hubkit.students", "hubkit.evaluation"],
     ["hubkit.recipe.steps", "hubkit.recipe.runtime"],
     ["hubkit.recipe.config"],
-    ["hubkit.recipe.explain"],
+    ["hubkit.recipe.explain", "hubkit.recipe.repos"],
     ["hubkit.recipe.file", "hubkit.release", "hubkit.executors"],
     ["hubkit.recipe.pins", "hubkit.recipe.plan"],
     ["hubkit.recipe.pipeline"],

@@ -68,13 +68,14 @@ class Plan:
     """Problem set -> where its data is."""
 
 
-def make_plan(recipe: Recipe, path: Path, root: Path) -> Plan:
+def make_plan(recipe: Recipe, path: Path, root: Path, remember: bool = True) -> Plan:
     """All steps of a recipe. Raises RecipeError or HubError when a model or file is not there.
 
-    `path` is the recipe's file, `root` the folder of its runs.
+    `path` is the recipe's file, `root` the folder of its runs. Without `remember` nothing is written there: commits
+    of the Hub that are not known yet are looked up again next time.
     """
-    models, pins = pin_models(recipe, path.parent, root)
-    build = _Builder(recipe, models, pins, tokenizer_digests(recipe, models, root))
+    models, pins = pin_models(recipe, path.parent, root, remember)
+    build = _Builder(recipe, models, pins, tokenizer_digests(recipe, models, root, remember))
     _problems(build)
     contamination = _contamination(build)
     published: list[str] = []

@@ -1,34 +1,29 @@
-"""Names of the repos of a release: what the recipe decides before anything is published."""
+"""What the report says of the repos of a release, before anything is published."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from hubkit.hub import RepoType, repo_path
-from hubkit.recipe.config import Recipe
+from hubkit.recipe.repos import evals_repo, model_repo, space_repo, traces_repo
 from hubkit.release.results import Facts
 
-__all__ = ["repos", "traces_name"]
-
-
-def traces_name(recipe: Recipe, teacher: str) -> str:
-    """Repo id of a teacher's traces; the first teacher's bear no name."""
-    middle = "" if teacher == recipe.teachers[0].name else f"{teacher}-"
-    return f"{recipe.hub.namespace}/{recipe.name}-{middle}traces"
+__all__ = ["repos"]
 
 
 def repos(facts: Facts) -> list[dict[str, Any]]:
     """What the report points to: {"id", "what", "url"}; `url` is "" on a local Hub, whose address changes."""
     recipe = facts.recipe
-    prefix = f"{recipe.hub.namespace}/{recipe.name}"
     named: list[tuple[str, RepoType, str]] = [
-        (traces_name(recipe, teacher), "dataset", f"traces of {teacher}") for teacher in facts.teachers()
+        (traces_repo(recipe, teacher), "dataset", f"traces of {teacher}") for teacher in facts.teachers()
     ]
     named += [
-        (f"{prefix}-evals", "dataset", "outputs and results"),
-        (f"{prefix}-compare", "space", "the Space"),
+        (evals_repo(recipe), "dataset", "outputs and results"),
+        (space_repo(recipe), "space", "the Space"),
     ]
-    named += [(f"{prefix}-{name.partition('/')[2]}", "model", "student") for name in facts.kind("student")]
+    named += [
+        (model_repo(recipe, name.partition("/")[2]), "model", "student") for name in facts.kind("student")
+    ]
     local = recipe.hub.endpoint == "local"
     found = []
     for repo_id, kind, what in named:

@@ -38,6 +38,7 @@ from hubkit.hub import (
     repo_path,
 )
 from hubkit.recipe.config import Recipe
+from hubkit.recipe.repos import check_repos, evals_repo, model_repo, space_repo, traces_repo
 from hubkit.records import read_rows, write_rows
 from hubkit.release.cards import (
     CardContext,
@@ -48,16 +49,14 @@ from hubkit.release.cards import (
     student_card,
 )
 from hubkit.release.columns import OUTPUTS_SCHEMA
-from hubkit.release.names import traces_name
 from hubkit.release.plot import FIGURES
 from hubkit.release.results import RESULTS_SCHEMA, Facts, student_rows
+from hubkit.section import AtKey
 from hubkit.store import CheckContext, StepContext, write_json
 
 __all__ = ["VERSION", "check", "run", "space_files", "usage"]
 
 VERSION: Final = 3
-_LONGEST_NAME: Final = 96
-"""Of a repo, on the Hub."""
 _SPACE_FILES: Final = ("app.py", "README.md", "requirements.txt")
 
 
@@ -198,8 +197,11 @@ def _students(facts: Facts) -> list[str]:
 
 
 def _plan(recipe: Recipe, facts: Facts, access: Access, context: StepContext, endpoint: str) -> _Release:
-    """Names of all repos, checked before the first byte is sent."""
-    prefix = f"{recipe.hub.namespace}/{recipe.name}"
+    """Names of all repos, checked before the first byte is sent (and before, where a recipe was read from a file)."""
+    try:
+        check_repos(recipe)
+    except AtKey as error:
+        raise InputError(str(error), "choose another name in the recipe") from None
     pinned = {n: m for n, m in context.models.items() if not n.startswith("problems/") and not _is_folder(m)}
     folders = [n for n, m in context.models.items() if not n.startswith("problems/") and _is_folder(m)]
     pinned_sources = {n: m for n, m in context.models.items() if n.startswith("problems/")}
@@ -209,27 +211,19 @@ def _plan(recipe: Recipe, facts: Facts, access: Access, context: StepContext, en
         raise InputError(
             f"a student and a model are both called {min(clash)!r}", "rename the model in the recipe"
         )
-    models = {name: f"{prefix}-{name}" for name in [*folders, *students]}
+    models = {name: model_repo(recipe, name) for name in [*folders, *students]}
     cards = CardContext(
         recipe=recipe,
         facts=facts,
         endpoint=endpoint,
-        evals=f"{prefix}-evals",
-        space=f"{prefix}-compare",
+        evals=evals_repo(recipe),
+        space=space_repo(recipe),
         models=models,
         pinned=pinned | pinned_sources,
         commits={m["model"]: m["revision"] for m in pinned.values()},
     )
-    traces = [traces_name(recipe, teacher) for teacher in facts.teachers()]
-    names = [*models.values(), cards.evals, cards.space, *traces]
-    if len(set(names)) != len(names):
-        raise InputError("two repos of the release would have the same name", "rename a model in the recipe")
-    for name in names:
-        if len(name) > _LONGEST_NAME:
-            raise InputError(
-                f"{name} is longer than the Hub's {_LONGEST_NAME} characters", "shorten the recipe's names"
-            )
-    return _Release(recipe, facts, access, context, cards, total=len(names))
+    total = len(models) + len(facts.teachers()) + 2  # the evaluations and the Space
+    return _Release(recipe, facts, access, context, cards, total=total)
 
 
 def _is_folder(model: Mapping[str, str]) -> bool:
@@ -261,7 +255,7 @@ def _push_models(release: _Release) -> None:
 
 
 def _push_traces(release: _Release, teacher: str) -> str:
-    repo_id, facts = traces_name(release.recipe, teacher), release.facts
+    repo_id, facts = traces_repo(release.recipe, teacher), release.facts
     files: dict[str, Path | bytes] = {}
     sizes = {}
     for variant, step in facts.variants(teacher).items():
