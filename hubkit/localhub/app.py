@@ -261,6 +261,7 @@ def make_app(
     app = Starlette(routes=routes, exception_handlers={ApiError: _refused})
     app.router.redirect_slashes = False
     app.state.store = store
+    app.state.loopback = loopback
     app.state.require_token = require_token
     app.state.jobs = running
     app.state.bodies = CapacityLimiter(bodies.AT_ONCE)

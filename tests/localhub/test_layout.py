@@ -26,7 +26,7 @@ MODULES = {
 # a module of hubkit's included, is not found. markupsafe and so on are what the named packages import themselves.
 START = """
 import importlib.abc, runpy, sys
-NEEDED = {"starlette", "uvicorn", "jinja2", "yaml", "markdown_it", "pyarrow", "numpy"}
+NEEDED = {"starlette", "uvicorn", "jinja2", "yaml", "markdown_it", "pyarrow", "numpy", "nh3", "pathspec"}
 NEEDED |= {"anyio", "sniffio", "idna", "h11", "click", "typing_extensions", "mdurl", "markupsafe", "_yaml"}
 class Refuse(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from markupsafe import Markup
 from starlette.responses import Response
@@ -14,10 +16,10 @@ from hubkit.localhub.api.files import inside, is_text
 from hubkit.localhub.api.markdown import render
 from hubkit.localhub.api.request import ApiRequest
 from hubkit.localhub.pages.html import format_size, html_page, repo_link
-from hubkit.localhub.pages.rows import ENDINGS, first_rows
+from hubkit.localhub.pages.rows import ENDINGS, PAGE, Rows, configs_of, read_rows
 from hubkit.localhub.storage import cards
 from hubkit.localhub.storage.diffs import diff
-from hubkit.localhub.storage.errors import ApiError
+from hubkit.localhub.storage.errors import ApiError, is_repo_name
 from hubkit.localhub.storage.store import Commit, Repo, Tree
 
 __all__ = [
@@ -26,7 +28,7 @@ __all__ = [
 
 _PAGE: Final = 60
 _LARGEST_TEXT: Final = 1 << 19
-_MOST_SOURCES: Final = 30
+_MOST_SOURCES: Final = 200
 
 
 class _RepoPage:
@@ -63,9 +65,28 @@ class _RepoPage:
             "gated": self.repo.settings.get("gated", False),
             "link": self.link,
         }
-        tags = repos.card_of(self.request.store, self.tree)[1]
+        tags = [(tag, self._link_of(tag)) for tag in repos.card_of(self.request.store, self.tree)[1]]
         values |= {"repo": shown, "tags": tags, "tabs": tabs, "tab": self._tab, "revision": self.revision}
         return html_page(self.request, template, f"{self.repo.kind}s", **values)
+
+    def find_repo(self, name: str, kinds: Sequence[str] = ("dataset", "model", "space")) -> str:
+        """The page of a repo that is on this Hub and that the visitor may see; "" if there is none."""
+        for kind in kinds:
+            repo = self.request.store.find_repo(kind, name)
+            if repo is not None and self.request.who.may_read(repo):
+                return repo_link(kind, repo.name)
+        return ""
+
+    def _link_of(self, tag: str) -> str:
+        """Where a tag of the card leads: a paper, a dataset, a base model."""
+        what, _, value = tag.partition(":")
+        if what == "arxiv":
+            return f"https://arxiv.org/abs/{value}"
+        kind = {"dataset": "dataset", "source_datasets": "dataset", "base_model": "model"}.get(what)
+        name = value.rpartition(":")[2]
+        if kind is None or not is_repo_name(name):
+            return ""
+        return self.find_repo(name, [kind]) or f"https://huggingface.co{repo_link(kind, name)}"
 
     def path(self, path: str) -> list[tuple[str, str]]:
         """The folders that lead to a path, each with its link."""
@@ -81,7 +102,8 @@ def card(request: ApiRequest) -> Response:
     html = ""
     if readme is not None and readme.size <= _LARGEST_TEXT:
         text = request.store.objects.read(readme).decode("utf-8", "replace")
-        html = Markup(render(cards.front_matter(text)[1], page.link))  # noqa: S704 (see markdown.py)
+        body = render(cards.front_matter(text)[1], page.link, find=page.find_repo)
+        html = Markup(body)  # noqa: S704 (see markdown.py)
     found = results.entries_of(request.store, page.tree) if page.repo.kind == "model" else []
     return page.show(
         "card.html",
@@ -89,7 +111,25 @@ def card(request: ApiRequest) -> Response:
         commit=page.commit,
         files=len(page.tree),
         size=format_size(repos.used_storage(page.tree)),
+        opening=_how_to_open(page) if page.repo.kind == "space" else "",
         results=[{"error": "", **item} for item in found],
+    )
+
+
+def _how_to_open(page: _RepoPage) -> str:
+    """Commands that run a Space, which this Hub does not."""
+    name = page.repo.name
+    if "release.json" in page.tree:  # a release's Space, which hubkit can start by itself
+        # Other machines need not know where this Hub's folder is.
+        local = page.request.http.app.state.loopback
+        return f"hubkit space open {name} --hub {shlex.quote(str(page.request.store.folder)) if local else 'FOLDER'}"
+    folder = name.split("/")[1]
+    return "\n".join(
+        [
+            f"export HF_ENDPOINT={page.request.endpoint}",
+            f"hf download {name} --repo-type space --local-dir {folder} && cd {folder}",
+            "pip install -r requirements.txt && python app.py",
+        ]
     )
 
 
@@ -179,22 +219,57 @@ def discussion(request: ApiRequest) -> Response:
     for event in talk["events"]:
         if event["type"] == "comment":
             text = event["data"]["latest"]["raw"]
-            event["html"] = Markup(render(text, page.link))  # noqa: S704 (see markdown.py)
+            event["html"] = Markup(render(text, page.link, find=page.find_repo))  # noqa: S704 (see markdown.py)
     return page.show("discussion.html", talk=talk, diff=talk.get("diff", "").splitlines())
 
 
 def viewer(request: ApiRequest) -> Response:
+    """Rows of a config's split, or of one data file. Opens on the default config."""
     page = _RepoPage(request, "Rows")
     page.check_gate()
-    sources = [path for path in sorted(page.tree) if path.endswith(ENDINGS)][:_MOST_SOURCES]
-    source = request.query.get("file", sources[:1] or [""])[0]
+    fields = repos.card_of(request.store, page.tree)[0]
+    configs, default = configs_of(fields, list(page.tree))
+    sources = [path for path in sorted(page.tree) if path.endswith(ENDINGS)]
+    asked = {key: values[0] for key, values in request.query.items() if key in ("config", "split", "file")}
     if not sources:
-        return page.show("rows.html", sources=[])
-    if source not in page.tree or not source.endswith(ENDINGS):
-        raise ApiError(404, f"no data file {source}", "EntryNotFound")
-    path = request.store.objects.path(page.tree[source].sha256)
-    found = first_rows(path, PurePosixPath(source).suffix)
-    return page.show("rows.html", sources=sources, source=source, **vars(found))
+        return page.show("rows.html", why_none="No Parquet, JSON Lines or CSV files to show.")
+    config = split = ""
+    if "file" in asked:
+        files = [asked["file"]]
+        if files[0] not in sources:
+            raise ApiError(404, f"no data file {files[0]}", "EntryNotFound")
+        name, at = files[0], {"file": files[0]}
+    else:
+        config = asked.get("config", default)
+        if config not in configs:
+            raise ApiError(404, f"no config {config}", "EntryNotFound")
+        splits = configs[config]
+        split = asked.get("split", "train" if "train" in splits else next(iter(splits), ""))
+        if split not in splits and "split" in asked:
+            raise ApiError(404, f"no split {split} in {config}", "EntryNotFound")
+        files = splits.get(split, [])
+        name, at = f"{config} · {split}" if split else config, {"config": config, "split": split}
+    first = request.number("row")
+    contents = [request.store.objects.path(page.tree[path].sha256) for path in files]
+    found = read_rows(contents, [PurePosixPath(path).suffix for path in files], first)
+
+    def link(**query: str | int) -> str:
+        return f"{page.link}/viewer?{urlencode(query)}"
+
+    return page.show(
+        "rows.html",
+        why_none="",
+        configs=[(each, link(config=each)) for each in configs],
+        splits=[(each, link(config=config, split=each)) for each in configs.get(config, {})],
+        config=config,
+        split=split,
+        shown_name=name,
+        found=found if files else Rows(why="The card names no files that are here for this config."),
+        first=first,
+        previous=link(**at, row=max(0, first - PAGE)) if first else "",
+        next=link(**at, row=first + PAGE) if found.more else "",
+        sources=[(path, link(file=path)) for path in sources[:_MOST_SOURCES]],
+    )
 
 
 def leaderboard(request: ApiRequest) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-__all__ = ["RESERVED", "ApiError", "check_path", "check_ref", "check_repo_name"]
+__all__ = ["RESERVED", "ApiError", "check_path", "check_ref", "check_repo_name", "is_repo_name"]
 
 _REPO_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
 _REF_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,199}")
@@ -44,21 +44,24 @@ def check_path(path: str) -> str:
     return path
 
 
-def check_repo_name(name: str) -> str:
+def is_repo_name(name: str) -> bool:
     """namespace/name, both as the Hub allows them."""
     parts = name.split("/")
-    good = (
+    return (
         len(parts) == 2
         and parts[0].lower() not in RESERVED
         and all(
-            _REPO_NAME.fullmatch(part)
+            _REPO_NAME.fullmatch(part) is not None
             and ".." not in part
             and "--" not in part
             and not part.endswith((".", "-", ".git", ".ipynb"))
             for part in parts
         )
     )
-    if not good:
+
+
+def check_repo_name(name: str) -> str:
+    if not is_repo_name(name):
         raise ApiError(400, f"not a repo id: {name!r}", "BadRepoId")
     return name
 
