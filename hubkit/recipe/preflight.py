@@ -25,7 +25,9 @@ def check(plan: Plan, store: Store, steps: list[Step] | None = None) -> None:
     if not states:
         return
     _check_models(plan, states)
-    for state in states:
+    _check_disk(plan, store, states)
+    # Checks of students import transformers, which takes seconds: what is wrong elsewhere is told before.
+    for state in sorted(states, key=lambda state: state.step.kind == "student"):
         own = getattr(state.step.module, "check", None)
         if own is not None:
             own(_context(plan, state.step))
@@ -34,7 +36,6 @@ def check(plan: Plan, store: Store, steps: list[Step] | None = None) -> None:
 
         if not torch.cuda.is_available():
             raise RecipeError("run.device is cuda and torch sees no GPU", "--set run.device=auto")
-    _check_disk(plan, store, states)
 
 
 def _context(plan: Plan, step: Step) -> CheckContext:
