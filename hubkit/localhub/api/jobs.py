@@ -47,8 +47,6 @@ KEPT: Final = re.compile(
 LABEL: Final = re.compile(r"[A-Za-z0-9_.-]{0,100}")
 LONGEST_LINE: Final = 1 << 16
 """Bytes of one event of a log; longer lines become several."""
-GRACE_S: Final = 10.0
-"""Between SIGTERM and SIGKILL when a job is ended."""
 KEEP_ALIVE_S: Final = 15.0
 _FIELDS: Final = {
     "arguments", "attempts", "command", "dockerImage", "environment", "flavor", "labels", "secrets", "timeoutSeconds",
@@ -114,7 +112,7 @@ class Jobs:
         with self._lock:
             job.end = job.end or (stage, message)
             if job.process is not None and job.process.stdin is not None:
-                job.process.stdin.close()  # hubkit.processes ends the job then
+                job.process.stdin.close()  # job_process.py ends the job then
             if job.stage == "SCHEDULING":
                 self._ended(job, *job.end)
 
@@ -161,15 +159,14 @@ class Jobs:
         own = {"HF_ENDPOINT": self._endpoint, "HF_HOME": str(folder / ".cache/huggingface"), "JOB_ID": job.id}
         told = {
             "command": [*job.command, *job.arguments],
-            "environment": kept | own | job.environment | hidden,
+            "env": kept | own | job.environment | hidden,
             "folder": str(folder),
-            "grace_s": GRACE_S,
         }
         with self._lock:
             if job.end is not None:
                 return False
             job.process = subprocess.Popen(
-                [sys.executable, "-m", "hubkit.processes"],
+                [sys.executable, "-m", "hubkit.localhub.api.job_process"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
