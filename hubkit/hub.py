@@ -30,7 +30,6 @@ __all__ = [
     "CollectionItem",
     "Pushed",
     "RepoType",
-    "add_files",
     "attempt",
     "check_namespace",
     "default_access",
@@ -213,7 +212,8 @@ def push(
     """Make a repo hold exactly these files, in one commit; nothing is committed when it does already.
 
     The repo is created when missing. Files that an earlier release left and this one lacks are deleted in
-    the same commit (dot files and licences stay). Raises HubError for a repo that hubkit did not make.
+    the same commit (dot files and licences stay). With `private`, a repo that is public is made private before
+    anything is sent to it; a private repo stays private. Raises HubError for a repo that hubkit did not make.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -236,6 +236,12 @@ def push(
         info: Any = api.repo_info(repo_id, repo_type=repo_type)
         there = {sibling.rfilename for sibling in info.siblings or []}
         _check_ours(repo_id, info.card_data, there)
+        if private and not info.private:
+            api.update_repo_settings(repo_id, repo_type=repo_type, private=True)
+            if not api.repo_info(repo_id, repo_type=repo_type).private:
+                raise HubError(
+                    f"{repo_id} is public and stays public", "make it private on its page, or delete it"
+                )
         stale = sorted(name for name in there - files.keys() if not name.startswith((".", "LICENSE")))
         operations: list[Any] = [
             CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
@@ -248,21 +254,6 @@ def push(
         return Pushed(repo_id, repo_type, str(result.oid), changed=result.oid != info.sha)
 
     return attempt(access, f"push {repo_type} {repo_id}", commit)
-
-
-def add_files(
-    access: Access, repo_id: str, repo_type: RepoType, files: Mapping[str, bytes], message: str
-) -> str:
-    """Add files to a repo or replace them, in one commit. Returns its id."""
-    from huggingface_hub import CommitOperationAdd
-
-    api = access.api()
-    operations = [CommitOperationAdd(name, content) for name, content in sorted(files.items())]
-    return attempt(
-        access,
-        f"add files to {repo_type} {repo_id}",
-        lambda: str(api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type).oid),
-    )
 
 
 def put_tag(access: Access, pushed: Pushed, tag: str) -> None:
@@ -291,7 +282,10 @@ def put_collection(
     items: Sequence[CollectionItem],
     private: bool,
 ) -> str:
-    """Make a collection of that title hold these repos (and what it held before). Returns its slug."""
+    """Make a collection of that title hold these repos (and what it held before). Returns its slug.
+
+    With `private`, a collection that is public is made private first.
+    """
     api = access.api()
 
     def put() -> str:
@@ -300,6 +294,8 @@ def put_collection(
         found = next(mine, None) or api.create_collection(
             title, namespace=namespace, description=description[:150], private=private, exists_ok=True
         )
+        if private and not found.private:
+            found = api.update_collection_metadata(found.slug, private=True)
         held = {(item.item_id, item.item_type) for item in api.get_collection(found.slug).items}
         for item in items:
             if (item.repo_id, item.repo_type) not in held:

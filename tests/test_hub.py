@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from hubkit import hub as client
 from hubkit.errors import HubError
-from hubkit.hub import Access, CollectionItem
+from hubkit.hub import Access, CollectionItem, RepoType
 
 TOKEN = "hf_averysecrettoken"
 
@@ -215,3 +216,46 @@ def test_wrong_token(local: Access) -> None:
     with pytest.raises(HubError) as caught:
         client.push(Access(local.endpoint, TOKEN), "local/w", "model", {"README.md": CARD}, "x")
     assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("repo_type", ["model", "dataset", "space"])
+def test_a_public_repo_is_made_private_before_anything_is_sent(local: Access, repo_type: RepoType) -> None:
+    files: dict[str, Path | bytes] = {"README.md": CARD}
+    if repo_type == "space":
+        files["README.md"] = CARD.replace(b"license", b"sdk: gradio\nlicense")
+    public = client.push(local, "local/p", repo_type, files, "public")
+    visitor = Access(local.endpoint).api()
+    assert not visitor.repo_info("local/p", repo_type=repo_type).private
+    files["secret.json"] = b"{}"
+    pushed = client.push(local, "local/p", repo_type, files, "private", private=True)
+    assert pushed.changed and pushed.sha != public.sha
+    with pytest.raises(RepositoryNotFoundError):
+        visitor.repo_info("local/p", repo_type=repo_type)
+    # A later public release does not open it: its owner may have other reasons.
+    again = client.push(local, "local/p", repo_type, files, "again", private=False)
+    assert not again.changed and local.api().repo_info("local/p", repo_type=repo_type).private
+
+
+def test_a_repo_of_somebody_else_keeps_its_visibility(local: Access) -> None:
+    local.api().create_repo("local/theirs")
+    local.api().upload_file(path_or_fileobj=b"x", path_in_repo="work.txt", repo_id="local/theirs")
+    with pytest.raises(HubError, match="not made by hubkit"):
+        client.push(local, "local/theirs", "model", {"README.md": CARD}, "mine now", private=True)
+    assert not local.api().repo_info("local/theirs").private
+
+
+def test_a_repo_that_stays_public_gets_nothing(hub: Answers) -> None:
+    """A Hub that says yes to the change and does not make it."""
+    created = {"url": f"{hub.endpoint}/org/m"}
+    info = INFO | {"cardData": {"tags": ["hubkit"]}}
+    hub.answers = [(200, {}, created), (200, {}, info), (200, {}, {"private": True}), (200, {}, info)]
+    with pytest.raises(HubError, match="org/m is public and stays public"):
+        client.push(Access(hub.endpoint, TOKEN), "org/m", "model", {"README.md": CARD}, "x", private=True)
+    assert not [path for method, path, _ in hub.seen if "/commit/" in path or "/preupload/" in path]
+
+
+def test_a_public_collection_is_made_private(local: Access) -> None:
+    for private in (False, True, False):
+        slug = client.put_collection(local, "local", "All of it", "why", [], private)
+    assert local.api().get_collection(slug).private
+    assert not list(Access(local.endpoint).api().list_collections(owner="local"))

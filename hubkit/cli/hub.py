@@ -71,8 +71,12 @@ def exec_(
     from hubkit.errors import HubError
     from hubkit.localhub import LocalHub
 
+    if command[0].startswith("-") and command[0] != "--":
+        raise HubError(
+            f"{command[0]} is not a command", "put options before the folder, and the command after --"
+        )
     command = command[1:] if command[0] == "--" else command
-    with LocalHub(folder, host, port, namespace) as hub:
+    with LocalHub(folder, host, port, namespace, create=False) as hub:
         try:
             done = subprocess.run(command, env=os.environ | {"HF_ENDPOINT": hub.endpoint}, check=False)
         except OSError as error:

@@ -31,7 +31,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 RUNS = Path("runs")
 
 
-def _open(path: Path, sets: list[str] | None, out: Path) -> tuple[Recipe, Plan, Store]:
+def _open(
+    path: Path, sets: list[str] | None, out: Path, remember: bool = False
+) -> tuple[Recipe, Plan, Store]:
     from hubkit.errors import InputError
     from hubkit.recipe.file import load_recipe
     from hubkit.recipe.plan import make_plan
@@ -41,7 +43,7 @@ def _open(path: Path, sets: list[str] | None, out: Path) -> tuple[Recipe, Plan, 
     root = out.resolve()
     if root.exists() and not root.is_dir():
         raise InputError(f"{out} is not a folder", "choose another with --out")
-    return recipe, make_plan(recipe, path, root), Store(root)
+    return recipe, make_plan(recipe, path, root, remember), Store(root)
 
 
 def _table(*columns: str) -> Any:
@@ -212,7 +214,7 @@ def run(
     from hubkit.recipe.preflight import check
 
     try:
-        _, a_plan, store = _open(path, sets, out)
+        _, a_plan, store = _open(path, sets, out, remember=True)
         steps = pipeline.select(a_plan, until or (), only or ())
         check(a_plan, store, steps)
         name = a_plan.recipe.name

@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
 import queue
-import signal
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from hubkit.engines.base import Request
 from hubkit.engines.transformers import TransformersEngine
+from hubkit.processes import connect_to_owner
 from hubkit.section import Sampling
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the owner's to handle
-    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print must not stand between the answers
-
-    def tell(value: Any) -> None:
-        print(json.dumps(value), file=output, flush=True)
-
-    settings = json.loads(sys.stdin.readline())
+    received, answer = connect_to_owner()
+    settings = next(received)
     given: queue.SimpleQueue[list[Request]] = queue.SimpleQueue()
 
     def read() -> None:
-        # At once, whatever is being decoded: the owner must not wait to be rid of them.
+        # At once, whatever is being decoded: the owner must not wait until its lines are read.
         try:
-            for line in sys.stdin:
-                given.put([Request(**r | {"sampling": Sampling(**r["sampling"])}) for r in json.loads(line)])
-        finally:  # the owner has gone, perhaps in the middle of a line
+            for batch in received:
+                given.put([Request(**r | {"sampling": Sampling(**r["sampling"])}) for r in batch])
+        finally:
             os._exit(1)
 
     def requests() -> Iterator[Request | None]:
@@ -49,11 +40,11 @@ def main() -> None:
     size, threads = settings["batch_size"], settings["threads"]
     with TransformersEngine(Path(settings["model"]), size, "cpu", threads, adapter) as engine:
         torch.set_num_threads(threads)  # the engine's are for helpers of its own too
-        tell("ready")
+        answer("ready")
         while True:
             for response in engine.decode(requests(), size):
                 if response is not None:
-                    tell(asdict(response))
+                    answer(asdict(response))
 
 
 if __name__ == "__main__":

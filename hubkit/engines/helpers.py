@@ -7,70 +7,46 @@ A helper is told its model, then requests as it has room, and answers them. Each
     out:  "ready"
     in:   [{"key": "7", "messages": [{"role": "user", "content": "2 + 2?"}], "sampling": {…}, "seed": 7}, …]
     out:  {"key": "7", "text": "4", "finish_reason": "stop", …}
-It ends when its standard input closes, so none outlives its owner, however that ends.
+It is a JsonChild (hubkit/processes.py), so none outlives its owner.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-import json
-import os
 import selectors
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from hubkit.engines.base import Request, Response
 from hubkit.errors import EngineError
+from hubkit.processes import JsonChild
 
 __all__ = ["Helpers"]
 
 
-class _Helper:
+class _Helper(JsonChild):
     def __init__(self, settings: dict[str, Any]) -> None:
-        paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-        own = {
-            "OMP_NUM_THREADS": str(settings["threads"]),
-            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "hubkit.engines.helper"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | own,
-        )
-        assert self.process.stdin and self.process.stdout
-        self.stdin, self.stdout = self.process.stdin, self.process.stdout
+        threads = {"OMP_NUM_THREADS": str(settings["threads"])}
+        super().__init__("hubkit.engines.helper", environment=threads)
         self.ready = False
         self.outstanding = 0
         """Requests that it was given and has not answered."""
-        self._rest = b""
-        self._send(settings)
+        self.send(settings)
 
     def give(self, requests: list[Request]) -> None:
-        self._send([asdict(request) | {"sampling": request.sampling.model_dump()} for request in requests])
+        self.send([asdict(request) | {"sampling": request.sampling.model_dump()} for request in requests])
         self.outstanding += len(requests)
 
-    def _send(self, value: Any) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it has died: reading will say so
-            self.stdin.write(json.dumps(value).encode() + b"\n")
-            self.stdin.flush()
-
-    def receive(self) -> list[Response]:
-        """The answers that are there. Raises EngineError when the process has ended."""
-        data = os.read(self.stdout.fileno(), 1 << 20)
-        if not data:
+    def take(self) -> list[Response]:
+        """The answers that are there. Raises EngineError if the process has ended."""
+        values = self.receive()
+        if values is None:
             raise EngineError(
                 f"a process of the transformers engine ended with exit status {self.process.wait()}",
                 "if memory ran out, lower batch_size or run.threads; then run again",
             )
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        values = [json.loads(line) for line in lines]
         self.ready = self.ready or "ready" in values
         found = [Response(**value) for value in values if value != "ready"]
         self.outstanding -= len(found)
@@ -90,7 +66,7 @@ class Helpers:
         while len(self._helpers) < number:
             helper = _Helper(self._settings)
             self._helpers.append(helper)
-            self._selector.register(helper.stdout, selectors.EVENT_READ, helper)
+            self._selector.register(helper, selectors.EVENT_READ, helper)
 
     @property
     def outstanding(self) -> int:
@@ -100,7 +76,7 @@ class Helpers:
         """Take the answers that are there, and give every helper requests until it has `room`."""
         found = []
         for key, _ in self._selector.select(0):
-            found += key.data.receive()
+            found += key.data.take()
         for helper in self._helpers:
             missing = room - helper.outstanding if helper.ready else 0
             if missing > 0 and (given := list(itertools.islice(requests, missing))):
@@ -114,11 +90,8 @@ class Helpers:
     def end(self) -> None:
         """End them at once."""
         for helper in self._helpers:
-            self._selector.unregister(helper.stdout)
+            self._selector.unregister(helper)
             helper.process.kill()
         for helper in self._helpers:
-            with contextlib.suppress(BrokenPipeError):
-                helper.stdin.close()
-            helper.stdout.close()
-            helper.process.wait()
+            helper.end()
         self._helpers.clear()

@@ -16,7 +16,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -34,7 +33,7 @@ from hubkit.engines.marks import opened_by
 from hubkit.engines.openai import OpenAIEngine
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import EngineError
-from hubkit.processes import supervised
+from hubkit.processes import end_of_log, free_ports, supervised
 
 __all__ = ["VLLMEngine", "check_installed"]
 
@@ -42,8 +41,6 @@ START_S: Final = 3600.0
 """Seconds for the largest models to load; a server that dies is noticed at once."""
 SERVED: Final = "model"
 """The name that servers give to their model."""
-TELLING: Final = re.compile(r"(?:\w*(?:Error|Exception)\b|error:).*")
-_STAMP: Final = re.compile(r"^(?:\([^)]*\) )?(?:(?:ERROR|WARNING|INFO) [\d-]+ [\d:]+ \[[^\]]*\] ?)?")
 
 
 def check_installed() -> None:
@@ -71,9 +68,7 @@ class VLLMEngine:
         replicas, arguments = _replicas(self._runtime.vllm)
         devices = _devices(replicas, arguments)
         try:
-            with ExitStack() as held:  # ports stay ours until all are chosen
-                ports = [_free_port(held) for _ in range(replicas)]
-            for port, visible in zip(ports, devices, strict=True):
+            for port, visible in zip(free_ports(replicas), devices, strict=True):
                 given = {"max_num_seqs": self._runtime.window} | arguments
                 command = _command(self._model, port, given, self._runtime.in_process)
                 server = _Server(command, port, self._key, visible)
@@ -189,11 +184,10 @@ class _Server:
             )
 
     def _end_of_log(self) -> str:
-        """The line that tells most, for the error; the last 40 go to standard error."""
+        """The line that says most, for the error; the last 40 go to standard error."""
         lines = self._log.read_text(errors="replace").splitlines()
         print("\n".join(lines[-40:]), file=sys.stderr)
-        told = [match[0] for line in lines if (match := TELLING.search(_STAMP.sub("", line)))]
-        return (told or lines or ["it wrote nothing"])[-1][:300]
+        return end_of_log(self._log)
 
 
 def _replicas(arguments: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -252,10 +246,3 @@ def _command(model: Path, port: int, arguments: dict[str, Any], in_process: bool
             case _:
                 command += [f"--{option}", str(value)]
     return command
-
-
-def _free_port(held: ExitStack) -> int:
-    taken = held.enter_context(socket.socket())
-    taken.bind(("127.0.0.1", 0))
-    port: int = taken.getsockname()[1]
-    return port

@@ -30,7 +30,7 @@ from hubkit.traces.journal import Journal
 
 __all__ = ["VERSION", "check", "run"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 def check(context: CheckContext) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["holm", "mcnemar", "wilson"]
+__all__ = ["holm", "mcnemar", "paired_interval", "wilson"]
 
 Z95 = 1.959963984540054
 """97.5 % quantile of the normal distribution: 95 % two-sided."""
@@ -45,6 +45,19 @@ def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
         for k in range(min(first, second) + 1)
     )
     return min(1.0, 2 * tail)
+
+
+def paired_interval(only_a: int, only_b: int, n: int) -> tuple[float, float]:
+    """95 % interval of accuracy a - accuracy b on the same n problems (Bonett and Price, JEBS 2012).
+
+    `only_a`, `only_b`: problems that only one of the two got right. Adding one to each keeps the interval honest
+    for small counts. Raises ValueError unless both are at least 0 and at most n together.
+    """
+    if only_a < 0 or only_b < 0 or only_a + only_b > n:
+        raise ValueError(f"{only_a} and {only_b} of {n}")
+    a, b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
+    half = Z95 * math.sqrt((a + b - (a - b) ** 2) / (n + 2))
+    return max(-1.0, a - b - half), min(1.0, a - b + half)
 
 
 def holm(values: Sequence[float]) -> list[float]:

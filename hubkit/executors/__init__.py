@@ -7,11 +7,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from hubkit.executors.call import Call
+from hubkit.executors.call import StepCall
 from hubkit.recipe.config import Recipe
 from hubkit.store import Record
 
-__all__ = ["Call", "Executor", "open_executor"]
+__all__ = ["Executor", "StepCall", "open_executor"]
 
 
 class Executor(Protocol):
@@ -20,7 +20,7 @@ class Executor(Protocol):
     places: int
     """How many calls it wants at the same time."""
 
-    def submit(self, call: Call) -> Future[Record]:
+    def submit(self, call: StepCall) -> Future[Record]:
         """Carry out a call somewhere. The future raises HubkitError when that fails."""
         ...
 

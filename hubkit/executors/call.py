@@ -9,22 +9,22 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import threading
-import time
 import traceback
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hubkit import errors
 from hubkit.errors import HubkitError, StepError
+from hubkit.processes import end_with_parent
 from hubkit.store import Record, StepContext, Store
 
-__all__ = ["Call", "error_from_json", "error_to_json", "execute", "prepare_process"]
+__all__ = ["StepCall", "error_from_json", "error_to_json", "execute", "prepare_process"]
 
 
 @dataclass(frozen=True)
-class Call:
+class StepCall:
     """All that a step needs to run, in plain values: it travels to another process."""
 
     function: str
@@ -42,40 +42,72 @@ class Call:
     models: dict[str, dict[str, str]]
     paths: dict[str, Path]
     root: Path
+    out: Path | None = None
+    work: Path | None = None
+    """Where a part of a step that is running writes; None for a step, whose folders follow from its key."""
+
+    @classmethod
+    def part_of(cls, context: StepContext, function: Callable[[StepContext], None]) -> StepCall:
+        """A function to be run inside a step, in further processes. It shares the step's folders."""
+        return cls(
+            function=f"{function.__module__}:{function.__qualname__}",
+            step=context.step,
+            kind="",
+            version=0,
+            key="",
+            config=context.config,
+            runtime=context.runtime,
+            inputs={},
+            folders=context.inputs,
+            models=context.models,
+            paths=context.paths,
+            root=context.work,
+            out=context.out,
+            work=context.work,
+        )
+
+    def context(self) -> StepContext:
+        """What the function is given."""
+        return StepContext(
+            step=self.step,
+            config=self.config,
+            runtime=self.runtime,
+            inputs=self.folders,
+            models=self.models,
+            out=self.out or self.root / "tmp" / self.key[:16],
+            work=self.work or Store(self.root).work(self.step, self.key),
+            paths=self.paths,
+        )
+
+    def load(self) -> Callable[[StepContext], None]:
+        module, _, name = self.function.partition(":")
+        function: Callable[[StepContext], None] = getattr(importlib.import_module(module), name)
+        return function
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), default=str, indent=1)
 
     @classmethod
-    def from_json(cls, text: str) -> Call:
+    def from_json(cls, text: str) -> StepCall:
         values: dict[str, Any] = json.loads(text)
         for name in ("folders", "paths"):
             values[name] = {key: Path(path) for key, path in values[name].items()}
-        return cls(**values | {"root": Path(values["root"])})
+        for name in ("root", "out", "work"):
+            values[name] = Path(values[name]) if values.get(name) else None
+        return cls(**values)
 
 
-def execute(call: Call) -> Record:
+def execute(call: StepCall) -> Record:
     """Run one step in this process. Raises HubkitError; anything else is written down and named."""
     import joblib
 
-    store = Store(call.root)
     # joblib knows of a container's share, too.
     threads = call.runtime.get("threads") or joblib.cpu_count()
     os.environ["OMP_NUM_THREADS"] = str(threads)  # for what is imported from here on
-    context = StepContext(
-        step=call.step,
-        config=call.config,
-        runtime=call.runtime | {"threads": threads},
-        inputs=call.folders,
-        models=call.models,
-        out=call.root / "tmp" / call.key[:16],
-        work=store.work(call.step, call.key),
-        paths=call.paths,
-    )
-    module, _, name = call.function.partition(":")
-    function = getattr(importlib.import_module(module), name)
+    context = replace(call, runtime=call.runtime | {"threads": threads}).context()
+    function = call.load()
     try:
-        return store.run(context, call.kind, call.version, call.key, call.inputs, function)
+        return Store(call.root).run(context, call.kind, call.version, call.key, call.inputs, function)
     except HubkitError:
         raise
     except OSError as error:
@@ -118,10 +150,4 @@ def prepare_process(parent: int) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with_parent(parent)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final
 import yaml
 
 from hubkit.errors import HubError, HubkitError, InputError, StepError
-from hubkit.executors.call import Call, error_from_json
+from hubkit.executors.call import StepCall, error_from_json
 from hubkit.executors.hf_worker import PROGRESS
 from hubkit.executors.installation import BOOTSTRAP, WHEEL, from_here, requirement_lines
 from hubkit.executors.local import LocalExecutor
@@ -61,7 +61,7 @@ ENDED: Final = {"COMPLETED", "CANCELED", "DELETED", "ERROR"}
 
 @dataclass
 class _Task:
-    call: Call
+    call: StepCall
     future: Future[Record]
     job: str = ""
     held: ExitStack = field(default_factory=ExitStack)
@@ -104,7 +104,7 @@ class HfJobsExecutor:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
-    def submit(self, call: Call) -> Future[Record]:
+    def submit(self, call: StepCall) -> Future[Record]:
         if call.kind in HERE:
             return self._here.submit(call)
         task = _Task(call, Future())
@@ -230,7 +230,7 @@ class HfJobsExecutor:
             except HubkitError as error:
                 task.future.set_exception(error)
 
-    def _needed(self, call: Call, there: set[str]) -> dict[str, Path | bytes]:
+    def _needed(self, call: StepCall, there: set[str]) -> dict[str, Path | bytes]:
         """What the repo has to get for a step: the call, and of its inputs, files and work what is not there."""
         place = place_of(call.step, call.key)
         sent, beside = portable(call)
@@ -244,7 +244,7 @@ class HfJobsExecutor:
             add |= {name: path for name, path in work.items() if path.name != "progress.json"}
         return add
 
-    def _start(self, call: Call, commit: str) -> str:
+    def _start(self, call: StepCall, commit: str) -> str:
         run, asked = self._run, self._run.resources_of(call.kind)
         secrets = {"HF_TOKEN": self._access.token or ""}
         for name in run.jobs.secrets:
@@ -422,7 +422,7 @@ class HfJobsExecutor:
         how = ", ".join(filter(None, [stage, message, task.last[:200]]))
         return StepError(f"{task.call.step}: job {task.job} ended: {how}", remedy)
 
-    def _log_file(self, call: Call, job: str) -> Path:
+    def _log_file(self, call: StepCall, job: str) -> Path:
         return self._store.root / "jobs" / _flat(place_of(call.step, call.key)) / f"{_flat(job)}.log"
 
     def _read_log(self, task: _Task, job: str) -> None:
@@ -446,7 +446,7 @@ class HfJobsExecutor:
             except Exception:  # whatever the client meets on the way; the stage of the job decides
                 time.sleep(POLL_S)
 
-    def _keep_progress(self, call: Call, text: str) -> None:
+    def _keep_progress(self, call: StepCall, text: str) -> None:
         with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
             told = json.loads(text)
             numbers = {k: v for k, v in told.items() if isinstance(v, int | float) and k.isidentifier()}

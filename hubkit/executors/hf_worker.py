@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hubkit.errors import HubError, HubkitError, InputError, StepError
-from hubkit.executors.call import Call, error_from_json, error_to_json
+from hubkit.executors.call import StepCall, error_from_json, error_to_json
 from hubkit.executors.run_repo import RunRepo, files_below, place_of
 from hubkit.hub import default_access
 from hubkit.store import Record, Store, digest_file, digest_folder, manifest
@@ -44,7 +44,7 @@ PATIENCE_S: Final = 1800.0
 class _Job:
     repo: RunRepo
     commit: str
-    call: Call
+    call: StepCall
     folder: Path
     """Of this process: 0.json and the run's folder are in it."""
 
@@ -91,7 +91,7 @@ def _prepare(repo: RunRepo, commit: str, place: str, folder: Path) -> _Job:
     """Fetch all that the step needs, and check it against the digests that it is keyed by."""
     name, root = f"calls/{place}.json", folder / "run"
     repo.fetch([name], root, commit)
-    call = Call.from_json((root / name).read_text(encoding="utf-8"))
+    call = StepCall.from_json((root / name).read_text(encoding="utf-8"))
     local = {
         name: model | {"model": str(root / model["model"])}
         for name, model in call.models.items()
@@ -115,7 +115,7 @@ def _prepare(repo: RunRepo, commit: str, place: str, folder: Path) -> _Job:
     return _Job(repo, commit, call, folder)
 
 
-def _check(call: Call) -> None:
+def _check(call: StepCall) -> None:
     for name, path in call.folders.items():
         record = Record.read(path)
         if record.output != call.inputs[name] or record.files != manifest(path):

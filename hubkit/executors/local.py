@@ -12,7 +12,7 @@ import signal
 from concurrent.futures import Future, ProcessPoolExecutor
 from types import TracebackType
 
-from hubkit.executors.call import Call, execute, prepare_process
+from hubkit.executors.call import StepCall, execute, prepare_process
 from hubkit.store import Record
 
 __all__ = ["LocalExecutor"]
@@ -32,7 +32,7 @@ class LocalExecutor:
             initargs=(os.getpid(),),
         )
 
-    def submit(self, call: Call) -> Future[Record]:
+    def submit(self, call: StepCall) -> Future[Record]:
         return self._pool.submit(execute, call)
 
     def __enter__(self) -> LocalExecutor:

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from hubkit.errors import HubkitError, StepError
-from hubkit.executors.call import Call, error_from_json, error_to_json, execute, prepare_process
+from hubkit.executors.call import StepCall, error_from_json, error_to_json, execute, prepare_process
 from hubkit.recipe.runtime import Run
 from hubkit.store import Record
 
@@ -33,7 +33,7 @@ class RayExecutor:
         self.places = sys.maxsize  # the queue is Ray's
         self._run = run
 
-    def submit(self, call: Call) -> Future[Record]:
+    def submit(self, call: StepCall) -> Future[Record]:
         import ray
 
         asked = self._run.resources_of(call.kind)
@@ -84,7 +84,7 @@ def _knock(address: str) -> None:
     socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
-def _carry_out(call: Call) -> dict[str, Any]:
+def _carry_out(call: StepCall) -> dict[str, Any]:
     """On a node: the record, or the error, as plain values."""
     prepare_process(os.getppid())
     try:
@@ -93,7 +93,7 @@ def _carry_out(call: Call) -> dict[str, Any]:
         return error_to_json(error)
 
 
-def _settle(future: Future[Record], call: Call, answer: Future[dict[str, Any]]) -> None:
+def _settle(future: Future[Record], call: StepCall, answer: Future[dict[str, Any]]) -> None:
     if lost := answer.exception():
         reason = str(lost).strip().splitlines() or [""]
         future.set_exception(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from hubkit.errors import HubError
-from hubkit.executors.call import Call
+from hubkit.executors.call import StepCall
 from hubkit.hub import Access, attempt
 
 __all__ = ["RunRepo", "files_below", "is_plain", "place_of", "portable"]
@@ -57,7 +57,7 @@ def is_plain(name: str) -> bool:
     )
 
 
-def portable(call: Call) -> tuple[Call, dict[str, Path]]:
+def portable(call: StepCall) -> tuple[StepCall, dict[str, Path]]:
     """The call with places in the run's repo instead of this machine's, and what lies beside the recipe by them."""
     beside: dict[str, Path] = {}
 

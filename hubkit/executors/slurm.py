@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Final
 
 from hubkit.errors import HubkitError, StepError
-from hubkit.executors.call import Call, error_from_json
+from hubkit.executors.call import StepCall, error_from_json
 from hubkit.recipe.runtime import Resources, Run
 from hubkit.store import Record, Store
 
@@ -58,7 +58,7 @@ FROM_OUTSIDE: Final = {"BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "TIMEOUT"}
 
 @dataclass
 class _Task:
-    call: Call
+    call: StepCall
     future: Future[Record]
     folder: Path = Path()
     job: str = ""
@@ -85,7 +85,7 @@ class SlurmExecutor:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
-    def submit(self, call: Call) -> Future[Record]:
+    def submit(self, call: StepCall) -> Future[Record]:
         task = _Task(call, Future())
         task.future.set_running_or_notify_cancel()
         with self._lock:
@@ -117,7 +117,7 @@ class SlurmExecutor:
             for (name, number, index), state in states.items():
                 alive = state not in ENDED and state != "COMPLETING"
                 if alive and number == job and name == _job_name(folder):
-                    call = Call.from_json((folder / f"{index}.json").read_text(encoding="utf-8"))
+                    call = StepCall.from_json((folder / f"{index}.json").read_text(encoding="utf-8"))
                     found[call.key] = (job, index, folder)
         return found
 

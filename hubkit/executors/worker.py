@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from hubkit.errors import HubkitError
-from hubkit.executors.call import Call, error_to_json, execute, prepare_process
+from hubkit.executors.call import StepCall, error_to_json, execute, prepare_process
 from hubkit.store import write_json
 
 __all__ = ["main"]
@@ -22,7 +22,7 @@ def main() -> None:
     index = int(sys.argv[1])
     failed = Path(f"{index}.error.json")
     failed.unlink(missing_ok=True)  # of an attempt before a node was lost
-    call = Call.from_json(Path(f"{index}.json").read_text(encoding="utf-8"))
+    call = StepCall.from_json(Path(f"{index}.json").read_text(encoding="utf-8"))
     # A scheduler's polite kill unwinds, so that a server started for the step ends with it.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     prepare_process(os.getppid())

@@ -114,6 +114,7 @@ def serve(
             "hub": store.id,
             "namespace": namespace,
             "jobs": jobs,
+            "require_token": require_token,
             "pid": os.getpid(),
         }
         temporary.write_text(json.dumps(known))

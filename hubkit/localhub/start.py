@@ -8,6 +8,7 @@ when a process is killed; the server ends once it gets that lock exclusively.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import fcntl
 import json
 import os
@@ -17,10 +18,12 @@ import time
 import urllib.request
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final
+from typing import IO, Any, Final
+from urllib.parse import urlsplit
 
 from hubkit.errors import HubError
 from hubkit.localhub.server import ALREADY_SERVED
+from hubkit.localhub.storage.store import DATABASE
 
 __all__ = ["LocalHub"]
 
@@ -29,7 +32,11 @@ _PATIENCE: Final = 30.0
 
 
 class LocalHub:
-    """A local Hub while the `with` block lasts. `endpoint` and `token` are there inside it."""
+    """A local Hub while the `with` block lasts. `endpoint` and `token` are set inside it.
+
+    Raises HubError if the folder has no Hub and `create` is false, or if a server runs in it that does not do what
+    is asked for: another namespace, another port, no jobs, no need for a token.
+    """
 
     def __init__(
         self,
@@ -39,6 +46,7 @@ class LocalHub:
         namespace: str = "local",
         require_token: bool = False,
         jobs: bool = False,
+        create: bool = True,
     ) -> None:
         self.folder = Path(folder).absolute()
         self.host = host
@@ -46,12 +54,15 @@ class LocalHub:
         self.namespace = namespace
         self.require_token = require_token
         self.jobs = jobs
+        self.create = create
         self.endpoint = ""
         self.token = ""
         self._users: IO[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> LocalHub:
+        if not self.create and not (self.folder / DATABASE).is_file():
+            raise HubError(f"{self.folder} holds no local Hub", self._remedy())
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._users = (self.folder / "users").open("a")
@@ -115,19 +126,35 @@ class LocalHub:
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
             with opener.open(noted["endpoint"] + "/health", timeout=5) as answer:
                 if json.loads(answer.read(1000))["hub"] == noted["hub"]:
-                    if noted["namespace"] != self.namespace:
-                        raise HubError(
-                            f"the local Hub in {self.folder} belongs to the namespace {noted['namespace']}",
-                            "use that namespace, or another folder",
-                        )
-                    if self.jobs and not noted.get("jobs"):
-                        raise HubError(
-                            f"the local Hub that is running in {self.folder} runs no jobs",
-                            "stop it, and start it with --jobs",
-                        )
+                    self._check(noted)
                     self.endpoint = noted["endpoint"]
                     return True
         return False
+
+    def _check(self, noted: dict[str, Any]) -> None:
+        """Refuse to join a server that does not do what is asked for."""
+        running = f"the local Hub that is running in {self.folder}"
+        if noted["namespace"] != self.namespace:
+            raise HubError(
+                f"{running} belongs to the namespace {noted['namespace']}",
+                "use that namespace, or another folder",
+            )
+        if self.port and urlsplit(noted["endpoint"]).port != self.port:
+            raise HubError(
+                f"{running} is at {noted['endpoint']}",
+                f"use that address, or stop it and use --port {self.port}",
+            )
+        if self.jobs and not noted.get("jobs"):
+            raise HubError(f"{running} runs no jobs", "stop it, and start it with --jobs")
+        if self.require_token and not noted.get("require_token"):
+            raise HubError(f"{running} requires no token", "stop it, and start it with --require-token")
+
+    def _remedy(self) -> str:
+        """Names a Hub beside the folder, for a name that was misspelt."""
+        beside = sorted(path.parent.name for path in self.folder.parent.glob(f"*/{DATABASE}"))
+        close = difflib.get_close_matches(self.folder.name, beside, 1, 0.5)
+        meant = f"did you mean {self.folder.with_name(close[0])}? " if close else ""
+        return f"{meant}`hubkit hub serve FOLDER` makes a new one"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

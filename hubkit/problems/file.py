@@ -37,7 +37,9 @@ class FileSource(RowSource):
 
     def rows(self, pin: Pin) -> Iterator[Problem]:
         assert pin.path is not None
-        return self.problems_of(_read(pin.path, self.columns()), _stem(Path(self.path)))
+        return self.problems_of(
+            _read(pin.path, [*self.columns(), *self.more_columns()]), _stem(Path(self.path))
+        )
 
     def describe(self) -> Description:
         return self.described("a file beside the recipe")

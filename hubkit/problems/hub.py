@@ -51,6 +51,7 @@ class HubSource(RowSource):
             )
             names = stream.column_names or list(next(iter(stream), {}))
             needed = [n for n in names if any(c == n or c.startswith(f"{n}.") for c in self.columns())]
+            needed += [n for n in names if n in self.more_columns() and n not in needed]
             missing = [c for c in self.columns() if c not in needed and c.partition(".")[0] not in needed]
             if missing:
                 raise InputError(f"{where}: no column {missing[0]!r}", f"its columns are {', '.join(names)}")

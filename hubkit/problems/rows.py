@@ -97,6 +97,10 @@ class RowSource(Source):
         """Returns the columns that are read; no other is decoded."""
         return [self.problem, self.answer, *TABLE[self.verifier].columns(self)]
 
+    def more_columns(self) -> list[str]:
+        """Returns columns that are read, too, where there are such."""
+        return TABLE[self.verifier].more_columns(self)
+
     def problems_of(self, rows: Iterable[Row], name: str) -> Iterator[Problem]:
         """Yield a Problem for every row; `name` is the source's. Raises InputError that names row and column."""
         system: str | None = None
@@ -111,11 +115,11 @@ class RowSource(Source):
                 )
             system = said
             problem, answer = cells[self.problem].problem(), cells[self.answer]
-            prepared: dict[str, Any] = {}
+            prepared = {name: row.values.get(name) for name in self.more_columns()}
             if self.verifier == "choice":
                 texts, labels = choices(cells[self.options]) if self.options else ([], [])
                 text = choice_letter(answer, texts, labels)
-                prepared = {self.options: texts} if self.options else {}
+                prepared |= {self.options: texts} if self.options else {}
                 if not all(option in problem for option in texts):
                     problem += listed(texts)
             else:

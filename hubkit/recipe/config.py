@@ -13,7 +13,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 from hubkit.evaluation.benchmark import Benchmark
 from hubkit.problems import SOURCES, Source
 from hubkit.recipe.runtime import Run
-from hubkit.section import ModelRef, Name, Sampling, Section, union_of
+from hubkit.section import AtKey, ModelRef, Name, Sampling, Section, union_of
 from hubkit.traces.compressors import COMPRESSORS, Compressor
 from hubkit.traces.origins import ORIGINS, Origin
 from hubkit.traces.variants import Variant, possible_variants
@@ -124,6 +124,9 @@ class Students(Section):
     seeds: list[int] = Field(default=[0], min_length=1)
     max_cut_share: float = Field(default=0.02, ge=0, le=1)
     """Refuse to train when max_length cuts a larger share of the rows."""
+    max_dropped_share: float = Field(default=0.02, ge=0, le=1)
+    """Rows that fail a gate of training in any variant, such as one that spells a control token, are dropped from
+    all; refuse to train when that is a larger share. 0: stop at the first."""
     system: str = ""
 
 
@@ -173,15 +176,22 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _names_exist(self) -> Recipe:
         sets = set(self.problems)
-        for name in [self.train_on, *(b.problems for b in self.benchmarks if b.problems)]:
+        asked: list[tuple[str, list[str | int]]] = [(self.train_on, ["train_on"])]
+        asked += [
+            (b.problems, ["benchmarks", i, "problems"]) for i, b in enumerate(self.benchmarks) if b.problems
+        ]
+        for name, keys in asked:
             if name not in sets:
-                raise ValueError(f"problem set {name!r} is not under `problems` ({', '.join(sorted(sets))})")
+                raise AtKey(
+                    f"problem set {name!r} is not under `problems` ({', '.join(sorted(sets))})", *keys
+                )
         self._judge_fits()
         known = possible_variants(c.name for c in self.compressors)
-        for variant in self.students.variants:
+        for index, variant in enumerate(self.students.variants):
             if variant not in known:
-                raise ValueError(
-                    f"variant {variant!r} cannot be made; this recipe can make {', '.join(known)}"
+                raise AtKey(
+                    f"variant {variant!r} cannot be made; this recipe can make {', '.join(known)}",
+                    *("students", "variants", index),
                 )
         groups = {
             "teachers": [t.name for t in self.teachers],
@@ -193,7 +203,11 @@ class Recipe(Section):
         }
         for group, names in groups.items():
             if len(set(names)) != len(names):
-                raise ValueError(f"two {group} have the same name")
+                raise AtKey(
+                    f"two {group} have the same name",
+                    *(("students",) if group in ("bases", "variants", "seeds") else ()),
+                    *(group, next(i for i, name in enumerate(names) if name in names[:i])),
+                )
         self._student_names_differ()
         return self
 

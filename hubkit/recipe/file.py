@@ -13,6 +13,8 @@ from pydantic import ValidationError
 from hubkit.errors import RecipeError
 from hubkit.recipe.config import Recipe
 from hubkit.recipe.explain import explain, line_of
+from hubkit.recipe.repos import check_repos
+from hubkit.section import AtKey
 
 __all__ = ["json_schema", "load_recipe"]
 
@@ -40,7 +42,12 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         _override(raw, override)
     _inline_files(raw, path, tree)
     try:
-        return Recipe.model_validate(raw)
+        recipe = Recipe.model_validate(raw)
+        check_repos(recipe)
+        return recipe
+    except AtKey as error:
+        where = f"{path}:{line_of(tree, error.keys)}: {'.'.join(error.keys)}"
+        raise RecipeError(f"{where}: {error}", "choose another name") from error
     except ValidationError as error:
         raise RecipeError(explain(error, raw, path, tree), "see docs/recipes.md for the keys") from error
     except RecursionError as error:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
-from hubkit.errors import RecipeError
+from hubkit.errors import InputError, RecipeError
 from hubkit.problems.base import Pin, beside
 from hubkit.recipe.config import Recipe
 from hubkit.section import REPO_ID, ModelRef
-from hubkit.store import digest_folder, write_json
+from hubkit.store import digest, digest_file, digest_folder, write_json
 
-__all__ = ["Model", "pin_models"]
+__all__ = ["Model", "pin_models", "tokenizer_digests"]
+
+TOKENIZER_FILES: Final = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+"""What decides how a chat becomes tokens, and which of them end a turn. (The size of the embedding does, too.)"""
 
 
 @dataclass(frozen=True)
@@ -27,14 +37,17 @@ class Model:
     digest: str
 
 
-def pin_models(recipe: Recipe, folder: Path, root: Path) -> tuple[dict[str, Model], dict[str, Pin]]:
+def pin_models(
+    recipe: Recipe, folder: Path, root: Path, remember: bool = True
+) -> tuple[dict[str, Model], dict[str, Pin]]:
     """Pin every model, and what problems come from. Returns the models, with datasets as problems/<set>, and the
     pins of the problem sets.
 
     Commits are resolved once and remembered below `root`, so that a recipe that names a branch stays what it was.
+    Without `remember` nothing is written.
     Raises RecipeError for what is not there, HubError when the Hub cannot tell.
     """
-    pins = _Pins(root / "resolved.json")
+    pins = _Pins(root / "resolved.json", remember)
     models: dict[str, Model] = {}
     for name, reference in recipe.references():
         model = _model(reference, folder, pins)
@@ -51,20 +64,65 @@ def pin_models(recipe: Recipe, folder: Path, root: Path) -> tuple[dict[str, Mode
     return models, sources
 
 
+def tokenizer_digests(
+    recipe: Recipe, models: dict[str, Model], root: Path, remember: bool = True
+) -> dict[str, str]:
+    """Base -> digest of its tokenizer; bases that have the same one make the same tokens.
+
+    That of a model on the Hub is fetched once. Raises HubError where it cannot be.
+    """
+    from hubkit.hub import download_tokenizer
+
+    pins = _Pins(root / "resolved.json", remember)
+
+    def of_folder(folder: Path) -> str:
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            rows = config.get("text_config", config).get("vocab_size")
+        except (ValueError, AttributeError) as error:
+            raise RecipeError(
+                f"{folder.name}/config.json is not a model's: {error}", "check the file"
+            ) from error
+        files = {name: digest_file(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
+        return digest({"files": files, "vocab_size": rows})
+
+    result = {}
+    for base in recipe.students.bases:
+        model = models[base.name]
+        if Path(model.model).is_dir():
+            result[base.name] = of_folder(Path(model.model))
+        else:
+            result[base.name] = pins.remember(
+                f"tokenizer/{model.model}@{model.revision}",
+                lambda model=model: of_folder(download_tokenizer(model.model, model.revision)),  # type: ignore[misc]
+            )
+    return result
+
+
 class _Pins:
     """Commits that were resolved, in a file."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    def __init__(self, path: Path, remember: bool) -> None:
+        self._path, self._remember = path, remember
+        try:
+            self._known: dict[str, str] = (
+                json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            )
+        except ValueError as error:
+            raise InputError(
+                f"{path} is damaged: {error}", "delete it: commits are looked up again"
+            ) from error
 
     def commit(self, kind: Literal["model", "dataset"], repo: str, revision: str) -> str:
         from hubkit.hub import resolve
 
-        name = f"{kind}/{repo}@{revision}"
+        return self.remember(f"{kind}/{repo}@{revision}", lambda: resolve(repo, revision, kind))
+
+    def remember(self, name: str, find: Callable[[], str]) -> str:
         if name not in self._known:
-            self._known[name] = resolve(repo, revision, kind)
-            write_json(self._path, self._known)
+            self._known[name] = find()
+            if self._remember:
+                write_json(self._path, self._known)
         return self._known[name]
 
 

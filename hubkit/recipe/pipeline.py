@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hubkit.errors import InputError, RecipeError, StepError
-from hubkit.executors import Call, Executor, open_executor
+from hubkit.executors import Executor, StepCall, open_executor
 from hubkit.recipe.plan import Plan, Step
 from hubkit.store import Record, Store, digest, exclusive
 
@@ -186,9 +186,9 @@ def read_progress(store: Store, step: str, key: str) -> dict[str, Any]:
         return {}
 
 
-def _call(plan: Plan, store: Store, state: State, done: dict[str, Record]) -> Call:
+def _call(plan: Plan, store: Store, state: State, done: dict[str, Record]) -> StepCall:
     step = state.step
-    return Call(
+    return StepCall(
         function=step.function,
         step=step.name,
         kind=step.kind,

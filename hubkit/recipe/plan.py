@@ -16,9 +16,10 @@ from typing import Any
 
 from hubkit.problems.base import Pin
 from hubkit.recipe.config import Base, Recipe, Student
-from hubkit.recipe.pins import Model, pin_models
+from hubkit.recipe.pins import Model, pin_models, tokenizer_digests
 from hubkit.recipe.steps import STEPS
 from hubkit.section import prompt_sha
+from hubkit.store import digest
 from hubkit.traces.compressors import Compressor
 from hubkit.traces.origins import Origin
 from hubkit.traces.variants import Variant, possible_variants
@@ -67,13 +68,14 @@ class Plan:
     """Problem set -> where its data is."""
 
 
-def make_plan(recipe: Recipe, path: Path, root: Path) -> Plan:
+def make_plan(recipe: Recipe, path: Path, root: Path, remember: bool = True) -> Plan:
     """All steps of a recipe. Raises RecipeError or HubError when a model or file is not there.
 
-    `path` is the recipe's file, `root` the folder of its runs.
+    `path` is the recipe's file, `root` the folder of its runs. Without `remember` nothing is written there: commits
+    of the Hub that are not known yet are looked up again next time.
     """
-    models, pins = pin_models(recipe, path.parent, root)
-    build = _Builder(recipe, models, pins)
+    models, pins = pin_models(recipe, path.parent, root, remember)
+    build = _Builder(recipe, models, pins, tokenizer_digests(recipe, models, root, remember))
     _problems(build)
     contamination = _contamination(build)
     published: list[str] = []
@@ -84,9 +86,13 @@ def make_plan(recipe: Recipe, path: Path, root: Path) -> Plan:
         variants = _variants(build, origin, raw)
         matched = _matched(build, origin, variants)
         published += variants.values()
+        tokens = {
+            base.name: _tokens(build, origin, base, variants, matched) for base in recipe.students.bases
+        }
         for student in recipe.grid():
             if student.teacher == origin.name:
-                trained = _student(build, student, variants[student.variant], matched, contamination)
+                made, rows = tokens[student.base.name]
+                trained = _student(build, student, made[student.variant], rows, contamination)
                 published += [trained, *_evaluations(build, student.base, student, trained)]
     for base in recipe.students.bases:
         published += _evaluations(build, base)
@@ -97,9 +103,15 @@ def make_plan(recipe: Recipe, path: Path, root: Path) -> Plan:
 class _Builder:
     """The plan under way, and what its stages need of the recipe."""
 
-    def __init__(self, recipe: Recipe, models: dict[str, Model], pins: dict[str, Pin]) -> None:
+    def __init__(
+        self, recipe: Recipe, models: dict[str, Model], pins: dict[str, Pin], tokenizers: dict[str, str]
+    ) -> None:
         self.recipe, self.models, self.pins = recipe, models, pins
         self.steps: list[Step] = []
+        self.tokenizers = tokenizers
+        """Base -> digest of its tokenizer."""
+        self.tokenised: dict[str, str] = {}
+        """Digest of how chats become tokens -> first base that does it so."""
         self.tokenizer = {"tokenizer": recipe.students.bases[0].name}
         """Lengths of all traces are counted by the first base's."""
 
@@ -267,7 +279,29 @@ def _matched(build: _Builder, origin: Origin, variants: Mapping[Variant, str]) -
     return build.add("matched", origin.name, config={"teacher": origin.name}, inputs=inputs)
 
 
-def _student(build: _Builder, student: Student, data: str, matched: str, contamination: str) -> str:
+def _tokens(
+    build: _Builder, origin: Origin, base: Base, variants: Mapping[Variant, str], matched: str
+) -> tuple[dict[Variant, str], str]:
+    """The tokens of each variant, and the rows whose tokens pass the gates in all; bases that tokenise alike share
+    them."""
+    students = build.recipe.students
+    config = {"teacher": origin.name, "system": students.system, **base.model_dump(include={"chat_template"})}
+    first = build.tokenised.setdefault(digest([config, build.tokenizers[base.name]]), base.name)
+    made = {}
+    for variant, data in variants.items():
+        of = (*variant.step(origin.name).split("/"), first)
+        made[variant] = "/".join(("tokens", *of))
+        if first == base.name:
+            build.add("tokens", *of, config=config, inputs={"data": data}, models={"tokenizer": first})
+    rows = f"rows/{origin.name}/{first}"
+    if first == base.name:
+        allowed = {"teacher": origin.name, "max_dropped_share": students.max_dropped_share}
+        inputs = {"matched": matched} | {variant.name: step for variant, step in made.items()}
+        build.add("rows", origin.name, first, config=allowed, inputs=inputs)
+    return made, rows
+
+
+def _student(build: _Builder, student: Student, tokens: str, rows: str, contamination: str) -> str:
     """One student, fine-tuned from its base."""
     recipe, run = build.recipe, build.recipe.run
     config = _about(student.base, student) | recipe.students.methods[student.method].model_dump(mode="json")
@@ -276,7 +310,7 @@ def _student(build: _Builder, student: Student, data: str, matched: str, contami
         "student",
         student.name,
         config=config,
-        inputs={"data": data, "matched": matched, "contamination": contamination},
+        inputs={"tokens": tokens, "rows": rows, "contamination": contamination},
         models={"base": student.base.name},
         runtime={
             "layout": run.layout,
@@ -294,7 +328,7 @@ def _evaluations(build: _Builder, base: Base, student: Student | None = None, tr
         if benchmark.problems:
             inputs["problems"] = f"problems/{benchmark.problems}"
         config = _about(base, student) | {
-            "benchmark": benchmark.model_dump(mode="json", exclude={"leaderboard"}),
+            "benchmark": benchmark.model_dump(mode="json"),
             "system": build.recipe.students.system,
         }
         names.append(

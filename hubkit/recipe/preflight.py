@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -76,13 +77,12 @@ def _check_folder(name: str, folder: Path, templated: bool) -> None:
 def _check_disk(plan: Plan, store: Store, states: list[State]) -> None:
     estimates = estimate_all(plan, store, states).values()
     needed = SPARE_BYTES + sum(e.bytes or 0 for e in estimates if e.source != "limits")
-    try:
-        store.root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"cannot use {store.root}: {error.strerror}", "choose another folder with --out"
-        ) from None
-    free = shutil.disk_usage(store.root).free
+    # The folder may not be there yet, and checks make nothing.
+    there = next(place for place in (store.root, *store.root.parents) if place.exists())
+    effective = os.access in os.supports_effective_ids
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK, effective_ids=effective):
+        raise InputError(f"cannot write in {there}", "choose another folder with --out")
+    free = shutil.disk_usage(there).free
     if free < needed:
         raise InputError(
             f"{free / 1e6:.0f} MB are free where the runs are kept, and {needed / 1e6:.0f} MB are needed",

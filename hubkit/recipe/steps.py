@@ -16,6 +16,8 @@ STEPS: Final[dict[str, str]] = {
     "compress": "",
     **{kind: row.step for kind, row in VARIANTS.items()},
     "matched": "hubkit.traces.matched:run",
+    "tokens": "hubkit.students.tokens:run",
+    "rows": "hubkit.students.tokens:agree",
     "student": "hubkit.students.student:run",
     "evaluation": "hubkit.evaluation.evaluation:run",
     "report": "hubkit.release.report:run",

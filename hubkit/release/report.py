@@ -3,21 +3,24 @@
 the records of all variants, students and evaluations, and the students' outputs
     -> report.html    to read, with no network and nothing to install
        results.json   {"recipe": "nano", "students": [{"student": "s-raw-full", "accuracy": 0.27, …}], …}
-       tradeoff.png   accuracy against output length
+       tradeoff.png, tradeoff-light.svg, …   accuracy against output length
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from hubkit.recipe.config import Recipe
-from hubkit.records import read_rows
-from hubkit.release.plot import png, svg
+from hubkit.release.examples import examples
+from hubkit.release.headline import headline
+from hubkit.release.names import repos
+from hubkit.release.plot import figures, lengths
 from hubkit.release.results import Facts, Row, over_seeds, paired_tests, student_rows, variant_rows
 from hubkit.release.text import number, percent
 from hubkit.store import StepContext
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "run", "seeds_table", "table"]
 
-VERSION: Final = 2
+VERSION: Final = 3
 _COLUMNS: Final = (
     "accuracy",
     "95 % CI",
@@ -40,29 +43,29 @@ _COLUMNS: Final = (
     "train s",
     "of raw",
 )
-_EXAMPLES: Final = 3
-_LONGEST_EXAMPLE: Final = 6_000
-"""Characters of a trace that the report shows."""
 
 
 def run(context: StepContext) -> None:
-    """Write report.html, results.json and tradeoff.png."""
+    """Write report.html, results.json and the figure."""
     facts = Facts.read(Recipe.model_validate(context.config["recipe"]), context.inputs)
-    rows = student_rows(facts)
+    rows, tests = student_rows(facts), paired_tests(facts)
     results = {
         "schema_version": 1,
         "recipe": facts.recipe.name,
         "description": facts.recipe.description,
+        "headline": headline(rows, tests),
         "students": rows,
         "over_seeds": over_seeds(rows),
         "variants": variant_rows(facts),
-        "tests": paired_tests(facts),
+        "tests": tests,
     }
     (context.out / "results.json").write_text(
         json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    (context.out / "tradeoff.png").write_bytes(png(rows))
-    (context.out / "report.html").write_text(_html(results, _examples(facts), facts), encoding="utf-8")
+    pictures = figures(rows)
+    for name, content in pictures.items():
+        (context.out / name).write_bytes(content)
+    (context.out / "report.html").write_text(_html(results, facts, pictures), encoding="utf-8")
     context.count("rows", len(rows))
 
 
@@ -126,50 +129,7 @@ def seeds_table(results: Mapping[str, Any]) -> Table | None:
     return shown
 
 
-def _examples(facts: Facts) -> list[dict[str, Any]]:
-    """The first traces that all variants of the first teacher have, side by side."""
-    teachers = facts.teachers()
-    if not teachers:
-        return []
-    variants = facts.variants(teachers[0])
-    by_key: dict[tuple[str, int], dict[Variant, dict[str, Any]]] = {}
-    # The rarest variant first: its first rows are those to look for in the others.
-    for variant, step in sorted(
-        variants.items(), key=lambda item: facts.records[item[1]].metrics.get("rows") or 0
-    ):
-        wanted = set(by_key)
-        for row in read_rows(facts.folders[step] / "data.parquet", batch=64):
-            key = (row["id"], row["sample"])
-            if not wanted and len(by_key) < 20:
-                by_key[key] = {variant: row}
-            elif key in wanted:
-                by_key[key][variant] = row
-                wanted.discard(key)
-            if not wanted and len(by_key) >= 20:
-                break
-    complete = [rows for rows in by_key.values() if len(rows) == len(variants)][:_EXAMPLES]
-    return [
-        {
-            "problem": next(iter(rows.values()))["problem"],
-            "answer": next(iter(rows.values()))["answer"],
-            "traces": [
-                {
-                    "variant": variant.name,
-                    "kind": variant.kind,
-                    "tokens": rows[variant]["reasoning_tokens"],
-                    "ratio": rows[variant]["ratio"],
-                    "reasoning": rows[variant]["reasoning"][:_LONGEST_EXAMPLE],
-                    "longer": len(rows[variant]["reasoning"]) > _LONGEST_EXAMPLE,
-                    "solution": rows[variant]["solution"][:_LONGEST_EXAMPLE],
-                }
-                for variant in variants
-            ],
-        }
-        for rows in complete
-    ]
-
-
-def _html(results: dict[str, Any], examples: list[dict[str, Any]], facts: Facts) -> str:
+def _html(results: dict[str, Any], facts: Facts, pictures: Mapping[str, bytes]) -> str:
     environment = Environment(
         loader=PackageLoader("hubkit.release"),
         undefined=StrictUndefined,
@@ -179,14 +139,34 @@ def _html(results: dict[str, Any], examples: list[dict[str, Any]], facts: Facts)
     )
     environment.filters |= {"number": number, "percent": percent}
     first = next(iter(facts.kind("evaluation").values()))
+    drawn = {name: content for name, content in pictures.items() if name.endswith(".svg")}
     return environment.get_template("report.html").render(
         results,
-        examples=examples,
-        # Matplotlib writes text as outlines and escapes the rest.
-        plot=Markup(svg(results["students"])),  # noqa: S704
+        examples=examples(facts),
+        pictures={
+            "tradeoff": {name.removeprefix("tradeoff-"): _address(svg) for name, svg in drawn.items()},
+            "lengths": {name: _address(svg) for name, svg in lengths(_lengths(facts)).items()},
+        },
+        repos=repos(facts),
         kinds=VARIANTS,
         untrained=BASE_LABEL,
         environment=first.environment,
         several_benchmarks=len(facts.benchmarks()) > 1,
         several_teachers=len(facts.teachers()) > 1,
     )
+
+
+def _address(svg: bytes) -> str:
+    """A drawing as an address: the report is one file, and nothing in a picture can run."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+
+
+def _lengths(facts: Facts) -> dict[tuple[str, Variant], list[int]]:
+    """(teacher, variant) -> tokens of reasoning of each trace."""
+    return {
+        (teacher, variant): pq.read_table(
+            facts.folders[step] / variant.row.file, columns=["reasoning_tokens"]
+        )["reasoning_tokens"].to_pylist()
+        for teacher in facts.teachers()
+        for variant, step in facts.variants(teacher).items()
+    }

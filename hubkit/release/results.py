@@ -238,7 +238,7 @@ def paired_tests(facts: Facts) -> list[Row]:
     Both students answered the same problems, so the test is on pairs; it asks whether the two accuracies can be
     told apart, for the hypothesis that they are equal.
     """
-    from hubkit.evaluation.statistics import holm, mcnemar
+    from hubkit.evaluation.statistics import holm, mcnemar, paired_interval
 
     groups: dict[tuple[Any, ...], list[tuple[str, Record]]] = {}
     for step, record in facts.kind("evaluation").items():
@@ -254,6 +254,9 @@ def paired_tests(facts: Facts) -> list[Row]:
             ids_b, correct_b = _answers(facts.folders[step_b])
             if ids_a != ids_b:
                 raise InputError(f"{step_a} and {step_b} answered different problems", "evaluate both again")
+            only_a = sum(x and not y for x, y in zip(correct_a, correct_b, strict=True))
+            only_b = sum(y and not x for x, y in zip(correct_a, correct_b, strict=True))
+            low, high = paired_interval(only_a, only_b, len(correct_a))
             tests.append(
                 {
                     "benchmark": benchmark,
@@ -264,8 +267,10 @@ def paired_tests(facts: Facts) -> list[Row]:
                     "a": a.config["variant"],
                     "b": b.config["variant"],
                     "difference": a.metrics["accuracy"] - b.metrics["accuracy"],
-                    "only_a": sum(x and not y for x, y in zip(correct_a, correct_b, strict=True)),
-                    "only_b": sum(y and not x for x, y in zip(correct_a, correct_b, strict=True)),
+                    "ci_low": low,
+                    "ci_high": high,
+                    "only_a": only_a,
+                    "only_b": only_b,
                     "p": mcnemar(correct_a, correct_b),
                 }
             )

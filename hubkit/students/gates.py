@@ -1,32 +1,72 @@
-"""Checks before training: each stops a run that would train silently on something worthless.
+"""Gates: a chat becomes tokens, or the reason why it would train silently on something worthless.
 
-All of these have happened to people: loss on nothing because truncation took every trainable token,
-a student that never ends because the end token was outside the loss, a chat template that drops the
-thinking span that the student was to learn.
+    [{"role": "user", …}, {"role": "assistant", "content": "<think>\\n…\\n</think>\\n\\nThe answer is 85."}]
+    -> Example(input_ids=[151644, …], trained=[31, 148])      or      Failure("no_end_of_turn", "")
+
+All of these have happened to people: a chat template that drops the thinking span that the student was to learn, a
+student that never ends because the end token was outside the loss, a problem that quotes `<|im_end|>` and so ends the
+turn in its middle, a tokenizer that normalises what the verifier compares.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hubkit.errors import GateError
 from hubkit.records import messages_of
 
 __all__ = [
+    "REASONS",
+    "Encoder",
     "Example",
+    "Failure",
     "check_base",
-    "check_examples",
-    "check_template",
-    "encode",
-    "end_tokens",
+    "check_cut",
+    "gate_error",
     "open_tokenizer",
 ]
 
-REMEDY_TEMPLATE = "use a chat template that writes assistant content as it is"
+REASONS: Final = {
+    "template_fails": (
+        "the chat template fails",
+        "fix it, or give another: students.bases.<n>.chat_template",
+    ),
+    "template_rewrites": (
+        "the chat template rewrites the thinking span of the answers, or other text",
+        "use a chat template that writes content as it is: students.bases.<n>.chat_template",
+    ),
+    "prompt_is_no_prefix": (
+        "the chat template gives a prompt that its full chat does not begin with",
+        "add {% generation %} markers around the assistant's content in the template",
+    ),
+    "no_end_of_turn": (
+        "the end-of-turn token is not in the loss, so the student would never stop",
+        "put it inside the template's {% generation %} block, and name it as eos_token",
+    ),
+    "tokenizer_rewrites": (
+        "the tokenizer does not give the text back as it was",
+        "use another base, or let such rows be dropped: students.max_dropped_share",
+    ),
+    "control_tokens": (
+        "a text spells one of the tokenizer's control tokens, which would be one in training",
+        "let such rows be dropped: students.max_dropped_share",
+    ),
+    "outside_embedding": (
+        "the tokenizer gives ids that the model has no embedding for",
+        "use the tokenizer that belongs to the model, or resize the embeddings of the base",
+    ),
+}
+"""Why a row is not trained on: what is wrong, and what to do where all rows are so."""
+
+THINKING: Final = ("<think>", "</think>")
+"""What `messages_of` writes around the reasoning."""
+PLAIN: Final = messages_of("x", "x", "x")
+"""A chat that spells no control token."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +74,17 @@ class Example:
     """One chat as training sees it, before any cut."""
 
     input_ids: list[int]
-    trainable: list[bool]
-    """True where the loss counts: the assistant's tokens, end of turn included."""
+    trained: list[int]
+    """Where the loss counts, the assistant's tokens with the end of turn: start, end, start, end, …"""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a chat is not trained on."""
+
+    reason: str
+    """A key of REASONS."""
+    detail: str = ""
 
 
 def open_tokenizer(folder: Path, chat_template: str = "") -> Any:
@@ -52,7 +101,146 @@ def open_tokenizer(folder: Path, chat_template: str = "") -> Any:
     return tokenizer
 
 
-def end_tokens(folder: Path, tokenizer: Any) -> set[int]:
+class Encoder:
+    """Chats to tokens, by the tokenizer, chat template and end tokens of a base."""
+
+    def __init__(self, folder: Path, chat_template: str = "") -> None:
+        self.tokenizer = open_tokenizer(folder, chat_template)
+        self.ends = _end_tokens(folder, self.tokenizer)
+        self.embedding = embedding_rows(folder)
+        added = self.tokenizer.added_tokens_decoder
+        # Models that think have tokens for the span, which some of them call special.
+        self.control = {
+            number
+            for number, token in added.items()
+            if token.special and token.content.strip() not in THINKING
+        } | {number for number in self.tokenizer.all_special_ids if number not in added}
+        template = self.tokenizer.chat_template
+        self._expected: dict[tuple[str, ...], Counter[int]] = {}
+        self.marked = isinstance(template, str) and (
+            "{% generation" in template or "{%- generation" in template
+        )
+
+    def encode(self, messages: Sequence[dict[str, str]]) -> Example | Failure:
+        """Tokens of a chat and which of them are the assistant's.
+
+        From the template's {% generation %} markers where it has them; otherwise all that the last answer adds to
+        the prompt, which must then be a prefix of the whole.
+        """
+        from jinja2 import TemplateError
+
+        try:
+            text = self.tokenizer.apply_chat_template(list(messages), tokenize=False)
+            example = self._tokens(messages)
+            expected = self._control_of(messages)
+        except TemplateError as error:
+            return Failure("template_fails", str(error).strip().splitlines()[0])
+        if any(message["content"].strip() not in text for message in messages):
+            return Failure("template_rewrites")
+        if example is None:
+            return Failure("prompt_is_no_prefix")
+        spelt = Counter(token for token in example.input_ids if token in self.control) - expected
+        if spelt:
+            return Failure(
+                "control_tokens", ", ".join(map(str, self.tokenizer.convert_ids_to_tokens(list(spelt))))
+            )
+        if max(example.input_ids) >= self.embedding:
+            return Failure(
+                "outside_embedding",
+                f"id {max(example.input_ids)}, and the embedding has {self.embedding} rows",
+            )
+        starts, ends = example.trained[::2], example.trained[1::2]
+        if not any(
+            token in self.ends
+            for start, end in zip(starts, ends, strict=True)
+            for token in example.input_ids[start:end]
+        ):
+            return Failure("no_end_of_turn")
+        decoded = self.tokenizer.decode(example.input_ids, clean_up_tokenization_spaces=False)
+        if any(message["content"].strip() not in decoded for message in messages):
+            return Failure("tokenizer_rewrites")
+        return example
+
+    def _tokens(self, messages: Sequence[dict[str, str]]) -> Example | None:
+        apply = self.tokenizer.apply_chat_template
+        if self.marked:
+            encoded = apply(
+                list(messages), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+            )
+            return Example(list(encoded["input_ids"]), _spans(encoded["assistant_masks"]))
+        whole = list(apply(list(messages), tokenize=True, return_dict=True)["input_ids"])
+        prompt = list(
+            apply(list(messages[:-1]), tokenize=True, return_dict=True, add_generation_prompt=True)[
+                "input_ids"
+            ]
+        )
+        if whole[: len(prompt)] != prompt:
+            return None
+        return Example(whole, [len(prompt), len(whole)])
+
+    def _control_of(self, messages: Sequence[dict[str, str]]) -> Counter[int]:
+        """Control tokens that the template itself writes into a chat of these roles."""
+        roles = tuple(message["role"] for message in messages)
+        if roles not in self._expected:
+            chat = [
+                {"role": role, "content": PLAIN[1]["content"] if role == "assistant" else "x"}
+                for role in roles
+            ]
+            ids = self.tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"]
+            self._expected[roles] = Counter(token for token in ids if token in self.control)
+        return self._expected[roles]
+
+
+def check_base(folder: Path, chat_template: str = "", system: str = "") -> None:
+    """Raise GateError for what no chat with this base would pass, before anything is made: no weights are needed."""
+    head = [{"role": "system", "content": system}] if system else []
+    encoder = Encoder(folder, chat_template)
+    example = encoder.encode([*head, *messages_of("What is 40 + 45?", "40 + 45 = 85.", "The answer is 85.")])
+    if isinstance(example, Failure):
+        raise gate_error(example)
+    if len(encoder.tokenizer) > encoder.embedding:
+        raise gate_error(
+            Failure(
+                "outside_embedding",
+                f"{len(encoder.tokenizer)} tokens, and the embedding has {encoder.embedding} rows",
+            )
+        )
+
+
+def gate_error(failure: Failure) -> GateError:
+    """The error where a failure stops a run."""
+    message, remedy = REASONS[failure.reason]
+    return GateError(f"{message}: {failure.detail}" if failure.detail else message, remedy)
+
+
+def check_cut(lengths: Sequence[int], starts: Sequence[int], max_length: int, max_cut_share: float) -> float:
+    """The share of rows that max_length cuts. Raises GateError where that is too large or nothing is left to train on.
+
+    `starts` are the first trained positions of the rows.
+    """
+    lost = sum(start >= max_length for start in starts)
+    if lost:
+        raise GateError(
+            f"max_length {max_length} leaves no trainable token in {lost} of {len(starts)} rows",
+            "raise max_length",
+        )
+    share = sum(length > max_length for length in lengths) / len(lengths)
+    if share > max_cut_share:
+        raise GateError(
+            f"max_length {max_length} cuts {share:.1%} of the rows, more than max_cut_share {max_cut_share:.1%}",
+            f"raise max_length (the longest row has {max(lengths)} tokens)",
+        )
+    return share
+
+
+def embedding_rows(folder: Path) -> int:
+    """Rows of a model's token embedding, by its config.json."""
+    from transformers import AutoConfig
+
+    return int(AutoConfig.from_pretrained(folder).get_text_config().vocab_size)
+
+
+def _end_tokens(folder: Path, tokenizer: Any) -> set[int]:
     """What ends a turn: the tokenizer's eos, and those of generation_config.json."""
     ends = {tokenizer.eos_token_id}
     path = folder / "generation_config.json"
@@ -62,82 +250,11 @@ def end_tokens(folder: Path, tokenizer: Any) -> set[int]:
     return ends - {None}
 
 
-def check_base(folder: Path, chat_template: str = "", system: str = "") -> None:
-    """What the gates would say of a base's chat template when training begins, said before: no weights needed."""
-    from jinja2 import TemplateError
-
-    head = [{"role": "system", "content": system}] if system else []
-    messages = head + messages_of("What is 40 + 45?", "40 + 45 = 85.", "The answer is 85.")
-    try:
-        tokenizer = open_tokenizer(folder, chat_template)
-        check_template(tokenizer, messages)
-        example = encode(tokenizer, messages)
-    except TemplateError as error:
-        raise GateError(
-            f"the chat template fails: {error}", "mend it, or give another: students.bases.<n>.chat_template"
-        ) from error
-    check_examples([example], end_tokens(folder, tokenizer), len(example.input_ids), 0.0)
-
-
-def encode(tokenizer: Any, messages: Sequence[dict[str, str]]) -> Example:
-    """Tokens of a chat and which of them are the assistant's.
-
-    From the template's {% generation %} markers where it has them; otherwise all that the last answer
-    adds to the prompt, which must then be a prefix of the whole.
-    """
-    if "{% generation" in tokenizer.chat_template or "{%- generation" in tokenizer.chat_template:
-        encoded = tokenizer.apply_chat_template(
-            list(messages), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
-        )
-        return Example(list(encoded["input_ids"]), [bool(bit) for bit in encoded["assistant_masks"]])
-    whole = tokenizer.apply_chat_template(list(messages), tokenize=True, return_dict=True)["input_ids"]
-    prompt = tokenizer.apply_chat_template(
-        list(messages[:-1]), tokenize=True, return_dict=True, add_generation_prompt=True
-    )["input_ids"]
-    if whole[: len(prompt)] != prompt:
-        raise GateError(
-            "the chat template gives a prompt that its full chat does not begin with",
-            "add {% generation %} markers around the assistant's content in the template",
-        )
-    return Example(list(whole), [place >= len(prompt) for place in range(len(whole))])
-
-
-def check_template(tokenizer: Any, messages: Sequence[dict[str, str]]) -> None:
-    """The rendered chat holds the assistant's content to the letter, thinking span and all."""
-    text = tokenizer.apply_chat_template(list(messages), tokenize=False)
-    content = messages[-1]["content"].strip()
-    if content not in text:
-        raise GateError("the chat template rewrites the thinking span of the answers", REMEDY_TEMPLATE)
-    ids = tokenizer(content, add_special_tokens=False)["input_ids"]
-    if tokenizer.decode(ids, skip_special_tokens=True).strip() != content:
-        raise GateError("the tokenizer does not give the answers back as they were", "use another tokenizer")
-
-
-def check_examples(
-    examples: Sequence[Example], end_tokens: set[int], max_length: int, max_cut_share: float
-) -> float:
-    """Raise GateError where training would be worthless; returns the share of examples cut by max_length."""
-    if not examples:
-        raise GateError("there is nothing to train on", "look at the counts of dropped traces")
-    for number, example in enumerate(examples):
-        trained = {
-            token for token, counts in zip(example.input_ids, example.trainable, strict=True) if counts
-        }
-        if not trained & end_tokens:
-            raise GateError(
-                f"row {number}: the end-of-turn token is not in the loss, so the student would never stop",
-                "put it inside the template's {% generation %} block, and name it as eos_token",
-            )
-    lost = sum(not any(example.trainable[:max_length]) for example in examples)
-    if lost:
-        raise GateError(
-            f"max_length {max_length} leaves no trainable token in {lost} of {len(examples)} rows",
-            "raise max_length",
-        )
-    share = sum(len(example.input_ids) > max_length for example in examples) / len(examples)
-    if share > max_cut_share:
-        raise GateError(
-            f"max_length {max_length} cuts {share:.1%} of the rows, more than max_cut_share {max_cut_share:.1%}",
-            f"raise max_length (the longest row has {max(len(e.input_ids) for e in examples)} tokens)",
-        )
-    return share
+def _spans(mask: Sequence[int]) -> list[int]:
+    spans: list[int] = []
+    before = 0
+    for place, bit in enumerate(mask):
+        if bool(bit) != bool(before):
+            spans.append(place)
+        before = bit
+    return [*spans, len(mask)] if before else spans

@@ -20,20 +20,12 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from hubkit.errors import GateError, StepError
+from hubkit.errors import GateError
 from hubkit.hub import download_tokenizer
-from hubkit.records import read_rows
 from hubkit.store import CheckContext, StepContext, write_json
 from hubkit.students import launch
-from hubkit.students.gates import (
-    Example,
-    check_base,
-    check_examples,
-    check_template,
-    encode,
-    end_tokens,
-    open_tokenizer,
-)
+from hubkit.students.gates import check_base, open_tokenizer
+from hubkit.students.rows import TokenRows
 from hubkit.students.steps import Layout, steps_of_epoch, total_steps
 from hubkit.students.trainer import trainer_class
 
@@ -82,7 +74,7 @@ def run(context: StepContext) -> None:
     """Train, and write model/ and training.json."""
     _last_checkpoint(context.work / "checkpoints")  # removes torn ones, before several processes look for it
     if context.runtime.get("accelerate"):
-        launch.launch(context)
+        launch.launch(context, train)
     else:
         train(context)
 
@@ -95,26 +87,25 @@ def train(context: StepContext) -> None:
     _quiet()
     base = context.model("base")
     tokenizer = open_tokenizer(base, context.config.get("chat_template", ""))
-    rows = _rows(context)
-    max_length = context.config["sft"]["max_length"]
-    check_template(tokenizer, rows[0])
-    examples = [encode(tokenizer, messages) for messages in rows]
-    cut_share = check_examples(
-        examples, end_tokens(base, tokenizer), max_length, context.config["max_cut_share"]
+    rows = TokenRows(
+        context.inputs["tokens"],
+        context.inputs["rows"],
+        context.config["sft"]["max_length"],
+        context.config["max_cut_share"],
     )
-    trainer, dtype = _trainer(context, base, tokenizer, examples)
+    trainer, dtype = _trainer(context, base, tokenizer, rows)
     parameters = list(trainer.model.parameters())
     context.metrics.update(
         train_rows=len(rows),
-        cut_share=cut_share,
+        cut_share=rows.cut_share,
         parameters=sum(p.numel() for p in parameters),
         trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
     )
     _train(context, trainer)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     context.metrics.update(
-        train_tokens=_trained(trainer, [min(len(e.input_ids), max_length) for e in examples]),
-        loss_tokens=_trained(trainer, [sum(e.trainable[:max_length]) for e in examples]),
+        train_tokens=_trained(trainer, rows.lengths),
+        loss_tokens=_trained(trainer, rows.trained),
         examples_per_step=examples_per_step(context.config["sft"]),
         packed=trainer.layout.packed,
         tokens_per_device=trainer.layout.tokens,
@@ -136,26 +127,8 @@ def train(context: StepContext) -> None:
     _save(context, trainer.model, weights, tokenizer, dtype)
 
 
-def _rows(context: StepContext) -> list[list[dict[str, str]]]:
-    """Chats of the rows that all variants have, so that every student sees the same problems."""
-    matched = {(row["id"], row["sample"]) for row in read_rows(context.inputs["matched"] / "matched.parquet")}
-    system = context.config["system"]
-    head = [{"role": "system", "content": system}] if system else []
-    rows = [
-        head + row["messages"]
-        for row in read_rows(context.inputs["data"] / "data.parquet")
-        if (row["id"], row["sample"]) in matched
-    ]
-    if len(rows) != len(matched):
-        raise StepError(
-            f"{context.step}: {len(matched) - len(rows)} of the matched rows are missing", "rerun the variant"
-        )
-    return rows
-
-
-def _trainer(context: StepContext, base: Path, tokenizer: Any, examples: list[Example]) -> tuple[Any, Any]:
+def _trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRows) -> tuple[Any, Any]:
     """TRL's trainer over prepared tokens, and the dtype that the base is stored in."""
-    import datasets
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
     from trl import SFTConfig
@@ -168,16 +141,6 @@ def _trainer(context: StepContext, base: Path, tokenizer: Any, examples: list[Ex
     model = AutoModelForCausalLM.from_pretrained(
         base, dtype=torch.float32 if cpu else stored, use_safetensors=True
     )
-    rows = [
-        {
-            "input_ids": example.input_ids[: sft["max_length"]],
-            "labels": [
-                token if counts else -100
-                for token, counts in zip(example.input_ids, example.trainable, strict=True)
-            ][: sft["max_length"]],
-        }
-        for example in examples
-    ]
     per_step = examples_per_step(sft)
     total = total_steps(len(rows), per_step, sft["num_train_epochs"])
     arguments = SFTConfig(
@@ -202,11 +165,11 @@ def _trainer(context: StepContext, base: Path, tokenizer: Any, examples: list[Ex
 
         peft_config = LoraConfig(task_type="CAUSAL_LM", **config["lora"])
     trainer = trainer_class()(
-        lengths=[len(row["input_ids"]) for row in rows],
+        lengths=rows.lengths,
         layout=_layout(context, cpu),
         model=model,
         args=arguments,
-        train_dataset=datasets.Dataset.from_list(rows),
+        train_dataset=rows.dataset,
         processing_class=tokenizer,
         peft_config=peft_config,
     )

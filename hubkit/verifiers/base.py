@@ -70,6 +70,13 @@ class Verifier:
         """Columns that a row must have for it, besides problem and answer."""
         return []
 
+    def more_columns(self, source: RowSettings) -> list[str]:
+        """Columns that it reads in rows that have them."""
+        return []
+
+    def check_machine(self) -> None:
+        """Raise StepError, with what to do, if it cannot work on this machine. Called before a run starts."""
+
     def metadata(self, source: RowSettings, row: Mapping[str, Any], where: str) -> str:
         """What it needs of a row besides the answer, checked, as JSON; "" if nothing.
 

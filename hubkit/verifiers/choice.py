@@ -1,8 +1,14 @@
-"""The choice verifier: the answer is a letter, or with `options` the text of one of them.
+r"""The choice verifier: the answer is a letter, or with `options` the text of one of them.
 
-"B", "(B)", "B) Paris", "\\text{B}" and "**B**" are all B; lower case letters are not choices, since "a" is a word.
-Without a box the last "answer is B" counts, else a text that is a choice by itself. The full text of an option
-stands for its letter. Two letters, as in "A or B", are no answer: unparseable.
+    "B", options ["the nucleus", "the mitochondrion"]: "\\boxed{\\text{the mitochondrion}}"  -> correct
+    "C", four options: "Answer: I am sure it is C"                                        -> correct
+
+- "B", "(B)", "B) Paris", "\\text{B}", "**B**" and "Option B" are all B; lower case letters are not choices, since "a"
+  is a word. With options a letter behind the last of them is none.
+- The full text of an option stands for its letter. A letter with the text of another option is unparseable.
+- Without a box or an <answer> tag the last "answer is B" counts, else the letter at the end ("so it is B"), else a text
+  that is a choice by itself. "A" and "I" before another word are words.
+- Two letters, as in "A or B", are no answer: unparseable.
 """
 
 from __future__ import annotations
@@ -13,9 +19,25 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from hubkit.verifiers.base import RowSettings, Task, Verdict, Verifier, list_of, verdict
-from hubkit.verifiers.boxes import boxed, key_of
+from hubkit.verifiers.extract import answer_in, key_of
 
 __all__ = ["Choice"]
+
+_WRAPPER: Final = re.compile(
+    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathsf|boldsymbol|bm|emph|underline|mbox|fbox|boxed)\s*\{([^{}]*)\}"
+)
+_LETTER: Final = re.compile(
+    r"(?:(?i:option|choice|answer)\s*:?\s*)?[\s(\[*_]*([A-Z])[\s*_]*(?:\Z|[).:\],/&*_}-]|(?:or|and)\b|(?=\s))(.*)",
+    re.DOTALL,
+)
+_SECOND: Final = re.compile(r"[\s).*}\],]*(?:,|/|&|or\b|and\b|\+)?[\s(*\[]*[A-Z](?![A-Za-z'])")
+_WORD_AFTER: Final = re.compile(r"[ \t]+(?!(?:because|since|as|due|for|which|with|is|and|or|by)\b)[A-Za-z]")
+_ANSWER_IS: Final = re.compile(
+    r"(?i:answer|choice|option)(?i:\s+is)?(?i:\s+(?:option|choice|letter))?[\s:*_\"'$(\[]{0,8}(?:\\text(?:bf)?\{)?\(?([A-Z])(?![A-Za-z'])"
+)
+_AT_THE_END: Final = re.compile(
+    r"(?:\b(?:is|be|choose|pick|select|chose|picked|selected|option|choice)\b|[:=→])[\s*_(\[$]*([A-Z])[)\]*_$]*[.!\s*]*\Z"
+)
 
 
 class Choice(Verifier):
@@ -30,39 +52,76 @@ class Choice(Verifier):
     def checked(self, metadata: Mapping[str, Any], where: str) -> str:
         if "options" not in metadata:
             return ""
-        return json.dumps({"options": list_of(metadata["options"], "options", where)}, ensure_ascii=False)
+        options = [str(option) for option in list_of(metadata["options"], "options", where)]
+        return json.dumps({"options": options}, ensure_ascii=False)
 
     def verify_inline(self, problem: Mapping[str, Any], text: str) -> Verdict | Task:
-        box, answer = boxed(text), key_of(problem["answer"])
-        if box is not None and box.strip() == answer:
-            return verdict("correct", answer, "equal to the answer")
-        return _choice(answer, text if box is None else box, box is not None, problem["metadata"])
+        options = [_folded(str(o)) for o in json.loads(problem["metadata"] or "{}").get("options", [])]
+        key = _choice(key_of(problem["answer"]), options)
+        if not key:
+            return verdict("unparseable", "", f"the answer key {str(problem['answer'])[:40]!r} is no choice")
+        found = _said(text, options)
+        if not found:
+            return verdict("unparseable", "", "no single choice found")
+        return verdict("correct" if found == key else "wrong", found, f"choice {found}")
 
 
-_LETTER: Final = re.compile(
-    r"(?:\\(?:text|textbf|mathrm|mathbf)\{)?[\s(*]*([A-Z])(?=\s*(?:[).:*},/&]|\Z|(?:or|and)\b))"
-)
-_SECOND: Final = re.compile(r"[\s).*}]*(?:,|/|&|or\b|and\b)[\s(*]*[A-Z](?![A-Za-z])")
-_ANSWER_IS: Final = re.compile(
-    r"(?i:answer|choice|option)(?i:\s+is)?\W{0,6}(?:\\text\{)?\(?([A-Z])(?![A-Za-z'])"
-)
+def _said(text: str, options: list[str]) -> str:
+    marked = answer_in(text) if re.search(r"boxed|fbox|<answer>|####", text) else None
+    if marked is not None:
+        return _choice(marked.text, options)
+    said = [match for match in _ANSWER_IS.finditer(text) if not _is_word(match[1], text[match.end(1) :])]
+    if said:
+        last = said[-1]
+        return "" if _names_another(last[1], text[last.end(1) :]) else _in_range(last[1], options)
+    if match := _AT_THE_END.search(text):
+        return _in_range(match[1], options)
+    return _choice(text, options)
 
 
-def _choice(answer: str, answered: str, in_box: bool, metadata: str) -> Verdict:
-    options = [" ".join(str(o).split()).lower() for o in json.loads(metadata or "{}").get("options", [])]
+def _choice(text: str, options: list[str]) -> str:
+    """The letter that a short text stands for; "" if it is none, or not one alone."""
+    bare = _bare(text)
+    folded = _folded(bare)
+    if folded in options:
+        # Of two options with one text neither can be meant.
+        return chr(ord("A") + options.index(folded)) if options.count(folded) == 1 else ""
+    match = _LETTER.match(bare)
+    if match is None or _is_word(match[1], bare[match.end(1) :]):
+        return ""
+    letter, rest = match[1], bare[match.end(1) :]
+    if _names_another(letter, rest):
+        return ""
+    said = _folded(match[2].strip(" ).:]-*_"))
+    if said in options and options.index(said) != ord(letter) - ord("A") and options.count(said) == 1:
+        return ""
+    return _in_range(letter, options)
 
-    def letter(text: str) -> str:
-        text = text.strip().strip("$").strip()
-        if (folded := " ".join(text.split()).lower()) in options:
-            return chr(ord("A") + options.index(folded))
-        match = _LETTER.match(text)
-        return match[1] if match and not _SECOND.match(text, match.end()) else ""
 
-    key = letter(answer)
-    if not key:
-        return verdict("unparseable", "", f"the answer key {answer[:40]!r} is no choice")
-    said = [] if in_box else _ANSWER_IS.findall(answered)
-    found = said[-1] if said else letter(answered)
-    if not found:
-        return verdict("unparseable", answered if in_box else "", "no single choice found")
-    return verdict("correct" if found == key else "wrong", found, f"choice {found}")
+def _names_another(letter: str, rest: str) -> bool:
+    second = _SECOND.match(rest)
+    if second is None:
+        return False
+    return second[0].strip(" ).*}],/&+or([and") != letter and not _is_word(
+        second[0][-1], rest[second.end() :]
+    )
+
+
+def _in_range(letter: str, options: list[str]) -> str:
+    return letter if not options or ord(letter) - ord("A") < len(options) else ""
+
+
+def _is_word(letter: str, after: str) -> bool:
+    return letter in "AI" and bool(_WORD_AFTER.match(after))
+
+
+def _bare(text: str) -> str:
+    """Without LaTeX and Markdown around the words."""
+    text = re.sub(r"\\[,;:! ]|~|\\q?quad|\\\(|\\\)|\\\[|\\\]", " ", text)
+    while (plain := _WRAPPER.sub(r"\1", text)) != text:
+        text = plain
+    return text.strip(" \t\n$*_`\"'{}").strip()
+
+
+def _folded(text: str) -> str:
+    return " ".join(_bare(text).split()).lower().rstrip(".")

@@ -4,10 +4,12 @@
     ["assert double(2) == 4", "assert double(-1) == -2"]  -> Verdict("correct", "def double…", "passed 2 of 2 tests")
 
 Doubtful cases, decided here once:
-- The last fenced block counts, one marked python before others; a text without a fence is no program.
+- The last fenced block counts, one marked python before others; a text without a fence is no program. In a list item
+  or a quote the block is dedented.
 - A test is either Python text that runs after the program (an assert, or a whole checker), or
   {"input": …, "output": …}: the program's standard input, and what it must print. Output is compared line by
-  line, white space at line ends and at the end of the output aside.
+  line, white space at line ends and at the end of the output aside. Other layouts become these when a problem is read,
+  and tests that check nothing are refused then (programs.py).
 - A test passes when its end is reached: a program that calls exit(0) before the assert has failed it.
 - The standard library only: what a program may import must not depend on the machine that verifies.
 - The first test that fails decides; one that runs out of time is a timeout, out of memory is wrong.
@@ -29,13 +31,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from hubkit.errors import InputError, StepError
-from hubkit.verifiers.base import SHOWN, RowSettings, Task, Verdict, Verifier, list_of
+from hubkit.verifiers.base import SHOWN, RowSettings, Task, Verdict, Verifier
+from hubkit.verifiers.programs import BESIDE, read_tests
 
 __all__ = ["Code", "check_sandbox", "judge_code"]
 
@@ -47,7 +51,11 @@ MEMORY_BYTES: Final = 1 << 30
 FILE_BYTES: Final = 16 << 20
 """Largest file, output included."""
 PROCESSES: Final = 32
-_FENCE: Final = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
+_FENCE: Final = re.compile(
+    r"^(?P<indent>[ \t]*(?:>[ \t]?)*(?:(?:[-*+]|\d+[.)])[ \t]+)?)(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>\w*)[^\n]*\n"
+    r"(?P<code>.*?)^[ \t>]*(?P=fence)[ \t]*$",
+    re.MULTILINE | re.DOTALL,
+)
 
 
 class Code(Verifier):
@@ -57,10 +65,16 @@ class Code(Verifier):
         return [source.tests]
 
     def metadata(self, source: RowSettings, row: Mapping[str, Any], where: str) -> str:
-        return self.checked({"tests": row[source.tests]}, where)
+        return self.checked({"tests": row[source.tests], **{name: row.get(name) for name in BESIDE}}, where)
+
+    def more_columns(self, source: RowSettings) -> list[str]:
+        return list(BESIDE)
 
     def checked(self, metadata: Mapping[str, Any], where: str) -> str:
-        return json.dumps({"tests": list_of(metadata.get("tests"), "tests", where)}, ensure_ascii=False)
+        return json.dumps({"tests": read_tests(metadata.get("tests"), metadata, where)}, ensure_ascii=False)
+
+    def check_machine(self) -> None:
+        check_sandbox()
 
     def verify_inline(self, problem: Mapping[str, Any], text: str) -> Verdict | Task:
         return Task(self.name, "", text, metadata=problem["metadata"])
@@ -74,7 +88,7 @@ def judge_code(text: str, metadata: str) -> Verdict:
     tests = json.loads(metadata or "{}").get("tests", [])
     if not tests:
         return Verdict("unparseable", "", "the problem has no tests")
-    blocks: list[tuple[str, str]] = _FENCE.findall(text)
+    blocks = [(match["language"], _dedented(match)) for match in _FENCE.finditer(text)]
     python = [code for language, code in blocks if language.lower() in ("python", "py", "python3")]
     if not blocks:
         return Verdict("unparseable", "", "no fenced program found")
@@ -91,6 +105,14 @@ def judge_code(text: str, metadata: str) -> Verdict:
         if failure:
             return Verdict("wrong", shown, f"{where}: {failure}")
     return Verdict("correct", shown, f"passed {len(tests)} of {len(tests)} tests")
+
+
+def _dedented(fence: re.Match[str]) -> str:
+    """The code of a fence without the indentation that a list item or a quote gives all of its lines."""
+    code = fence["code"]
+    if ">" in fence["indent"]:
+        code = re.sub(r"^[ \t]*(?:>[ \t]?)+", "", code, flags=re.MULTILINE)
+    return textwrap.dedent(code.expandtabs(4)) if fence["indent"] else code
 
 
 def _run_test(program: str, test: Any, seconds: float) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hubkit.verifiers.base import Task, Verdict, Verifier, verdict
-from hubkit.verifiers.boxes import boxed, key_of
+from hubkit.verifiers.extract import boxed, key_of
 
 __all__ = ["Exact"]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from hubkit.errors import InputError
 from hubkit.verifiers.base import Task, Verdict, Verifier, verdict
-from hubkit.verifiers.boxes import boxed, key_of
+from hubkit.verifiers.extract import boxed, key_of
 
 __all__ = ["Gym"]
 

@@ -1,22 +1,35 @@
-"""The numeric verifier: a number within a tolerance of the answer, relative to it, absolute where it is 0.
+r"""The numeric verifier: a number within a tolerance of the key, relative to it, absolute where it is 0.
 
-The first number of a box counts, or the last of a text without one; so units after it, a currency before it and
-"x =" do not matter, and "5 km" equals "5 m": use math where units decide. A percent sign is dropped on both
-sides: "50%" equals "50", not "0.5". 1,234.5, 1.2e-3, 1.2 \\times 10^{-3}, 3/4 and \\frac{3}{4} are read; "1,5" is 1.
+    "9.81" and "\\boxed{9.8 \\text{ m/s}^2}", tolerance 0.01 -> correct      "10^{-3}" and "\\boxed{10}" -> wrong
+
+The whole answer is read, as `math` reads it: fractions, powers, roots, separators, units, currency, "x =", GSM8K's
+"… #### 144". What is no single number ("1,5", "2 or 3", "8:00") is unparseable, never a guess.
+
+- A percent sign is dropped on both sides: "50%" equals "50", and not "0.5".
+- Units that both have are the same, or the answer is wrong: nothing is converted.
+- Digits in another base (211_3) are the number that they stand for.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from fractions import Fraction
+from typing import Any, Final, NamedTuple
 
+from hubkit.errors import InputError
+from hubkit.verifiers import plain
 from hubkit.verifiers.base import RowSettings, Task, Verdict, Verifier, verdict
-from hubkit.verifiers.boxes import boxed, key_of
+from hubkit.verifiers.extract import answer_in, key_of
+from hubkit.verifiers.forms import Approximate, Based, Chain, Form, Named, Number, Relation, read
+from hubkit.verifiers.spelling import spell
+from hubkit.verifiers.units import units_differ
 
 __all__ = ["Numeric"]
+
+TOLERANCE: Final = 1e-6
+_PERCENT: Final = re.compile(r"\s*(?:\\?%|\\text\{\s*percent\s*\}|percent)(?=[\s$.)\]}\\]*\Z)")
 
 
 class Numeric(Verifier):
@@ -25,44 +38,99 @@ class Numeric(Verifier):
     def metadata(self, source: RowSettings, row: Mapping[str, Any], where: str) -> str:
         return json.dumps({"tolerance": source.tolerance})
 
+    def checked(self, metadata: Mapping[str, Any], where: str) -> str:
+        tolerance = metadata.get("tolerance", TOLERANCE)
+        if (
+            isinstance(tolerance, bool)
+            or not isinstance(tolerance, int | float)
+            or not 0 <= tolerance < float("inf")
+        ):
+            raise InputError(f"{where}: the tolerance {tolerance!r} is no number from 0 on", "such as 0.01")
+        return json.dumps({"tolerance": tolerance})
+
     def verify_inline(self, problem: Mapping[str, Any], text: str) -> Verdict | Task:
-        box, answer = boxed(text), key_of(problem["answer"])
-        if box is not None and box.strip() == answer:
-            return verdict("correct", answer, "equal to the answer")
-        return _numeric(answer, text if box is None else box, box is not None, problem["metadata"])
+        found = answer_in(text)
+        if found is None:
+            return verdict("unparseable", "", "no single number found")
+        answer, metadata = key_of(problem["answer"]), problem["metadata"]
+        judged = _verify(answer, found.text, metadata, in_worker=False)
+        return Task(self.name, answer, found.text, metadata=metadata) if judged is None else judged
+
+    def verify_in_worker(self, task: Task) -> Verdict:
+        judged = _verify(task.answer, task.text, task.metadata, in_worker=True)
+        return judged or verdict("unparseable", task.text, "not a number that can be read whole")
 
 
-_NUMBER: Final = re.compile(
-    r"(?P<sign>[-+−]?)\s*(?:\\[dt]?frac\{\s*(?P<top>\d+(?:\.\d+)?)\s*\}\{\s*(?P<below>\d+(?:\.\d+)?)\s*\}"
-    r"|(?P<whole>\d{1,3}(?:(?:,|\{,\})\d{3})+(?:\.\d+)?|\d+\.?\d*|\.\d+)(?:\s*/\s*(?P<under>\d+(?:\.\d+)?))?)"
-    r"(?:[eE](?P<e>[-+]?\d{1,4})|\s*(?:\\times|\\cdot|×|\*)\s*10\^\{?(?P<ten>[-+]?\d{1,4})\}?)?"
-)
+class _Quantity(NamedTuple):
+    text: str
+    unit: str
+    number: Fraction | None
+    """None if sympy has to read it."""
 
 
-def _numeric(answer: str, answered: str, in_box: bool, metadata: str) -> Verdict:
-    tolerance = float(json.loads(metadata or "{}").get("tolerance", 1e-6))
-    key = _read_number(_NUMBER.search(answer))
+def _verify(answer: str, text: str, metadata: str, in_worker: bool) -> Verdict | None:
+    """Returns None if sympy has to look at it, which only a worker may do."""
+    tolerance = float(json.loads(metadata or "{}").get("tolerance", TOLERANCE))
+    key, value = _read(answer), _read(text)
     if key is None:
         return verdict("unparseable", "", f"the answer key {answer[:40]!r} is no number")
-    matches = list(_NUMBER.finditer(answered))
-    match = matches[0 if in_box else -1] if matches else None
-    value = _read_number(match)
-    if match is None or value is None:
-        return verdict("unparseable", "", "no number found")
-    near = math.isclose(value, key, rel_tol=0.0, abs_tol=tolerance * (abs(key) or 1.0))
+    if value is None:
+        return verdict("unparseable", text, "not a single number")
+    if key.number is None or value.number is None:
+        if not in_worker:
+            return None
+        key, value = _by_sympy(key), _by_sympy(value)
+    if key.number is None:
+        return verdict("unparseable", "", f"the answer key {answer[:40]!r} is no number")
+    if value.number is None:
+        return verdict("unparseable", text, "not a number that can be read whole")
+    if units_differ(key.unit, value.unit):
+        return verdict("wrong", text, f"{value.unit.lstrip('?')} against {key.unit.lstrip('?')}")
+    near = abs(value.number - key.number) <= Fraction(tolerance) * (abs(key.number) or 1)
     return verdict(
-        "correct" if near else "wrong", match[0], f"{value:g} against {key:g}, tolerance {tolerance:g}"
+        "correct" if near else "wrong",
+        text,
+        f"{value.text[:40]} against {key.text[:40]}, tolerance {tolerance:g}",
     )
 
 
-def _read_number(match: re.Match[str] | None) -> float | None:
-    """The value of a match of _NUMBER; None where it is too large, or divides by zero."""
-    if match is None:
-        return None
+def _read(text: str) -> _Quantity | None:
+    """The number that an answer is. Returns None for what is no single number."""
     try:
-        top = float((match["top"] or match["whole"]).replace("{,}", "").replace(",", ""))
-        value = top / float(match["below"] or match["under"] or 1)
-        value *= 10.0 ** int(match["e"] or match["ten"] or 0)
-    except (OverflowError, ZeroDivisionError):
+        form = read(spell(_PERCENT.sub("", text[:1000])))
+    except RecursionError:
         return None
-    return None if math.isinf(value) else -value if match["sign"] in ("-", "−") else value
+    return _quantity(form)
+
+
+def _quantity(form: Form) -> _Quantity | None:
+    if isinstance(form, Named):
+        return _quantity(form.form)
+    if isinstance(form, Relation) and form.sign == "=":
+        return None
+    if isinstance(form, Approximate):
+        return _quantity(form.rounded[-1])
+    if isinstance(form, Chain):
+        parts = [_quantity(part) for part in form.parts]
+        numbers = [part.number for part in parts if part is not None and part.number is not None]
+        agree = all(abs(number - numbers[-1]) <= abs(numbers[-1]) / 100 for number in numbers)
+        return parts[-1] if len(numbers) == len(parts) and agree else None
+    if isinstance(form, Based):
+        return _Quantity(f"{form.digits}_{form.base}", "", Fraction(int(form.digits, form.base)))
+    if not isinstance(form, Number) or not form.text:
+        return None
+    value = plain.value(form.text)
+    if value is None:
+        return _Quantity(form.text, form.unit, None)
+    return None if value.letters else _Quantity(form.text, form.unit, Fraction(value.number))
+
+
+def _by_sympy(quantity: _Quantity) -> _Quantity:
+    if quantity.number is not None:
+        return quantity
+    from hubkit.verifiers.symbolic import Late, number
+
+    try:
+        return quantity._replace(number=number(quantity.text))
+    except Late:
+        return quantity

@@ -1,166 +1,142 @@
-"""Answers that are plain enough to be compared without sympy, by the rules that math-verify has.
+r"""The values of expressions that are plain enough to be evaluated without sympy.
 
-    equal("\\\\frac{1}{2}", "2/4") -> True        equal("2\\\\sqrt{3}", "3\\\\sqrt{2}") -> False
-    equal("(1, 5)", "(1, 7)") -> False          equal("x^2", "x \\\\cdot x") -> None: sympy has to say
+    value("\\frac{1}{2}") -> Value(Fraction(1, 2), exact=True, …)      value("\\sqrt{8}") -> Value(2.828…, …)
+    same("2\\sqrt{3}", "3\\sqrt{2}") -> False          same("x^{2}", "x\\cdot x") -> None: sympy has to say
 
-Read are numbers, fractions, sums and products of them with roots, pi and single letters, and intervals,
-tuples, sets and lists of these. What could be read in two ways, or is nearly but not exactly equal, is
-None. That no answer here differs from math-verify's is property-tested (tests/verifiers/test_math.py).
+Read are numbers, fractions, powers and roots, sums and products of them with pi and single letters. Numbers
+without roots and letters are exact fractions, so equal means equal however small or large they are.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import re
 import string
+from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-__all__ = ["equal"]
+__all__ = ["Value", "rounds_to", "same", "value"]
 
-APART: Final = 1e-5
-"""Numbers further apart than this differ for math-verify, which rounds decimals to 6 places."""
-LARGEST: Final = 1e12
-"""Above it doubles are too coarse for that."""
+CLOSE: Final = 1e-9
+"""Doubles that differ by less, relative to the largest number on the way, may be equal."""
+DIGITS: Final = 6
+"""Significant digits from which on a decimal may stand for the number that it is the rounding of."""
+LONGEST: Final = 200
 
 LETTERS: Final = {
     letter: 1.3 + 0.0917 * (ord(letter) % 59)
     for letter in string.ascii_letters
     if letter not in "dDeEiI"  # differentials, Euler's number, the imaginary unit
 }
-"""Where terms are evaluated: terms that differ at one point are not equal; those that do not may be."""
+"""Where letters are evaluated: expressions that differ at one point are not equal; those that do not may be."""
 
-_FRAC: Final = re.compile(r"\\[dt]frac(?![A-Za-z])")
-_SIZED: Final = re.compile(r"\\(?:left|right)(?=[()\[\]]|\\[{}])")
-_SPACES: Final = re.compile(r"\s*([{}()\[\]^_+*/=<>|-])\s*")
-_COMMA_SPACE: Final = re.compile(r",\s+(?![0-9]{3}(?![0-9]))")
-_END: Final = re.compile(r"(?:\\[,;!]|\s)+\Z")
-_NAMED: Final = re.compile(r"[A-Za-z]=(?=[^=]+\Z)")
-_EXACT: Final = re.compile(
-    r"(?P<int>-?(?:[0-9]{1,15}|[0-9]{1,3}(?:,[0-9]{3}){1,4}))(?P<decimals>\.[0-9]{1,9})?"
-    r"|(?P<minus>-?)\\frac\{(?P<top>-?[0-9]{1,6})\}\{(?P<below>[0-9]{1,6})\}"
-    r"|(?P<over>-?[0-9]{1,6})/(?P<under>[0-9]{1,6})"
+_DECIMAL: Final = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)")
+_SCIENTIFIC: Final = re.compile(
+    r"([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?:[eE]([-+]?[0-9]{1,5})|\\cdot ?10\^\{([-+]?[0-9]{1,5})\})"
 )
 _TOKEN: Final = re.compile(
-    r"[0-9]+(?:\.[0-9]+)?|\\(?:frac|sqrt|pi|cdot|times)(?![A-Za-z])|[-+*^(){}]|\s+|.", re.DOTALL
+    r"[0-9]+\.[0-9]+|[0-9]+|\.[0-9]+|\\(?:frac|sqrt|pi|cdot)(?![A-Za-z])|\^\{|[-+/(){}\[\]%]|[A-Za-z]|.",
+    re.DOTALL,
 )
 
 
-class Number(NamedTuple):
-    value: Fraction | float
+_Number = Fraction | float
+
+
+class Value(NamedTuple):
+    number: Fraction | float
     exact: bool
-    """The value is a fraction, and was not written as a decimal."""
+    """The number is a fraction, and exactly the value."""
+    letters: bool
+    """Letters stand in it: the number is its value at one point."""
+    scale: float
+    """The largest number on the way to it."""
 
 
-class Form(NamedTuple):
-    """What an answer is: the brackets around its elements, "{}" for sets, lists and single numbers."""
-
-    brackets: str
-    elements: tuple[Number, ...]
-
-
-def equal(answer: str, guess: str) -> bool | None:
-    """Whether two answers are equal for math-verify; None where that takes sympy."""
-    if answer == guess:
-        return True if _spelling(answer) else None
-    answer, guess = _spelling(answer), _spelling(guess)
-    # "x = 5" answers a key of 5, and the other way round; x = 5 and y = 5 are two equations.
-    if ("=" in answer) != ("=" in guess):
-        answer, guess = _NAMED.sub("", answer, count=1), _NAMED.sub("", guess, count=1)
-    gold, found = _form(answer), _form(guess)
-    if gold is None or found is None:
+def same(one: str, other: str) -> bool | None:
+    """Whether two spelled expressions are equal. Returns None if that takes sympy."""
+    if one == other:
+        return bool(one) or None
+    a, b = value(one), value(other)
+    if a is None or b is None:
         return None
-    if answer == guess:
-        return True
-    if gold.brackets == found.brackets != "{}" and len(gold.elements) == len(found.elements):
-        return _same_numbers(gold.elements, found.elements)
-    same = _same_set(gold.elements, found.elements)
-    # (1, 2), [1, 2] and {1, 2} may be equal or not; with other numbers in them they never are.
-    return same if gold.brackets == found.brackets or same is False else None
-
-
-@functools.lru_cache(maxsize=4096)
-def _spelling(text: str) -> str:
-    """Numbers and lists of them that are equal here are equal for math-verify: it normalises the same, and more.
-
-    Of other texts that is not known: 11\\text{ cm}^2 is 11 for it, and with \\, behind it 11 cm².
-    """
-    text = _FRAC.sub(r"\\frac", text.strip().strip("$").strip())
-    text = _SPACES.sub(r"\1", _SIZED.sub("", text))
-    return _END.sub("", _COMMA_SPACE.sub(",", text))
-
-
-def _apart(a: Number, b: Number) -> bool:
     if a.exact and b.exact:
-        return a.value != b.value
-    one, other = float(a.value), float(b.value)
-    return one != other and abs(one - other) > APART * max(1.0, min(abs(one), abs(other)))
-
-
-def _same_numbers(gold: tuple[Number, ...], found: tuple[Number, ...]) -> bool | None:
-    if any(_apart(a, b) for a, b in zip(gold, found, strict=True)):
+        return a.number == b.number or _rounded(one, b) or _rounded(other, a)
+    if _apart(a, b):
         return False
-    return True if all(a.exact and b.exact for a, b in zip(gold, found, strict=True)) else None
+    if not a.letters and not b.letters and (_rounded(one, b) or _rounded(other, a)):
+        return True
+    return None
 
 
-def _same_set(gold: tuple[Number, ...], found: tuple[Number, ...]) -> bool | None:
-    """As sets. Where elements of one side nearly coincide, their number is not known."""
-    sides = []
-    for side in (gold, found):
-        ordered = sorted(side, key=lambda number: float(number.value))
-        distinct = [n for i, n in enumerate(ordered) if i == 0 or n.value != ordered[i - 1].value]
-        if any(not _apart(a, b) for a, b in itertools.pairwise(distinct)):
-            return None
-        sides.append(tuple(distinct))
-    if len(sides[0]) != len(sides[1]):
+def _apart(a: Value, b: Value) -> bool:
+    difference = abs(float(a.number) - float(b.number))
+    if difference <= CLOSE * max(abs(float(a.number)), abs(float(b.number)), 0.0):
         return False
-    return _same_numbers(sides[0], sides[1])
+    if difference <= CLOSE * max(a.scale, b.scale):
+        return False
+    # A decimal may be the rounding of the other.
+    return difference > 1e-5 * max(abs(float(a.number)), abs(float(b.number)))
 
 
-@functools.lru_cache(maxsize=4096)
-def _form(text: str) -> Form | None:
-    if single := _number(text):
-        return Form("{}", (single,))
-    brackets, inside = "{}", text
-    if len(text) > 2 and text[0] in "([" and text[-1] in ")]":
-        brackets, inside = text[0] + text[-1], text[1:-1]
-    elif text.startswith("\\{") and text.endswith("\\}"):
-        inside = text[2:-2]
-    parts = inside.split(",")
-    # Three digits after a comma may be thousands; one element in brackets is only a number in them.
-    if any(re.match(r"\s*[0-9]{3}(?![0-9])", part) for part in parts[1:]) or (
-        len(parts) == 1 and brackets != "{}"
-    ):
-        return None
-    numbers = tuple(number for part in parts if (number := _number(part.strip())))
-    if len(numbers) != len(parts):
-        return None
-    # Square brackets make an interval; without a point or with one it is a set, which sympy sees.
-    square = "[" in brackets or "]" in brackets
-    if square and (len(numbers) != 2 or not _apart(*numbers) or numbers[0].value > numbers[1].value):
-        return None
-    return Form(brackets, numbers)
+def _rounded(text: str, other: Value) -> bool:
+    if not _DECIMAL.fullmatch(text) or len(text) > 14:
+        return False
+    if other.exact and isinstance(other.number, Fraction):
+        below = other.number.denominator
+        for prime in (2, 5):
+            while below % prime == 0:
+                below //= prime
+        if below == 1:  # its decimals end: another decimal is another number
+            return False
+    return rounds_to(text, Fraction(other.number))
 
 
-def _number(text: str) -> Number | None:
-    if text in ("\\infty", "-\\infty"):
-        return Number(math.copysign(math.inf, -1 if text[0] == "-" else 1), True)
-    if match := _EXACT.fullmatch(text):
-        if match["int"]:
-            value = Fraction(match["int"].replace(",", "") + (match["decimals"] or ""))
-            return Number(value, not match["decimals"])
-        below = int(match["below"] or match["under"])
-        if below == 0:
-            return None
-        value = Fraction(int(match["top"] or match["over"]), below)
-        return Number(-value if match["minus"] else value, True)
+def rounds_to(decimal: str, number: Fraction) -> bool:
+    """Whether a decimal is the rounding of a number to its places, and has six significant digits."""
     try:
+        written = Decimal(decimal)
+    except InvalidOperation:
+        return False
+    places = -int(written.as_tuple().exponent)
+    if len(written.as_tuple().digits) < DIGITS:
+        return False
+    return abs(Fraction(written) - number) * 2 <= Fraction(1, 10**places)
+
+
+def decimal_places(text: str) -> bool:
+    """Whether a spelled expression is one decimal number."""
+    return bool(_DECIMAL.fullmatch(text))
+
+
+@functools.lru_cache(maxsize=8192)
+def value(text: str) -> Value | None:
+    """The value of a spelled expression. Returns None for what this module cannot read whole."""
+    if not text or len(text) > LONGEST:
+        return None
+    try:
+        if text.isdecimal() and text.isascii():
+            whole = int(text)
+            return Value(Fraction(whole), True, False, float(whole) if len(text) < 300 else math.inf)
+        if match := _SCIENTIFIC.fullmatch(text):
+            power = int(match[2] or match[3])
+            if abs(power) > 5000:
+                return None
+            number = (
+                Fraction(match[1].rstrip(".") if match[1][-1] == "." else match[1]) * Fraction(10) ** power
+            )
+            return Value(number, True, False, 0.0 if abs(power) > 300 else abs(float(number)))
         reader = _Reader(text)
-        number = reader.sum()
-        return Number(number, False) if reader.next() is None and abs(number) < LARGEST else None
-    except (ValueError, ArithmeticError, RecursionError):
+        found = reader.sum()
+        if reader.next() is not None:
+            return None
+        if isinstance(found, float) and not math.isfinite(found):
+            return None
+        exact = isinstance(found, Fraction) and not reader.letters
+        return Value(found if exact else float(found), exact, reader.letters, reader.scale)
+    except (ValueError, ArithmeticError, RecursionError, IndexError):
         return None
 
 
@@ -168,72 +144,141 @@ class _Reader:
     r"""Evaluates sums and products with roots, fractions, powers, letters and \pi; ValueError for all else."""
 
     def __init__(self, text: str) -> None:
-        if len(text) > 80:
-            raise ValueError(text)
-        self._tokens = [token for token in _TOKEN.findall(text) if not token.isspace()]
+        self._tokens: list[str] = _TOKEN.findall(text)
         self._place = 0
+        self.letters = False
+        self.scale = 0.0
 
     def next(self) -> str | None:
         return self._tokens[self._place] if self._place < len(self._tokens) else None
 
     def _take(self, *wanted: str) -> str:
-        token = self.next()
-        if token is None or (wanted and token not in wanted):
-            raise ValueError(token)
+        piece = self.next()
+        if piece is None or (wanted and piece not in wanted):
+            raise ValueError(piece)
         self._place += 1
-        return token
+        return piece
 
-    def sum(self) -> float:
-        sign = -1 if self.next() == "-" and self._take() else 1
-        value = sign * self._product()
+    def _noted(self, number: _Number) -> _Number:
+        if isinstance(number, Fraction):
+            if number.numerator.bit_length() > 4000 or number.denominator.bit_length() > 4000:
+                raise ValueError("too large to go on with")
+            if abs(number.numerator.bit_length() - number.denominator.bit_length()) > 1000:
+                self.scale = math.inf
+                return number
+        self.scale = max(self.scale, abs(float(number)))
+        return number
+
+    def sum(self) -> _Number:
+        sign = -1 if self.next() in ("-", "+") and self._take() == "-" else 1
+        total: _Number = sign * self._product()
         while self.next() in ("+", "-"):
-            value += self._product() if self._take() == "+" else -self._product()
-        return value
+            minus = self._take() == "-"
+            term = self._product()
+            total = self._noted(total - term if minus else total + term)
+        return total
 
-    def _product(self) -> float:
-        value = self._power()
+    def _product(self) -> _Number:
+        product = self._power()
+        divided = False
         while True:
-            if self.next() in ("*", "\\cdot", "\\times"):
+            piece = self.next()
+            if piece == "\\cdot":
                 self._take()
-            elif (token := self.next()) is None or not (token in ("\\sqrt", "\\pi") or token in LETTERS):
-                return value  # and 2\frac{1}{2} is two and a half
-            value *= self._power()
+                signed = -1 if self.next() == "-" and self._take() else 1
+                product = self._noted(product * self._power() * signed)
+            elif piece == "/":
+                if divided:
+                    raise ValueError("a/b/c, or a date")
+                self._take()
+                divided = True
+                below = self._power()
+                # 1/2x is read as 1/(2x) by some
+                if self._begins_factor():
+                    raise ValueError("a/bc")
+                product = self._noted(product / below)
+            elif self._begins_factor():
+                product = self._noted(product * self._power())
+            else:
+                return product
 
-    def _power(self) -> float:
-        value = self._atom()
-        if self.next() != "^":
-            return value
-        self._take("^")
-        if self.next() == "{":
-            exponent = self._braces()
-        else:
-            digit = self._take()
-            if len(digit) != 1 or not digit.isdigit():
-                raise ValueError(digit)
-            exponent = float(digit)
-        return math.pow(value, exponent)
+    def _begins_factor(self) -> bool:
+        piece = self.next()
+        if piece is None:
+            return False
+        before = self._tokens[self._place - 1]
+        if piece == "(":
+            # f(x) may be a function, 2(x+1) and (x+1)(x-1) are products
+            return before[-1].isdigit() or before in (")", "}")
+        return (
+            piece in ("\\sqrt", "\\pi")
+            or piece in LETTERS
+            or (piece == "\\frac" and not before[-1].isdigit())
+        )
 
-    def _atom(self) -> float:
-        match self._take():
+    def _power(self) -> _Number:
+        base = self._atom()
+        if self.next() != "^{":
+            return base
+        self._take("^{")
+        exponent = self.sum()
+        self._take("}")
+        if self.next() == "^{":
+            raise ValueError("^{}^{}")
+        if isinstance(base, Fraction) and isinstance(exponent, Fraction) and exponent.denominator == 1:
+            power = exponent.numerator
+            if abs(power) * max(base.numerator.bit_length(), base.denominator.bit_length()) <= 4000:
+                raised: _Number = base**power
+                return self._noted(raised)
+        if isinstance(base, Fraction) and abs(float(exponent)) > 400:
+            raise ValueError("too large")
+        number = math.pow(float(base), float(exponent))
+        if number == 0.0 and base:
+            raise ValueError("too small")
+        return self._noted(number)
+
+    def _atom(self) -> _Number:
+        piece = self._take()
+        if piece[0].isdigit() or (piece[0] == "." and len(piece) > 1):
+            if not piece.isascii() or (len(piece) > 1 and piece[0] == "0" and piece[1] != "."):
+                raise ValueError(piece)
+            return self._noted(Fraction(piece if piece[0] != "." else "0" + piece))
+        match piece:
             case "\\pi":
-                return math.pi
+                return self._noted(math.pi)
             case "\\sqrt":
-                return math.sqrt(self._braces())
+                return self._root()
             case "\\frac":
-                return self._braces() / self._braces()
+                top = self._braces()
+                below = self._braces()
+                return self._noted(top / below)
             case "(":
-                value = self.sum()
+                inside = self.sum()
                 self._take(")")
-                return value
+                return inside
             case letter if letter in LETTERS:
-                return LETTERS[letter]
-            case number if number[0].isdigit() and number.isascii():
-                return float(number)
+                self.letters = True
+                return self._noted(LETTERS[letter])
             case other:
                 raise ValueError(other)
 
-    def _braces(self) -> float:
+    def _root(self) -> _Number:
+        degree: _Number = Fraction(2)
+        if self.next() == "[":
+            self._take()
+            degree = self.sum()
+            self._take("]")
+        inside = self._braces()
+        if isinstance(inside, Fraction) and inside >= 0 and degree == 2:
+            top, below = math.isqrt(inside.numerator), math.isqrt(inside.denominator)
+            if top * top == inside.numerator and below * below == inside.denominator:
+                return self._noted(Fraction(top, below))
+        if inside < 0:
+            raise ValueError("a root of a negative number")
+        return self._noted(math.pow(float(inside), 1 / float(degree)))
+
+    def _braces(self) -> _Number:
         self._take("{")
-        value = self.sum()
+        inside = self.sum()
         self._take("}")
-        return value
+        return inside

@@ -12,21 +12,18 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import json
 import os
 import selectors
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Final, TypeVar
 
 import psutil
 
 from hubkit import errors
+from hubkit.processes import JsonChild
 from hubkit.verifiers.base import Task, Verdict
 
 __all__ = ["Pool", "shared_pool"]
@@ -60,25 +57,13 @@ class _Item:
         self.error: errors.HubkitError | None = None
 
 
-class _Worker:
+class _Worker(JsonChild):
     """One process, the items it has been sent, and when the first of them is overdue."""
 
     def __init__(self, deadline: float, memory: int) -> None:
         # Its parts that multiply by threads are told not to: one worker, one core.
         single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-        theirs, self._lifeline = os.pipe()
-        limits = [str(memory), str(deadline), str(theirs)]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "hubkit.verifiers.worker", *limits],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | single | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
-            pass_fds=[theirs],
-        )
-        os.close(theirs)
-        assert self.process.stdin and self.process.stdout
-        self.stdin, self.stdout = self.process.stdin, self.process.stdout
+        super().__init__("hubkit.verifiers.worker", str(memory), str(deadline), environment=single)
         self.items: deque[_Item] = deque()
         self.due = 0.0
         self._seen = psutil.Process(self.process.pid)
@@ -87,21 +72,16 @@ class _Worker:
         self.first_verdict = float("inf")
         """When it gave one (monotonic seconds)."""
         self._deadline = deadline
-        self._rest = b""
 
-    def send(self, items: list[_Item]) -> None:
+    def give(self, items: list[_Item]) -> None:
         self.items.extend(items)
         self._begin()
-        with contextlib.suppress(BrokenPipeError):  # it has died: reading will say so
-            self.stdin.write(json.dumps([item.task for item in items]).encode() + b"\n")
-            self.stdin.flush()
+        self.send([item.task for item in items])
 
-    def receive(self) -> bool:
-        """Take the answers that are there. False: the process has ended."""
-        data = os.read(self.stdout.fileno(), 1 << 16)
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            answer = json.loads(line)
+    def take(self) -> bool:
+        """Take the answers that are there. Returns False if the process has ended."""
+        answers = self.receive()
+        for answer in answers or []:
             if answer == "ready":
                 self.ready = True
                 continue
@@ -113,7 +93,7 @@ class _Worker:
                 item.verdict = Verdict(*answer)
             self.first_verdict = min(self.first_verdict, time.monotonic())
             self._begin()
-        return bool(data)
+        return answers is not None
 
     def _begin(self) -> None:
         """The next item's time starts now."""
@@ -138,15 +118,6 @@ class _Worker:
                 self.due = time.monotonic() + self._deadline
                 return False
         return True
-
-    def end(self) -> int:
-        """Kill it; returns its exit status, negative for a signal."""
-        self.process.kill()
-        with contextlib.suppress(BrokenPipeError):
-            self.stdin.close()
-        self.stdout.close()
-        os.close(self._lifeline)
-        return self.process.wait()
 
 
 class Pool:
@@ -210,7 +181,7 @@ class Pool:
             self._hand_out()
             for key, _ in self._selector.select(0.1 if wait else 0):
                 worker: _Worker = key.data
-                if not worker.receive():
+                if not worker.take():
                     self._replace(worker, "")
             for worker in [w for w in self._workers if w.items and w.hangs()]:
                 self._replace(worker, f"no verdict within {self._deadline:g} s")
@@ -224,9 +195,9 @@ class Pool:
                     return
                 idle = _Worker(self._deadline, self._memory)
                 self._workers.append(idle)
-                self._selector.register(idle.stdout, selectors.EVENT_READ, idle)
+                self._selector.register(idle, selectors.EVENT_READ, idle)
             size = max(1, min(CHUNK, len(self._queue) // self._processes))
-            idle.send([self._queue.popleft() for _ in range(size)])
+            idle.give([self._queue.popleft() for _ in range(size)])
 
     def _another_is_worth_it(self) -> bool:
         if len(self._workers) >= self._processes or len(self._queue) < BACKLOG:
@@ -236,7 +207,7 @@ class Pool:
     def _replace(self, worker: _Worker, late: str) -> None:
         """End a worker. The item that it was at gets a verdict; those behind it wait again."""
         self._workers.remove(worker)
-        self._selector.unregister(worker.stdout)
+        self._selector.unregister(worker)
         status = worker.end()
         if not worker.ready:
             raise errors.StepError(
@@ -253,7 +224,7 @@ class Pool:
         """End all workers. Items under way are lost."""
         with self._lock:
             for worker in self._workers:
-                self._selector.unregister(worker.stdout)
+                self._selector.unregister(worker)
                 worker.end()
             self._workers.clear()
 

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from hubkit.errors import GateError
-from hubkit.executors import Call
+from hubkit.executors import StepCall
 from hubkit.executors.call import error_from_json, execute
 from hubkit.executors.local import LocalExecutor
 from hubkit.executors.slurm import script
@@ -21,9 +21,9 @@ from hubkit.store import Record, Store
 PROBLEMS = [{"problem": f"{n} + {n} =", "answer": str(2 * n)} for n in range(20)]
 
 
-def problems(root: Path, name: str, source: Path) -> Call:
+def problems(root: Path, name: str, source: Path) -> StepCall:
     config = {"source": "file", "path": source.name, "verifier": "math"}
-    return Call(
+    return StepCall(
         function="hubkit.problems.problems:run",
         step=f"problems/{name}",
         kind="problems",
@@ -39,7 +39,7 @@ def problems(root: Path, name: str, source: Path) -> Call:
     )
 
 
-def contamination(root: Path, train: str, test: str) -> Call:
+def contamination(root: Path, train: str, test: str) -> StepCall:
     call = problems(root, "x", root / "x")
     folders = {side: root / "steps" / "problems" / name / f"{name:0<16}" for side, name in
                (("train", train), ("test", test))}  # fmt: skip
@@ -52,7 +52,7 @@ def contamination(root: Path, train: str, test: str) -> Call:
         "folders": folders,
         "paths": {},
     }
-    return Call(**values)
+    return StepCall(**values)
 
 
 def test_a_step_without_a_number_of_threads_has_all_cores(
@@ -63,7 +63,7 @@ def test_a_step_without_a_number_of_threads_has_all_cores(
     source.write_text("\n".join(json.dumps(row) for row in PROBLEMS))
     call = problems(tmp_path, "aa", source)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    record = execute(Call(**call.__dict__ | {"runtime": {"device": "cpu", "threads": None}}))
+    record = execute(StepCall(**call.__dict__ | {"runtime": {"device": "cpu", "threads": None}}))
     assert record.runtime["threads"] == 12 and os.environ["OMP_NUM_THREADS"] == "12"
 
 
@@ -79,7 +79,7 @@ def test_a_task_makes_what_a_worker_makes_and_tells_what_it_tells(tmp_path: Path
     calls = [problems(there, "aa", source), problems(there, "bb", source), contamination(there, "aa", "bb")]
     for index, call in enumerate(calls):
         (tmp_path / f"{index}.json").write_text(call.to_json())
-        assert Call.from_json(call.to_json()) == call
+        assert StepCall.from_json(call.to_json()) == call
     text = script("hubkit-0000-problems", [call.step for call in calls], Resources())
     (tmp_path / "steps.sbatch").write_text(text)
     codes = []

@@ -19,7 +19,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from support import NANO, hubkit
 
 from hubkit.errors import InputError
-from hubkit.executors import Call, open_executor
+from hubkit.executors import StepCall, open_executor
 from hubkit.executors.local import LocalExecutor
 from hubkit.localhub import LocalHub
 from hubkit.recipe.file import load_recipe
@@ -211,7 +211,7 @@ def test_files_beside_the_recipe_travel_by_content(
     )
     (tmp_path / "private.txt").write_text(SECRET)
 
-    def call(root: Path, key: str, digest: str) -> Call:
+    def call(root: Path, key: str, digest: str) -> StepCall:
         made = problems(root, key, source)
         model = {"source": {"model": source.name, "revision": ""}}
         return replace(made, inputs={"model:source": digest}, models=model)

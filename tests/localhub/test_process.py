@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -122,28 +123,66 @@ with LocalHub(Path(sys.argv[1])) as hub:
     assert {process.returncode for process in running} == {0} and len(outputs) == 1
 
 
+def hubkit_hub(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hubkit", "hub", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
 def test_commands(tmp_path: Path) -> None:
-    hubkit = [sys.executable, "-m", "hubkit", "hub"]
-    code = (
-        "import os, sys, urllib.request as u; u.urlopen(os.environ['HF_ENDPOINT'] + '/health'); sys.exit(7)"
-    )
-    done = subprocess.run(
-        [*hubkit, "exec", str(tmp_path / "hub"), "--", sys.executable, "-c", code], timeout=60
-    )
-    assert done.returncode == 7
-    refused = subprocess.run(
-        [*hubkit, "serve", str(tmp_path / "hub"), "--host", "0.0.0.0"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (
-        refused.returncode == 1 and "--require-token" in refused.stderr and "Traceback" not in refused.stderr
-    )
-    with subprocess.Popen(
-        [*hubkit, "serve", str(tmp_path / "hub")], stdout=subprocess.PIPE, text=True
-    ) as server:
+    hub = tmp_path / "hub"
+    refused = hubkit_hub("serve", str(hub), "--host", "0.0.0.0")
+    assert refused.returncode == 1
+    assert "--require-token" in refused.stderr and "Traceback" not in refused.stderr
+    serving = [sys.executable, "-m", "hubkit", "hub", "serve", str(hub)]
+    server = subprocess.Popen(serving, stdout=subprocess.PIPE, text=True)
+    try:
         assert server.stdout is not None
-        assert server.stdout.readline().startswith("export HF_ENDPOINT=http://127.0.0.1:")
+        endpoint = server.stdout.readline().strip().removeprefix("export HF_ENDPOINT=")
+        assert endpoint.startswith("http://127.0.0.1:")
+        ask = f"""if True:
+            import os, sys, urllib.request
+            assert os.environ["HF_ENDPOINT"] == {endpoint!r}
+            urllib.request.urlopen(os.environ["HF_ENDPOINT"] + "/health")
+            sys.exit(7)
+        """
+        assert hubkit_hub("exec", str(hub), "--", sys.executable, "-c", ask).returncode == 7
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        # A server that runs is never used in place of what was asked for.
+        for option, told in (
+            (["--port", str(port)], endpoint),
+            (["--jobs"], "--jobs"),
+            (["--require-token"], "token"),
+        ):
+            refused = hubkit_hub("serve", str(hub), *option)
+            assert refused.returncode == 1 and told in refused.stderr and not refused.stdout
+        # Nor is another port when the one asked for is taken.
+        taken = endpoint.rpartition(":")[2]
+        refused = hubkit_hub("serve", str(tmp_path / "other"), "--port", taken)
+        assert refused.returncode == 1 and f"127.0.0.1:{taken}" in refused.stderr and not refused.stdout
+        assert len(refused.stderr.splitlines()) == 1, refused.stderr
+        assert hubkit_hub("exec", "--port", taken, str(hub), "--", "true").returncode == 0
+        refused = hubkit_hub("exec", str(hub), "--port", taken, "--", "true")
+        assert refused.returncode == 1 and "before the folder" in refused.stderr
         server.send_signal(signal.SIGINT)
         assert server.wait(20) == 0
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def test_a_misspelt_folder_is_not_made(tmp_path: Path) -> None:
+    with LocalHub(tmp_path / "hub"):
+        pass
+    refused = hubkit_hub("exec", str(tmp_path / "hbu"), "--", "true")
+    assert refused.returncode == 1 and f"did you mean {tmp_path / 'hub'}?" in refused.stderr
+    (tmp_path / "empty").mkdir()
+    commands = (("exec", "--", "true"), ("token", "alice"), ("member", "lab", "alice"), ("fsck",), ("gc",))
+    for name in ("typo", "empty"):
+        for command, *rest in commands:
+            refused = hubkit_hub(command, str(tmp_path / name), *rest)
+            assert refused.returncode == 1 and "holds no local Hub" in refused.stderr, command
+            assert len(refused.stderr.splitlines()) == 1, refused.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "hub"]
+    assert not list((tmp_path / "empty").iterdir())

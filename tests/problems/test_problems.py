@@ -128,5 +128,5 @@ def test_what_a_verifier_needs_travels_with_the_problem(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="tests are not JSON"):
         metadata("torn", verifier="code")
     path.write_text(json.dumps(rows[0] | {"tests": []}))
-    with pytest.raises(InputError, match="tests are no list"):
+    with pytest.raises(InputError, match="there are no tests"):
         metadata("none", verifier="code")

@@ -11,6 +11,7 @@ from support import NANO
 
 from hubkit.errors import RecipeError
 from hubkit.recipe.file import load_recipe
+from hubkit.release.columns import size_category
 
 
 def lines_of(path: Path) -> list[str]:
@@ -151,3 +152,58 @@ def test_strange_yaml_is_one_line(recipe: Path, text: str) -> None:
 def test_latin_1_is_one_line(recipe: Path) -> None:
     recipe.write_bytes(recipe.read_bytes() + "# größe".encode("latin-1"))
     assert "cannot read" in told(recipe)
+
+
+@pytest.mark.parametrize(
+    ("override", "line", "key", "message"),
+    [
+        ("students.variants=[raw, compresed-x]", "  variants:", "students.variants.1", "'compresed-x' cannot be made"),
+        ("students.variants=[raw, raw]", "  variants:", "students.variants.1", "two variants have the same name"),
+        ("students.seeds=[1, 1]", "  seeds:", "students.seeds.1", "two seeds"),
+        ("train_on=tran", "name:", "train_on", "problem set 'tran' is not under `problems`"),
+        ("benchmarks.0.problems=dev", "    problems:", "benchmarks.0.problems", "problem set 'dev'"),
+    ],
+)  # fmt: skip
+def test_checks_across_sections_give_the_line(override: str, line: str, key: str, message: str) -> None:
+    text = told(NANO, override)
+    number = next(i for i, found in enumerate(lines_of(NANO), 1) if found.startswith(line))
+    shown = number if line != "name:" else 1  # a key that the file does not have
+    assert text.startswith(f"{NANO}:{shown}: {key}: ") and message in text, text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "message"),
+    [
+        (["name=nano--v2"], "name", "local/nano--v2-evals: Cannot have -- or .."),
+        (["name=nano..v2"], "name", "Cannot have -- or .."),
+        (["name=nano-"], "name", "Cannot have -- or .."),
+        (["hub.namespace=a--b"], "hub.namespace", "the name a--b"),
+        (["hub.namespace=lab-"], "hub.namespace", "cannot start or end with"),
+        (["students.bases.0.name=s..m"], "students.bases.0.name", "local/nano-s..m"),
+        (["students.bases.0.name=s."], "students.bases.0.name", "cannot start or end with"),
+        (["students.bases.0.name=s.git"], "students.bases.0.name", "cannot end by '.git'"),
+        (["teachers.0.name=tea--cher"], "teachers.0.name", "local/nano-tea--cher"),
+        (["students.methods.f--ull={sft: {learning_rate: 1, max_length: 4}}"], "students", "f--ull"),
+        (["students.bases.0.name=evals"], "students.bases.0.name", "two repos of the release"),
+        (["name=" + "n" * 39, "students.bases.0.name=" + "b" * 39], "students", "longer than 96 characters"),
+    ],
+)  # fmt: skip
+def test_repo_names_that_the_hub_refuses(overrides: list[str], key: str, message: str) -> None:
+    text = told(NANO, *overrides)
+    assert f": {key}: " in text and message in text, text
+
+
+def test_names_that_the_hub_takes_are_taken() -> None:
+    assert load_recipe(NANO, ["name=nano.v2", "students.bases.0.name=s.1"]).name == "nano.v2"
+
+
+@pytest.mark.parametrize(
+    ("rows", "category"),
+    [
+        (0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (99_999, "10K<n<100K"), (1_000_000, "1M<n<10M"),
+        (12_000_000, "10M<n<100M"), (10**9 - 1, "100M<n<1B"), (10**9, "1B<n<10B"), (10**12 - 1, "100B<n<1T"),
+        (10**12, "n>1T"), (10**15, "n>1T"),
+    ],
+)  # fmt: skip
+def test_size_categories_are_the_hubs(rows: int, category: str) -> None:
+    assert size_category(rows) == [category]

@@ -21,7 +21,7 @@ from support import MODELS
 from hubkit.errors import GateError, RecipeError
 from hubkit.records import messages_of, write_rows
 from hubkit.store import StepContext, digest_folder
-from hubkit.students import student
+from hubkit.students import student, tokens
 from hubkit.students.launch import check_accelerate
 from hubkit.traces.variants import VARIANTS
 
@@ -66,25 +66,40 @@ LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-lin
 
 
 def context(folder: Path, data: list[dict[str, Any]], processes: int = 1, **config: Any) -> StepContext:
+    """A student's step, after the steps that made its tokens."""
     write_rows(folder / "data" / "data.parquet", data, VARIANTS["raw"].schema)
     schema = pa.schema([("id", pa.string()), ("sample", pa.int32())])
     write_rows(
         folder / "matched" / "matched.parquet", [{"id": r["id"], "sample": 0} for r in data[:20]], schema
     )
-    made = StepContext(
-        step="student/s",
-        config={"base": "s", "seed": 0, "sft": SFT, "lora": None, "max_cut_share": 0.0, "system": ""}
-        | config,
-        runtime={"device": "cpu", "threads": 1}
-        | ({"accelerate": {"num_processes": processes}} if processes > 1 else {}),
-        inputs={"data": folder / "data", "matched": folder / "matched"},
-        models={"base": {"model": str(MODELS / "student-s"), "revision": ""}},
-        out=folder / "out",
-        work=folder / "work",
+
+    def step(name: str, config: dict[str, Any], **inputs: Path) -> StepContext:
+        made = StepContext(
+            step=name,
+            config=config,
+            runtime={"device": "cpu", "threads": 1}
+            | ({"accelerate": {"num_processes": processes}} if processes > 1 else {}),
+            inputs=inputs,
+            models={
+                key: {"model": str(MODELS / "student-s"), "revision": ""} for key in ("base", "tokenizer")
+            },
+            out=folder / name / "out",
+            work=folder / name / "work",
+        )
+        made.out.mkdir(exist_ok=True, parents=True)
+        made.work.mkdir(exist_ok=True)
+        return made
+
+    made = step("tokens", {"system": ""}, data=folder / "data")
+    tokens.run(made)
+    agreed = step("rows", {"max_dropped_share": 0.0}, matched=folder / "matched", raw=made.out)
+    tokens.agree(agreed)
+    return step(
+        "student",
+        {"base": "s", "seed": 0, "sft": SFT, "lora": None, "max_cut_share": 0.0, "system": ""} | config,
+        tokens=made.out,
+        rows=agreed.out,
     )
-    made.out.mkdir(exist_ok=True, parents=True)
-    made.work.mkdir(exist_ok=True)
-    return made
 
 
 def test_full_fine_tuning(tmp_path: Path) -> None:
@@ -96,15 +111,15 @@ def test_full_fine_tuning(tmp_path: Path) -> None:
     metrics = step.metrics
     assert metrics["trainable_parameters"] == metrics["parameters"] == 279_360
     assert metrics["steps"] == 10 and 0 < metrics["loss_tokens"] < metrics["train_tokens"]
-    log = json.loads((tmp_path / "out" / "training.json").read_text())
+    log = json.loads((tmp_path / "student" / "out" / "training.json").read_text())
     losses = [entry["loss"] for entry in log if "loss" in entry]
     assert losses[-1] < losses[0]
-    names = {path.name for path in (tmp_path / "out" / "model").iterdir()}
+    names = {path.name for path in (tmp_path / "student" / "out" / "model").iterdir()}
     assert {"model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"} <= names
     assert not names & {"README.md", "training_args.bin", "optimizer.pt"}
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "student" / "out" / "model")
     assert model.num_parameters() == 279_360
-    assert AutoTokenizer.from_pretrained(tmp_path / "out" / "model").chat_template
+    assert AutoTokenizer.from_pretrained(tmp_path / "student" / "out" / "model").chat_template
 
 
 def test_lora_is_an_adapter_on_the_base(tmp_path: Path) -> None:
@@ -114,7 +129,7 @@ def test_lora_is_an_adapter_on_the_base(tmp_path: Path) -> None:
     step = context(tmp_path, rows(), lora=LORA)
     student.run(step)
     assert 0 < step.metrics["trainable_parameters"] < step.metrics["parameters"] / 2
-    folder = tmp_path / "out" / "model"
+    folder = tmp_path / "student" / "out" / "model"
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "s" and config["r"] == 4
     assert not (folder / "model.safetensors").exists()
@@ -223,7 +238,7 @@ def test_gates_come_before_training(processes: int, tmp_path: Path) -> None:
     step = context(tmp_path, rows(), processes, sft=SFT | {"max_length": 12})
     with pytest.raises(GateError):
         student.run(step)
-    assert not (tmp_path / "work" / "checkpoints").exists()
+    assert not (tmp_path / "student" / "work" / "checkpoints").exists()
 
 
 RESUMED = """
@@ -244,7 +259,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(processes: int, tmp_path:
     code = RESUMED.format(tests=str(here.parent), here=str(here), processes=processes)
     command = [sys.executable, "-c", code, str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    checkpoints = tmp_path / "work" / "checkpoints"
+    checkpoints = tmp_path / "student" / "work" / "checkpoints"
     until = time.monotonic() + 120
     while not list(checkpoints.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < until:
         time.sleep(0.02)
@@ -260,7 +275,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(processes: int, tmp_path:
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split()[0] == "120"
-    log = json.loads((tmp_path / "out" / "training.json").read_text())
+    log = json.loads((tmp_path / "student" / "out" / "training.json").read_text())
     assert [entry["step"] for entry in log if "loss" in entry] == sorted(
         {entry["step"] for entry in log if "loss" in entry}
     )

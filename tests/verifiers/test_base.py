@@ -17,15 +17,17 @@ from support import needs_bubblewrap
 
 from hubkit.errors import StepError
 from hubkit.verifiers import code as verify_code
-from hubkit.verifiers.base import Verdict
+from hubkit.verifiers.base import Task, Verdict
 from hubkit.verifiers.code import check_sandbox, judge_code
-from hubkit.verifiers.table import verify_inline
+from hubkit.verifiers.table import verify_in_worker, verify_inline
 
 
 def verdict(verifier: str, answer: str, text: str, **metadata: Any) -> Verdict:
     row = {"answer": answer, "verifier": verifier, "source": "", "metadata": json.dumps(metadata)}
     found = verify_inline(row, text)
-    assert isinstance(found, Verdict) and found.reason
+    if isinstance(found, Task):
+        found = verify_in_worker(found)
+    assert isinstance(found, Verdict) and found.reason, found
     return found
 
 
@@ -47,6 +49,24 @@ def verdict(verifier: str, answer: str, text: str, **metadata: Any) -> Verdict:
         ("B", "correct"),
         ("A city has many people.", "unparseable"),
         ("", "unparseable"),
+        ("\\boxed{\\text{Paris}}", "correct"),
+        ("\\boxed{\\textbf{Paris}}", "correct"),
+        ("\\boxed{\\text{(B)}\\ \\text{Paris}}", "correct"),
+        ("\\boxed{\\text{B) London}}", "unparseable"),
+        ("\\boxed{\\text{Option B}}", "correct"),
+        ("\\boxed{B, C}", "unparseable"),
+        ("\\boxed{AB}", "unparseable"),
+        ("\\boxed{A} or \\boxed{B}", "unparseable"),
+        ("\\boxed{D}", "unparseable"),  # there are three
+        ("**Paris**", "correct"),
+        ("<answer>B</answer>", "correct"),
+        ("<answer>Paris</answer>", "correct"),
+        ("The answer is B because it is the capital.", "correct"),
+        ("The answer is A because it is large.", "wrong"),
+        ("The answer is A or B.", "unparseable"),
+        ("Answer: A city on the Seine", "unparseable"),
+        ("Answer: I am sure it is B", "correct"),
+        ("I choose B", "correct"),
     ],
 )
 def test_choices(text: str, status: str) -> None:
@@ -69,7 +89,29 @@ def test_choices(text: str, status: str) -> None:
         ("5", "\\boxed{1/0}", 1e-6, "unparseable"),
         ("5", "\\boxed{1e9999}", 1e-6, "unparseable"),
         ("5", "\\boxed{none}", 1e-6, "unparseable"),
+        ("0.6931471805", "\\boxed{\\ln 2}", 1e-6, "correct"),
         ("much", "\\boxed{5}", 1e-6, "unparseable"),
+        ("10^{-3}", "\\boxed{10}", 1e-6, "wrong"),
+        ("8000", "\\boxed{8\\,000}", 1e-6, "correct"),
+        ("144", "\\boxed{1,44}", 1e-6, "unparseable"),
+        ("1.5", "\\boxed{1,5}", 1e-6, "unparseable"),
+        ("5", "\\boxed{x_1 = 5}", 1e-6, "correct"),
+        ("1", "\\boxed{x_1}", 1e-6, "unparseable"),
+        ("2", "\\boxed{\\sqrt{4}}", 1e-6, "correct"),
+        ("2", "\\boxed{2^3}", 1e-6, "wrong"),
+        ("3.25", "\\boxed{3\\frac14}", 1e-6, "correct"),
+        ("50", "\\boxed{0.5}", 1e-6, "wrong"),
+        ("5", "\\boxed{5 \\text{ or } 6}", 1e-6, "unparseable"),
+        ("5 km", "\\boxed{5 cm}", 1e-6, "wrong"),
+        ("18", "\\boxed{\\$18.00}", 1e-6, "correct"),
+        ("3", "\\boxed{8:00}", 1e-6, "unparseable"),
+        ("22", "\\boxed{211_3}", 1e-6, "correct"),
+        ("5", "\\boxed{\\text{at least } 5}", 1e-6, "unparseable"),
+        ("1000000", "\\boxed{1 \\text{ million}}", 1e-6, "correct"),
+        ("12", "\\boxed{2 \\cdot 6 = 12}", 1e-6, "correct"),
+        ("12", "\\boxed{2 \\cdot 7 = 12}", 1e-6, "unparseable"),
+        ("12 * 12 = <<12*12=144>>144.\n#### 1,440", "\\boxed{1440}", 1e-6, "correct"),
+        ("12 * 12 = <<12*12=144>>144.\n#### 144", "\\boxed{12}", 1e-6, "wrong"),
     ],
 )
 def test_numbers(answer: str, text: str, tolerance: float, status: str) -> None:

@@ -82,9 +82,11 @@ def test_a_worker_that_hangs_is_replaced_and_only_its_item_lost(
     assert "no verdict within 8 s" in found[1][1].reason
 
 
-def test_sympy_bombs_are_timeouts(pool: Pool) -> None:
+def test_sympy_bombs_are_not_correct_and_cost_no_other_item(pool: Pool) -> None:
     bombs = [Task("math", "3", f"\\boxed{{{text}}}") for text in ("9^{9^{9^{9}}}", "(10^{9})!")]
-    assert statuses(pool, [RIGHT, *bombs, RIGHT]) == ["correct", "timeout", "timeout", "correct"]
+    first, *found, last = statuses(pool, [RIGHT, *bombs, RIGHT])
+    assert (first, last) == ("correct", "correct")
+    assert set(found) <= {"timeout", "wrong"}
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,8 @@ KEPT: Final = re.compile(
 LABEL: Final = re.compile(r"[A-Za-z0-9_.-]{0,100}")
 LONGEST_LINE: Final = 1 << 16
 """Bytes of one event of a log; longer lines become several."""
+GRACE_S: Final = 10.0
+"""Between SIGTERM and SIGKILL when a job is ended."""
 KEEP_ALIVE_S: Final = 15.0
 _FIELDS: Final = {
     "arguments", "attempts", "command", "dockerImage", "environment", "flavor", "labels", "secrets", "timeoutSeconds",
@@ -112,7 +114,7 @@ class Jobs:
         with self._lock:
             job.end = job.end or (stage, message)
             if job.process is not None and job.process.stdin is not None:
-                job.process.stdin.close()  # job_process.py ends the job then
+                job.process.stdin.close()  # hubkit.processes ends the job then
             if job.stage == "SCHEDULING":
                 self._ended(job, *job.end)
 
@@ -159,14 +161,15 @@ class Jobs:
         own = {"HF_ENDPOINT": self._endpoint, "HF_HOME": str(folder / ".cache/huggingface"), "JOB_ID": job.id}
         told = {
             "command": [*job.command, *job.arguments],
-            "env": kept | own | job.environment | hidden,
+            "environment": kept | own | job.environment | hidden,
             "folder": str(folder),
+            "grace_s": GRACE_S,
         }
         with self._lock:
             if job.end is not None:
                 return False
             job.process = subprocess.Popen(
-                [sys.executable, "-m", "hubkit.localhub.api.job_process"],
+                [sys.executable, "-m", "hubkit.processes"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

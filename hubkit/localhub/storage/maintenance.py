@@ -171,11 +171,11 @@ def _check_tree(key: str, text: str, contents: dict[str, _Content], report: Repo
 
 
 def gc(folder: Path) -> Freed:
-    held = lock(folder) if folder.is_dir() else None
-    if folder.is_dir() and held is None:
-        raise BusyError(f"a local Hub is running in {folder}", "stop it first: uploads may be under way")
     store = open_store(folder)
+    held = lock(folder)
     try:
+        if held is None:
+            raise BusyError(f"a local Hub is running in {folder}", "stop it first: uploads may be under way")
         commits = _drop_commits(store)
         used = {
             fields[2]

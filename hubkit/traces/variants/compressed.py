@@ -17,7 +17,7 @@ from hubkit.traces.variants import VARIANTS
 
 __all__ = ["VERSION", "run"]
 
-VERSION: Final = 2
+VERSION: Final = 3
 BATCH: Final = 256
 
 

@@ -22,13 +22,12 @@ from hubkit.traces.join import reject_reason, with_problems
 from hubkit.traces.lengths import LENGTH_COLUMNS, count_tokens, length_metrics
 from hubkit.traces.variants import VARIANTS
 from hubkit.verifiers.base import Task
-from hubkit.verifiers.code import check_sandbox
 from hubkit.verifiers.pool import shared_pool
-from hubkit.verifiers.table import verify_inline
+from hubkit.verifiers.table import verifier_named, verify_inline
 
 __all__ = ["VERSION", "check", "run"]
 
-VERSION: Final = 2
+VERSION: Final = 3
 BATCH: Final = 256
 """Traces whose tokens are counted together."""
 
@@ -36,9 +35,9 @@ Row = dict[str, Any]
 
 
 def check(context: CheckContext) -> None:
-    """See that programs can be run in a sandbox, where the problems ask for it."""
-    if context.here and "code" in context.problems:
-        check_sandbox()
+    """See that the problems' verifiers can work on this machine: programs need a sandbox."""
+    for name in context.problems if context.here else ():
+        verifier_named(name).check_machine()
 
 
 def run(context: StepContext) -> None:

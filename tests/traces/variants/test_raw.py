@@ -14,7 +14,7 @@ from hubkit.records import PROBLEM_SCHEMA, TRACE_SCHEMA, read_rows, write_rows
 from hubkit.store import StepContext, Store
 from hubkit.traces.variants.raw import run
 from hubkit.verifiers import verify_problem
-from hubkit.verifiers.boxes import boxed
+from hubkit.verifiers.extract import boxed
 
 
 def problem(answer: str, verifier: str = "math", **more: str) -> dict[str, Any]:

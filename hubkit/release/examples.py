@@ -1,0 +1,97 @@
+"""Traces for the report: a few that show how differently they were compressed, with what was removed marked.
+
+raw "I add the tens: 40 + 30 = 70. Then 7 + 8 = 15.", compressed "40 + 30 = 70, 7 + 8 = 15."
+    -> [("dropped", "I add the tens:"), ("kept", " 40 + 30 = 70"), ("rewritten", ". Then"), ("kept", " 7 + 8 = 15.")]
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any, Final
+
+import pyarrow.parquet as pq
+
+from hubkit.records import read_rows
+from hubkit.release.results import Facts
+from hubkit.traces.variants import Variant
+
+__all__ = ["examples", "marked"]
+
+_LONGEST: Final = 6_000
+"""Characters of a trace that the report shows."""
+_AT: Final = {"most shortened": 0.02, "in the middle": 0.5, "least shortened": 0.98}
+"""What is said of an example, and the quantile of `ratio` at which it stands."""
+_WORDS: Final = re.compile(r"\s*(?:\d+(?:\.\d+)?|[^\W\d]+|[^\w\s]|_)|\s+")
+
+
+def examples(facts: Facts) -> list[dict[str, Any]]:
+    """Traces of the first teacher that every variant has, beside each other; [] when there are none."""
+    teachers = facts.teachers()
+    variants = facts.variants(teachers[0]) if teachers else {}
+    short = [variant for variant in variants if variant.row.compressed]
+    paths = {variant: facts.folders[step] / variant.row.file for variant, step in variants.items()}
+    keys = {variant: _keys(path) for variant, path in paths.items()}
+    shared = set.intersection(*(set(found) for found in keys.values())) if keys else set()
+    if not shared:
+        return []
+    ratios = keys[short[0] if short else next(iter(keys))]
+    order = sorted(shared, key=lambda key: (ratios[key], key))
+    chosen = {order[round(at * (len(order) - 1))]: what for what, at in _AT.items()}
+    rows: dict[tuple[str, int], dict[Variant, dict[str, Any]]] = {key: {} for key in chosen}
+    for variant, path in paths.items():
+        left = set(chosen)
+        for row in read_rows(path, batch=64):
+            if (key := (row["id"], row["sample"])) in left:
+                rows[key][variant] = row
+                left.discard(key)
+            if not left:
+                break
+    return [_example(what, rows[key], short) for key, what in chosen.items()]
+
+
+def _keys(path: Any) -> dict[tuple[str, int], float]:
+    table = pq.read_table(path, columns=["id", "sample", "ratio"]).to_pydict()
+    return dict(zip(zip(table["id"], table["sample"], strict=True), table["ratio"], strict=True))
+
+
+def _example(what: str, rows: dict[Variant, dict[str, Any]], short: list[Variant]) -> dict[str, Any]:
+    raw = rows[Variant("raw")]
+    against = rows[short[0]] if short else raw
+    traces = []
+    for variant, row in rows.items():
+        removed, added = marked(
+            raw["reasoning"][:_LONGEST], (against if row is raw else row)["reasoning"][:_LONGEST]
+        )
+        traces.append(
+            {
+                "variant": variant.name,
+                "kind": variant.kind,
+                "tokens": row["reasoning_tokens"],
+                "ratio": row["ratio"],
+                "parts": removed if row is raw else added,
+                "longer": len(row["reasoning"]) > _LONGEST,
+                "solution": row["solution"][:_LONGEST],
+                "correct": row["correct"],
+            }
+        )
+    return {"what": what, "problem": raw["problem"], "answer": raw["answer"], "traces": traces}
+
+
+def marked(raw: str, other: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Both texts in parts: ("kept" | "dropped" | "rewritten", text). Joined, the parts are the texts."""
+    a, b = _WORDS.findall(raw), _WORDS.findall(other)
+    matcher = difflib.SequenceMatcher(None, [w.strip() for w in a], [w.strip() for w in b], autojunk=False)
+    left: list[tuple[str, str]] = []
+    right: list[tuple[str, str]] = []
+    for tag, i, i_end, j, j_end in matcher.get_opcodes():
+        signs = not any(c.isalnum() for word in a[i:i_end] for c in word)
+        # A comma that both happen to have between other words is no text that was kept.
+        inside = i > 0 and i_end < len(a)
+        kind = {"equal": "kept", "delete": "dropped"}.get(tag, "rewritten")
+        kind = "rewritten" if kind == "kept" and signs and inside else kind
+        if i < i_end:
+            left.append((kind, "".join(a[i:i_end])))
+        if j < j_end:
+            right.append((kind, "".join(b[j:j_end])))
+    return left, right

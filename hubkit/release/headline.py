@@ -1,0 +1,78 @@
+"""What a release found, in one sentence that is computed from its results.
+
+    students and paired tests of results.json
+        -> "Students of compressed traces answer in 22 % of the tokens of raw ones; accuracy −2.3 to +4.0 points,
+            and no test tells the two apart. Cut to the same length instead: −83.7 to −68.0 points."
+
+Terminal, report, cards and Space show the same sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from hubkit.traces.variants import VARIANTS
+
+__all__ = ["headline"]
+
+_PEERS: Final = ("benchmark", "teacher", "base", "method", "seed")
+_LEVEL: Final = 0.05
+"""Of Holm's corrected p, below which two accuracies are told apart."""
+
+
+def headline(rows: Sequence[Mapping[str, Any]], tests: Sequence[Mapping[str, Any]]) -> str:
+    """One sentence per compressor; "" for a release that compares no compressed student with a raw one.
+
+    `rows` and `tests` are those of `student_rows` and `paired_tests`. A pair is two students that differ in the
+    variant alone; differences are points of accuracy against the raw one.
+    """
+    raw = {_key(row): row for row in rows if row["variant"] == "raw"}
+    told = {(_key(test), test["a"], test["b"]): test["p_holm"] < _LEVEL for test in tests}
+    pairs: dict[str, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
+    for row in rows:
+        if row["kind"] and row["variant"] != "raw" and _key(row) in raw:
+            pairs.setdefault(row["variant"], []).append((raw[_key(row)], row))
+    short = [name for name, found in pairs.items() if VARIANTS[found[0][1]["kind"]].compressed]
+    sentences = []
+    for name in short:
+        shares = [
+            b["mean_output_tokens"] / a["mean_output_tokens"]
+            for a, b in pairs[name]
+            if a["mean_output_tokens"]
+        ]
+        who = "compressed traces" if len(short) == 1 else f"{name} traces"
+        known = [told[_key(b), "raw", name] for _, b in pairs[name] if (_key(b), "raw", name) in told]
+        sentence = f"Students of {who} answer in {_range(shares, 100, 0)} % of the tokens of raw ones"
+        sentence += f"; accuracy {_points(pairs[name])}"
+        if known:
+            sentence += f", {_told(known)}"
+        sentences.append(sentence)
+        control = name.partition("-")[2]
+        for other, found in pairs.items():
+            if VARIANTS[found[0][1]["kind"]].matched and other.partition("-")[2] == control:
+                sentences.append(f"Cut to the same length instead: {_points(found)}")
+    return " ".join(f"{sentence}." for sentence in sentences)
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in _PEERS)
+
+
+def _told(known: Sequence[bool]) -> str:
+    if not any(known):
+        return (
+            "and no test tells the two apart" if len(known) > 1 else "and the test does not tell them apart"
+        )
+    return f"and no difference told apart in {known.count(False)} of {len(known)} pairs"
+
+
+def _points(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
+    return f"{_range([b['accuracy'] - a['accuracy'] for a, b in pairs], 100, 1, signed=True)} points"
+
+
+def _range(values: Sequence[float], scale: float, digits: int, signed: bool = False) -> str:
+    """[0.22, 0.25] -> "22 to 25"; one number where both ends read the same."""
+    ends = [f"{scale * value:{'+' if signed else ''}.{digits}f}" for value in (min(values), max(values))]
+    ends = [end.replace("-", "−") for end in ends]
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)

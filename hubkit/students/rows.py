@@ -1,0 +1,74 @@
+"""What a student trains on: tokens that `tokens.py` made, memory-mapped, in the order that all students read them."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from hubkit.errors import StepError
+from hubkit.records import read_rows
+from hubkit.students.gates import check_cut
+
+__all__ = ["TokenRows", "open_shard"]
+
+
+def open_shard(shard: Path) -> pa.Table:
+    """Rows of one file of tokens, without reading it into memory."""
+    return pa.ipc.open_stream(pa.memory_map(str(shard))).read_all()
+
+
+class TokenRows:
+    """The rows that a student trains on, in the order of rows.parquet: memory-mapped, read when they are asked for.
+
+    `dataset` is a `datasets.Dataset` of {"input_ids", "labels"}, cut at max_length; labels are -100 where no loss
+    counts. `lengths` and `trained` are, per row, the tokens and the trained tokens after the cut.
+    """
+
+    def __init__(self, tokens: Path, rows: Path, max_length: int | None, max_cut_share: float) -> None:
+        import datasets
+        import numpy as np
+
+        shards = sorted(tokens.glob("tokens-*.arrow"))
+        table = pa.concat_tables([open_shard(shard) for shard in shards])
+        keys = zip(table["id"].to_pylist(), table["sample"].to_pylist(), strict=True)
+        places = {key: place for place, key in enumerate(keys)}
+        wanted = [(row["id"], row["sample"]) for row in read_rows(rows / "rows.parquet")]
+        missing = sum(key not in places for key in wanted)
+        if missing:
+            raise StepError(f"{missing} rows have no tokens", "rerun the variant and its tokens")
+        order = [places[key] for key in wanted]
+        whole = np.concatenate([chunk.value_lengths() for chunk in table["input_ids"].chunks])
+        spans = [found for chunk in table["trained"].chunks for found in chunk.to_pylist()]
+        limit = int(whole.max()) if max_length is None else max_length
+        self.cut_share = check_cut(
+            [int(whole[i]) for i in order], [spans[i][0] for i in order], limit, max_cut_share
+        )
+        self.lengths = [min(int(whole[i]), limit) for i in order]
+        self.trained = [
+            sum(
+                max(0, min(end, limit) - start)
+                for start, end in zip(spans[i][::2], spans[i][1::2], strict=True)
+            )
+            for i in order
+        ]
+        mapped = datasets.concatenate_datasets([datasets.Dataset.from_file(str(shard)) for shard in shards])
+        columns = mapped.select_columns(["input_ids", "trained"]).select(order)
+        self.dataset = columns.with_transform(functools.partial(_labelled, limit))
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+
+def _labelled(limit: int, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Rows as the trainer takes them."""
+    made: dict[str, list[Any]] = {"input_ids": [], "labels": []}
+    for ids, spans in zip(batch["input_ids"], batch["trained"], strict=True):
+        labels = [-100] * len(ids)
+        for start, end in zip(spans[::2], spans[1::2], strict=True):
+            labels[start:end] = ids[start:end]
+        made["input_ids"].append(ids[:limit])
+        made["labels"].append(labels[:limit])
+    return made

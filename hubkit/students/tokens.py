@@ -1,0 +1,209 @@
+"""Tokens of a variant, made once for all students of one tokenizer and template; and the rows that all variants have.
+
+`run`, per variant:
+    config {"system": "", "chat_template": "…" where the base has another}, inputs {"data": a variant},
+    models {"tokenizer": a base: its tokenizer, config.json and generation_config.json}
+    row {"id": "chain_sum-3f2a", "sample": 0, "messages": […]}
+    -> tokens-00000.arrow, … (Arrow streams, memory-mapped when they are read):
+       {"id": "chain_sum-3f2a", "sample": 0, "input_ids": [151644, …], "trained": [31, 148]}
+       rejected.parquet: rows that do not pass the gates, with the reason
+
+`agree`, over the variants of a teacher:
+    config {"max_dropped_share": 0.02}, inputs {"matched": the rows that all variants have, "<variant>": its tokens}
+    -> rows.parquet (id, sample): rows whose tokens pass in every variant, in the order that all students read them
+
+`trained` holds where the loss counts, as start, end, start, end, …; 4 bytes a token are stored, and no mask.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hubkit.errors import GateError
+from hubkit.records import REJECTED_SCHEMA, read_rows, write_rows
+from hubkit.store import StepContext
+from hubkit.students.gates import Encoder, Failure, gate_error
+from hubkit.students.rows import open_shard
+
+__all__ = ["SCHEMA", "VERSION", "agree", "run"]
+
+VERSION: Final = 1
+ROWS_PER_SHARD: Final = 2048
+"""Of rows of 7,600 tokens that is 60 MB: one worker's piece, and what is lost when one is killed."""
+ROWS_PER_PROCESS: Final = 512
+"""A further process takes three seconds to start, in which one tokenises some hundred rows."""
+SCHEMA: Final = pa.schema(
+    [
+        ("id", pa.string()),
+        ("sample", pa.int32()),
+        ("input_ids", pa.list_(pa.int32())),
+        ("trained", pa.list_(pa.int32())),
+    ]
+)
+KEYS: Final = pa.schema([("id", pa.string()), ("sample", pa.int32())])
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Row groups of one file, which become one shard."""
+
+    number: int
+    path: Path
+    groups: tuple[int, ...]
+    work: Path
+
+
+def run(context: StepContext) -> None:
+    """Tokenise a variant, several rows at the same time; what was done before a kill is not done again."""
+    pieces = list(_pieces(context.inputs["data"], context.work))
+    total = sum(_rows(piece) for piece in pieces)
+    processes = max(1, min(context.runtime["threads"], len(pieces), total // ROWS_PER_PROCESS))
+    settings = (
+        context.model("tokenizer"),
+        context.config.get("chat_template", ""),
+        context.config["system"],
+        processes > 1,
+    )
+    todo = [piece for piece in pieces if not _done(piece).is_file()]
+    done = total - sum(_rows(piece) for piece in todo)
+    context.progress(done, total)
+    if processes == 1:
+        _begin(os.getpid(), *settings)
+        for piece in todo:
+            done += _make(piece)
+            context.progress(done, total)
+    else:
+        with multiprocessing.get_context("spawn").Pool(processes, _begin, (os.getpid(), *settings)) as pool:
+            for made in pool.imap_unordered(_make, todo):
+                done += made
+                context.progress(done, total)
+    rejected: list[dict[str, Any]] = []
+    tokens = trained = longest = 0
+    for piece in pieces:
+        rejected += read_rows(_done(piece))
+        _done(piece).unlink()
+        shard = _shard(piece).replace(context.out / _shard(piece).name)
+        for batch in open_shard(shard).to_batches():
+            lengths = batch["input_ids"].value_lengths().to_pylist()
+            tokens += sum(lengths)
+            longest = max([longest, *lengths])
+            for spans in batch["trained"].to_pylist():
+                trained += sum(spans[1::2]) - sum(spans[::2])
+    write_rows(context.out / "rejected.parquet", rejected, REJECTED_SCHEMA)
+    context.count("kept", total - len(rejected))
+    for reason, number in Counter(row["reason"] for row in rejected).items():
+        context.count(reason, number)
+    context.metrics.update(tokens=tokens, trained_tokens=trained, longest=longest)
+    if total == len(rejected):
+        raise _nothing_left(context.step, rejected)
+
+
+def agree(context: StepContext) -> None:
+    """Write rows.parquet. Raises GateError when more rows fail than the recipe lets be dropped."""
+    matched = [(row["id"], row["sample"]) for row in read_rows(context.inputs["matched"] / "matched.parquet")]
+    failed: dict[tuple[str, int], dict[str, Any]] = {}
+    for name, folder in sorted(context.inputs.items()):
+        if name != "matched":
+            for row in read_rows(folder / "rejected.parquet"):
+                failed.setdefault((row["id"], row["sample"]), row | {"teacher": name})
+    dropped = [failed[key] for key in matched if key in failed]
+    share, allowed = len(dropped) / max(1, len(matched)), context.config["max_dropped_share"]
+    if len(dropped) == len(matched):
+        raise _nothing_left(context.step, dropped)
+    if share > allowed:
+        first = dropped[0]
+        error = gate_error(Failure(first["reason"], first["detail"]))
+        raise GateError(
+            f"{context.step}: {len(dropped)} of {len(matched)} rows ({share:.1%}) fail the gates of training, and "
+            f"students.max_dropped_share is {allowed:.1%}; the first is {first['id']} of {first['teacher']}: "
+            f"{error.message}",
+            error.remedy,
+        )
+    kept = [{"id": id_, "sample": sample} for id_, sample in matched if (id_, sample) not in failed]
+    context.count("kept", write_rows(context.out / "rows.parquet", kept, KEYS))
+    for reason, number in Counter(row["reason"] for row in dropped).items():
+        context.count(reason, number)
+
+
+def _nothing_left(step: str, rejected: Sequence[dict[str, Any]]) -> GateError:
+    if not rejected:
+        return GateError(f"{step}: there is nothing to train on", "look at the counts of dropped traces")
+    first = rejected[0]
+    error = gate_error(Failure(first["reason"], first["detail"]))
+    return GateError(f"{step}: no row passes; the first: {error.message}", error.remedy)
+
+
+def _pieces(folder: Path, work: Path) -> Iterator[_Piece]:
+    number = 0
+    for path in sorted(folder.glob("data*.parquet")):
+        with pq.ParquetFile(path) as file:
+            sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        groups: list[int] = []
+        for group, size in enumerate(sizes):
+            if groups and sum(sizes[g] for g in groups) + size > ROWS_PER_SHARD:
+                yield _Piece(number, path, tuple(groups), work)
+                number, groups = number + 1, []
+            groups.append(group)
+        if groups:
+            yield _Piece(number, path, tuple(groups), work)
+            number += 1
+
+
+def _rows(piece: _Piece) -> int:
+    with pq.ParquetFile(piece.path) as file:
+        return sum(file.metadata.row_group(group).num_rows for group in piece.groups)
+
+
+def _shard(piece: _Piece) -> Path:
+    return piece.work / f"tokens-{piece.number:05}.arrow"
+
+
+def _done(piece: _Piece) -> Path:
+    """Written after the shard, so that it marks a whole one."""
+    return piece.work / f"rejected-{piece.number:05}.parquet"
+
+
+_ENCODER: Encoder
+_HEAD: list[dict[str, str]]
+
+
+def _begin(parent: int, folder: Path, chat_template: str, system: str, child: bool) -> None:
+    """Make a process ready for `_make`."""
+    global _ENCODER, _HEAD
+    if child:
+        from hubkit.executors.call import prepare_process
+
+        prepare_process(parent)
+    _ENCODER = Encoder(folder, chat_template)
+    _HEAD = [{"role": "system", "content": system}] if system else []
+
+
+def _make(piece: _Piece) -> int:
+    """Write a shard and its rejected rows; returns the number of rows."""
+    rejected, number = [], 0
+    temporary = _shard(piece).with_suffix(f".{os.getpid()}.tmp")
+    with pq.ParquetFile(piece.path) as file, pa.ipc.new_stream(temporary, SCHEMA) as writer:
+        for batch in file.iter_batches(64, row_groups=piece.groups, columns=["id", "sample", "messages"]):
+            made = []
+            for row in batch.to_pylist():
+                number += 1
+                key = {"id": row["id"], "sample": row["sample"]}
+                example = _ENCODER.encode([*_HEAD, *row["messages"]])
+                if isinstance(example, Failure):
+                    told = {"teacher": "", "reason": example.reason, "detail": example.detail, "text": ""}
+                    rejected.append(key | told)
+                else:
+                    made.append(key | {"input_ids": example.input_ids, "trained": example.trained})
+            writer.write_batch(pa.RecordBatch.from_pylist(made, schema=SCHEMA))
+    temporary.replace(_shard(piece))
+    write_rows(_done(piece), rejected, REJECTED_SCHEMA)
+    return number

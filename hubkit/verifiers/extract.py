@@ -1,0 +1,230 @@
+r"""Finds the final answer in a text.
+
+    answer_in("First \\boxed{84}, no: \\boxed{85}")              -> Answer("85", …)
+    answer_in("So x = \\boxed{2} or x = \\boxed{3}")             -> Answer("2 \\text{ or } 3", …)
+    answer_in("It costs $\\boxed{5}\\%$ more.")                  -> Answer("5\\%", …)
+    answer_in("<answer>48480</answer>")                          -> Answer("48480", …)
+
+Decided here:
+- The last box counts, even if another answer stands behind it. Boxes with nothing but "and", "or", commas, labels or
+  "x =" between them are one answer. Other boxes in the same sentence make the answer several, too, unless a word
+  between them takes the first one back or goes on from it ("no", "so", "hence", "=").
+- What stands beside a box in its formula belongs to it: a sign, a percent sign, a unit, a term. In a blank that is
+  filled ("7 + \\boxed{5} = 12") the box alone is the answer.
+- Spellings of the box: \\boxed {7}, \\boxed7, \\fbox{7}, a box in a box, and boxed with a lost backslash (\x08oxed).
+- Without a box: the last <answer>…</answer>, then "#### 5", then what follows "answer is" or "Answer:", then a text of
+  one line, then the only formula or, without formulas, the only number in the last sentence. Otherwise there is none.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+__all__ = ["Answer", "answer_in", "boxed", "key_of"]
+
+
+class Answer(NamedTuple):
+    text: str
+    marked: bool
+    """It stood in a box or a tag, and so has nothing around it."""
+
+
+class _Box(NamedTuple):
+    start: int
+    end: int
+    content: str
+
+
+_OPEN: Final = re.compile(r"(?:\\|\x08)?(?:(?<=\\)boxed|(?<=\x08)oxed|(?<=\\)fbox|(?<=\\)framebox)\s*(\{?)")
+_MARKS: Final = ("\\boxed", "\x08oxed", "\\fbox", "\\framebox")
+_BRACE: Final = re.compile(r"\\[{}]|[{}]")
+_UNBRACED: Final = re.compile(r"\\[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\}|-?[^\s$,;{}]+")
+_TAG: Final = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
+_HASHES: Final = re.compile(r"####[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
+_SAID: Final = re.compile(
+    r"(?:final answer|answer)(?:\s+is|\*{0,2}\s*:|\s*=)+[\s*:]*(?P<said>\S[^\n]*)", re.IGNORECASE
+)
+_TAKEN_BACK: Final = re.compile(
+    r"\b(?:not?|but|wait|actually|correct(?:ed|ion)?|instead|wrong|rather|mistake|hmm|i\.?e|that is|so|thus|hence"
+    r"|therefore|gives?|giving|which|equals?|simplif\w+|(?:or )?equivalently|namely|final(?:ly)?|becomes|then|yields?"
+    r"|approximately|about)\b|=\s*[$\s]*\Z|\\approx|≈|\\(?:R|r|Longr)ightarrow|\\implies|→",
+    re.IGNORECASE,
+)
+_NO: Final = re.compile(r"\b(?:no|not|but|wait|so|then|final\w*|answer|correct\w*)\b", re.IGNORECASE)
+_ONLY_JOINED: Final = re.compile(
+    r"(?:[\s$,;.&*_~|]|-\s|\\[\[\](),;:! ]|\\q?quad|\\\\|\\text(?:bf)?\{\s*,?\s*(?:and|or)?,?\s*\}|\b(?:and|or)\b"
+    r"|\(?\b[a-h1-9ivx]{1,3}[.)]\s|(?:\\?[A-Za-z]+(?:\([a-z]\))?(?:_\{?\w+\}?)?\s*(?:=|:|\\in|\\approx)\s*))*",
+    re.IGNORECASE,
+)
+_SENTENCE_END: Final = re.compile(r"[.!?][\s$)\]*]*\s|\n")
+_COMMANDS: Final = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+")
+_PROSE: Final = re.compile(r"[A-Za-z]{2,}")
+_FORMULA: Final = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_NUMBERS: Final = re.compile(r"[-−]?\$?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?(?:/\d+)?\s?%?")
+
+
+def boxed(text: str) -> str | None:
+    """Content of the last \\boxed{…} with balanced braces. Returns None if there is none."""
+    box = _last_box(text, len(text))
+    return None if box is None else box.content
+
+
+def key_of(answer: object) -> str:
+    """The known answer of a problem, out of its boxes, tags or behind "####" if it has some."""
+    text = str(answer).strip()
+    if not any(mark in text for mark in (*_MARKS, "####", "<answer>")):
+        return text
+    found = answer_in(text)
+    return text if found is None else found.text
+
+
+def answer_in(text: str) -> Answer | None:
+    """The final answer in a text. Returns None if there is none, or if it is not clear which one."""
+    end = len(text)
+    if any(mark in text for mark in _MARKS):
+        last = _last_box(text, end)
+        return None if last is None else Answer(_boxes(text, last), True)
+    tags = _TAG.findall(text)
+    if tags:
+        return Answer(tags[-1].strip(), True) if tags[-1].strip() else None
+    hashes = _HASHES.findall(text)
+    if hashes:
+        return Answer(hashes[-1], True)
+    return _said(text)
+
+
+def _last_box(text: str, end: int) -> _Box | None:
+    """The last box that begins before `end`."""
+    start = max(text.rfind(mark, 0, end) for mark in _MARKS)
+    if start < 0:
+        return None
+    opened = _OPEN.match(text, start)
+    if opened is None:
+        return None
+    if not opened[1]:
+        bare = _UNBRACED.match(text, opened.end())
+        content = bare[0].rstrip(".:") if bare else ""
+        return _Box(start, opened.end() + len(content), content) if content else None
+    depth = 1
+    for brace in _BRACE.finditer(text, opened.end()):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if depth == 0:
+            # A box in a box: the outer one.
+            outer = _last_box(text, start)
+            if outer is not None and outer.end > start:
+                return outer
+            return _Box(start, brace.end(), text[opened.end() : brace.start()])
+    return None
+
+
+def _boxes(text: str, last: _Box) -> str:
+    """The last box, and those before it that are one answer with it."""
+    parts, box = [_with_surroundings(text, last)], last
+    while (before := _last_box(text, box.start)) is not None:
+        between = text[before.end : box.start]
+        if len(between) > 200:
+            break
+        joined = bool(_ONLY_JOINED.fullmatch(between)) and not _NO.search(between)
+        if not joined and (_SENTENCE_END.search(between) or _TAKEN_BACK.search(between)):
+            break
+        part = _with_surroundings(text, before)
+        if joined and not re.search(r"\w|[,;&]", between) and part.strip() == parts[0].strip():
+            break  # said twice
+        parts.insert(0, part)
+        box = before
+    distinct = list(dict.fromkeys(part.strip() for part in parts))
+    return " \\text{ or } ".join(distinct)
+
+
+_DELIMITER: Final = re.compile(r"\\[\[\]()]|(?<!\\)\$\$?|\n|&|\\begin\{\w+\*?\}")
+_RELATION: Final = re.compile(
+    r"=|:|\\approx|≈|\\(?:R|r|Longr)ightarrow|\\implies|\\to(?![a-z])|\\text\{[^{}]*\}|\\in(?![a-z])|,|;|\\q?quad"
+)
+_SIGN: Final = re.compile(r"[-+−]|\\pm|±")
+_TERM: Final = re.compile(
+    r"(?:[\d)}A-Za-z]|\\[a-z]+)?\s*(?:[-+*/^_−×·]|\\cdot|\\times|\\pm)|\d|\\(?:pi|sqrt|frac)"
+)
+_SUFFIX: Final = re.compile(
+    r"(?:\s|\\[,;! ])*(?:\\?%|\^\{?\\circ\}?(?:\s*\\?(?:text|mathrm)?\{?[CF]\b\}?)?|°[CF]?"
+    r"|\\(?:text|mathrm|textrm|mbox)\s*\{[^{}]*\}(?:\^\{?\d\}?)?)"
+)
+_REMARK: Final = re.compile(
+    r"\\(?:text|mathrm|textrm|mbox)\s*\{\s*[(,.;]*\s*(?:where|since|as|for|because|if|when|with|by|in|is|which|that|approx\w*|rounded|"
+    r"i\.e|can|will|are|has|have)\b",
+    re.IGNORECASE,
+)
+
+
+def _with_surroundings(text: str, box: _Box) -> str:
+    before = text[max(0, box.start - 160) : box.start]
+    delimiters = list(_DELIMITER.finditer(before))
+    inside = delimiters[-1] if delimiters else None
+    formula = inside is not None and (inside[0] in ("\\[", "\\(", "&") or inside[0].startswith("\\begin"))
+    if inside is not None and inside[0] in ("$", "$$", "\n"):
+        paragraph = text[text.rfind("\n\n", 0, box.start) + 1 : box.start]
+        formula = len(re.findall(r"(?<!\\)\$\$?", paragraph)) % 2 == 1 or paragraph.rfind(
+            "\\["
+        ) > paragraph.rfind("\\]")
+    run = before[inside.end() if inside else 0 :]
+    relations = list(_RELATION.finditer(run))
+    run = run[relations[-1].end() if relations else 0 :].strip()
+    if not formula:
+        # In plain text only a sign right at the box is part of it: "- " may begin an item of a list.
+        sign = re.search(r"(?:^|[\s=(:])([-−])\Z", before)
+        run = "-" if sign else ""
+    after = text[box.end : box.end + 160]
+    content = box.content
+    if formula:
+        closing = _DELIMITER.search(after)
+        rest = after[: closing.start() if closing else len(after)].strip()
+    else:
+        rest = ""
+    if suffix := _SUFFIX.match(after):
+        if not _REMARK.match(suffix[0].strip().lstrip("\\,;! ")) and not _REMARK.search(suffix[0]):
+            content += suffix[0]
+        rest = rest[len(suffix[0].strip()) :].strip() if rest else rest
+    if run and not _SIGN.fullmatch(run) and re.match(r"=|\\text\{\s*=", rest):
+        return content  # a blank in an equation
+    if run and formula and not re.search(r"[-+*/^_\d){}−×·]\Z|\\(?:cdot|times|pm|pi)\Z", run):
+        run = ""  # words, or a label
+    if formula and rest and _TERM.match(rest) and not rest.startswith((".", ",")):
+        stop = re.search(r"=|,|;|\\text|\\q?quad|\\approx", rest)
+        content += " " + rest[: stop.start() if stop else len(rest)].rstrip(" .")
+    elif formula and re.match(r"\\text\{\s*(?:or|and)\s*\}", rest):
+        content += " " + rest
+    return f"{run}{content}" if run else content
+
+
+def _said(text: str) -> Answer | None:
+    said = [match["said"] for match in _SAID.finditer(text)]
+    if said:
+        return Answer(_first_sentence(said[-1]), True)
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    if not lines:
+        return None
+    if len(lines) == 1 and not _PROSE.search(_COMMANDS.sub("", lines[0])):
+        return Answer(lines[0], False)
+    closing = text.strip()[-600:]
+    formulas = list(_FORMULA.finditer(closing))
+    sentence = [part for part in _SENTENCE_END.split(lines[-1] + " ") if part.strip()][-1]
+    if formulas and formulas[-1].end() > len(closing) - len(sentence) - 3:
+        in_last = [match for match in formulas if match.end() > len(closing) - len(sentence) - 3]
+        if len(in_last) == 1:
+            return Answer(next(filter(None, in_last[0].groups())), False)
+        return None
+    last = sentence.rpartition("=")[2]
+    numbers = _NUMBERS.findall(last)
+    if len(numbers) == 1 and "$" not in last.replace("\\$", "").replace(numbers[0], ""):
+        return Answer(numbers[0].strip(), False)
+    if len(lines) == 1 and len(lines[0]) <= 60 and not numbers:
+        return Answer(lines[0], False)
+    return None
+
+
+def _first_sentence(said: str) -> str:
+    formula = _FORMULA.match(said)
+    if formula and not re.match(r"\s*(?:\\?%|,?\s*(?:and|or)\b|[,^])", said[formula.end() :]):
+        return str(next(filter(None, formula.groups())))
+    end = re.search(r"[.!?](?=\s|\*|\Z)(?!\d)", said)
+    return said[: end.start() if end else len(said)].strip().strip("*").strip()

@@ -1,0 +1,266 @@
+r"""Brings answers to one spelling: what looks alike in print is the same text afterwards.
+
+    spell("$ \\dfrac12 $.") -> "\\frac{1}{2}"        spell("29\\,322\\,216") -> "29322216"
+    spell("3 1/4") -> "(3+\\frac{1}{4})"              spell("0.\\overline{27}") -> "\\frac{27}{99}"
+    spell("\\mathrm{cm}") -> "\\text{cm}"             spell("x \\leqslant 5") -> "x\\le 5"
+
+Nothing that changes the answer is dropped: units, words, signs and brackets stay. Decided here:
+- Groups of three digits between commas, {,}, \,, \  or spaces are one number; "1,5" and "1.234,5" are none, and in
+  brackets "(1,200)" is a pair, unless other elements there are set apart by a comma and a space.
+- "3 1/4" and 3\frac{1}{4} are three and a quarter; 3\frac{5}{4} may be a product and stays as it is.
+- A bar or dots over decimals, and digits in parentheses after them, repeat: 0.2\overline{7} is 5/18.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Final
+
+__all__ = ["spell"]
+
+_LOOKALIKES: Final = str.maketrans(
+    {
+        **dict.fromkeys("−–‐‑", "-"),
+        **dict.fromkeys("×⋅·∙", "\\cdot "),
+        **dict.fromkeys("\u00a0\u2002\u2003\u2005\u2009\u200a\u202f", " "),
+        **dict.fromkeys("\u200b\u2060\ufeff", ""),
+        **{chr(0xFF10 + digit): str(digit) for digit in range(10)},
+        **{power: f"^{{{digit}}}" for digit, power in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
+        **{index: f"_{{{digit}}}" for digit, index in enumerate("₀₁₂₃₄₅₆₇₈₉")},
+        "½": "\\frac{1}{2}",
+        "⅓": "\\frac{1}{3}",
+        "⅔": "\\frac{2}{3}",
+        "¼": "\\frac{1}{4}",
+        "¾": "\\frac{3}{4}",
+        "⁄": "/",
+        "÷": "/",
+        "π": "\\pi ",
+        "θ": "\\theta ",
+        "α": "\\alpha ",
+        "β": "\\beta ",
+        "∞": "\\infty ",
+        "≤": "\\le ",
+        "≥": "\\ge ",
+        "≠": "\\ne ",
+        "≈": "\\approx ",
+        "±": "\\pm ",
+        "∓": "\\mp ",
+        "∪": "\\cup ",
+        "∩": "\\cap ",
+        "∈": "\\in ",
+        "∅": "\\emptyset ",
+        "ℝ": "\\R ",
+        "°": "^\\circ ",
+        "…": "\\dots ",
+        "，": ",",
+        "：": ":",
+        "（": "(",
+        "）": ")",
+        "′": "'",
+        "’": "'",
+        "″": "''",
+    }
+)
+_SAME: Final = {
+    "frac": "dfrac tfrac cfrac nicefrac sfrac",
+    "binom": "dbinom tbinom",
+    "cdot": "times ast",
+    "le": "leq leqslant",
+    "ge": "geq geqslant",
+    "ne": "neq",
+    "approx": "simeq sim",
+    "emptyset": "varnothing O",
+    "infty": "infin",
+    "dots": "ldots cdots dotsc dotsb",
+    "in": "isin",
+    "setminus": "backslash",
+    "to": "rightarrow",
+    "land": "wedge",
+    "lor": "vee",
+    "text": "mathrm textrm textnormal mbox hbox textit textsf texttt mathsf mathtt mathit operatorname textup",
+    "pmod": "mod bmod",
+    "implies": "Rightarrow Longrightarrow",
+}
+_NAMES: Final = {other: name for name, others in _SAME.items() for other in others.split()}
+_DROPPED: Final = frozenset(
+    """left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr displaystyle textstyle limits nolimits rm bf it
+    boxed fbox framebox mathbf textbf boldsymbol bm emph underline mathop""".split()  # noqa: SIM905
+)
+"""Commands that only change the looks. Their argument stays, in braces if it had some."""
+_SPACES: Final = frozenset("quad qquad thinspace enspace medspace thickspace space nobreakspace".split())  # noqa: SIM905
+_COMMAND: Final = re.compile(r"\\([A-Za-z]+)\s*")
+_GAP: Final = "\u2009"
+"""A space that LaTeX was asked for: in a number it parts groups of digits."""
+_GAP_COMMAND: Final = re.compile(r"\\[,;: ]|~")
+_NOTHING: Final = re.compile(r"\\!")
+_GROUPS: Final = re.compile(
+    rf"(?<![\d.,{_GAP}])(?<!\d )([1-9]\d{{0,2}})((?:,\d{{3}})+|(?:{_GAP}\s*\d{{3}})+|(?: \d{{3}})+)"
+    rf"(?![\d,]?\d|[ {_GAP}]\d|/)"
+)
+_LIST_COMMA: Final = re.compile(rf",[\s{_GAP}]|;")
+_BARE_FRAC: Final = re.compile(r"\\frac\s*(\{[^{}]*\}|\d|[A-Za-z])\s*(\{[^{}]*\}|\d|[A-Za-z])")
+_BARE_SQRT: Final = re.compile(r"\\sqrt\s*(\d|[A-Za-z])")
+_BARE_POWER: Final = re.compile(r"([\^_])\s*(\d+|[A-Za-z])(?![A-Za-z])")
+"""2^10 is 1024, as it is typed, and not 2^{1}0, as LaTeX prints it."""
+_LOOSE_BRACES: Final = re.compile(r"(?<![\w}\]^_])\{([^{}\\]*)\}")
+_OVER: Final = re.compile(r"\{([^{}]*?)\\over(?![A-Za-z])([^{}]*)\}")
+_MIXED: Final = re.compile(
+    r"(?<![\d.A-Za-z}^_{)])(\d+)\s*(?:\\frac\{(\d+)\}\{(\d+)\}|(?<=\s)(\d{1,2})/(\d+))(?![\d.]|\s*/)"
+)
+_REPEATING: Final = re.compile(
+    r"(\d+)\.(\d*)(?:\\(?:overline|bar)\s*\{(\d+)\}|\\(?:overline|bar)\s*(\d)|\((\d+)\)"
+    r"|((?:\\dot\s*\{?\d\}?\d*)+))(?![\d\\])"
+)
+_TEXT: Final = re.compile(r"\\text\s*\{([^{}]*)\}")
+_SPACE: Final = re.compile(r"\s+")
+_LOOSE: Final = re.compile(r" ?([-+*/=<>^_(){}\[\],;|!&]) ?")
+_CURRENCY: Final = {"€": "eur", "£": "gbp", "¥": "yen", "₹": "rupee", "¢": "cent"}
+
+
+@functools.lru_cache(maxsize=8192)
+def spell(text: str) -> str:
+    """The answer in the spelling that `forms.read` reads. Returns "" if nothing is left."""
+    if text.isdecimal() and text.isascii():
+        return text
+    text = text.translate(_LOOKALIKES)
+    for sign, name in _CURRENCY.items():
+        text = text.replace(sign, f"\\text{{{name}}}")
+    text = _without_delimiters(text)
+    text = re.sub(r"\\\\(?=(?:d?frac|sqrt|pi|cdot|times|text|left|right|infty)(?![A-Za-z]))", r"\\", text)
+    text = _COMMAND.sub(_command, text)
+    text = (
+        text.replace("\\{", "\\lbrace ")
+        .replace("\\}", "\\rbrace ")
+        .replace("\\lbrack", "[")
+        .replace("\\rbrack", "]")
+    )
+    text = re.sub(r"\\\\(?:\[[^\]]*\])?", "\\\\newline ", text)
+    text = (
+        _NOTHING.sub("", text)
+        .replace("{,}", ",")
+        .replace("\\%", "%")
+        .replace("\\_", "_")
+        .replace("\\&", " and ")
+    )
+    text = _GAP_COMMAND.sub(_GAP, text)
+    text = text.replace("<=", "\\le ").replace(">=", "\\ge ").replace("!=", "\\ne ").replace("==", "=")
+    text = _ungrouped(text)
+    text = text.replace("**", "^") if re.search(r"[\w)]\*\*[\w({-]", text) else text.strip("*_` ")
+    text = text.replace("*", "\\cdot ")
+    text = _structured(re.sub(r"(\\[A-Za-z]+)\s+(?=[{\[(^_])", r"\1", text))
+    text = _SPACE.sub(" ", text.replace(_GAP, " "))
+    text = _LOOSE.sub(r"\1", text)
+    text = text.replace(" \\", "\\")
+    text = re.sub(r"(\\[A-Za-z]+) (?![A-Za-z])", r"\1", text).strip()
+    text = text.replace("...", "\\dots ").rstrip()
+    while text[-1:] in (".", ",", ";", ":"):
+        text = text[:-1].rstrip()
+    return _unwrapped(text)
+
+
+def _without_delimiters(text: str) -> str:
+    """Without the signs that begin and end formulas; a dollar sign that is money becomes \\text{usd}."""
+    text = re.sub(r"\\[()\[\]]", " ", text.replace("\\$", "\\text{usd}"))
+    if text.count("$") % 2:
+        text = re.sub(r"\$(?=\s*[-+]?[\d.])", r"\\text{usd}", text, count=1)
+    return text.replace("$", " ")
+
+
+def _command(match: re.Match[str]) -> str:
+    name = match[1]
+    if name in _DROPPED:
+        return ""
+    if name in _SPACES:
+        return _GAP + " "
+    if name == "degree":
+        return "^\\circ "
+    if name in ("lvert", "rvert", "vert", "mid", "lVert", "rVert"):
+        return "|"
+    if name in ("lbrace", "rbrace"):
+        return f"\\{name} "
+    if name in ("lparen", "rparen"):
+        return "(" if name[0] == "l" else ")"
+    if name in ("lt", "gt"):
+        return "<" if name == "lt" else ">"
+    if name in ("arcsin", "arccos", "arctan"):
+        return f"\\{name} "
+    if name == "div":
+        return "/"
+    if name == "mathbb":
+        return "\\mathbb"
+    return f"\\{_NAMES.get(name, name)} "
+
+
+def _ungrouped(text: str) -> str:
+    """Digits in groups of three as one number."""
+    bracketed = text.lstrip().startswith(("(", "[", "\\lbrace"))
+    if bracketed and not _LIST_COMMA.search(text):
+        marked = text
+        parts = re.split(r"(,)", marked)
+        return "".join(p if p == "," else _GROUPS.sub(_joined, p) for p in parts)
+    return _GROUPS.sub(_joined, text)
+
+
+def _joined(match: re.Match[str]) -> str:
+    return match[1] + re.sub(r"\D", "", match[2])
+
+
+def _structured(text: str) -> str:
+    text = _OVER.sub(r"\\frac{\1}{\2}", text)
+    text = text.replace("^{\\circ }", "^\\circ ").replace("^{\\circ}", "^\\circ ").replace("{}^", "^")
+    text = re.sub(r"\\mathbb\s*\{?([A-Z])\}?", r"\\\1 ", text)
+    text = _BARE_FRAC.sub(
+        lambda m: f"\\frac{{{m[1].strip('{}').strip()}}}{{{m[2].strip('{}').strip()}}}", text
+    )
+    text = _BARE_SQRT.sub(r"\\sqrt{\1}", text)
+    text = _REPEATING.sub(_repeated, text)
+    text = _MIXED.sub(_mixed, text)
+    return _LOOSE_BRACES.sub(r"\1", _BARE_POWER.sub(r"\1{\2}", text))
+
+
+def _mixed(match: re.Match[str]) -> str:
+    top, below = match[2] or match[4], match[3] or match[5]
+    if int(top[:9]) >= int(below[:9]) or len(top) > 9 or len(below) > 9:
+        return match[0] if match[2] else f"{match[1]}?{top}/{below}"
+    return f"({match[1]}+\\frac{{{top}}}{{{below}}})"
+
+
+def _repeated(match: re.Match[str]) -> str:
+    whole, fixed = match[1], match[2]
+    period = match[3] or match[4] or match[5]
+    if period is None:  # a dot over the first and the last digit, or over the only one
+        period = re.sub(r"\D", "", match[6])
+        dots = match[6].count("\\dot")
+        if dots > 2 or not re.search(r"\\dot\s*\{?\d\}?\Z", match[6]):
+            return match[0]
+        if dots == 2 and len(period) < 2:
+            return match[0]
+    if len(whole + fixed + period) > 40:
+        return match[0]
+    top = int(whole + fixed + period) - int(whole + fixed or "0")
+    return f"\\frac{{{top}}}{{{'9' * len(period)}{'0' * len(fixed)}}}"
+
+
+_NUMBERISH: Final = re.compile(r"[-+]?[\d.,/ ]*\d[\d.,/ ]*|\([A-Za-z]\)|[^A-Za-z]*|[eidxyzn]")
+"""What is the same upright: numbers, e, i, dx. Other single letters may be units."""
+
+
+def _unwrapped(text: str) -> str:
+    """Without \\text{…} around a number or a single letter, and braces around the whole."""
+    text = _TEXT.sub(lambda m: m[1].strip() if _NUMBERISH.fullmatch(m[1].strip()) else m[0], text)
+    if (whole := _TEXT.fullmatch(text)) and re.search(r"[\d,:]|^\s*\w\s*$", whole[1]):
+        text = whole[1].strip()
+    while text.startswith("{") and text.endswith("}") and _closes(text) == len(text) - 1:
+        text = text[1:-1].strip()
+    return text
+
+
+def _closes(text: str) -> int:
+    """Where the bracket that the text begins with is closed; -1 if it is not."""
+    depth = 0
+    for place, letter in enumerate(text):
+        depth += (letter == "{") - (letter == "}")
+        if depth == 0:
+            return place
+    return -1

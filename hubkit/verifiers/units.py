@@ -1,0 +1,184 @@
+r"""Units beside numbers: "5 \\text{ cm}", "\\$18", "12 apples", "50\\%".
+
+    split_unit("5 \\text{cm}^{2}") -> ("5", "cm^2")      split_unit("\\text{usd}18") -> ("18", "dollar")
+    split_unit("50%") -> ("\\frac{50}{100}", "")         split_unit("5 \\text{million}") -> ("5\\cdot10^{6}", "")
+
+A unit that only one of two answers has is left out of account, since keys often lack it; two different ones make
+answers differ ("5 cm" is not "5 m", and not "0.05 m" either: nothing is converted), and so do two nouns ("4 boys",
+"4 girls").
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+__all__ = ["split_unit", "units_differ"]
+
+_UNITS: Final = {
+    "mm": "millimeter millimeters millimetre millimetres",
+    "cm": "centimeter centimeters centimetre centimetres",
+    "m": "meter meters metre metres",
+    "km": "kilometer kilometers kilometre kilometres",
+    "inch": "in inches",
+    "foot": "ft feet",
+    "yard": "yd yards",
+    "mile": "mi miles",
+    "mg": "milligram milligrams",
+    "g": "gram grams",
+    "kg": "kilogram kilograms",
+    "ton": "tons tonne tonnes",
+    "pound": "lb lbs pounds",
+    "ounce": "oz ounces",
+    "ml": "mL milliliter milliliters millilitre millilitres",
+    "l": "L liter liters litre litres",
+    "gallon": "gal gallons",
+    "quart": "quarts",
+    "pint": "pints",
+    "cup": "cups",
+    "second": "s sec secs seconds",
+    "minute": "min mins minutes",
+    "hour": "h hr hrs hours",
+    "day": "days",
+    "week": "weeks",
+    "month": "months",
+    "year": "yr yrs years",
+    "dollar": "dollars usd",
+    "cent": "cents",
+    "euro": "euros eur",
+    "pound sterling": "gbp",
+    "rupee": "rupees rs",
+    "yen": "",
+    "degree": "degrees",
+    "radian": "rad radians",
+    "°c": "°C celsius",
+    "°f": "°F fahrenheit",
+    "mph": "mi/h",
+    "km/h": "kmh kph",
+    "m/s": "",
+    "hz": "Hz hertz",
+    "w": "W watt watts",
+    "kw": "kW",
+    "j": "J joule joules",
+    "kj": "kJ",
+    "n": "N newton newtons",
+    "v": "V volt volts",
+    "a": "A ampere amperes amp amps",
+    "ohm": "ohms Omega",
+    "mol": "mole moles",
+    "k": "K kelvin",
+    "pa": "Pa",
+}
+_NAMES: Final = {other: name for name, others in _UNITS.items() for other in [name, *others.split()]}
+_POWERS: Final = {
+    "hundred": "10^{2}",
+    "thousand": "10^{3}",
+    "million": "10^{6}",
+    "billion": "10^{9}",
+    "trillion": "10^{12}",
+    "dozen": "12",
+}
+_NO_UNITS: Final = re.compile(
+    r"\b(?:or|and|not|no|more|less|fewer|than|at|least|most|about|approximately|to|from|over|minus|plus|times|negative|"
+    r"remainder|base|pairs?|if|when|where|for|is|are|mod|half|quarters?|thirds?|squared|cubed|both|but|only|am|pm|"
+    r"north|south|east|west|left|right|up|down|bce?|ad|hundred|thousand|million|billion|trillion|dozen|score)\b",
+    re.IGNORECASE,
+)
+_TRAILING: Final = re.compile(
+    r"(?P<number>.*[\d)}a-zA-Z])\s?(?P<unit>(?:\\text\{[^{}]*\}(?:\^\{-?\d\})?\s?[/\\cdot ]*)+)", re.DOTALL
+)
+_PLAIN_TRAILING: Final = re.compile(
+    r"(?P<number>[-+]?(?:\d[\d.]*|\\frac\{\d+\}\{\d+\}|\(\d+\+\\frac\{\d+\}\{\d+\}\)|\d+/\d+)) ?"
+    r"(?P<unit>[A-Za-z]{2,}(?:/[A-Za-z]+)?(?:\^\{\d\})?(?: [A-Za-z]{2,}(?:\^\{\d\})?){0,4})"
+)
+_LEADING: Final = re.compile(
+    r"(?P<sign>[-+]?)\\text\{\s*(?P<unit>usd|eur|gbp|yen|rupee|[Rr]s\.?|US)\s*\}\s?(?P<number>[-+]?.*)"
+)
+_DEGREE: Final = re.compile(
+    r"(?P<number>[^\\]*|\\frac\{.*\}|.*)\^\\circ ?(?P<scale>[CF]|\\text\{\s*[CF]\s*\})?"
+)
+_TRIGONOMETRY: Final = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
+_PERCENT: Final = re.compile(r"(?P<number>[^%]*)(?:%|\\text\{\s*(?:percent|per cent)\s*\}| percent)")
+
+
+def split_unit(text: str) -> tuple[str, str]:
+    """(expression, unit) of a spelled answer; percent and "million" become part of the expression."""
+    if text.isdecimal():
+        return text, ""
+    if (match := _LEADING.fullmatch(text)) and match["number"].strip():
+        inner, other = split_unit(match["number"].strip())
+        unit = _unit(match["unit"])
+        return (match["sign"] + inner, unit) if not other or other == unit else (text, "")
+    if (match := _PERCENT.fullmatch(text)) and re.fullmatch(
+        r"[-+]?(?:[\d./]+|\\frac\{\d+\}\{\d+\}|\(\d+\+\\frac\{\d+\}\{\d+\}\)) ?", match["number"]
+    ):
+        number = match["number"].strip()
+        return (
+            f"\\frac{{{number.lstrip('+')}}}{{100}}"
+            if "/" not in number
+            else f"\\frac{{1}}{{100}}({number})",
+            "",
+        )
+    if (match := _DEGREE.fullmatch(text)) and match["number"].strip() and not _TRIGONOMETRY.search(text):
+        scale = re.sub(r"[^CF]", "", (match["scale"] or "").replace("\\text", ""))
+        return match["number"].strip(), f"°{scale.lower()}" if scale else "degree"
+    for pattern in (_TRAILING, _PLAIN_TRAILING):
+        if match := pattern.fullmatch(text):
+            number, words = match["number"].strip(), _words(match["unit"])
+            first, _, rest = words.partition(" ")
+            if first.lower() in _POWERS and re.fullmatch(r"[-+]?[\d.]+", number):
+                if _NO_UNITS.search(rest):
+                    return text, ""
+                return f"{number}\\cdot{_POWERS[first.lower()]}", _unit(rest)
+            if not words or _NO_UNITS.search(words) or re.search(r"\d", re.sub(r"\^-?\d", "", words)):
+                return text, ""
+            if pattern is _PLAIN_TRAILING and not _known(words) and not re.search(r"[A-Za-z]{4,}", words):
+                return text, ""  # "2 ab" is a product
+            return number, _unit(words)
+    return text, ""
+
+
+def _words(text: str) -> str:
+    text = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
+    text = re.sub(r"\^\{(-?\d)\}", r"^\1", text).replace("\\cdot", " ")
+    text = re.sub(r"\s*([/^])\s*", r"\1", text)
+    return " ".join(text.replace(".", " ").replace("(", " ").replace(")", " ").split())
+
+
+def _known(words: str) -> bool:
+    return all(re.split(r"[\^]", part)[0] in _NAMES for part in re.split(r"[ /]", words) if part)
+
+
+def _unit(words: str) -> str:
+    """A known unit by one name: "square centimeters", "cm^2" and "sq cm" are one; others by their words after a "?"."""
+    words = " ".join(words.split())
+    if not words:
+        return ""
+    plain = words if words in _NAMES else words.lower()
+    if plain in _NAMES:
+        return _NAMES[plain]
+    for word, power in (("square", "^2"), ("sq", "^2"), ("cubic", "^3")):
+        if plain.startswith(word + " "):
+            rest = _NAMES.get(plain[len(word) + 1 :])
+            return rest + power if rest else f"?{plain}"
+    if match := re.fullmatch(r"([A-Za-z°]+)\^(\d)", words):
+        rest = _NAMES.get(match[1], _NAMES.get(match[1].lower()))
+        return f"{rest}^{match[2]}" if rest else f"?{plain}"
+    if match := re.fullmatch(r"([A-Za-z]+)(?:/| per | an? )([A-Za-z]+)", words):
+        top, below = (_NAMES.get(part, _NAMES.get(part.lower())) for part in match.groups())
+        if top and below:
+            joined = f"{top}/{below}"
+            return {"mile/hour": "mph", "km/hour": "km/h", "m/second": "m/s"}.get(joined, joined)
+    return f"?{plain}"
+
+
+def units_differ(one: str, other: str) -> bool:
+    """Whether two answers are in different units; a missing one, and "units", differ from nothing."""
+    if not one or not other or one == other:
+        return False
+    nouns = [set(unit.removeprefix("?").rstrip("s").split()) for unit in (one, other)]
+    if any("unit" in noun for noun in nouns):
+        return False
+    if one[0] == other[0] == "?":
+        return not (nouns[0] <= nouns[1] or nouns[1] <= nouns[0])
+    return True
