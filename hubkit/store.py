@@ -198,6 +198,7 @@ def exclusive(path: Path, what: str, wait: bool = False) -> Iterator[None]:
     Raises BusyError when another process holds it, unless `wait`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    # flock itself and not filelock, which waits by asking every 50 ms, and takes eight times as long when free.
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

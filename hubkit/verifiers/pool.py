@@ -4,7 +4,8 @@
 
 A stream comes out in the order it went in, with a bounded number of items under way. Items that were judged
 without a worker pass through. A worker that is silent past the deadline is killed and replaced, and only
-the item that it was at is lost: a timeout. No worker outlives this process.
+the item that it was at is lost: a timeout. No worker outlives this process. (pebble's pool was tried: it is as
+quick item by item, but its time limit covers a whole chunk, and a busy worker outlives a killed owner.)
 """
 
 from __future__ import annotations

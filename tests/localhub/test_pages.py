@@ -95,9 +95,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
         ):
             api.create_repo(f"local/{name}", repo_type=kind)
         api.create_repo("local/hidden", private=True)
-        for name in ("compare", "app"):
+        for name in ("nano-compare", "app"):
             api.create_repo(f"local/{name}", repo_type="space", space_sdk="gradio")
-        add(api, "local/compare", {"release.json": b"{}"}, repo_type="space")
+        add(api, "local/nano-compare", {"release.json": b"{}"}, repo_type="space")
         files: dict[str, bytes | str | None] = {"README.md": CARD.encode(), "recipe.yaml": HOSTILE.encode()}
         files |= {f"raw/{number}.parquet": parquet() for number in range(2)}
         files["raw/test/a.csv"] = f"q,a\n{HOSTILE},2\n".encode()
@@ -219,8 +219,8 @@ def test_links_and_safe_html_of_a_card(page: Page) -> None:
 
 
 def test_a_space_says_how_to_open_it(page: Page, hub: LocalHub) -> None:
-    page.goto("/spaces/local/compare")
-    assert f"hubkit space open local/compare --hub {hub.folder}" in page.locator("aside pre").inner_text()
+    page.goto("/spaces/local/nano-compare")
+    assert f"hubkit space open local/nano --hub {hub.folder}" in page.locator("aside pre").inner_text()
     page.goto("/spaces/local/app")
     assert "hf download local/app --repo-type space" in page.locator("aside pre").inner_text()
 

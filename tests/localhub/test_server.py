@@ -394,3 +394,40 @@ def test_collections(api: HfApi, anonymous: HfApi, repo: str) -> None:
     assert not api.get_collection(made.slug).items
     api.delete_collection(made.slug)
     assert not list(api.list_collections(owner="local"))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "large"),
+    [
+        ("*.bin filter=lfs", {"a.bin", "d/a.bin"}),
+        ("d/ filter=lfs\nd filter=lfs", set()),  # a folder's line says nothing about what is in it
+        ("/a.bin filter=lfs", {"a.bin"}),
+        ("d/** filter=lfs\n*.txt -filter", {"d/a.bin", "d/[x].dat"}),
+        ("\\[x].dat filter=lfs", {"d/[x].dat"}),
+        ("!*.bin filter=lfs\n[ filter=lfs", set()),
+    ],
+)
+def test_what_gitattributes_say_is_large(api: HfApi, repo: str, attributes: str, large: set[str]) -> None:
+    api.upload_file(repo_id=repo, path_or_fileobj=attributes.encode(), path_in_repo=".gitattributes")
+    files = dict.fromkeys(("a.bin", "d/a.bin", "d/a.txt", "d/[x].dat"), b"text\n")
+    add(api, repo, files)
+    assert {f.rfilename for f in api.model_info(repo, files_metadata=True).siblings or [] if f.lfs} == large
+
+
+@pytest.mark.parametrize(
+    ("ignore", "left"),
+    [
+        ("*.log\n!keep.log", {"keep.log", "d/e.txt"}),
+        ("/d/\n", {"a.log", "keep.log"}),
+        ("d/**/e.txt\n[\n!", {"a.log", "keep.log"}),
+        ("\\#x\n# a.log", {"a.log", "keep.log", "d/e.txt"}),
+    ],
+)
+def test_what_gitignore_keeps_out(api: HfApi, repo: str, tmp_path: Path, ignore: str, left: set[str]) -> None:
+    for name in ("a.log", "keep.log", "d/e.txt", "#x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    (tmp_path / ".gitignore").write_text(ignore)
+    api.upload_folder(repo_id=repo, folder_path=tmp_path)
+    found = set(api.list_repo_files(repo)) - {".gitattributes", ".gitignore"}
+    assert found - {"#x"} == left and ("#x" in found) == (not ignore.startswith("\\"))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from pathspec import GitIgnoreSpec
+from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
@@ -78,32 +81,31 @@ def _is_large(file: dict[str, Any]) -> bool:
 def _pattern(glob: str, anchored: bool) -> str:
     """A regular expression for git's wildcards *, ?, ** and [a-z]."""
     pattern = ""
-    for token in re.findall(r"\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]|.", glob):
+    for token in re.findall(r"\\.|\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]|.", glob):
         if len(token) > 2 and token[0] == "[":
             pattern += "[^" + re.escape(token[2:-1]).replace(r"\-", "-") + "]" if token[1] == "!" else token
+        elif token[0] == "\\":
+            pattern += re.escape(token[1:])
         else:
             pattern += {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}.get(token, re.escape(token))
     return pattern if anchored else "(?:.*/)?" + pattern
 
 
-def _compiled(glob: str, anchored: bool, after: str = "") -> re.Pattern[str] | None:
-    try:
-        return re.compile(_pattern(glob, anchored) + after)
-    except re.error:  # a malformed [range] matches nothing, as in git
-        return None
-
-
 @lru_cache(maxsize=100)
 def _large_rules(attributes: str) -> Callable[[str], bool]:
-    """By .gitattributes: the last line that matches a path and says something about `filter` decides."""
+    """By .gitattributes: the last line that matches a path and says something about `filter` decides.
+
+    Its patterns differ from .gitignore's, which pathspec knows: they match files only, never what is in a folder.
+    """
     rules: list[tuple[re.Pattern[str], bool]] = []
     for line in attributes.splitlines()[:10_000]:
         glob, *settings = line.split() or [""]
         told = [word for word in settings if word.lstrip("-!").split("=")[0] == "filter"]
-        if glob and not glob.startswith("#") and told:
-            pattern = _compiled(glob.strip("/"), anchored="/" in glob.rstrip("/"))
-            if pattern is not None:
-                rules.append((pattern, told[-1] == "filter=lfs"))
+        if not told or glob.startswith(("#", "!")) or glob.endswith("/"):
+            continue
+        with contextlib.suppress(re.error):  # a malformed [range] matches nothing, as in git
+            pattern = re.compile(_pattern(glob.removeprefix("/"), anchored="/" in glob))
+            rules.append((pattern, told[-1] == "filter=lfs"))
 
     def is_large(path: str) -> bool:
         return next((large for pattern, large in reversed(rules) if pattern.fullmatch(path)), False)
@@ -112,22 +114,15 @@ def _large_rules(attributes: str) -> Callable[[str], bool]:
 
 
 def _ignore_rules(ignore: str) -> Callable[[str], bool]:
-    """By .gitignore: the last line that matches decides; a line with ! takes a path back in."""
-    rules: list[tuple[re.Pattern[str], bool]] = []
+    """By .gitignore: the last line that matches decides; a line with ! takes a path back in.
+
+    pathspec is nearer to git on random patterns and paths than rules of our own were.
+    """
+    patterns: list[GitIgnoreSpecPattern] = []
     for line in ignore.splitlines()[:10_000]:
-        rule = line.strip()
-        if not rule or rule.startswith("#"):
-            continue
-        glob = rule.removeprefix("!")
-        after = "/.*" if glob.endswith("/") else "(?:/.*)?"
-        pattern = _compiled(glob.strip("/"), anchored="/" in glob.rstrip("/"), after=after)
-        if pattern is not None:
-            rules.append((pattern, not rule.startswith("!")))
-
-    def ignored(path: str) -> bool:
-        return next((out for pattern, out in reversed(rules) if pattern.fullmatch(path)), False)
-
-    return ignored
+        with contextlib.suppress(ValueError):  # git passes over what it cannot read
+            patterns.append(GitIgnoreSpecPattern(line))
+    return GitIgnoreSpec(patterns).match_file
 
 
 # The commit

@@ -100,7 +100,7 @@ def _adapt(tokens: list[Token], find: Finder) -> None:
             side = str(token.attrGet("style")).removeprefix("text-align:")
             token.attrs = {"class": "number"} if side == "right" else {"align": side}
         elif token.type == "html_block" and not _is_safe(token.content):
-            token.type = "text"
+            token.type = "code_block"
         if token.children:
             token.children = _with_links(token.children, find)
 

@@ -122,6 +122,7 @@ def _how_to_open(page: _RepoPage) -> str:
     if "release.json" in page.tree:  # a release's Space, which hubkit can start by itself
         # Other machines need not know where this Hub's folder is.
         local = page.request.http.app.state.loopback
+        name = name.removesuffix("-compare")  # the release that it is of
         return f"hubkit space open {name} --hub {shlex.quote(str(page.request.store.folder)) if local else 'FOLDER'}"
     folder = name.split("/")[1]
     return "\n".join(
