@@ -254,13 +254,15 @@ class StepContext:
     inputs: dict[str, Path]
     """Input name -> folder of that step's finished output."""
     models: dict[str, dict[str, str]]
-    """Name -> {"model": folder or Hub id, "revision": commit or ""} for `model()`."""
+    """Name -> {"model": folder or Hub id, "revision": commit or ""} for `model()`, and its "digest"."""
     out: Path
     """Temporary folder; becomes the output when `run` returns."""
     work: Path
     """Survives kills: journals, checkpoints. Removed once the step is done."""
     paths: dict[str, Path] = field(default_factory=dict)
     """Places on this machine that no record may carry: `source` file, `hub` folder of the local Hub."""
+    root: Path | None = None
+    """The run's folder, where the answers of earlier steps are; None: a step by itself."""
     counts: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     _last_progress: float = 0.0

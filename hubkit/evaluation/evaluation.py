@@ -167,7 +167,7 @@ def _evaluate(
     )
     runtime, threads = EngineRuntime(**context.runtime["engine"]), context.runtime["threads"]
     with (
-        Journal(context.work / "journal.sqlite", digest(config)) as journal,
+        Journal(context.work / "journal.sqlite", digest(config), token_ids=True) as journal,
         open_engine(weights, runtime, context.runtime["device"], threads, adapter) as engine,
     ):
         model = EngineModel(

@@ -73,10 +73,14 @@ class StepCall:
             config=self.config,
             runtime=self.runtime,
             inputs=self.folders,
-            models=self.models,
+            models={
+                name: model | {"digest": self.inputs.get(f"model:{name}", "")}
+                for name, model in self.models.items()
+            },
             out=self.out or self.root / "tmp" / self.key[:16],
             work=self.work or Store(self.root).work(self.step, self.key),
             paths=self.paths,
+            root=None if self.work else self.root,
         )
 
     def load(self) -> Callable[[StepContext], None]:

@@ -2,7 +2,8 @@
 
 A SQLite file in the step's work folder, one row per (problem id, sample, attempt). After a kill at any
 byte the rows committed before are there, whole; only requests in flight are sent again, and those that
-came back as errors. The step's Parquet output is written from it in a fixed order at the end.
+came back as errors. The step's Parquet output is written from it in a fixed order at the end; then the file
+moves to the answers of its model (`answers.py`), where later steps find them.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import BusyError, EngineError, HubkitError, InputError, StepError
 from hubkit.section import Sampling
 from hubkit.store import StepContext
+from hubkit.traces.answers import Answers, Wanted, address, pack, unpack
 
-__all__ = ["Journal", "Key", "all_answered", "answer", "request_hash", "request_seed", "step_engine"]
+__all__ = ["Journal", "Key", "answer", "request_hash", "request_seed", "step_engine", "step_journal"]
 
 BATCH: Final = 32
 COMMIT_S: Final = 1.0
@@ -34,6 +36,7 @@ COMMIT_S: Final = 1.0
 # The keys apart from the answers: looking a million of them up must not read gigabytes of text.
 TABLES: Final = """
 CREATE TABLE IF NOT EXISTS meta (fingerprint TEXT);
+CREATE TABLE IF NOT EXISTS about (model TEXT);
 CREATE TABLE IF NOT EXISTS requests (
     id TEXT, sample INTEGER, attempt INTEGER, request TEXT, failed INTEGER,
     prompt_tokens INTEGER, completion_tokens INTEGER, uncounted_tokens INTEGER, response INTEGER,
@@ -65,16 +68,19 @@ class Key(NamedTuple):
 
 
 class Journal:
-    """Finished responses by key.
+    """Finished responses by key, and those of earlier steps in `answers`, into whose folder it goes in the end.
 
     Raises InputError when it was begun under another fingerprint, BusyError when another process has it open.
     """
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
+    def __init__(
+        self, path: Path, fingerprint: str, answers: Answers | None = None, token_ids: bool = False
+    ) -> None:
+        """`token_ids`: whether they are kept. They are two thirds of a response, and few read them."""
         try:
             # WAL with synchronous=NORMAL: a kill loses nothing; a power cut may lose the last commits,
             # which are then generated again, but never tears the file. The lock goes with the process.
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=0)
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=0, uri=True)
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
@@ -82,6 +88,8 @@ class Journal:
             found = self._db.execute("SELECT fingerprint FROM meta").fetchone()
             if found is None:
                 self._db.execute("INSERT INTO meta VALUES (?)", (fingerprint,))
+            if answers and self._db.execute("SELECT model FROM about").fetchone() is None:
+                self._db.execute("INSERT INTO about VALUES (?)", (answers.model,))
             (last,) = self._db.execute("SELECT max(number) FROM responses").fetchone()
         except sqlite3.Error as error:
             raise _storage_error(error) from error
@@ -90,6 +98,10 @@ class Journal:
             raise InputError(
                 f"{path.name} belongs to another configuration", f"remove {path}, or restore the recipe"
             )
+        self._path, self._answers, self._token_ids = path, answers, token_ids
+        self._wanted: Wanted | None = None
+        self._open: dict[Path, sqlite3.Connection] = {}
+        """Files of earlier answers that are read from."""
         self._next = (last or 0) + 1
         self._pending: list[tuple[Key, str, Response]] = []
         self._committed = time.monotonic()
@@ -104,8 +116,60 @@ class Journal:
             # What stopped the work is told, not that a full disk is still full.
             with contextlib.suppress(HubkitError) if error is not None else contextlib.nullcontext():
                 self.commit()
+                if error is None:
+                    self._keep()
         finally:
             self._db.close()
+            for file in self._open.values():
+                file.close()
+
+    def _keep(self) -> None:
+        """Hand the answers over to later steps: all is done, and the work folder will go."""
+        if self._answers is None or self._row("SELECT 1 FROM requests WHERE NOT failed LIMIT 1") is None:
+            return
+        try:
+            self._db.execute("PRAGMA journal_mode=DELETE")  # one file, without the log beside it
+            self._db.close()
+            self._answers.keep(self._path)
+        except (sqlite3.Error, OSError) as error:
+            raise StepError(
+                f"the answers cannot be kept: {error}", "make room on the disk, and run again"
+            ) from error
+
+    def left(self, requests: Iterable[tuple[Key, Request]]) -> bool:
+        """Whether one of the requests has to be asked. Answers that earlier steps had are found here."""
+        missing = (
+            (key, hashed) for key, request in requests if not self.has(key, hashed := request_hash(request))
+        )
+        if self._answers is None:
+            return next(missing, None) is not None
+        self._answers.collect()
+        files = self._answers.files()
+        if not files:
+            return next(missing, None) is not None
+        try:
+            wanted = self._wanted or Wanted(self._db)
+            left = wanted.want(missing)
+            self._wanted = wanted
+            for file in files:
+                left -= self._find(wanted, file)
+        except sqlite3.Error as error:
+            raise _storage_error(error) from error
+        return left > 0
+
+    def _find(self, wanted: Wanted, file: Path) -> int:
+        assert self._answers is not None
+        found = wanted.find(file, self._answers.model)
+        if found and file not in self._open:
+            try:
+                db = sqlite3.connect(address(file), uri=True)
+                db.execute("PRAGMA cache_size=-256")
+                db.execute("SELECT 1 FROM responses LIMIT 1")
+            except sqlite3.Error:
+                wanted.forget(file)
+                return 0
+            self._open[file] = db
+        return found
 
     def add(self, key: Key, request: str, response: Response) -> None:
         """Keep a response; it is on disk after at most BATCH others or the next `commit`."""
@@ -122,7 +186,7 @@ class Journal:
             failed = response.finish_reason == "error"
             tokens = (response.prompt_tokens, response.completion_tokens, response.uncounted_tokens)
             keys.append((*key, request, failed, *tokens, number))
-            texts.append((number, _json(vars(response))))
+            texts.append((number, pack(response, self._token_ids)))
         try:
             self._db.execute("BEGIN")
             self._db.executemany("INSERT INTO responses VALUES (?, ?)", texts)
@@ -148,20 +212,40 @@ class Journal:
             " WHERE id = ? AND sample = ? AND attempt = ?",
             key,
         )
-        if row is None:
+        if row is not None:
+            _check(key, row[0], request)
+            return unpack(row[1], key.text)
+        place = self._earlier(key, request)
+        if place is None:
             return None
-        _check(key, row[0], request)
-        return Response(**json.loads(row[1]))
+        file, number = place
+        try:
+            row = (
+                self._open[file]
+                .execute("SELECT response FROM responses WHERE number = ?", (number,))
+                .fetchone()
+            )
+        except sqlite3.Error as error:
+            raise InputError(f"{file.name} of the answers is damaged: {error}", f"remove {file}") from error
+        return unpack(row[0], key.text) if row else None
 
     def has(self, key: Key, request: str) -> bool:
-        """Whether this very request is answered, and not by an error."""
+        """Whether this very request is answered, here or earlier, and not by an error."""
         row = self._row(
             "SELECT request, failed FROM requests WHERE id = ? AND sample = ? AND attempt = ?", key
         )
         if row is None:
-            return False
+            return self._earlier(key, request) is not None
         _check(key, row[0], request)
         return not row[1]
+
+    def _earlier(self, key: Key, request: str) -> tuple[Path, int] | None:
+        """Where the answer of an earlier step stands: a file, and its number there."""
+        row = self._wanted.place(key) if self._wanted else None
+        if row is None or self._wanted is None:
+            return None
+        _check(key, row[0], request)
+        return self._wanted.files[row[1]], row[2]
 
     def spent(self) -> Spent:
         """Tokens of all responses so far, those of errors included."""
@@ -217,9 +301,11 @@ def request_seed(seed: int, key: Key) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{key.text}".encode()).digest()[:8], "big") >> 1
 
 
-def all_answered(journal: Journal, requests: Iterable[tuple[Key, Request]]) -> bool:
-    """Whether nothing is left to ask, so that no engine has to start."""
-    return all(journal.has(key, request_hash(request)) for key, request in requests)
+def step_journal(context: StepContext, model: str, name: str, fingerprint: str) -> Journal:
+    """The journal of a step's requests to a model, which finds what earlier steps asked it."""
+    digest = context.models[model].get("digest", "")
+    answers = Answers(context.root, digest, context.work) if context.root and digest else None
+    return Journal(context.work / name, fingerprint, answers)
 
 
 def step_engine(context: StepContext, model: str, prefix: str = "") -> Engine:

@@ -14,13 +14,12 @@ from hubkit.errors import GateError
 from hubkit.section import Sampling
 from hubkit.store import StepContext, digest
 from hubkit.traces.journal import (
-    Journal,
     Key,
-    all_answered,
     answer,
     request_hash,
     request_seed,
     step_engine,
+    step_journal,
 )
 from hubkit.traces.thinking import split
 from hubkit.verifiers.base import Verdict
@@ -44,7 +43,7 @@ class Judge:
         self._context = context
         self._config = context.config["judge"]
         fingerprint = digest([self._config, context.models["judge"]["revision"]])
-        self._journal = Journal(context.work / "judge.sqlite", fingerprint)
+        self._journal = step_journal(context, "judge", "judge.sqlite", fingerprint)
         self._gate = _Gate(context.step)
         context.metrics.update({f"{PREFIX}prompt_tokens": 0, f"{PREFIX}completion_tokens": 0})
 
@@ -68,7 +67,7 @@ class Judge:
         def requests() -> Iterator[tuple[Key, Request]]:
             return (self._request(work) for _, work in items() if isinstance(work, Question))
 
-        if not all_answered(self._journal, requests()):
+        if self._journal.left(requests()):
             total = sum(1 for _ in requests())
             with step_engine(self._context, "judge", PREFIX) as engine:
                 answer(

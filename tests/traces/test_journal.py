@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 import sqlite3
@@ -24,6 +23,7 @@ from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import BusyError, EngineError, InputError
 from hubkit.section import Sampling
 from hubkit.store import StepContext
+from hubkit.traces.answers import unpack
 from hubkit.traces.journal import Journal, Key, answer, request_hash, request_seed
 
 SAMPLING = Sampling(max_tokens=9)
@@ -52,12 +52,13 @@ def run(folder: Path, server: OpenAIServer, number: int, **runtime: Any) -> None
         answer(step, engine, journal, requests(number), number)
 
 
-def rows(folder: Path) -> list[tuple[Any, ...]]:
+def rows(folder: Path) -> list[tuple[str, int, int, Response]]:
     with closing(sqlite3.connect(folder / "journal.sqlite")) as db:
-        return db.execute(
+        found = db.execute(
             "SELECT id, sample, attempt, responses.response FROM requests"
             " JOIN responses ON number = requests.response"
-        ).fetchall()
+        )
+        return [(*key, unpack(packed, Key(*key).text)) for *key, packed in found]
 
 
 def response(key: Key, text: str = "x", error: bool = False) -> Response:
@@ -73,6 +74,7 @@ from test_journal import context, requests
 from hubkit.engines.settings import EngineRuntime
 from hubkit.engines import open_engine
 from hubkit.errors import HubkitError
+from hubkit.traces.answers import unpack
 from hubkit.traces.journal import Journal, answer
 folder, endpoint, number = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 step = context(folder, endpoint=endpoint, window=8)
@@ -112,7 +114,7 @@ def test_killed_at_any_moment_every_request_ends_as_one_row(tmp_path: Path) -> N
     assert sorted((id_, sample, attempt) for id_, sample, attempt, _ in found) == sorted(
         tuple(key) for key, _ in requests(number)
     )
-    assert all(json.loads(text)["text"].endswith(f"said {id_[1:]}/0") for id_, _, _, text in found)
+    assert all(answer.text.endswith(f"said {id_[1:]}/0") for id_, _, _, answer in found)
     # Of each kill: the window under way, and what was answered since the last commit.
     assert kills == 6 and asked <= number + kills * (8 + 32 + 8)
 
@@ -132,7 +134,7 @@ def test_a_disk_that_takes_no_more_stops_with_one_line_and_nothing_lost(tmp_path
     disk = tmp_path / "disk"
     disk.mkdir()
     with OpenAIServer() as server:
-        server.answers = {f"{i}/0": {"content": "x" * 3000} for i in range(500)}
+        server.answers = {f"{i}/0": {"content": random.Random(i).randbytes(3000).hex()} for i in range(500)}
         stop = "mount -o remount,ro $0" if fault == "read-only" else "true"
         number = {"full": 500, "read-only": 100}[fault]
         script = f"""
@@ -160,11 +162,10 @@ def test_errors_are_asked_again_when_a_run_goes_on(tmp_path: Path) -> None:
     with OpenAIServer() as server:
         server.faults["3/0"] = ["400"]
         run(tmp_path, server, 6)
-        texts = {id_: json.loads(text) for id_, _, _, text in rows(tmp_path)}
-        assert [id_ for id_, row in texts.items() if row["finish_reason"] == "error"] == ["p3"]
+        assert [id_ for id_, *_, row in rows(tmp_path) if row.finish_reason == "error"] == ["p3"]
         run(tmp_path, server, 6)
         assert len(server.requests) == 7
-    assert {json.loads(text)["finish_reason"] for *_, text in rows(tmp_path)} == {"stop"}
+    assert {row.finish_reason for *_, row in rows(tmp_path)} == {"stop"}
 
 
 def test_a_journal_of_another_configuration_is_refused(tmp_path: Path) -> None:
@@ -293,4 +294,4 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: pytest.
         started = time.monotonic()
         run(tmp_path, server, 30, timeout_s=20)
         assert time.monotonic() - started < 15
-    assert {json.loads(text)["finish_reason"] for *_, text in rows(tmp_path)} == {"stop"}
+    assert {row.finish_reason for *_, row in rows(tmp_path)} == {"stop"}

@@ -31,11 +31,11 @@ from hubkit.traces.join import ProblemReader
 from hubkit.traces.journal import (
     Journal,
     Key,
-    all_answered,
     answer,
     request_hash,
     request_seed,
     step_engine,
+    step_journal,
 )
 from hubkit.traces.judging import Judge
 from hubkit.traces.lengths import count_tokens
@@ -124,7 +124,7 @@ def run(context: StepContext) -> None:
     context.metrics.update(prompt_tokens=0, completion_tokens=0)
     fingerprint = digest([config, context.models["compressor"]["revision"]])
     with (
-        Journal(context.work / "journal.sqlite", fingerprint) as journal,
+        step_journal(context, "compressor", "journal.sqlite", fingerprint) as journal,
         Judge(context) if "judge" in config else nullcontext() as judge,
         ExitStack() as engines,
     ):
@@ -133,7 +133,7 @@ def run(context: StepContext) -> None:
             left = accepted.count(0)
             if not left:
                 break
-            if not all_answered(journal, _requests(context, accepted, attempt)):
+            if journal.left(_requests(context, accepted, attempt)):
                 engine = engine or engines.enter_context(step_engine(context, "compressor"))
                 requests = _requests(context, accepted, attempt)
                 answer(context, engine, journal, requests, total, total - left)

@@ -25,7 +25,7 @@ from hubkit.records import TRACE_SCHEMA, Trace, read_rows, write_rows
 from hubkit.section import ModelRef, Sampling, Section
 from hubkit.store import CheckContext, StepContext, digest
 from hubkit.traces.join import reject_reason
-from hubkit.traces.journal import Journal, Key, answer, request_hash, request_seed, step_engine
+from hubkit.traces.journal import Journal, Key, answer, request_hash, request_seed, step_engine, step_journal
 from hubkit.traces.origins.base import Origin
 from hubkit.traces.thinking import split
 
@@ -115,9 +115,10 @@ def run(context: StepContext) -> None:
 
     gate = _Gate(context.step, min(GATE, total), config)
     fingerprint = digest([config, context.models["teacher"]["revision"]])
-    with Journal(context.work / "journal.sqlite", fingerprint) as journal:
-        with step_engine(context, "teacher") as engine:
-            answer(context, engine, journal, requests(), total, on_response=gate.see)
+    with step_journal(context, "teacher", "journal.sqlite", fingerprint) as journal:
+        if journal.left(requests()):
+            with step_engine(context, "teacher") as engine:
+                answer(context, engine, journal, requests(), total, on_response=gate.see)
         rows = _rows(context, journal, requests())
         context.count("traces", write_rows(context.out / "traces.parquet", rows, TRACE_SCHEMA))
 
