@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 from hubkit.engines.base import Engine, Request, Response
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import EngineError
 
-__all__ = ["Engine", "Request", "Response", "open_engine"]
+__all__ = ["Engine", "Request", "Response", "choose", "open_engine"]
+
+
+def choose(runtime: EngineRuntime, device: str = "auto", adapter: bool = False) -> EngineRuntime:
+    """The settings with `auto` resolved: vLLM where it is installed and a GPU may be used, else the embedded engine.
+
+    An `adapter` on a base is read by the embedded one alone.
+    """
+    if runtime.engine != "auto":
+        return runtime
+    vllm = not adapter and device in ("auto", "cuda") and importlib.util.find_spec("vllm") is not None
+    if vllm:
+        import torch
+
+        vllm = torch.cuda.is_available()
+    return runtime.model_copy(update={"engine": "vllm" if vllm else "transformers"})
 
 
 def open_engine(
@@ -19,6 +35,7 @@ def open_engine(
     adapter: Path | None = None,
 ) -> Engine:
     """The engine for a model folder and a PEFT adapter on it, or for a model that an endpoint serves."""
+    runtime = choose(runtime, device, adapter is not None)
     if runtime.engine == "transformers":
         from hubkit.engines.transformers import TransformersEngine
 

@@ -18,7 +18,8 @@ VLLM_OWN: Final = {"model", "served_model_name", "host", "port", "uds", "api_key
 class EngineRuntime(Section):
     """How one model generates. Never part of an identity."""
 
-    engine: Literal["transformers", "vllm", "openai"] = "transformers"
+    engine: Literal["auto", "transformers", "vllm", "openai"] = "auto"
+    """auto: vllm where it is installed and there is a GPU, else transformers; the record says which it was."""
     batch_size: int = Field(default=64, gt=0)
     """transformers: sequences decoded together."""
     vllm: dict[str, Any] = Field(default={})

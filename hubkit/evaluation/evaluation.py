@@ -17,7 +17,7 @@ import types
 from pathlib import Path
 from typing import Any, Final
 
-from hubkit.engines import Response, open_engine
+from hubkit.engines import Response, choose, open_engine
 from hubkit.engines.check import check_engine
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import EngineError, InputError, StepError
@@ -165,10 +165,12 @@ def _evaluate(
         remove_reasoning_tags=False,  # EngineModel did: lighteval leaves a span that never closed
         bootstrap_iters=0,
     )
-    runtime, threads = EngineRuntime(**context.runtime["engine"]), context.runtime["threads"]
+    device, threads = context.runtime["device"], context.runtime["threads"]
+    runtime = choose(EngineRuntime(**context.runtime["engine"]), device, adapter is not None)
+    context.runtime["engine"] = runtime.model_dump(mode="json")  # the record says which one it was
     with (
         Journal(context.work / "journal.sqlite", digest(config), token_ids=True) as journal,
-        open_engine(weights, runtime, context.runtime["device"], threads, adapter) as engine,
+        open_engine(weights, runtime, device, threads, adapter) as engine,
     ):
         model = EngineModel(
             name=config["student"],

@@ -120,7 +120,9 @@ def _of_limits(plan: Plan, step: Step, count: Callable[[str], int | None]) -> Es
 def _generation(plan: Plan, step: Step, model: str, tokens: int) -> Estimate:
     size = _parameters(plan, step.models[model])
     engine = step.runtime["judge_engine" if model == "judge" else "engine"]
-    known = size and plan.recipe.run.device in ("auto", "cpu") and engine["engine"] == "transformers"
+    known = (
+        size and plan.recipe.run.device in ("auto", "cpu") and engine["engine"] in ("auto", "transformers")
+    )
     return Estimate(
         tokens,
         2 * size * tokens / GENERATE_FLOPS if size and known else None,

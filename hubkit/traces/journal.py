@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
-from hubkit.engines import Engine, Request, Response, open_engine
+from hubkit.engines import Engine, Request, Response, choose, open_engine
 from hubkit.engines.budget import Budget, Spent
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import BusyError, EngineError, HubkitError, InputError, StepError
@@ -313,7 +313,8 @@ def step_engine(context: StepContext, model: str, prefix: str = "") -> Engine:
 
     `prefix` as for `answer`.
     """
-    runtime = EngineRuntime(**context.runtime[f"{prefix}engine"])
+    runtime = choose(EngineRuntime(**context.runtime[f"{prefix}engine"]), context.runtime["device"])
+    context.runtime[f"{prefix}engine"] = runtime.model_dump(mode="json")  # the record says which one it was
     folder = Path(context.models[model]["model"]) if runtime.engine == "openai" else context.model(model)
     return open_engine(folder, runtime, context.runtime["device"], context.runtime["threads"])
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from hubkit.engines import choose
 from hubkit.engines.settings import EngineRuntime
 from hubkit.engines.vllm import _command, _devices, _replicas
 from hubkit.errors import EngineError
@@ -64,3 +65,33 @@ def test_replicas_share_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         _devices(3, arguments)
     experts = arguments | {"enable_expert_parallel": True}
     assert _replicas(experts) == (1, experts), "ranks in step are vLLM's own"
+
+
+@pytest.mark.parametrize(
+    ("installed", "gpu", "device", "adapter", "wanted"),
+    [
+        (True, True, "auto", False, "vllm"),
+        (True, True, "cuda", False, "vllm"),
+        (True, True, "cpu", False, "transformers"),
+        (True, True, "auto", True, "transformers"),
+        (True, False, "auto", False, "transformers"),
+        (False, True, "auto", False, "transformers"),
+    ],
+)
+def test_auto_is_vllm_where_it_can_be(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    installed: bool,
+    gpu: bool,
+    device: str,
+    adapter: bool,
+    wanted: str,
+) -> None:
+    if installed:  # as far as anybody looks
+        (tmp_path / "vllm").mkdir()
+        (tmp_path / "vllm" / "__init__.py").touch()
+        monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    assert choose(EngineRuntime(), device, adapter).engine == wanted
+    for engine in ("transformers", "vllm", "openai"):
+        assert choose(EngineRuntime(engine=engine), device, adapter).engine == engine
