@@ -119,4 +119,4 @@ def test_a_step_has_the_cores_that_are_its_own(
     recipe = load_recipe(NANO, [f"run={run}"])
     steps = {step.name: step for step in make_plan(recipe, NANO, tmp_path).steps}
     assert steps["traces/nano-teacher/0"].runtime["threads"] == threads
-    assert steps["traces/nano-teacher/0"].runtime["engine"]["engine"] == "transformers"
+    assert steps["traces/nano-teacher/0"].runtime["engine"]["engine"] == "auto"
