@@ -81,20 +81,22 @@ def _of_record(record: Record, source: str) -> Estimate:
 
 def _of_limits(plan: Plan, step: Step, count: Callable[[str], int | None]) -> Estimate:
     recipe, config = plan.recipe, step.config
-    problems = step.name.split("/")[1] if step.kind == "problems" else recipe.train_on
+    problems = recipe.train_on if recipe.teachers else None
+    if step.kind == "problems":
+        problems = step.name.split("/")[1]
     if step.kind == "evaluation":
         problems = config["benchmark"]["problems"]
     number = count(problems) if problems else TASK_ROWS
     if number is None:
         return Estimate(None, None, None, "limits")
-    rows = max(t.count(number) for t in recipe.teachers)
+    rows = max(origin.count(number) for origin in recipe.origins())
     match step.kind:
         case "problems":
             return Estimate(None, 3, number * 500, "limits")
         case "traces" | "judge" | "compress":
             asked = rows // config["shard"][1]
             parts = []
-            for own, makers in (("teacher", recipe.teachers), ("compressor", recipe.compressors)):
+            for own, makers in (("teacher", recipe.origins()), ("compressor", recipe.compressors)):
                 if own in step.models:
                     longest = next(maker.longest() for maker in makers if maker.name == config[own])
                     parts.append(_generation(plan, step, own, asked * (longest or 0)))
@@ -111,7 +113,7 @@ def _of_limits(plan: Plan, step: Step, count: Callable[[str], int | None]) -> Es
         case "evaluation":
             return _generation(plan, step, "base", number * config["benchmark"]["sampling"]["max_tokens"])
         case kind if kind in VARIANTS:
-            limit = max(t.longest() for t in recipe.teachers)
+            limit = max(t.longest() for t in recipe.origins())
             return Estimate(None, rows / 500, rows * limit * BYTES_PER_TOKEN, "limits")
         case _:
             return Estimate(None, 5, 1_000_000, "limits")

@@ -16,7 +16,7 @@ __all__ = ["check_repos", "evals_repo", "model_repo", "space_repo", "traces_repo
 
 def traces_repo(recipe: Recipe, teacher: str) -> str:
     """Dataset of a teacher's traces; teachers after the first are named in it."""
-    return _repo(recipe, "traces" if teacher == recipe.teachers[0].name else f"{teacher}-traces")
+    return _repo(recipe, "traces" if teacher == recipe.origins()[0].name else f"{teacher}-traces")
 
 
 def model_repo(recipe: Recipe, name: str) -> str:
@@ -61,12 +61,12 @@ def _repos(recipe: Recipe) -> Iterator[tuple[str, tuple[str | int, ...]]]:
     """Every repo, and the keys of what it is named after."""
     yield evals_repo(recipe), ("name",)
     yield space_repo(recipe), ("name",)
-    for index, teacher in enumerate(recipe.teachers):
+    for index, teacher in enumerate(recipe.origins()):
         yield traces_repo(recipe, teacher.name), ("teachers", index, "name")
     keys_of: dict[str, tuple[str | int, ...]] = {recipe.judge.name: ("judge", "name")} if recipe.judge else {}
     for index, compressor in enumerate(recipe.compressors):
         keys_of[compressor.name] = ("compressors", index, "name")
-    for index, teacher in enumerate(recipe.teachers):
+    for index, teacher in enumerate(recipe.origins()):
         keys_of[teacher.name] = ("teachers", index, "name")
     for index, base in enumerate(recipe.students.bases):
         keys_of[base.name] = ("students", "bases", index, "name")

@@ -98,7 +98,7 @@ def dataset_card(
             for v, step in variants.items()
         ],
     )
-    origin = next(t for t in recipe.teachers if t.name == teacher)
+    origin = next(t for t in recipe.origins() if t.name == teacher)
     compressors = [c for c in recipe.compressors if c.name in {v.compressor for v in variants}]
     generator = origin.generator()
     described: list[Origin | Compressor] = [origin, *compressors]

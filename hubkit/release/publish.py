@@ -244,7 +244,7 @@ def _push_models(release: _Release) -> None:
     recipe = release.recipe
     roles = {c.name: "A compressor" for c in recipe.compressors}
     roles |= {recipe.judge.name: "A judge"} if recipe.judge else {}
-    roles |= {t.name: "A teacher" for t in recipe.teachers}
+    roles |= {t.name: "A teacher" for t in recipe.origins()}
     roles |= {b.name: "A base model" for b in recipe.students.bases}
     bases = [b.name for b in recipe.students.bases]
     for name in [*bases, *(n for n in roles if n not in bases)]:
