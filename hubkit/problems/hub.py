@@ -30,7 +30,8 @@ class HubSource(RowSource):
         return self.problems_of(
             stream_dataset(
                 self.dataset, self.config, self.split, pin.revision, self.columns(), self.more_columns()
-            ), self.dataset
+            ),
+            self.dataset,
         )
 
     def describe(self) -> Description:
@@ -54,7 +55,9 @@ def stream_dataset(
     if_there: Collection[str] = (),
 ) -> Iterator[Row]:
     """Yield the rows of a split in order, with these columns only: an image that cannot be decoded does not matter if
-    nobody asks for it. None: all. `if_there` are read where the dataset has them. Raises InputError for a column that is not there and for whatever stops the reading.
+    nobody asks for it. None: all. `if_there` are read where the dataset has them.
+
+    Raises InputError for a column that is not there and for whatever stops the reading.
     """
     import datasets
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Final
 
 from hubkit.traces.origins.base import Origin
-from hubkit.traces.origins.existing import FileTraces, HubTraces
+from hubkit.traces.origins.existing import PLACES
 from hubkit.traces.origins.teacher import Teacher
 
 __all__ = ["EXISTING", "ORIGINS", "Origin", "Teacher"]
 
-EXISTING: Final[dict[str, type[Origin]]] = {"file": FileTraces, "hub": HubTraces}
+EXISTING: Final[dict[str, type[Origin]]] = {**PLACES}
 ORIGINS: Final[dict[str, type[Origin]]] = {"teacher": Teacher, **EXISTING}

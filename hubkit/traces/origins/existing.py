@@ -33,7 +33,7 @@ from hubkit.store import StepContext
 from hubkit.traces.origins.base import Origin
 from hubkit.traces.origins.shapes import ROLES, Found, find, recognise
 
-__all__ = ["VERSION", "Existing", "FileTraces", "HubTraces", "read", "run"]
+__all__ = ["PLACES", "VERSION", "Existing", "FileTraces", "HubTraces", "read", "run"]
 
 VERSION: Final = 1
 SCHEMA: Final = pa.schema([*TRACE_SCHEMA, ("claimed", pa.bool_())])
@@ -143,6 +143,10 @@ class HubTraces(Existing):
         return self.dataset
 
 
+PLACES: Final[dict[str, type[Existing]]] = {"file": FileTraces, "hub": HubTraces}
+"""Where traces of this kind can be."""
+
+
 def read(
     origin: Existing, pin: Pin, seed: int, drop: Callable[[str, str], None]
 ) -> Iterator[tuple[str, list[Found]]]:
@@ -214,12 +218,9 @@ def _passes(row: Row, where: Mapping[str, Any]) -> bool:
 
 def run(context: StepContext) -> None:
     """Write problems.parquet and traces.parquet, a problem's traces together, in the source's order."""
-    from hubkit.traces.origins import EXISTING
-
     config = context.config
     fields = {k: v for k, v in config.items() if k not in ("teacher", "seed", "shard")}
-    origin = EXISTING[config["source"]].model_validate(fields | {"name": config["teacher"]})
-    assert isinstance(origin, Existing)
+    origin = PLACES[config["source"]].model_validate(fields | {"name": config["teacher"]})
     pin = Pin(revision=context.models.get("source", {}).get("revision", ""), path=context.paths.get("source"))
 
     def drop(reason: str, detail: str) -> None:

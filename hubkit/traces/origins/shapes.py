@@ -20,7 +20,7 @@ from typing import Any, Final
 from hubkit.errors import InputError
 from hubkit.problems.cells import Cell, look_up
 from hubkit.traces.thinking import Thought, split
-from hubkit.verifiers.boxes import boxed
+from hubkit.verifiers.extract import boxed
 
 __all__ = ["ROLES", "Found", "find", "recognise"]
 
