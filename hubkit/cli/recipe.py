@@ -129,16 +129,18 @@ def plan(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = F
     """Show every step: what is done, what would run and why, with estimates of tokens, time and bytes.
 
     Estimates come from earlier runs of the same step here, where there are any; otherwise from the
-    recipe's limits and the rates of a CPU, and then they are upper bounds.
+    recipe's limits and the rates of a CPU, and then they are upper bounds. Answers that steps had before, of
+    which the next ask nothing again, are counted.
 
     Example: hubkit recipe plan recipes/nano/recipe.yaml
     """
-    from hubkit.recipe.estimate import estimate_all
+    from hubkit.recipe.estimate import answered, estimate_all
     from hubkit.recipe.pipeline import status as states_of
 
     _, a_plan, store = _open(path, sets, out)
     states = states_of(a_plan, store)
     estimates = estimate_all(a_plan, store, states)
+    had = answered(a_plan, store, states)
     if as_json:
         rows = [
             {
@@ -146,6 +148,7 @@ def plan(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = F
                 "state": s.state,
                 "why": s.why,
                 "key": s.key,
+                "answered": had.get(s.step.name, 0),
                 **estimates[s.step.name].__dict__,
             }
             for s in states
@@ -160,7 +163,7 @@ def plan(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = F
             "cached" if state.state == "done" else "to run",
             *guess.cells(),
             guess.source,
-            state.why,
+            f"{had[state.step.name]} answers are there; {state.why}" if state.step.name in had else state.why,
         )
     _print(table)
     waiting = [estimates[s.step.name] for s in states if s.state != "done"]

@@ -15,9 +15,13 @@ from typing import Final
 from hubkit.recipe.pipeline import State
 from hubkit.recipe.plan import Plan, Step
 from hubkit.store import Record, Store
+from hubkit.traces.answers import Answers
+from hubkit.traces.compressors import rewrite
+from hubkit.traces.journal import request_hash
+from hubkit.traces.origins import teacher
 from hubkit.traces.variants import VARIANTS
 
-__all__ = ["Estimate", "estimate_all"]
+__all__ = ["Estimate", "answered", "estimate_all"]
 
 TRAIN_FLOPS: Final = 4e10
 """One CPU thread, of 6 x parameters per token; a 0.5M-parameter model through TRL reached 4.2e10."""
@@ -68,6 +72,28 @@ def estimate_all(plan: Plan, store: Store, states: list[State]) -> dict[str, Est
             result[state.step.name] = _of_record(earlier[0], "earlier run")
         else:
             result[state.step.name] = _of_limits(plan, state.step, count)
+    return result
+
+
+def answered(plan: Plan, store: Store, states: list[State]) -> dict[str, int]:
+    """Step name -> how many of its requests were answered before, for the steps that can run now.
+
+    Of a compressor's requests those of the first attempt: which need another is not known before.
+    """
+    done = {state.step.name: state.record for state in states if state.record}
+    result: dict[str, int] = {}
+    for state in states:
+        step = state.step
+        for model, source, requests_of in (
+            ("teacher", "problems", teacher.requests_of),
+            ("compressor", "raw", rewrite.requests_of),
+        ):
+            if state.state == "ready" and model in step.models:
+                folder = store.folder(step.inputs[source], done[step.inputs[source]].key)
+                requests = requests_of(step.config, folder)
+                answers = Answers(store.root, plan.models[step.models[model]].digest)
+                found = answers.count((key, request_hash(request)) for key, request in requests)
+                result |= {step.name: found} if found else {}
     return result
 
 
