@@ -26,6 +26,7 @@ app = typer.Typer(
     "Start with: hubkit recipe run recipes/nano/recipe.yaml",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     add_completion=False,
 )
 app.add_typer(recipe, name="recipe")

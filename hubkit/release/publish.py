@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -139,19 +140,20 @@ def run(context: StepContext) -> None:
 
 
 def usage(release: Mapping[str, Any], hub: Path | None) -> list[str]:
-    """Three commands that use a release: read the traces, run a student, open the Space."""
+    """Three commands that use a release: read the traces, run a student, open the Space. They work as pasted."""
     traces = next(iter(release["traces"].values()))
     student = next(iter(release["students"].values()))
     load = f'from datasets import load_dataset; print(load_dataset("{traces}", "raw", split="train")[0])'
     use = f'from transformers import AutoModelForCausalLM as M; print(M.from_pretrained("{student}"))'
-    commands = [f"python -c '{load}'", f"python -c '{use}'"]
+    python, hubkit = _command("python"), _command("hubkit")
+    commands = [f"{python} -c '{load}'", f"{python} -c '{use}'"]
     if hub is None:
         page = f"{release['endpoint'].rstrip('/')}/spaces/{release['space']}"
-        return [*commands, f"python -m webbrowser {page}"]
+        return [*commands, f"{python} -m webbrowser {page}"]
     folder = shlex.quote(_shown(hub))
     return [
-        *(f"hubkit hub exec {folder} -- {command}" for command in commands),
-        f"hubkit space open {release['namespace']}/{release['recipe']} --hub {folder}",
+        *(f"{hubkit} hub exec {folder} -- {command}" for command in commands),
+        f"{hubkit} space open {release['namespace']}/{release['recipe']} --hub {folder}",
     ]
 
 
@@ -162,6 +164,15 @@ def space_files() -> dict[str, Path]:
         if all((folder / name).is_file() for name in _SPACE_FILES):
             return {name: folder / name for name in _SPACE_FILES}
     raise InputError("the files of the Space are missing", "install hubkit again")
+
+
+def _command(name: str) -> str:
+    """How to call a program of this environment from a shell: by its path, unless the shell finds the same one."""
+    own = Path(sys.executable).with_name(name)
+    found = shutil.which(name)
+    if not own.exists() or (found and Path(found).absolute() == own.absolute()):
+        return name
+    return shlex.quote(_shown(own))
 
 
 def _shown(path: Path) -> str:
