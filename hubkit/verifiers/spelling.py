@@ -124,6 +124,12 @@ def spell(text: str) -> str:
     if text.isdecimal() and text.isascii():
         return text
     text = text.translate(_LOOKALIKES)
+    if "√" in text:
+        text = re.sub(
+            r"√\s*(?:\{([^{}]*)\}|\(([^()]*)\)|(\d+|[A-Za-z]))",
+            lambda m: f"\\sqrt{{{m[1] or m[2] or m[3]}}}",
+            text,
+        )
     for sign, name in _CURRENCY.items():
         text = text.replace(sign, f"\\text{{{name}}}")
     text = _without_delimiters(text)
