@@ -25,7 +25,7 @@ from hubkit.verifiers import verify
 CORPUS = Path(__file__).parent / "answers.jsonl"
 
 DECIDED = {
-    "around the box": "What stands beside a box in its formula belongs to the answer; in a blank of an equation it does not.",
+    "around the box": "What stands beside a box in its formula belongs to the answer, but not around a filled blank.",
     "bases": "Digits and base are both compared; digits without a base are a number in base ten.",
     "both sides of = and \\in": "Names that both have are compared, and every value; a name that one has is left out.",
     "clock times, dates": "Hours, minutes and the half of the day are all compared; dates are no quotients.",
@@ -34,7 +34,7 @@ DECIDED = {
     "decimals": "A decimal is its exact value, except that six digits or more may round what has no finite decimals.",
     "equations up to a factor": "An equation is equal to its multiples and no other; 2x + 6y - 5 is no equation.",
     "expressions": "Expressions are equal where their values are, also for negative letters; letters have a case.",
-    "inequalities and intervals": "Inequalities of one letter are intervals; ends are compared, and whether they belong.",
+    "inequalities and intervals": "Inequalities of one letter are intervals; ends are compared, and if they belong.",
     'lists with "and", every item': "Every item counts; lists and sets have no order, tuples have one.",
     "matrices and vectors": "Every cell is compared, and the shape; a determinant is no matrix.",
     "mixed numbers": "3 1/4 is three and a quarter.",
@@ -106,7 +106,7 @@ def main() -> None:
         columns["mathruler 0.1.0"] = by_mathruler(options.mathruler, rows)
     print("# Agreement of verifiers\n")
     print(
-        f"`python benchmarks/agreement.py` printed this page: {len(rows)} pairs of a key and an answer, decided by hand.\n"
+        f"`python benchmarks/agreement.py` printed this page: {len(rows)} pairs of key and answer, decided by hand.\n"
         "Too kind: a wrong answer is taken for correct. Too strict: a correct one is not. hubkit was made to fit this\n"
         "corpus, so its zeros say that it does what was decided, and not how it does on other answers.\n"
     )
