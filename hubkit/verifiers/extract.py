@@ -62,7 +62,9 @@ _SENTENCE_END: Final = re.compile(r"[.!?][\s$)\]*]*\s|\n")
 _COMMANDS: Final = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+")
 _WORDS: Final = re.compile(r"[A-Za-z]{2,}")
 _PROSE: Final = re.compile(r"[A-Za-z]{2,}")
-_FORMULA: Final = re.compile(r"(?<!\\)\$\$(.+?)(?<!\\)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_FORMULA: Final = re.compile(
+    r"(?<!\\)\$\$(.+?)(?<!\\)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL
+)
 _NUMBERS: Final = re.compile(r"[-−]?\$?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?(?:/\d+)?\s?%?")
 
 
