@@ -29,6 +29,7 @@ __all__ = [
     "CollectionItem",
     "Pushed",
     "RepoType",
+    "add_files",
     "attempt",
     "check_namespace",
     "default_access",
@@ -253,6 +254,21 @@ def push(
         return Pushed(repo_id, repo_type, str(result.oid), changed=result.oid != info.sha)
 
     return attempt(access, f"push {repo_type} {repo_id}", commit)
+
+
+def add_files(
+    access: Access, repo_id: str, repo_type: RepoType, files: Mapping[str, bytes], message: str
+) -> str:
+    """Add files to a repo or replace them, in one commit. Returns its id."""
+    from huggingface_hub import CommitOperationAdd
+
+    api = access.api()
+    operations = [CommitOperationAdd(name, content) for name, content in sorted(files.items())]
+    return attempt(
+        access,
+        f"add files to {repo_type} {repo_id}",
+        lambda: str(api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type).oid),
+    )
 
 
 def put_tag(access: Access, pushed: Pushed, tag: str) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from hubkit.cli.hub import app as hub
 from hubkit.cli.recipe import app as recipe
+from hubkit.cli.release import app as release
 from hubkit.cli.space import app as space
 from hubkit.cli.submit import submit
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(recipe, name="recipe")
 app.add_typer(hub, name="hub")
+app.add_typer(release, name="release")
 app.add_typer(space, name="space")
 app.command()(submit)
 

@@ -341,7 +341,7 @@ def _evaluations(build: _Builder, base: Base, student: Student | None = None, tr
         if benchmark.problems:
             inputs["problems"] = f"problems/{benchmark.problems}"
         config = _about(base, student) | {
-            "benchmark": benchmark.model_dump(mode="json"),
+            "benchmark": benchmark.model_dump(mode="json", exclude={"leaderboard"}),
             "system": build.recipe.students.system,
         }
         names.append(

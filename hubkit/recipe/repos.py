@@ -1,7 +1,7 @@
 """Names of the repos that a release makes, and whether the Hub takes them.
 
-nano in the namespace local -> local/nano-traces, local/nano-s, local/nano-s-raw-full, …, local/nano-evals,
-                               local/nano-compare
+nano in the namespace local -> local/nano-problems, local/nano-traces, local/nano-s, local/nano-s-raw-full, …,
+                               local/nano-evals, local/nano-compare
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from hubkit.recipe.config import Recipe
 from hubkit.section import AtKey
 
-__all__ = ["check_repos", "evals_repo", "model_repo", "space_repo", "traces_repo"]
+__all__ = ["check_repos", "evals_repo", "model_repo", "problems_repo", "space_repo", "traces_repo"]
 
 
 def traces_repo(recipe: Recipe, teacher: str) -> str:
@@ -22,6 +22,11 @@ def traces_repo(recipe: Recipe, teacher: str) -> str:
 def model_repo(recipe: Recipe, name: str) -> str:
     """Model repo of a student, or of a model that lies beside the recipe."""
     return _repo(recipe, name)
+
+
+def problems_repo(recipe: Recipe) -> str:
+    """Dataset of all sets of problems; a benchmark where students are evaluated on one of them."""
+    return _repo(recipe, "problems")
 
 
 def evals_repo(recipe: Recipe) -> str:
@@ -59,6 +64,7 @@ def check_repos(recipe: Recipe) -> None:
 
 def _repos(recipe: Recipe) -> Iterator[tuple[str, tuple[str | int, ...]]]:
     """Every repo, and the keys of what it is named after."""
+    yield problems_repo(recipe), ("name",)
     yield evals_repo(recipe), ("name",)
     yield space_repo(recipe), ("name",)
     for index, teacher in enumerate(recipe.origins()):

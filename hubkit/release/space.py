@@ -23,7 +23,7 @@ from typing import Final
 
 from hubkit.errors import HubError, InputError
 from hubkit.hub import Access, download_file, list_spaces
-from hubkit.release.publish import space_files
+from hubkit.release.layout import space_files
 
 __all__ = ["open_space"]
 
