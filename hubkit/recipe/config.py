@@ -119,7 +119,8 @@ class Base(ModelRef):
 class Students(Section):
     bases: list[Base] = Field(min_length=1)
     variants: list[str] = Field(min_length=1)
-    """raw, compressed-<compressor>, truncated-<compressor>."""
+    """raw, compressed-<compressor>, and controls of the same length: truncated-, last-, random-steps- and
+    random-tokens-<compressor>."""
     methods: dict[Name, Method] = Field(min_length=1)
     seeds: list[int] = Field(default=[0], min_length=1)
     max_cut_share: float = Field(default=0.02, ge=0, le=1)

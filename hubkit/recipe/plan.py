@@ -244,7 +244,8 @@ def _variants(build: _Builder, origin: Origin, raw: str) -> dict[Variant, str]:
     made: dict[Variant, str] = {}
     compressors = {compressor.name: compressor for compressor in build.recipe.compressors}
     for variant in build.needed_variants():
-        names = {"teacher": origin.name, "compressor": variant.compressor}
+        config: dict[str, Any] = {"teacher": origin.name, "compressor": variant.compressor}
+        config |= {"seed": build.recipe.seed} if variant.row.seeded else {}
         if variant.row.compressed:
             shards = _compress(build, origin, compressors[variant.compressor], raw)
             inputs, models = shards | {"raw": raw}, {}
@@ -255,7 +256,7 @@ def _variants(build: _Builder, origin: Origin, raw: str) -> dict[Variant, str]:
             made[variant] = raw
             continue
         of = variant.step(origin.name).split("/")[1:]
-        made[variant] = build.add(variant.kind, *of, config=names, inputs=inputs, models=models)
+        made[variant] = build.add(variant.kind, *of, config=config, inputs=inputs, models=models)
     return made
 
 
