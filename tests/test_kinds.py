@@ -29,7 +29,7 @@ VERSION = 1
 
 class Invented(Origin):
     step = "toy:invent"
-    source: Literal["invented"]
+    kind: Literal["invented"]
     words: int
 
     def count(self, problems): return problems
@@ -76,7 +76,7 @@ def end(context):
     context.count("kept", write_rows(context.out / "data.parquet", rows, variants.VARIANTS["end"].schema))
 
 
-origins.EXISTING["invented"] = Invented
+origins.ORIGINS["invented"] = Invented
 compressors.COMPRESSORS["first-half"] = FirstHalf
 variants.VARIANTS["end"] = variants.Kind(
     step="toy:end", order=3, colour="#CC79A7", mark="x", matched=True, columns=(("matched_to", pa.string()),),
@@ -89,8 +89,7 @@ if __name__ == "__main__":
     from hubkit.recipe.plan import make_plan
     from hubkit.release.columns import variant_fields
 
-    overrides = ["problems.train.size=6", "teachers=[]",
-                 "traces=[{source: invented, name: bard, words: 40, shards: 2}]",
+    overrides = ["problems.train.size=6", "teachers=[{kind: invented, name: bard, words: 40, shards: 2}]",
                  "compressors=[{kind: first-half, name: half}]", "students.variants=[raw, compressed-half, end-half]"]
     recipe = Path(sys.argv[1])
     records = hubkit.run(recipe, overrides=overrides, out="runs", until=["matched"])

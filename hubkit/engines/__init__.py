@@ -15,7 +15,7 @@ __all__ = ["Engine", "Request", "Response", "choose", "open_engine"]
 def choose(runtime: EngineRuntime, device: str = "auto", adapter: bool = False) -> EngineRuntime:
     """The settings with `auto` resolved: vLLM where it is installed and a GPU may be used, else the embedded engine.
 
-    An `adapter` on a base is read by the embedded one alone.
+    An `adapter` on a base is read by the embedded one alone; `evaluation.published` merges it for others.
     """
     if runtime.engine != "auto":
         return runtime

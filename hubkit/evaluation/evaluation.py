@@ -10,6 +10,7 @@ Every student gets the same problems, prompt, decoding and limit; samples of all
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import time
@@ -22,6 +23,7 @@ from hubkit.engines.check import check_engine
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import EngineError, InputError, StepError
 from hubkit.evaluation.benchmark import Benchmark
+from hubkit.evaluation.published import check_served, merged, trained_answers
 from hubkit.evaluation.statistics import wilson
 from hubkit.evaluation.tasks import built_in, contained, own_task
 from hubkit.records import EVALUATION_SCHEMA, read_rows, write_rows
@@ -31,6 +33,8 @@ from hubkit.traces.journal import Journal
 __all__ = ["VERSION", "check", "run"]
 
 VERSION: Final = 2
+PROMPTS: Final = ("What is 12 + 30?", "Name a prime number above 90.", "How many legs do three spiders have?")
+"""Of the check that the engine serves the trained model, where a benchmark's own problems are not at hand."""
 
 
 def check(context: CheckContext) -> None:
@@ -49,6 +53,8 @@ def check(context: CheckContext) -> None:
 def run(context: StepContext) -> None:
     """Write samples.parquet, results.json and details/."""
     benchmark = Benchmark.model_validate(context.config["benchmark"])
+    runtime = choose(EngineRuntime(**context.runtime["engine"]), context.runtime["device"])
+    context.runtime["engine"] = runtime.model_dump(mode="json")  # the record says which one it was
     weights, adapter, tokenizer = _student(context)
     with contained(context.work / "datasets"):
         problems: list[dict[str, Any]] = []
@@ -67,7 +73,7 @@ def run(context: StepContext) -> None:
             revision = context.models.get("benchmark", {}).get("revision", "")
             name, task = benchmark.task, built_in(benchmark.task, benchmark.sampling.max_tokens, revision)
         started = time.monotonic()  # lighteval's import, 10 to 20 s once per process, is not the student's
-        samples = _evaluate(context, benchmark, name, task, (weights, adapter, tokenizer))
+        samples = _evaluate(context, benchmark, name, task, problems, (weights, adapter, tokenizer))
         seconds = round(time.monotonic() - started, 3)
     for place, sample in enumerate(samples):
         if problems:
@@ -98,6 +104,8 @@ def _student(context: StepContext) -> tuple[Path, Path | None, Any]:
         )
     elif (weights / "adapter_config.json").is_file():
         weights, adapter = context.model("base"), weights
+        if context.runtime["engine"]["engine"] != "transformers":
+            weights, adapter = merged(weights, adapter, context.work / "merged"), None
     if (template := context.config.get("chat_template")) and weights == context.model("base"):
         weights = _with_template(weights, template, context.work / "base")
     try:
@@ -147,6 +155,7 @@ def _evaluate(
     benchmark: Benchmark,
     name: str,
     task: types.ModuleType,
+    problems: list[dict[str, Any]],
     student: tuple[Path, Path | None, Any],
 ) -> list[dict[str, Any]]:
     """Rows in the order of the benchmark, with lighteval's document as id. Writes results.json and details/."""
@@ -166,12 +175,17 @@ def _evaluate(
         bootstrap_iters=0,
     )
     device, threads = context.runtime["device"], context.runtime["threads"]
-    runtime = choose(EngineRuntime(**context.runtime["engine"]), device, adapter is not None)
-    context.runtime["engine"] = runtime.model_dump(mode="json")  # the record says which one it was
+    runtime = EngineRuntime(**context.runtime["engine"])
+    chats = _chats(problems, config["system"])
+    expected = _trained_answers(context, chats, tokenizer)
     with (
         Journal(context.work / "journal.sqlite", digest(config), token_ids=True) as journal,
         open_engine(weights, runtime, device, threads, adapter) as engine,
     ):
+        if expected:
+            context.metrics["served_agreement"] = asyncio.run(
+                check_served(engine, chats, expected, tokenizer)
+            )
         model = EngineModel(
             name=config["student"],
             engine=engine,
@@ -199,6 +213,25 @@ def _evaluate(
     return [
         _sample(detail, model.responses[document(detail.doc)], document(detail.doc).id) for detail in details
     ]
+
+
+def _chats(problems: list[dict[str, Any]], system: str) -> list[list[dict[str, str]]]:
+    """Prompts on which the engine is compared with the trained model."""
+    head = [{"role": "system", "content": system}] if system else []
+    texts = [problem["problem"] for problem in problems[:3]] or list(PROMPTS)
+    return [[*head, {"role": "user", "content": text}] for text in texts]
+
+
+def _trained_answers(
+    context: StepContext, chats: list[list[dict[str, str]]], tokenizer: Any
+) -> list[list[int]]:
+    """What the student just trained answers, by transformers and PEFT from its published files. Empty for a base."""
+    if "student" not in context.inputs:
+        return []
+    weights, adapter = context.inputs["student"] / "model", None
+    if (weights / "adapter_config.json").is_file():
+        weights, adapter = context.model("base"), weights
+    return trained_answers(weights, adapter, chats, tokenizer)
 
 
 def _sample(detail: Any, response: Response, key: str) -> dict[str, Any]:

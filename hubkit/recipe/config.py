@@ -14,19 +14,17 @@ from hubkit.evaluation.benchmark import Benchmark
 from hubkit.problems import SOURCES, Source
 from hubkit.recipe.runtime import Run
 from hubkit.section import AtKey, ModelRef, Name, Sampling, Section, union_of
+from hubkit.students.settings import METHODS, Method
 from hubkit.traces.compressors import COMPRESSORS, Compressor
-from hubkit.traces.origins import EXISTING, Origin, Teacher
+from hubkit.traces.origins import ORIGINS, Origin
 from hubkit.traces.variants import Variant, possible_variants
 
 __all__ = [
     "Base",
     "Hub",
     "Judge",
-    "Lora",
-    "Method",
     "ProblemSource",
     "Recipe",
-    "Sft",
     "Student",
     "Students",
 ]
@@ -34,12 +32,14 @@ __all__ = [
 
 if TYPE_CHECKING:
     ProblemSource = Source
-    ExistingTraces = Origin
+    AnyOrigin = Origin
     AnyCompressor = Compressor
+    AnyMethod = Method
 else:
     ProblemSource = union_of(SOURCES, "source")
-    ExistingTraces = union_of(EXISTING, "source")
+    AnyOrigin = union_of(ORIGINS, "kind", "teacher")
     AnyCompressor = union_of(COMPRESSORS, "kind", "rewrite")
+    AnyMethod = union_of(METHODS, "kind", "sft")
 
 
 class Judge(ModelRef):
@@ -65,42 +65,6 @@ class Judge(ModelRef):
         return text
 
 
-class Sft(Section):
-    """Arguments of TRL's SFTConfig, by their own names."""
-
-    learning_rate: float = Field(gt=0)
-    num_train_epochs: float = Field(default=1, gt=0)
-    per_device_train_batch_size: int = Field(default=16, gt=0)
-    gradient_accumulation_steps: int = Field(default=1, gt=0)
-    """Times per_device_train_batch_size: the examples of one optimizer step, on whatever and however many devices."""
-    max_length: int = Field(gt=0)
-    """Tokens of prompt and response; rows are cut beyond it (see max_cut_share)."""
-    lr_scheduler_type: str = "cosine"
-    warmup_steps: int | float = Field(default=0.03, ge=0)
-    """Steps, or a share of them when below 1."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    optim: str = "adamw_torch"
-    gradient_checkpointing: bool = False
-    bf16: bool = False
-
-
-class Lora(Section):
-    """Arguments of PEFT's LoraConfig, by their own names."""
-
-    r: int = Field(default=16, gt=0)
-    lora_alpha: int = Field(default=32, gt=0)
-    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: str | list[str] = "all-linear"
-    use_rslora: bool = False
-
-
-class Method(Section):
-    sft: Sft
-    lora: Lora | None = None
-    """Present: train an adapter. Absent: train all weights."""
-
-
 class Base(ModelRef):
     name: Name
     chat_template: str = ""
@@ -119,9 +83,8 @@ class Base(ModelRef):
 class Students(Section):
     bases: list[Base] = Field(min_length=1)
     variants: list[str] = Field(min_length=1)
-    """raw, compressed-<compressor>, and controls of the same length: truncated-, last-, random-steps- and
-    random-tokens-<compressor>."""
-    methods: dict[Name, Method] = Field(min_length=1)
+    """raw, compressed-<compressor>, truncated-<compressor>."""
+    methods: dict[Name, AnyMethod] = Field(min_length=1)
     seeds: list[int] = Field(default=[0], min_length=1)
     max_cut_share: float = Field(default=0.02, ge=0, le=1)
     """Refuse to train when max_length cuts a larger share of the rows."""
@@ -162,13 +125,10 @@ class Recipe(Section):
     license: str = "apache-2.0"
     language: list[str] = Field(default=["en"])
     seed: int = 0
-    problems: dict[Name, ProblemSource] = Field(default={})
+    problems: dict[Name, ProblemSource] = Field(min_length=1)
     train_on: Name = "train"
     """The problem set that teachers answer."""
-    teachers: list[Teacher] = Field(default=[])
-    """Models that answer the problems."""
-    traces: list[ExistingTraces] = Field(default=[])
-    """Traces that exist, in place of teachers or beside them."""
+    teachers: list[AnyOrigin] = Field(min_length=1)
     judge: Judge | None = None
     """Wanted when the problems of `train_on` have `verifier: judge`."""
     compressors: list[AnyCompressor] = Field(default=[])
@@ -179,10 +139,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _names_exist(self) -> Recipe:
-        if not self.origins():
-            raise ValueError("there are no traces: give `teachers` that write them, or `traces` that exist")
         sets = set(self.problems)
-        asked: list[tuple[str, list[str | int]]] = [(self.train_on, ["train_on"])] if self.teachers else []
+        asked: list[tuple[str, list[str | int]]] = [(self.train_on, ["train_on"])]
         asked += [
             (b.problems, ["benchmarks", i, "problems"]) for i, b in enumerate(self.benchmarks) if b.problems
         ]
@@ -200,7 +158,7 @@ class Recipe(Section):
                     *("students", "variants", index),
                 )
         groups = {
-            "teachers or traces": [origin.name for origin in self.origins()],
+            "teachers": [t.name for t in self.teachers],
             "compressors": [c.name for c in self.compressors],
             "bases": [b.name for b in self.students.bases],
             "variants": self.students.variants,
@@ -228,13 +186,9 @@ class Recipe(Section):
                 )
             owners[student.name] = f"that of ({parts})"
 
-    def origins(self) -> list[Origin]:
-        """Where traces come from: teachers, then existing ones."""
-        return [*self.teachers, *self.traces]
-
     def references(self) -> list[tuple[str, ModelRef]]:
         """(name, model) of every model that the recipe names."""
-        makers: list[Origin | Compressor] = [*self.origins(), *self.compressors]
+        makers: list[Origin | Compressor] = [*self.teachers, *self.compressors]
         generators = [(maker.name, maker.generator()) for maker in makers]
         named: list[tuple[str, ModelRef]] = [(name, model) for name, model in generators if model is not None]
         if self.judge:
@@ -252,7 +206,7 @@ class Recipe(Section):
         A name is <base>-<variant>-<method>; teachers and seeds after the first are named too, so that adding one
         to a recipe renames, and reruns, nothing.
         """
-        first_teacher, first_seed = self.origins()[0].name, self.students.seeds[0]
+        first_teacher, first_seed = self.teachers[0].name, self.students.seeds[0]
         return [
             Student(
                 name=("" if teacher.name == first_teacher else f"{teacher.name}-")
@@ -264,7 +218,7 @@ class Recipe(Section):
                 method=method,
                 seed=seed,
             )
-            for teacher in self.origins()
+            for teacher in self.teachers
             for seed in self.students.seeds
             for base in self.students.bases
             for variant in self.variants()
@@ -272,12 +226,14 @@ class Recipe(Section):
         ]
 
     def _judge_fits(self) -> None:
-        judged = [f"problems.{self.train_on}"] if self.teachers and self._is_judged(self.train_on) else []
-        judged += [f"traces.{origin.name}" for origin in self.traces if origin.judged_by() == "judge"]
-        if judged and self.judge is None:
-            raise ValueError(f"{judged[0]} has `verifier: judge`, and there is no `judge:` section")
-        if self.judge is not None and not judged:
-            raise ValueError("the `judge:` section has no use: no traces are verified by `verifier: judge`")
+        if self._is_judged(self.train_on) and self.judge is None:
+            raise ValueError(
+                f"problems.{self.train_on} has `verifier: judge`, and there is no `judge:` section"
+            )
+        if self.judge is not None and not self._is_judged(self.train_on):
+            raise ValueError(
+                f"the `judge:` section has no use: problems.{self.train_on} has another verifier"
+            )
         for benchmark in self.benchmarks:
             if benchmark.problems and self._is_judged(benchmark.problems):
                 raise ValueError(
@@ -289,10 +245,9 @@ class Recipe(Section):
         return self.problems[problems].judged_by() == "judge"
 
     @model_serializer(mode="wrap")
-    def _without_absent_parts(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What a recipe does not have is not written, so that it is identified as before there was such a thing."""
+    def _without_absent_judge(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A recipe without a judge is written, and so identified, as it was before there were any."""
         written: dict[str, Any] = dump(self)
-        for name in ("judge", "traces"):
-            if not written.get(name):
-                written.pop(name, None)
+        if self.judge is None:
+            written.pop("judge", None)
         return written

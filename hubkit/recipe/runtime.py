@@ -110,6 +110,10 @@ class Run(Section):
                 raise ValueError(f"there are no steps {kind!r}; known here: default, {', '.join(STEPS)}")
         return resources
 
+    attention: str = Field(default="auto", pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@-]*$")
+    """Training: attention by transformers' names, such as sdpa, flash_attention_2, flex_attention or a kernel of the
+    Hub. auto: the fastest that is installed and gives examples that are laid out together the logits of each alone."""
+
     @field_validator("accelerate")
     @classmethod
     def _processes_of_one_machine(cls, accelerate: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from hubkit.errors import InputError
 from hubkit.recipe.config import Recipe
 from hubkit.store import Record
+from hubkit.students.settings import method_card
 from hubkit.traces.variants import Variant, possible_variants, sort_key
 
 __all__ = [
@@ -121,7 +122,7 @@ class Facts:
         return dict(sorted(found.items(), key=lambda item: sort_key(item[0])))
 
     def teachers(self) -> list[str]:
-        return [t.name for t in self.recipe.origins() if Variant("raw").step(t.name) in self.records]
+        return [t.name for t in self.recipe.teachers if Variant("raw").step(t.name) in self.records]
 
     def benchmarks(self) -> list[str]:
         names = (record.config["benchmark"]["name"] for record in self.kind("evaluation").values())
@@ -154,7 +155,7 @@ def student_rows(facts: Facts) -> list[Row]:
             variant = facts.variant(row["variant"])
             row |= {"kind": variant.kind, "compressor": variant.compressor or None}
             training = facts.records[f"student/{row['student']}"]
-            row["adapter"] = training.config.get("lora") is not None
+            row["adapter"] = method_card(training.config).adapter
             row |= {name: training.metrics.get(name) for name in _TRAINING}
         rows.append(row)
     raw = {_peers(row): row for row in rows if row["kind"] == "raw"}

@@ -69,6 +69,9 @@ def launch(context: StepContext, train: Callable[[StepContext], None]) -> None:
         # What the others say afterwards is a consequence.
         reason = end_of_log(log, first=True)
         raise StepError(f"{context.step}: training ended with {code}: {reason}", f"its log is {log}")
+    warned = context.work / "warnings.json"
+    for line in json.loads(warned.read_text(encoding="utf-8")) if warned.is_file() else []:
+        print(f"warning: {context.step}: {line}", file=sys.stderr)
     context.metrics.update(found["metrics"])
     for reason, number in found["counts"].items():
         context.count(reason, number)

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shutil
 import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,17 +24,14 @@ from hubkit.hub import download_tokenizer
 from hubkit.store import CheckContext, StepContext, write_json
 from hubkit.students import launch
 from hubkit.students.gates import check_base, open_tokenizer
+from hubkit.students.loading import examples_per_step, library_warnings, open_trainer
 from hubkit.students.rows import TokenRows
-from hubkit.students.steps import Layout, steps_of_epoch, total_steps
-from hubkit.students.trainer import trainer_class
+from hubkit.students.steps import steps_of_epoch
+from hubkit.students.watch import watcher
 
 __all__ = ["VERSION", "check", "run", "train"]
 
 VERSION: Final = 2
-CHECKPOINTS: Final = 10
-"""Checkpoints per run; the last one is kept."""
-TOKENS_PER_DEVICE: Final = 8192
-"""Tokens of a micro-batch, where the recipe does not say."""
 
 
 def check(context: CheckContext) -> None:
@@ -84,7 +80,13 @@ def train(context: StepContext) -> None:
     import torch
 
     torch.set_num_threads(context.runtime["threads"])
-    _quiet()
+    with library_warnings(context.step) as warned:
+        _train_and_write(context)
+    if warned:
+        write_json(context.work / "warnings.json", warned)
+
+
+def _train_and_write(context: StepContext) -> None:
     base = context.model("base")
     tokenizer = open_tokenizer(base, context.config.get("chat_template", ""))
     rows = TokenRows(
@@ -93,7 +95,7 @@ def train(context: StepContext) -> None:
         context.config["sft"]["max_length"],
         context.config["max_cut_share"],
     )
-    trainer, dtype = _trainer(context, base, tokenizer, rows)
+    trainer, dtype = open_trainer(context, base, tokenizer, rows)
     parameters = list(trainer.model.parameters())
     context.metrics.update(
         train_rows=len(rows),
@@ -101,13 +103,12 @@ def train(context: StepContext) -> None:
         parameters=sum(p.numel() for p in parameters),
         trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
     )
-    _train(context, trainer)
+    _train(context, trainer, [rows.dataset[place]["input_ids"] for place in (0, -1)])
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     context.metrics.update(
         train_tokens=_trained(trainer, rows.lengths),
         loss_tokens=_trained(trainer, rows.trained),
         examples_per_step=examples_per_step(context.config["sft"]),
-        packed=trainer.layout.packed,
         tokens_per_device=trainer.layout.tokens,
         steps=trainer.state.global_step,
         final_loss=history[-1]["loss"] if history else None,
@@ -127,69 +128,6 @@ def train(context: StepContext) -> None:
     _save(context, trainer.model, weights, tokenizer, dtype)
 
 
-def _trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRows) -> tuple[Any, Any]:
-    """TRL's trainer over prepared tokens, and the dtype that the base is stored in."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, set_seed
-    from trl import SFTConfig
-
-    config, sft = context.config, context.config["sft"]
-    device = context.runtime["device"]
-    cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
-    set_seed(config["seed"])  # LoRA's initial weights are drawn before the trainer sets its own seed
-    stored = AutoConfig.from_pretrained(base).dtype or torch.float32
-    model = AutoModelForCausalLM.from_pretrained(
-        base, dtype=torch.float32 if cpu else stored, use_safetensors=True
-    )
-    per_step = examples_per_step(sft)
-    total = total_steps(len(rows), per_step, sft["num_train_epochs"])
-    arguments = SFTConfig(
-        **{"bf16": False} | sft | {"per_device_train_batch_size": per_step, "gradient_accumulation_steps": 1},
-        output_dir=str(context.work / "checkpoints"),
-        seed=config["seed"],
-        data_seed=config["seed"],
-        use_cpu=cpu,
-        logging_steps=max(1, total // 50),
-        save_steps=max(25, -(-total // CHECKPOINTS)),
-        save_total_limit=1,
-        report_to="none",
-        disable_tqdm=True,
-        dataset_kwargs={"skip_prepare_dataset": True},
-    )
-    if arguments.n_gpu > 1:
-        # Trainer would spread every step over all GPUs it sees, and so train with larger batches than asked for.
-        arguments._n_gpu = 1
-    peft_config = None
-    if config["lora"]:
-        from peft import LoraConfig
-
-        peft_config = LoraConfig(task_type="CAUSAL_LM", **config["lora"])
-    trainer = trainer_class()(
-        lengths=rows.lengths,
-        layout=_layout(context, cpu),
-        model=model,
-        args=arguments,
-        train_dataset=rows.dataset,
-        processing_class=tokenizer,
-        peft_config=peft_config,
-    )
-    return trainer, stored
-
-
-def examples_per_step(sft: dict[str, Any]) -> int:
-    """Examples of one optimizer step, over all devices and processes."""
-    return int(sft["per_device_train_batch_size"] * sft["gradient_accumulation_steps"])
-
-
-def _layout(context: StepContext, cpu: bool) -> Layout:
-    """Padding-free on GPUs; on CPU attention that costs three times as much."""
-    wanted = context.runtime.get("layout", "auto")
-    return Layout(
-        packed=not cpu if wanted == "auto" else wanted == "packed",
-        tokens=context.runtime.get("tokens_per_device") or TOKENS_PER_DEVICE,
-    )
-
-
 def _trained(trainer: Any, numbers: list[int]) -> int:
     """Sum of a number of each row over all steps that were taken, a row once for each time that it was trained on."""
     import numpy as np
@@ -204,44 +142,20 @@ def _trained(trainer: Any, numbers: list[int]) -> int:
     return found
 
 
-def _train(context: StepContext, trainer: Any) -> None:
+def _train(context: StepContext, trainer: Any, examples: Sequence[Sequence[int]]) -> None:
     """Train from the last whole checkpoint. Time spent before a kill counts, up to that checkpoint."""
-    from transformers import PrinterCallback, TrainerCallback
+    from transformers import PrinterCallback
 
-    spent = context.work / "spent.json"
-    before = {"seconds": 0.0, "cpu_seconds": 0.0}
     checkpoint = _last_checkpoint(context.work / "checkpoints")
-    if checkpoint and spent.is_file():
-        before = json.loads(spent.read_text(encoding="utf-8"))
-    clock, cpu = time.monotonic(), time.process_time()
-
-    def now() -> dict[str, float]:
-        return {
-            "seconds": before["seconds"] + time.monotonic() - clock,
-            "cpu_seconds": before["cpu_seconds"] + time.process_time() - cpu,
-        }
-
-    class Watch(TrainerCallback):  # type: ignore[misc,unused-ignore]
-        loss = 0.0
-
-        def on_log(
-            self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
-        ) -> None:
-            self.loss = float((logs or {}).get("loss", self.loss))
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.is_world_process_zero:
-                context.progress(state.global_step, state.max_steps, loss=self.loss)
-
-        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.is_world_process_zero:
-                write_json(spent, now())
-
+    watch = watcher(context, trainer, examples, resumed=checkpoint is not None)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Watch())
+    trainer.add_callback(watch)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    seconds = watch.seconds()
     context.metrics.update(
-        train_seconds=round(now()["seconds"], 3), train_cpu_seconds=round(now()["cpu_seconds"], 3)
+        train_seconds=round(seconds["seconds"], 3),
+        train_cpu_seconds=round(seconds["cpu_seconds"], 3),
+        **watch.gate,
     )
 
 
@@ -286,13 +200,3 @@ def _save(
         write_json(
             adapter, json.loads(adapter.read_text()) | {"base_model_name_or_path": context.config["base"]}
         )
-
-
-def _quiet() -> None:
-    import datasets
-    import transformers
-
-    datasets.disable_progress_bars()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")

@@ -83,6 +83,10 @@ def trainer_class() -> Any:
                 num_workers=self.args.dataloader_num_workers,
             )
 
+        def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+            self.gradient_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+            return self.gradient_norm
+
         def get_total_train_batch_size(self, args: Any) -> int:
             return int(args.per_device_train_batch_size)
 

@@ -14,9 +14,10 @@ import pytest
 from tiny_model import CHAT_TEMPLATE, save_tiny_model, save_tiny_tokenizer
 
 from hubkit.engines import Engine, Request, Response, open_engine
+from hubkit.engines.batch import Batch
 from hubkit.engines.settings import EngineRuntime
 from hubkit.engines.slots import _Cohort, fastest_products, products
-from hubkit.engines.transformers import TransformersEngine, _Batch
+from hubkit.engines.transformers import TransformersEngine
 from hubkit.errors import EngineError, InputError
 from hubkit.section import Sampling
 from hubkit.traces.thinking import split
@@ -132,14 +133,14 @@ def test_other_architectures_answer_as_generate_does(
         system = {"role": "system", "content": "Add up what follows, step by step."}
         requests = [Request(r.key, [system, *r.messages], r.sampling, r.seed) for r in requests]
         requests[1] = Request("1", requests[0].messages, GREEDY, 1)
-        monkeypatch.setattr("hubkit.engines.transformers.PREFIX_TOKENS", 1)
-        prefill = _Batch._prefill_prefix
+        monkeypatch.setattr("hubkit.engines.batch.PREFIX_TOKENS", 1)
+        prefill = Batch._prefill_prefix
 
-        def seen(self: _Batch, prompts: list[list[int]]) -> int:
+        def seen(self: Batch, prompts: list[list[int]]) -> int:
             shared.append(prefill(self, prompts))
             return shared[-1]
 
-        monkeypatch.setattr(_Batch, "_prefill_prefix", seen)
+        monkeypatch.setattr(Batch, "_prefill_prefix", seen)
     found, wanted = answers(folder, requests, batch_size=4), one_by_one(folder, requests)
     assert {key: response.token_ids for key, response in found.items()} == wanted
     assert (max(shared, default=0) > 40) == begun
@@ -270,10 +271,35 @@ def test_what_a_model_folder_lacks_is_named(model: Path, tmp_path: Path) -> None
         opened(tmp_path / "nothing", 1).__enter__()
 
 
-@pytest.mark.parametrize("kind", ["mamba", "qwen3_next"])
-def test_layers_that_slots_cannot_hold_are_refused(kind: str, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"mamba": {"state_size": 4}, "qwen3_next": {"num_experts": 2}}[kind]
-    folder = save_tiny_model(tmp_path, kind, **options)
+LINEAR = {
+    "num_hidden_layers": 4,
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 12,
+    "linear_value_head_dim": 12,
+}
+HYBRID: dict[str, dict[str, Any]] = {
+    "qwen3_5_text": LINEAR,
+    "qwen3_next": LINEAR | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+}
+
+
+@pytest.mark.parametrize("kind", HYBRID)
+def test_layers_that_slots_cannot_hold_are_decoded_in_rounds(kind: str, tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / kind, kind, **HYBRID[kind])
+    requests = [ask(i, Sampling(max_tokens=5 + i * 7 % 30)) for i in range(9)]
+    wanted = one_by_one(folder, requests)
+    found = answers(folder, requests, batch_size=4)
+    assert {key: response.token_ids for key, response in found.items()} == wanted
+    assert len({len(ids) for ids in wanted.values()}) > 2, "some end before others"
+    # Sampling draws per request: what is decoded beside it changes nothing.
+    drawn = [ask(i, Sampling(max_tokens=20, temperature=1.0)) for i in range(6)]
+    together, alone = answers(folder, drawn, batch_size=6), answers(folder, drawn, batch_size=1)
+    assert [together[r.key].token_ids for r in drawn] == [alone[r.key].token_ids for r in drawn]
+
+
+def test_a_cache_that_is_not_transformers_own_is_refused(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path, "mamba", state_size=4)
     with pytest.raises(EngineError, match=r"layers of its own kind .*vLLM"):
         opened(folder, 1).__enter__()
 

@@ -12,94 +12,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
+from students_support import LORA, SFT, context, rows, uneven
 from support import MODELS
 
 from hubkit.errors import GateError, RecipeError
-from hubkit.records import messages_of, write_rows
 from hubkit.store import StepContext, digest_folder
-from hubkit.students import student, tokens
+from hubkit.students import student
 from hubkit.students.launch import check_accelerate
-from hubkit.traces.variants import VARIANTS
-
-SFT = {
-    "learning_rate": 1e-3,
-    "num_train_epochs": 2,
-    "per_device_train_batch_size": 4,
-    "gradient_accumulation_steps": 1,
-    "max_length": 256,
-}
-
-
-def rows(count: int = 24) -> list[dict[str, Any]]:
-    made = []
-    for i in range(count):
-        problem, thought, solution = f"What is {i} + 1?", f"{i} + 1 = {i + 1}.", f"\\boxed{{{i + 1}}}"
-        row: dict[str, Any] = dict.fromkeys(VARIANTS["raw"].schema.names)
-        made.append(
-            row
-            | {
-                "id": f"p-{i}",
-                "sample": 0,
-                "problem": problem,
-                "reasoning": thought,
-                "messages": messages_of(problem, thought, solution),
-            }
-        )
-    return made
-
-
-def uneven() -> list[dict[str, Any]]:
-    """Rows of very different lengths, as traces have them."""
-    made = []
-    for i, row in enumerate(rows()):
-        thought = " ".join([f"{i} + 1 = {i + 1}."] * (1 + i % 5))
-        messages = messages_of(row["problem"], thought, f"\\boxed{{{i + 1}}}")
-        made.append(row | {"reasoning": thought, "messages": messages})
-    return made
-
-
-LORA = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear", "use_rslora": False}
-
-
-def context(folder: Path, data: list[dict[str, Any]], processes: int = 1, **config: Any) -> StepContext:
-    """A student's step, after the steps that made its tokens."""
-    write_rows(folder / "data" / "data.parquet", data, VARIANTS["raw"].schema)
-    schema = pa.schema([("id", pa.string()), ("sample", pa.int32())])
-    write_rows(
-        folder / "matched" / "matched.parquet", [{"id": r["id"], "sample": 0} for r in data[:20]], schema
-    )
-
-    def step(name: str, config: dict[str, Any], **inputs: Path) -> StepContext:
-        made = StepContext(
-            step=name,
-            config=config,
-            runtime={"device": "cpu", "threads": 1}
-            | ({"accelerate": {"num_processes": processes}} if processes > 1 else {}),
-            inputs=inputs,
-            models={
-                key: {"model": str(MODELS / "student-s"), "revision": ""} for key in ("base", "tokenizer")
-            },
-            out=folder / name / "out",
-            work=folder / name / "work",
-        )
-        made.out.mkdir(exist_ok=True, parents=True)
-        made.work.mkdir(exist_ok=True)
-        return made
-
-    made = step("tokens", {"system": ""}, data=folder / "data")
-    tokens.run(made)
-    agreed = step("rows", {"max_dropped_share": 0.0}, matched=folder / "matched", raw=made.out)
-    tokens.agree(agreed)
-    return step(
-        "student",
-        {"base": "s", "seed": 0, "sft": SFT, "lora": None, "max_cut_share": 0.0, "system": ""} | config,
-        tokens=made.out,
-        rows=agreed.out,
-    )
 
 
 def test_full_fine_tuning(tmp_path: Path) -> None:
@@ -112,6 +34,8 @@ def test_full_fine_tuning(tmp_path: Path) -> None:
     assert metrics["trainable_parameters"] == metrics["parameters"] == 279_360
     assert metrics["steps"] == 10 and 0 < metrics["loss_tokens"] < metrics["train_tokens"]
     log = json.loads((tmp_path / "student" / "out" / "training.json").read_text())
+    assert metrics["weights_moved"] > 0.99 and metrics["gradient_norm"] > 0
+    assert metrics["attention"] == "sdpa" and metrics["layout_note"] == ""
     losses = [entry["loss"] for entry in log if "loss" in entry]
     assert losses[-1] < losses[0]
     names = {path.name for path in (tmp_path / "student" / "out" / "model").iterdir()}
@@ -163,6 +87,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
         "tokens_per_device": 90,
     },
 }
+HOW = ("layout", "layout_difference", "tokens_per_device")
 # Two processes take ten seconds to start; the other two pairs are always run.
 SLOW = [("two processes, padded", "lora"), ("two processes, packed", "full")]
 
@@ -195,11 +120,11 @@ def test_a_student_does_not_depend_on_how_its_examples_are_laid_out(
     student.run(step)
     if "two" in layout:
         assert list(step.work.glob("checkpoints/*/rng_state_1.pth")), "there was a second process"
-    how = dict.fromkeys(
-        ("train_seconds", "train_cpu_seconds", "final_loss", "packed", "tokens_per_device"), None
-    )
+    how = dict.fromkeys(("train_seconds", "train_cpu_seconds", "final_loss", "gradient_norm", *HOW))
     assert step.metrics | how == one.metrics | how
-    assert step.metrics["packed"] == ("packed" in layout)
+    assert step.metrics["layout"] == ("packed" if "packed" in layout else "padded")
+    assert step.metrics["layout_difference"] < 1e-5
+    assert step.metrics["gradient_norm"] == pytest.approx(one.metrics["gradient_norm"], rel=1e-3)
     assert step.metrics["final_loss"] == pytest.approx(one.metrics["final_loss"], rel=1e-4)
     assert step.counts == one.counts == {"rows": 20}
     files = [sorted(p.name for p in (made.out / "model").iterdir()) for made in (step, one)]
@@ -253,6 +178,7 @@ print(step.metrics["steps"], step.metrics["train_seconds"])
 """
 
 
+@pytest.mark.timeout(900)  # on a busy machine a process takes minutes to its first checkpoint
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_training_goes_on_from_its_checkpoint(processes: int, tmp_path: Path) -> None:
     here = Path(__file__).parent
@@ -260,7 +186,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(processes: int, tmp_path:
     command = [sys.executable, "-c", code, str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoints = tmp_path / "student" / "work" / "checkpoints"
-    until = time.monotonic() + 120
+    until = time.monotonic() + 280
     while not list(checkpoints.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < until:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
@@ -272,7 +198,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(processes: int, tmp_path:
     (checkpoints / "checkpoint-9999").mkdir()
     (checkpoints / "checkpoint-9999" / "trainer_state.json").write_text('{"global_st')
     reached = [int(path.name.split("-")[1]) for path in checkpoints.glob("checkpoint-*")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split()[0] == "120"
     log = json.loads((tmp_path / "student" / "out" / "training.json").read_text())

@@ -184,7 +184,7 @@ def test_a_recipe_without_a_judge_is_what_it_was() -> None:
     ("change", "message"),
     [
         ({"judge": None}, "problems.train has `verifier: judge`, and there is no `judge:` section"),
-        ({"train_on": "test"}, "the `judge:` section has no use"),
+        ({"train_on": "test"}, "the `judge:` section has no use: problems.test has another verifier"),
         (
             {"benchmarks": [{"name": "b", "problems": "train", "sampling": {"max_tokens": 9}}]},
             "the benchmark 'b' cannot be judged: lighteval scores students without a judge",

@@ -32,7 +32,7 @@ _UNKNOWN_HERE: Final = (
 """Fields of the real Hub that clients may ask for with expand, and that are left out of the answer."""
 
 
-# Descriptions of repos
+# What a repo is
 
 
 @functools.lru_cache(maxsize=1000)

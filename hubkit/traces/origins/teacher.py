@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import pyarrow.parquet as pq
@@ -30,7 +29,7 @@ from hubkit.traces.journal import Journal, Key, answer, request_hash, request_se
 from hubkit.traces.origins.base import Origin
 from hubkit.traces.thinking import split
 
-__all__ = ["VERSION", "Teacher", "Thinking", "check", "requests_of", "run"]
+__all__ = ["VERSION", "Teacher", "Thinking", "check", "run"]
 
 VERSION: Final = 2
 GATE: Final = 32
@@ -111,7 +110,8 @@ def run(context: StepContext) -> None:
     total = len(range(index, pq.read_metadata(path).num_rows, shards)) * config["samples"]
 
     def requests() -> Iterator[tuple[Key, Request]]:
-        return requests_of(config, context.inputs["problems"])
+        """Drawn from disk: ten million problems never are in memory together."""
+        return _requests(config, itertools.islice(read_rows(path), index, None, shards))
 
     gate = _Gate(context.step, min(GATE, total), config)
     fingerprint = digest([config, context.models["teacher"]["revision"]])
@@ -123,15 +123,10 @@ def run(context: StepContext) -> None:
         context.count("traces", write_rows(context.out / "traces.parquet", rows, TRACE_SCHEMA))
 
 
-def requests_of(config: dict[str, Any], problems: Path) -> Iterator[tuple[Key, Request]]:
-    """What a step with this configuration asks about the output of a problems step.
-
-    Drawn from disk: ten million problems never are in memory together.
-    """
-    index, shards = config["shard"]
+def _requests(config: dict[str, Any], problems: Iterable[dict[str, Any]]) -> Iterator[tuple[Key, Request]]:
     sampling = Sampling(**config["sampling"])
     system = [{"role": "system", "content": config["system"]}] if config["system"] else []
-    for problem in itertools.islice(read_rows(problems / "problems.parquet"), index, None, shards):
+    for problem in problems:
         messages = [*system, {"role": "user", "content": problem["problem"]}]
         for sample in range(config["samples"]):
             key = Key(problem["id"], sample)

@@ -1,0 +1,142 @@
+"""What is evaluated is what is published: one folder of weights that every engine loads, and a check that it is served.
+
+A student that is an adapter is merged into a copy of its base in the work folder, as PEFT merges it; servers that load
+adapters themselves have answered with the base, and said nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from hubkit.engines.base import Engine, Request
+from hubkit.errors import GateError
+from hubkit.section import Sampling
+
+__all__ = ["check_served", "merged", "trained_answers"]
+
+PROMPTS: Final = 3
+TOKENS: Final = 16
+"""Greedy tokens of each prompt that are compared."""
+AGREEMENT: Final = 0.25
+"""Least share of them, up to the first that differs. In half precision two programs part at some near tie; another
+model parts at once."""
+CLOSE: Final = 2e-2
+"""Largest difference of the logits of a merged copy, as a share of the largest logit: its weights are rounded to the
+base's type."""
+
+
+def merged(base: Path, adapter: Path, folder: Path) -> Path:
+    """Write the base with an adapter merged into it; returns the folder.
+
+    Raises GateError where the copy does not give the logits that base and adapter give together, as with saved modules
+    of tied weights, which one set of weights cannot hold.
+    """
+    import torch
+    from peft import PeftModel
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    stored = AutoConfig.from_pretrained(base).dtype or torch.float32
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True)
+    student = PeftModel.from_pretrained(model, adapter).eval()
+    ids = torch.arange(min(64, model.config.get_text_config().vocab_size))[None]
+    with torch.no_grad():
+        wanted = student(ids).logits
+        whole = student.merge_and_unload().to(stored)
+        shutil.rmtree(folder, ignore_errors=True)
+        whole.save_pretrained(folder)
+        del student, whole, model
+        copy: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        found = copy.eval()(ids).logits
+    off = float((found - wanted).abs().max() / wanted.abs().max())
+    if off > CLOSE:
+        raise GateError(
+            f"merged into its base the adapter gives other logits, by {off:.1%}: one set of weights cannot hold both",
+            "leave tied embeddings out of sft.lora.modules_to_save, or train the method without lora",
+        )
+    tokenizer = adapter if (adapter / "tokenizer_config.json").is_file() else base
+    for file in tokenizer.iterdir():
+        wanted = file.suffix in (".json", ".jinja", ".txt", ".model") and not (folder / file.name).exists()
+        if wanted and not file.name.startswith(("adapter_", "model.")):
+            shutil.copyfile(file, folder / file.name)
+    return folder
+
+
+def trained_answers(
+    weights: Path, adapter: Path | None, chats: Sequence[list[dict[str, str]]], tokenizer: Any
+) -> list[list[int]]:
+    """Greedy tokens that the published files give by transformers and PEFT, one prompt after the other."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.float32 if device == "cpu" else "auto"
+    model: Any = AutoModelForCausalLM.from_pretrained(weights, dtype=dtype, use_safetensors=True)
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter)
+    model = model.to(device).eval()
+    answers = []
+    for messages in chats[:PROMPTS]:
+        inputs = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        ).to(device)
+        prompt = inputs["input_ids"]
+        with torch.no_grad():
+            made = model.generate(
+                input_ids=prompt,
+                attention_mask=inputs["attention_mask"],
+                max_new_tokens=TOKENS,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
+            )
+        answers.append(made[0, prompt.shape[1] :].tolist())
+    return answers
+
+
+async def check_served(
+    engine: Engine, chats: Sequence[list[dict[str, str]]], expected: Sequence[Sequence[int]], tokenizer: Any
+) -> float:
+    """Share of the trained model's greedy answers that the engine gives, up to the first difference.
+
+    Raises GateError where the engine serves another model.
+    """
+    sampling = Sampling(max_tokens=TOKENS)
+    requests = [
+        Request(f"served-{number}", messages, sampling, number)
+        for number, messages in enumerate(chats[:PROMPTS])
+    ]
+    texts: dict[str, str] = {}
+    async for response in engine.stream(requests):
+        if response.finish_reason == "error":
+            raise GateError(f"the engine does not answer: {response.error}", "look at its log")
+        span = f"<think>\n{response.reasoning}" if response.reasoning else ""
+        texts[response.key] = span + response.text
+    shares = []
+    for request, ids in zip(requests, expected, strict=True):
+        wanted = _plain(tokenizer.decode(ids, skip_special_tokens=True))
+        found = _plain(texts[request.key])
+        differ = [place for place, (a, b) in enumerate(zip(wanted, found, strict=False)) if a != b]
+        same = differ[0] if differ else min(len(wanted), len(found))
+        shares.append(same / max(1, len(wanted)) if wanted else float(not found))
+    agreement = sum(shares) / max(1, len(shares))
+    if agreement < AGREEMENT:
+        raise GateError(
+            f"the engine does not serve the trained model: {agreement:.0%} of the beginnings of answers agree, such as "
+            f"{texts[requests[0].key][:60]!r} for {tokenizer.decode(expected[0])[:60]!r}",
+            "set run.engines.students.engine=transformers",
+        )
+    return agreement
+
+
+def _plain(text: str) -> str:
+    """Without marks of the thinking span, which some engines give apart, and blanks."""
+    for mark in ("<think>", "</think>"):
+        text = text.replace(mark, "")
+    return "".join(text.split())

@@ -1,0 +1,238 @@
+"""The model and TRL's trainer for a student: what is loaded, how precise, and with which of the recipe's arguments.
+
+Precision is policy. Weights, gradients and moments of full fine-tuning are float32, since at the learning rates of
+fine-tuning most updates of bfloat16 weights round to nothing; products are bfloat16 on GPUs that have it. An adapter is
+float32 on the base as it is stored. `sft.weights: bfloat16` is for an optimizer that rounds stochastically (torchao).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from hubkit.errors import RecipeError
+from hubkit.store import StepContext
+from hubkit.students.rows import TokenRows
+from hubkit.students.settings import training_arguments
+from hubkit.students.steps import Layout, total_steps
+from hubkit.students.trainer import trainer_class
+
+__all__ = ["examples_per_step", "library_warnings", "open_trainer", "rounding_optimizer"]
+
+CHECKPOINTS: Final = 10
+"""Checkpoints per run; the last one is kept."""
+TOKENS_PER_DEVICE: Final = 8192
+"""Tokens of a micro-batch, where the recipe does not say."""
+
+
+def examples_per_step(sft: dict[str, Any]) -> int:
+    """Examples of one optimizer step, over all devices and processes."""
+    return int(sft["per_device_train_batch_size"] * sft["gradient_accumulation_steps"])
+
+
+def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRows) -> tuple[Any, Any]:
+    """TRL's trainer over prepared tokens, and the dtype that the base is stored in, which the student is written in."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+    from trl import SFTConfig
+
+    config, sft = context.config, dict(context.config["sft"])
+    device = context.runtime["device"]
+    cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+    set_seed(config["seed"])  # LoRA's initial weights are drawn before the trainer sets its own seed
+    stored = AutoConfig.from_pretrained(base).dtype or torch.float32
+    narrow = sft.get("weights") == "bfloat16"
+    sft = training_arguments(sft)
+    if not config["lora"]:
+        loaded = torch.bfloat16 if narrow else torch.float32
+    else:
+        # float16 has too small a range to compute in, and bfloat16 cannot hold what it holds.
+        loaded = torch.bfloat16 if stored == torch.bfloat16 and not cpu else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=loaded, use_safetensors=True)
+    _make_saveable(model)
+    per_step = examples_per_step(sft)
+    total = total_steps(len(rows), per_step, sft["num_train_epochs"], sft.get("max_steps", -1))
+    if sft.get("bf16") is None:
+        sft["bf16"] = not cpu and torch.cuda.is_bf16_supported()
+    arguments = SFTConfig(
+        # TRL adds a mixture's own balancing loss, a mean over a micro-batch; only who asks for it gets it.
+        **{"router_aux_loss_coef": 0.0}
+        | sft
+        | {"per_device_train_batch_size": per_step, "gradient_accumulation_steps": 1},
+        output_dir=str(context.work / "checkpoints"),
+        seed=config["seed"],
+        data_seed=config["seed"],
+        use_cpu=cpu,
+        logging_steps=max(1, total // 50),
+        save_steps=max(25, math.ceil(total / CHECKPOINTS)),
+        save_total_limit=1,
+        report_to="none",
+        disable_tqdm=True,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+    if arguments.n_gpu > 1:
+        # Trainer would spread every step over all GPUs it sees.
+        arguments._n_gpu = 1
+    peft_config = None
+    if config["lora"]:
+        from peft import LoraConfig
+
+        peft_config = LoraConfig(task_type="CAUSAL_LM", **config["lora"])
+    try:
+        trainer = trainer_class()(
+            lengths=rows.lengths,
+            layout=_layout(context, cpu),
+            model=model,
+            args=arguments,
+            train_dataset=rows.dataset,
+            processing_class=tokenizer,
+            peft_config=peft_config,
+            **({"optimizer_cls_and_kwargs": rounding_optimizer(arguments)} if narrow else {}),
+        )
+    except (
+        ValueError
+    ) as error:  # what TRL and PEFT refuse: target modules that are not there, settings that clash
+        told = str(error).strip().splitlines()[0][:300]
+        raise RecipeError(f"{context.step}: {told}", "change the method's sft or lora") from error
+    if config["lora"] and (bare := uncovered(trainer.model)):
+        logging.getLogger("hubkit").warning(
+            "sft.lora.target_modules leave these linear layers without an adapter: %s", ", ".join(bare)
+        )
+        context.metrics["lora_without"] = bare
+    return trainer, stored
+
+
+def uncovered(model: Any) -> list[str]:
+    """Linear layers, and weights of experts, of a model with an adapter that the adapter does not reach, by their names
+    without the number of the layer. The output layer is not among them: TRL does not train it by an adapter.
+
+    In hybrid models most layers are not attention: lists of q_proj, k_proj, v_proj, o_proj miss three of four.
+    """
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    head = model.get_output_embeddings()
+    found: dict[str, bool] = {}
+    covered = [f"{name}." for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+    for name, module in model.named_modules():
+        inside = any(f"{name}.".startswith(prefix) for prefix in covered)
+        experts = [
+            f"{name}.{part}"
+            for part, weight in module.named_parameters(recurse=False)
+            if weight.dim() == 3 and not isinstance(module, torch.nn.modules.conv._ConvNd)
+        ]
+        linear = [name] if isinstance(module, torch.nn.Linear) and module is not head else []
+        for each in linear + experts:
+            parts = [part for part in each.split(".") if not part.isdigit()]
+            kind = ".".join(parts[-2:])
+            found[kind] = found.get(kind, True) and inside
+    return sorted(kind for kind, reached in found.items() if not reached)
+
+
+def rounding_optimizer(arguments: Any) -> tuple[Any, dict[str, Any]]:
+    """AdamW that rounds bfloat16 weights up or down by chance, so that small updates count on average.
+
+    Raises RecipeError without torchao.
+    """
+    if importlib.util.find_spec("torchao") is None:
+        raise RecipeError(
+            "sft.weights: bfloat16 needs an optimizer that rounds stochastically, and torchao is not installed",
+            "pip install torchao, or leave sft.weights out: float32",
+        )
+    from torchao.optim import _AdamW
+
+    return _AdamW, {
+        "lr": arguments.learning_rate,
+        "betas": (arguments.adam_beta1, arguments.adam_beta2),
+        "eps": arguments.adam_epsilon,
+        "bf16_stochastic_round": True,
+    }
+
+
+def _layout(context: StepContext, cpu: bool) -> Layout:
+    """Packed on GPUs; on CPU attention that costs three times as much."""
+    wanted = context.runtime.get("layout", "auto")
+    return Layout(
+        packed=not cpu if wanted == "auto" else wanted == "packed",
+        tokens=context.runtime.get("tokens_per_device") or TOKENS_PER_DEVICE,
+    )
+
+
+def _make_saveable(model: Any) -> None:
+    """Mend a generation_config.json that transformers reads and will not write, as at every checkpoint.
+
+    Often sampling parameters stand there without do_sample, which they then mean.
+    """
+    from transformers import GenerationConfig
+
+    generation = model.generation_config
+    for mend in ({}, {"do_sample": True}):
+        for name, value in mend.items():
+            setattr(generation, name, value)
+        try:
+            generation.validate(strict=True)
+            return
+        except ValueError as error:
+            reason = str(error).strip().splitlines()[0]
+    kept = {name: getattr(generation, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    model.generation_config = GenerationConfig(**kept)
+    logging.getLogger("hubkit").warning(
+        "the base's generation_config.json does not validate (%s); the student keeps its end tokens alone",
+        reason,
+    )
+
+
+@contextmanager
+def library_warnings(step: str) -> Iterator[list[str]]:
+    """What libraries warn of meanwhile, each once: told on stderr at once, and collected."""
+    import datasets
+    import transformers
+
+    lines: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = " ".join(record.getMessage().split())[:500]
+            if text not in lines and not any(part in text for part in HARMLESS):
+                lines.append(text)
+                if "RANK" not in os.environ:  # several processes write to a log; `launch` tells what they met
+                    print(f"warning: {step}: {text}", file=sys.stderr)
+
+    datasets.disable_progress_bars()
+    transformers.logging.disable_progress_bar()
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_warning()
+    transformers.logging.disable_default_handler()
+    collect = Collect(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    logging.captureWarnings(True)
+    for logger in loggers:
+        logger.addHandler(collect)
+    try:
+        yield lines
+    finally:
+        for logger in loggers:
+            logger.removeHandler(collect)
+        logging.captureWarnings(False)
+        transformers.logging.enable_default_handler()
+        transformers.logging.set_verbosity(before)
+
+
+LOGGERS: Final = ("transformers", "trl", "peft", "accelerate", "py.warnings", "hubkit", "fla", "torch")
+HARMLESS: Final = (
+    "have been updated accordingly",  # that pad_token_id of the model follows the tokenizer
+    "lr_scheduler.step()",
+    "use_reentrant",
+    "resource_tracker",
+    "DeprecationWarning",
+    "FutureWarning",
+)
+"""Parts of warnings that say nothing about a student."""

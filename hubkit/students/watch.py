@@ -1,0 +1,130 @@
+"""What is watched while a student trains: its progress, the time it took, and whether its weights move at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from hubkit.errors import GateError
+from hubkit.store import StepContext, write_json
+from hubkit.students.exact import choose_layout
+
+__all__ = ["MOVED", "WeightSample", "watcher"]
+
+MOVED: Final = 0.1
+"""Least share of weights that must have changed. Float32 weights all do under Adam; of bfloat16 ones that are updated
+in place at 1e-5 a quarter does."""
+STEPS: Final = 6
+"""Steps after the warm-up until that is looked at."""
+PER_TENSOR: Final = 4096
+"""Weights of each tensor that are looked at."""
+
+
+class WeightSample:
+    """Some of each trainable weight as it was, to see later how many have changed.
+
+    Embeddings are left out: rows of tokens that no example has do not change.
+    """
+
+    def __init__(self, model: Any) -> None:
+        embeddings = model.get_input_embeddings()
+        left_out = {id(weight) for weight in embeddings.parameters()} if embeddings is not None else set()
+        self._weights = [p for p in model.parameters() if p.requires_grad and id(p) not in left_out]
+        self._before = [self._sample(weight) for weight in self._weights]
+
+    @staticmethod
+    def _sample(weight: Any) -> Any:
+        local = weight.detach()
+        local = (local.to_local() if hasattr(local, "to_local") else local).flatten()
+        return local[:: max(1, local.numel() // PER_TENSOR)].clone()
+
+    def changed(self) -> tuple[int, int]:
+        """Weights that differ, and weights that were looked at."""
+        pairs = [(self._sample(w), b) for w, b in zip(self._weights, self._before, strict=True)]
+        return sum(int((now != then).sum()) for now, then in pairs), sum(b.numel() for _, b in pairs)
+
+
+def watcher(context: StepContext, trainer: Any, examples: Sequence[Sequence[int]], resumed: bool) -> Any:
+    """A callback for the trainer; `seconds()` of it are the time spent, up to a kill and after it.
+
+    `examples` are two rows of tokens, for the check of the layout. Raises GateError from within training where the
+    gradient is not finite or zero, or weights do not move.
+    """
+    import torch
+    from transformers import TrainerCallback
+
+    spent: Path = context.work / "spent.json"
+    before: dict[str, Any] = {"seconds": 0.0, "cpu_seconds": 0.0, "gate": {}}
+    if resumed and spent.is_file():
+        before |= json.loads(spent.read_text(encoding="utf-8"))
+    clock, cpu = time.monotonic(), time.process_time()
+
+    class Watch(TrainerCallback):  # type: ignore[misc,unused-ignore]
+        def __init__(self) -> None:
+            self.loss = 0.0
+            self.gate: dict[str, Any] = before["gate"]
+            self.sample: WeightSample | None = None
+            self.look_at = 0
+
+        def seconds(self) -> dict[str, float]:
+            return {
+                "seconds": before["seconds"] + time.monotonic() - clock,
+                "cpu_seconds": before["cpu_seconds"] + time.process_time() - cpu,
+            }
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            chosen = choose_layout(
+                trainer, trainer.model_wrapped, examples, context.runtime.get("attention", "auto")
+            )
+            context.metrics.update(chosen)
+            if not self.gate:
+                self.sample = WeightSample(trainer.accelerator.unwrap_model(trainer.model_wrapped))
+                left = state.max_steps - state.global_step
+                warm = max(0, args.get_warmup_steps(state.max_steps) - state.global_step)
+                self.look_at = state.global_step + min(left, warm + STEPS)
+
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
+        ) -> None:
+            logs = logs or {}
+            self.loss = float(logs.get("loss", self.loss))
+            if not math.isfinite(float(logs.get("grad_norm", 0.0))):
+                raise GateError(
+                    f"{context.step}: the gradient is not finite at step {state.global_step}",
+                    "lower sft.learning_rate, or set sft.bf16: false",
+                )
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.is_world_process_zero:
+                context.progress(state.global_step, state.max_steps, loss=self.loss)
+            if self.sample is not None and state.global_step >= self.look_at:
+                self._look(self.sample, state.global_step)
+                self.sample = None
+
+        def _look(self, sample: WeightSample, step: int) -> None:
+            counts = torch.tensor(sample.changed(), dtype=torch.float64, device="cpu")
+            counts = trainer.accelerator.reduce(counts.to(trainer.args.device, torch.float32))
+            moved = float(counts[0] / counts[1])
+            norm = float(trainer.gradient_norm)
+            self.gate = {"gradient_norm": norm, "weights_moved": moved, "looked_at_step": step}
+            if not math.isfinite(norm) or norm == 0:
+                raise GateError(
+                    f"{context.step}: the gradient's norm is {norm} after {step} steps: nothing is learnt",
+                    "look at sft.learning_rate, sft.max_grad_norm and the data",
+                )
+            if moved < MOVED:
+                raise GateError(
+                    f"{context.step}: after {step} steps {moved:.1%} of the weights have changed: training moves next "
+                    "to nothing",
+                    "raise sft.learning_rate, or leave sft.weights out so that weights are float32",
+                )
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.is_world_process_zero:
+                write_json(spent, self.seconds() | {"gate": self.gate})
+
+    return Watch()

@@ -1,0 +1,87 @@
+"""What is evaluated is what is published, whichever engine serves it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_model import save_tiny_model
+
+from hubkit.engines import open_engine
+from hubkit.engines.settings import EngineRuntime
+from hubkit.errors import GateError
+from hubkit.evaluation.published import check_served, merged, trained_answers
+
+CHATS = [[{"role": "user", "content": text}] for text in ("one", "two and two", "three, three, three")]
+
+
+def adapter_on(base: Path, folder: Path, **options: Any) -> Path:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    config = LoraConfig(
+        r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM", **options
+    )
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
+    for name, weight in model.named_parameters():
+        if "modules_to_save" in name:
+            weight.data += torch.randn_like(weight)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("base"), ends=[2])
+
+
+def tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def test_a_merged_copy_answers_as_base_and_adapter_do(base: Path, tmp_path: Path) -> None:
+    adapter = adapter_on(base, tmp_path / "adapter")
+    copy = merged(base, adapter, tmp_path / "copy")
+    expected = trained_answers(base, adapter, CHATS, tokenizer(base))
+    assert expected == trained_answers(copy, None, CHATS, tokenizer(copy))
+    assert expected != trained_answers(base, None, CHATS, tokenizer(base))
+    with open_engine(copy, EngineRuntime(), "cpu") as engine:
+        assert asyncio.run(check_served(engine, CHATS, expected, tokenizer(base))) == 1.0
+
+
+def test_an_engine_that_serves_the_base_is_found_out(base: Path, tmp_path: Path) -> None:
+    """As servers did that activated no module of an adapter, and said nothing."""
+    expected = trained_answers(base, adapter_on(base, tmp_path / "adapter"), CHATS, tokenizer(base))
+    with (
+        open_engine(base, EngineRuntime(), "cpu") as engine,
+        pytest.raises(GateError, match="does not serve the trained model"),
+    ):
+        asyncio.run(check_served(engine, CHATS, expected, tokenizer(base)))
+
+
+def test_a_saved_module_of_its_own_is_merged_where_weights_are_not_tied(base: Path, tmp_path: Path) -> None:
+    adapter = adapter_on(base, tmp_path / "adapter", modules_to_save=["lm_head"])
+    copy = merged(base, adapter, tmp_path / "copy")
+    assert trained_answers(base, adapter, CHATS, tokenizer(base)) == trained_answers(
+        copy, None, CHATS, tokenizer(copy)
+    )
+
+
+def test_a_saved_module_of_tied_weights_is_refused_or_exact(tmp_path: Path) -> None:
+    """One set of weights cannot hold an output layer of its own and the embedding that it was tied to."""
+    base = save_tiny_model(tmp_path / "tied", tie_word_embeddings=True)
+    adapter = adapter_on(base, tmp_path / "adapter", modules_to_save=["lm_head"])
+    try:
+        copy = merged(base, adapter, tmp_path / "copy")
+    except GateError as error:
+        assert "other logits" in error.message
+    else:
+        assert trained_answers(base, adapter, CHATS, tokenizer(base)) == trained_answers(
+            copy, None, CHATS, tokenizer(copy)
+        )

@@ -1,0 +1,115 @@
+"""What is looked at before and while a student trains: layout, precision, movement, the base's own files."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from students_support import context, uneven
+from tiny_model import save_tiny_model
+
+from hubkit.errors import GateError, RecipeError
+from hubkit.students import student
+
+HYBRID = {
+    "num_hidden_layers": 4,
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 12,
+    "linear_value_head_dim": 12,
+}
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("dense"))
+
+
+@pytest.fixture(scope="module")
+def hybrid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("hybrid"), "qwen3_5_text", **HYBRID)
+
+
+@pytest.mark.skipif(bool(importlib.util.find_spec("fla")), reason="its kernels would be exact")
+def test_a_hybrid_model_without_its_kernels_is_not_packed_and_that_is_said(
+    hybrid: Path, tmp_path: Path
+) -> None:
+    """Packed, its second example would read the first one's state; padded it does not."""
+    steps = {}
+    for layout in ("packed", "padded"):
+        steps[layout] = context(tmp_path / layout, uneven(), model=hybrid)
+        steps[layout].runtime["layout"] = layout
+        student.run(steps[layout])
+    metrics = steps["packed"].metrics
+    assert metrics["layout"] == "padded" and metrics["layout_difference"] < 1e-3
+    assert "examples are padded, not packed: packed with sdpa a logit is off by" in metrics["layout_note"]
+    assert steps["padded"].metrics["layout_note"] == ""
+    first, second = (load_file(step.out / "model" / "model.safetensors") for step in steps.values())
+    for name, tensor in first.items():
+        torch.testing.assert_close(tensor, second[name])
+
+
+def test_attention_that_is_not_there_is_passed_over_or_told(dense: Path, tmp_path: Path) -> None:
+    step = context(tmp_path, uneven(), model=dense)
+    step.runtime["attention"] = "flash_attention_3"
+    student.run(step)
+    assert step.metrics["layout"] == "single"
+    assert "flash_attention_3 does not run here" in step.metrics["layout_note"]
+
+
+def test_training_that_moves_nothing_stops(dense: Path, tmp_path: Path) -> None:
+    from students_support import SFT
+
+    step = context(tmp_path, uneven(), model=dense, sft=SFT | {"learning_rate": 1e-30})
+    with pytest.raises(GateError, match=r"after 6 steps 0.0% of the weights have changed"):
+        student.run(step)
+
+
+def test_a_gradient_that_is_not_finite_stops(tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "base")
+    weights = load_file(model / "model.safetensors")
+    weights["model.norm.weight"][3] = float("nan")
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(GateError, match=r"not finite|is nan"):
+        student.run(context(tmp_path, uneven(), model=model))
+
+
+def test_bfloat16_weights_need_an_optimizer_that_keeps_updates(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from students_support import SFT
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torchao" else found(name))
+    step = context(tmp_path, uneven(), model=dense, sft=SFT | {"weights": "bfloat16"})
+    with pytest.raises(RecipeError, match="torchao is not installed"):
+        student.run(step)
+
+
+GENERATION: list[dict[str, Any]] = [
+    {"temperature": 0.6, "top_p": 0.95},
+    {"top_k": 20, "eos_token_id": [2, 5]},
+    {"num_beams": 1, "early_stopping": True, "eos_token_id": 2},
+]
+
+
+@pytest.mark.parametrize("given", GENERATION)
+def test_a_base_whose_generation_config_does_not_validate_trains(
+    given: dict[str, Any], tmp_path: Path
+) -> None:
+    from transformers import GenerationConfig
+
+    model = save_tiny_model(tmp_path / "base")
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": 2} | given))
+    step = context(tmp_path, uneven(), model=model)
+    student.run(step)
+    written = GenerationConfig.from_pretrained(step.out / "model")
+    written.validate(strict=True)
+    assert written.eos_token_id == given.get("eos_token_id", 2)
+    if "temperature" in given:
+        assert written.do_sample and written.temperature == 0.6
