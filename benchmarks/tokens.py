@@ -37,8 +37,9 @@ def main() -> None:
 
     import corpus
 
+    from hubkit.traces.cut import cut_batch
     from hubkit.traces.lengths import count_tokens, load_tokenizer, plain_backend
-    from hubkit.traces.variants.truncated import BATCH, cut_batch
+    from hubkit.traces.variants.controls import BATCH
 
     rng = random.Random(0)
     different = [corpus.reasoning(rng, corpus.draw_sum(rng)) for _ in range(min(options.traces, 20_000))]

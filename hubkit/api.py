@@ -102,7 +102,7 @@ def truncate(traces: Traces, *, tokens: int | Sequence[int], tokenizer: str | Pa
     The control of the paper's ablation. A trace that is shorter stays as it is. Rows gain `reasoning_tokens`,
     `raw_reasoning_tokens` and `ratio`. Raises InputError for a tokenizer that cannot say where its tokens end.
     """
-    from hubkit.traces.variants.truncated import cut_batch
+    from hubkit.traces.cut import cut_batch
 
     rows = [_trace(row, number) for number, row in enumerate(_rows(traces))]
     budgets = [tokens] * len(rows) if isinstance(tokens, int) else list(tokens)

@@ -3,10 +3,9 @@
     push(access, "org/nano-traces", "dataset", {"README.md": b"…", "data/raw/…": Path(…)}, "v1")
         -> Pushed(repo_id="org/nano-traces", repo_type="dataset", sha="9c1f…", changed=True)
 
-A push is one commit: readers see the whole old release or the whole new one. (huggingface_hub's own
-`upload_folder` makes several over xet, its default transfer.) What is on the Hub already is not sent again,
-so a release that was killed half-way is finished by running it again. Failures are HubErrors
-that say what to change, and no token is ever part of their text.
+A push is one commit: readers see the whole old release or the whole new one. (`upload_folder` of huggingface_hub makes
+several over xet, its default transfer.) Files that are on the Hub already are not sent again, so a push that was killed
+is completed by running it again. Failures raise HubError, whose text says what to change and never contains a token.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ __all__ = [
     "CollectionItem",
     "Pushed",
     "RepoType",
+    "add_files",
     "attempt",
     "check_namespace",
     "default_access",
@@ -48,21 +48,21 @@ RepoType = Literal["model", "dataset", "space"]
 T = TypeVar("T")
 
 MODEL_FILES: Final = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.tiktoken", "tokenizer.model")
-"""What a model is loaded from. Pickled weights (*.bin, *.pt) and Python files are neither fetched nor pushed."""
+"""The files a model is loaded from. Pickled weights (*.bin, *.pt) and Python files are neither fetched nor pushed."""
 _DUPLICATES: Final = ("original/*", "metal/*", "consolidated*.safetensors")
-"""The same weights once more, in the formats of other programs."""
+"""Copies of the weights in the formats of other programs."""
 _TAG: Final = "hubkit"
 """Tag in the card of every repo that hubkit made; a repo without it is not overwritten."""
 
 _DELAYS: Final = [1.0, 2.0, 4.0, 8.0, 16.0]
-"""Seconds before each retry, plus jitter; a 429 is told by the server how long to wait."""
+"""Seconds before each retry, plus jitter. A 429 response may name its own wait."""
 _LONGEST_WAIT: Final = 300
-"""Seconds a server may ask for: the Hub's rate limits are counted in windows of five minutes."""
+"""Longest wait in seconds that a server may ask for: the Hub counts its rate limits in windows of five minutes."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """A Hub and the right to use it."""
+    """The address of a Hub and the token for it."""
 
     endpoint: str
     token: str | None = field(default=None, repr=False)
@@ -82,7 +82,7 @@ class Pushed:
     repo_type: RepoType
     sha: str
     changed: bool
-    """False: the Hub had all of it already."""
+    """Whether the push made a commit. False if the Hub had all files already."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,11 @@ def repo_path(repo_id: str, repo_type: RepoType) -> str:
 
 
 def resolve(repo_id: str, revision: str, repo_type: RepoType = "model", access: Access | None = None) -> str:
-    """Commit that a branch, a tag or the default branch ("") of a repo stands at."""
+    """The commit that a branch or tag points to; "" is the default branch. Raises HubError if there is none."""
     access = access or default_access()
     api = access.api()
     what = f"look up {repo_type} {repo_id}" + (f" at {revision}" if revision else "")
-    # Asked before any work, with somebody waiting: a Hub that is not there is told soon.
+    # This is asked before any work starts, so an unreachable Hub is reported at once.
     info = attempt(
         access,
         what,
@@ -130,7 +130,7 @@ def download_model(repo_id: str, revision: str, access: Access | None = None) ->
 
 
 def download_tokenizer(repo_id: str, revision: str, access: Access | None = None) -> Path:
-    """Fetch what download_model does, without the weights."""
+    """Fetch the files that download_model fetches, without the weights. Returns the local folder."""
     ignored = ("*.safetensors", *_DUPLICATES)
     return _download(f"tokenizer of {repo_id}", repo_id, revision, ignored, access)
 
@@ -161,7 +161,7 @@ def _download(
 def download_file(
     repo_id: str, path: str, repo_type: RepoType = "model", revision: str = "", access: Access | None = None
 ) -> Path:
-    """Fetch one file of a repo. Returns where it lies in the cache."""
+    """Fetch one file of a repo. Returns its path in the cache."""
     from huggingface_hub import hf_hub_download
 
     access = access or default_access()
@@ -183,13 +183,13 @@ def download_file(
 
 
 def list_spaces(access: Access) -> list[str]:
-    """Ids of the Spaces that a (local) Hub shows."""
+    """Ids of the Spaces on a Hub, at most 1000."""
     api = access.api()
     return attempt(access, "list the Spaces", lambda: [space.id for space in api.list_spaces(limit=1000)])
 
 
 def check_namespace(access: Access, namespace: str) -> None:
-    """Ask before any work whether the token may write under a user or organisation name."""
+    """Raise HubError if the token cannot write to this user or organisation."""
     if not access.token:
         raise HubError(f"no token for {access.endpoint}", "run `hf auth login`, or set HF_TOKEN")
     user = attempt(access, "ask who the token belongs to", access.api().whoami)
@@ -256,8 +256,23 @@ def push(
     return attempt(access, f"push {repo_type} {repo_id}", commit)
 
 
+def add_files(
+    access: Access, repo_id: str, repo_type: RepoType, files: Mapping[str, bytes], message: str
+) -> str:
+    """Add files to a repo or replace them, in one commit. Returns its id."""
+    from huggingface_hub import CommitOperationAdd
+
+    api = access.api()
+    operations = [CommitOperationAdd(name, content) for name, content in sorted(files.items())]
+    return attempt(
+        access,
+        f"add files to {repo_type} {repo_id}",
+        lambda: str(api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type).oid),
+    )
+
+
 def put_tag(access: Access, pushed: Pushed, tag: str) -> None:
-    """Make a tag stand at a pushed commit; one that stands elsewhere is moved."""
+    """Make a tag point to a pushed commit. A tag of that name on another commit is moved."""
     api = access.api()
 
     def put() -> None:
@@ -289,7 +304,7 @@ def put_collection(
     api = access.api()
 
     def put() -> str:
-        # Found by title: the Hub gives every new collection a slug of its own, so creating blindly would double it.
+        # Found by title: every new collection gets a new slug, so creating it again would make a second one.
         mine = (c for c in api.list_collections(owner=namespace) if c.title == title)
         found = next(mine, None) or api.create_collection(
             title, namespace=namespace, description=description[:150], private=private, exists_ok=True
@@ -308,9 +323,9 @@ def put_collection(
 
 
 def _check_ours(repo_id: str, card: Any, there: set[str]) -> None:
-    """Refuse to overwrite a repo of somebody's that happens to have this name."""
+    """Raise HubError if the repo has contents that hubkit did not make."""
     tags = (card.to_dict().get("tags") if card is not None else None) or []
-    # A fresh repo holds .gitattributes, and a fresh Space a README of the Hub's own.
+    # The Hub puts .gitattributes into a new repo, and a README into a new Space.
     if any(name != "README.md" and not name.startswith(".") for name in there) and _TAG not in tags:
         raise HubError(
             f"{repo_id} exists and was not made by hubkit",
@@ -319,9 +334,9 @@ def _check_ours(repo_id: str, card: Any, there: set[str]) -> None:
 
 
 def attempt(access: Access, what: str, call: Callable[[], T], patient: bool = True) -> T:
-    """Call, and call again after errors that pass by themselves; other errors become HubError.
+    """Call, and retry after temporary errors. Raises HubError for other errors and after the last retry.
 
-    Not `patient`: a Hub that cannot be reached is not tried again (downloads retry by themselves).
+    Without `patient`, an unreachable Hub is not tried again (huggingface_hub retries downloads itself).
     """
     from httpx2 import HTTPError
     from huggingface_hub.errors import HFValidationError
@@ -344,7 +359,7 @@ def _status(error: BaseException) -> int | None:
 
 
 def _unreachable(error: BaseException) -> bool:
-    """No answer came: refused, timed out, cut off."""
+    """Whether no response came: connection refused, timed out or cut off."""
     from httpx2 import HTTPError
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -354,7 +369,7 @@ def _unreachable(error: BaseException) -> bool:
 
 
 def _wait(error: BaseException, delay: float | None) -> float | None:
-    """Seconds to wait before the next try; None when there is none."""
+    """Seconds to wait before the next try. Returns None if there should be none."""
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     if delay is None or isinstance(error, OfflineModeIsEnabled):
@@ -371,12 +386,12 @@ def _wait(error: BaseException, delay: float | None) -> float | None:
 
 
 def _jitter() -> float:
-    """0 to 1: so that clients that failed together do not come back together."""
+    """A number from 0 to 1, so that clients that failed together do not retry together."""
     return random.random()  # noqa: S311
 
 
 def _explain(access: Access, what: str, error: BaseException) -> HubError:
-    """One line on what failed and what to change, without the token."""
+    """The error as a HubError: what failed, and what to change, without the token."""
     from huggingface_hub.errors import (
         GatedRepoError,
         OfflineModeIsEnabled,

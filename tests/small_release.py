@@ -6,12 +6,13 @@ Its texts are hostile on purpose: HTML, Markdown, template braces and code fence
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hubkit.evaluation.statistics import wilson
+from hubkit.problems import contamination
 from hubkit.recipe.config import Recipe
 from hubkit.records import (
     EVALUATION_SCHEMA,
@@ -19,7 +20,8 @@ from hubkit.records import (
     messages_of,
     write_rows,
 )
-from hubkit.store import Record, StepContext, Store, digest
+from hubkit.store import Record, StepContext, Store, digest, digest_folder
+from hubkit.traces.lengths import length_metrics
 from hubkit.traces.variants import VARIANTS
 
 HOSTILE = (
@@ -48,6 +50,7 @@ class Run:
     def context(self, step: str, out: Path, config: dict[str, Any] | None = None) -> StepContext:
         wanted = ("raw", "compressed", "truncated", "student", "evaluation")
         inputs = {n: f for n, f in self.inputs.items() if step != "report" or n.split("/")[0] in wanted}
+        inputs.pop("publish", None)  # of an earlier Hub
         about = {"recipe": self.recipe.model_dump(mode="json", exclude={"run"})}
         (out / "work").mkdir(parents=True, exist_ok=True)
         return StepContext(
@@ -64,8 +67,11 @@ class Run:
     def finish(self, step: str, function: Callable[[StepContext], None], folder: Path) -> Record:
         """Run a step through the store, as the pipeline does."""
         context = self.context(step, folder)
-        key = digest([step, str(folder)])
-        record = Store(self.root).run(context, step, 1, key, {}, function)
+        # A release is pushed to several Hubs, each time as a step of its own.
+        inputs = {name: Record.read(folder).output for name, folder in context.inputs.items()}
+        parts = {"step": step, "version": 1, "config": context.config, "inputs": inputs}
+        key = digest(parts if step == "report" else [step, str(folder)])
+        record = Store(self.root).run(context, step, 1, key, inputs, function)
         self.inputs[step] = Store(self.root).folder(step, key)
         return record
 
@@ -154,33 +160,41 @@ def build(root: Path) -> Run:
         (folder / "pytorch_model.bin").write_bytes(b"a pickle that must not be published")
         (folder / "modeling.py").write_text("raise SystemExit('code that must not be published')")
         run.models[name] = {"model": str(folder), "revision": ""}
+    base_digest = digest_folder(root / "models" / "s")
 
     def step(name: str, config: dict[str, Any], write: Callable[[StepContext], None]) -> None:
-        key = digest([name, config])
-        work = root / "work" / name
-        context = StepContext(name, config, {}, dict(run.inputs), {}, root / "tmp" / digest(name), work)
-        inputs = {of: Record.read(folder).output for of, folder in run.inputs.items()}
+        given = dict(run.inputs)
+        inputs = {of: Record.read(folder).output for of, folder in given.items()}
         if name.startswith("evaluation/") and config["variant"]:
             inputs["student"] = inputs[f"student/{config['student']}"]
+        if name.startswith(("student/", "evaluation/")):
+            inputs["model:base"] = base_digest
+        if name == "contamination":
+            given = {"train": run.inputs["problems/train"], "test": run.inputs["problems/test"]}
+        key = digest({"step": name, "version": 1, "config": config, "inputs": inputs})
+        work = root / "work" / name
+        context = StepContext(name, config, {}, given, {}, root / "tmp" / digest(name), work)
         Store(root).run(context, name.split("/")[0], 1, key, inputs, write)
         run.inputs[name] = Store(root).folder(name, key)
 
     def problems(context: StepContext) -> None:
         rows = [
             {
-                "id": f"p{i}",
+                "id": id_,
                 "source": "x",
-                "problem": problem(i),
+                "problem": text,
                 "answer": str(i),
                 "verifier": "math",
                 "metadata": "",
             }
             for i in range(PROBLEMS)
+            for id_, text in [(f"p{i}", problem(i)) if context.config["set"] == "test" else trained_on(i)]
         ]
         context.count("kept", write_rows(context.out / "problems.parquet", rows, PROBLEM_SCHEMA))
 
     for name in ("train", "test"):
         step(f"problems/{name}", {"set": name}, problems)
+    step("contamination", {}, contamination.run)
     for kind, place in (("raw", "sage"), ("compressed", "sage/short"), ("truncated", "sage/short")):
         step(f"{kind}/{place}", {}, lambda context, kind=kind: _variant(context, kind))
 
@@ -217,6 +231,11 @@ def problem(number: int) -> str:
     return f"What is {number} + 0? {HOSTILE}"
 
 
+def trained_on(number: int) -> tuple[str, str]:
+    """Id and text of a training problem."""
+    return f"t{number}", f"What is {number} and nothing? {HOSTILE}"
+
+
 def _variant(context: StepContext, kind: str) -> None:
     rows, tokens = COUNTS[kind]
     extra = {
@@ -224,14 +243,16 @@ def _variant(context: StepContext, kind: str) -> None:
         "compressed": {"compressor": "short", "prompt_sha": "0123456789ab"},
         "truncated": {"budget_tokens": 12, "matched_to": "short"},
     }[kind]
+    # The tokenizer has a token per byte. A truncated trace is the beginning of the raw one.
+    reasoning = "Think </pre> and on".ljust(90, ".")[:tokens] if kind != "compressed" else "Short </pre>"
     data = [
         {
-            "id": f"p{i}",
+            "id": id_,
             "source": "x",
-            "problem": problem(i),
+            "problem": text,
             "answer": str(i),
-            "messages": messages_of(problem(i), f"Think </pre>{HOSTILE}", f"\\boxed{{{i}}}"),
-            "reasoning": f"Think </pre>{HOSTILE}",
+            "messages": messages_of(text, reasoning, f"\\boxed{{{i}}}"),
+            "reasoning": reasoning,
             "solution": f"\\boxed{{{i}}}",
             "teacher": "sage",
             "sample": 0,
@@ -246,23 +267,12 @@ def _variant(context: StepContext, kind: str) -> None:
             **extra,
         }
         for i in range(rows)
+        for id_, text in [trained_on(i)]
     ]
     write_rows(context.out / "data.parquet", data, VARIANTS[kind].schema)
     context.count("kept", rows)
     context.count("dropped_wrong", 12 - rows + (8 if kind == "raw" else 0))
-    context.metrics |= {
-        "rows": rows,
-        "problems": rows,
-        "reasoning_tokens": rows * tokens,
-        "reasoning_chars": rows * tokens,
-        "raw_reasoning_tokens": rows * 90,
-        "raw_reasoning_chars": rows * 90,
-        "ratio_tokens": tokens / 90,
-        "ratio_chars": tokens / 90,
-        "quantiles": {
-            "reasoning_tokens": {"p5": tokens, "p50": tokens, "p95": tokens, "mean": float(tokens)}
-        },
-    }
+    context.metrics |= length_metrics(data)
 
 
 def _student(context: StepContext, base: Path) -> None:
@@ -299,7 +309,7 @@ def _evaluation(step: Callable[..., None], about: dict[str, Any]) -> None:
                 "id": f"p{i}",
                 "problem": problem(i),
                 "answer": str(i),
-                "output": f"<think>\nthought {i} {HOSTILE}\n</think>\n\nanswer {i} {HOSTILE}",
+                "output": f"<think>\nthought {i} {HOSTILE}\n</think>\n\n\\boxed{{{i + (i >= right)}}} {HOSTILE}",
                 "correct": i < right,
                 "output_tokens": tokens,
                 "finish_reason": "stop" if i % 5 else "length",
@@ -308,7 +318,7 @@ def _evaluation(step: Callable[..., None], about: dict[str, Any]) -> None:
         ]
         write_rows(context.out / "samples.parquet", rows, EVALUATION_SCHEMA)
         share = right / PROBLEMS
-        low, high = _wilson(right, PROBLEMS)
+        low, high = wilson(right, PROBLEMS)
         context.metrics |= {
             "n": PROBLEMS,
             "correct": right,
@@ -320,16 +330,33 @@ def _evaluation(step: Callable[..., None], about: dict[str, Any]) -> None:
             "accuracy_per_1000_tokens": share / tokens * 1000,
             "seconds": 1.0,
         }
-        (context.out / "results.json").write_text(json.dumps(context.metrics))
-        details = context.out / "details" / "results" / "results_1.json"
-        details.parent.mkdir(parents=True)
-        details.write_text("{}")
+        _lighteval_files(context.out, about["student"], rows)
 
     benchmark = {"name": "test", "problems": "test", "task": None, "sampling": {"max_tokens": 40}}
     step(f"evaluation/{about['student']}/test", about | {"benchmark": benchmark}, write)
 
 
-def _wilson(right: int, n: int) -> tuple[float, float]:
-    z, p = 1.96, right / n
-    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))
+def _lighteval_files(out: Path, model: str, rows: list[dict[str, Any]]) -> None:
+    """What lighteval leaves of a run, as far as anything reads it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    date = "2026-11-24T06-24-06.123456"
+    share = sum(row["correct"] for row in rows) / len(rows)
+    task = {"hf_repo": "problems/test", "hf_subset": "default", "evaluation_splits": ["train"]}
+    parameters = {"max_new_tokens": 40, "temperature": 0.0}
+    results = {
+        "config_general": {
+            "max_samples": None,
+            "model_name": model,
+            "model_config": {"generation_parameters": parameters},
+        },
+        "results": {"test|0": {"accuracy": share}, "all": {"accuracy": share}},
+        "versions": {},
+        "config_tasks": {"test|0": task},
+    }
+    (out / "results.json").write_text(json.dumps(results))
+    path = out / "details" / model / date / f"details_test|0_{date}.parquet"
+    path.parent.mkdir(parents=True)
+    details = [{"doc": {"query": r["problem"]}, "metric": {"accuracy": float(r["correct"])}} for r in rows]
+    pq.write_table(pa.Table.from_pylist(details), path)

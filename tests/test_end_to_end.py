@@ -127,6 +127,27 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(root: Path, tmp_path: Pa
         assert pq.read_table(path).equals(pq.read_table(twin))
 
 
+def test_the_notebook_runs(root: Path) -> None:
+    """Its code cells in order, on this release, as a kernel would run them."""
+    notebook = json.loads((NANO.parents[2] / "examples" / "nano.ipynb").read_text())
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    environment = os.environ | {
+        "HUBKIT_RUNS": str(root),
+        "HUBKIT_OVERRIDES": " ".join(value.replace(" ", "") for value in SMALL),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(cells)],
+        cwd=NANO.parents[2],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = done.stdout.splitlines()
+    assert "['correct', 'wrong', 'unparseable']" in said and "tokens:" in said[-2]
+
+
 def test_the_run_ends_with_the_table_and_commands_that_work(root: Path) -> None:
     text = (root / "stdout.txt").read_text()
     table, closing = text.split("\nreport: ")

@@ -29,7 +29,7 @@ VERSION = 1
 
 class Invented(Origin):
     step = "toy:invent"
-    kind: Literal["invented"]
+    source: Literal["invented"]
     words: int
 
     def count(self, problems): return problems
@@ -76,7 +76,7 @@ def end(context):
     context.count("kept", write_rows(context.out / "data.parquet", rows, variants.VARIANTS["end"].schema))
 
 
-origins.ORIGINS["invented"] = Invented
+origins.EXISTING["invented"] = Invented
 compressors.COMPRESSORS["first-half"] = FirstHalf
 variants.VARIANTS["end"] = variants.Kind(
     step="toy:end", order=3, colour="#CC79A7", mark="x", matched=True, columns=(("matched_to", pa.string()),),
@@ -89,7 +89,8 @@ if __name__ == "__main__":
     from hubkit.recipe.plan import make_plan
     from hubkit.release.columns import variant_fields
 
-    overrides = ["problems.train.size=6", "teachers=[{kind: invented, name: bard, words: 40, shards: 2}]",
+    overrides = ["problems.train.size=6", "teachers=[]",
+                 "traces=[{source: invented, name: bard, words: 40, shards: 2}]",
                  "compressors=[{kind: first-half, name: half}]", "students.variants=[raw, compressed-half, end-half]"]
     recipe = Path(sys.argv[1])
     records = hubkit.run(recipe, overrides=overrides, out="runs", until=["matched"])
@@ -110,7 +111,7 @@ def test_an_origin_a_compressor_and_a_control_need_their_module_and_a_row(tmp_pa
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "raw 6 120 the traces of bard as they were written, verified correct",
+        "raw 6 120 the traces of bard as they were written",
         "compressed-half 6 60 the same traces, shortened by half; each still reaches the right answer",
         "end-half 6 60 the end of bard's, as long as half's",
         "student/s-compressed-half-full",

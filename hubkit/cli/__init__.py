@@ -12,6 +12,7 @@ import typer
 
 from hubkit.cli.hub import app as hub
 from hubkit.cli.recipe import app as recipe
+from hubkit.cli.release import app as release
 from hubkit.cli.space import app as space
 from hubkit.cli.submit import submit
 
@@ -26,10 +27,12 @@ app = typer.Typer(
     "Start with: hubkit recipe run recipes/nano/recipe.yaml",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     add_completion=False,
 )
 app.add_typer(recipe, name="recipe")
 app.add_typer(hub, name="hub")
+app.add_typer(release, name="release")
 app.add_typer(space, name="space")
 app.command()(submit)
 

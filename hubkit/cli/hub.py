@@ -9,7 +9,11 @@ import typer
 
 __all__ = ["app"]
 
-app = typer.Typer(help="A Hub on this machine, for releases without an account.", no_args_is_help=True)
+app = typer.Typer(
+    help="A Hub on this machine, for releases without an account.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 _NAMESPACE = Annotated[str, typer.Option(help="The user that repos belong to.")]
 _HOST = Annotated[str, typer.Option(help="Address of this machine to listen on.")]

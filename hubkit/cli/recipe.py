@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,12 +13,14 @@ import typer
 if TYPE_CHECKING:
     from hubkit.recipe.config import Recipe
     from hubkit.recipe.pipeline import State
-    from hubkit.recipe.plan import Plan
+    from hubkit.recipe.plan import Plan, Step
     from hubkit.store import Record, Store
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Run recipes: from problems to a published release.", no_args_is_help=True)
+app = typer.Typer(
+    help="Run recipes: from problems to a published release.", no_args_is_help=True, rich_markup_mode=None
+)
 
 RecipePath = Annotated[Path, typer.Argument(help="A recipe.yaml.", show_default=False)]
 Sets = Annotated[
@@ -26,7 +29,9 @@ Sets = Annotated[
         "--set", metavar="A.B=C", help="Override a key, e.g. --set students.seeds=[0,1]. Repeatable."
     ),
 ]
-Out = Annotated[Path, typer.Option("--out", help="Folder of finished steps and work under way.")]
+Out = Annotated[
+    Path, typer.Option("--out", metavar="FOLDER", help="Folder of finished steps and work under way.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 RUNS = Path("runs")
 
@@ -55,11 +60,15 @@ def _table(*columns: str) -> Any:
     return table
 
 
+def _width() -> int:
+    """Columns to print in. Piped output is for reading by programs and logs: never wrap it at 80."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
+
+
 def _print(renderable: Any) -> None:
     from rich.console import Console
 
-    # Piped output is for reading by programs and logs: never wrap it at 80 columns.
-    Console(width=None if sys.stdout.isatty() else 160).print(renderable)
+    Console(width=_width()).print(renderable)
 
 
 @app.command("list")
@@ -129,16 +138,18 @@ def plan(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = F
     """Show every step: what is done, what would run and why, with estimates of tokens, time and bytes.
 
     Estimates come from earlier runs of the same step here, where there are any; otherwise from the
-    recipe's limits and the rates of a CPU, and then they are upper bounds.
+    recipe's limits and the rates of a CPU, and then they are upper bounds. Answers that steps had before, of
+    which the next ask nothing again, are counted.
 
     Example: hubkit recipe plan recipes/nano/recipe.yaml
     """
-    from hubkit.recipe.estimate import estimate_all
+    from hubkit.recipe.estimate import answered, estimate_all
     from hubkit.recipe.pipeline import status as states_of
 
     _, a_plan, store = _open(path, sets, out)
     states = states_of(a_plan, store)
     estimates = estimate_all(a_plan, store, states)
+    had = answered(a_plan, store, states)
     if as_json:
         rows = [
             {
@@ -146,6 +157,7 @@ def plan(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = F
                 "state": s.state,
                 "why": s.why,
                 "key": s.key,
+                "answered": had.get(s.step.name, 0),
                 **estimates[s.step.name].__dict__,
             }
             for s in states
@@ -160,17 +172,30 @@ def plan(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = F
             "cached" if state.state == "done" else "to run",
             *guess.cells(),
             guess.source,
-            state.why,
+            f"{had[state.step.name]} answers are there; {state.why}" if state.step.name in had else state.why,
         )
     _print(table)
-    waiting = [estimates[s.step.name] for s in states if s.state != "done"]
-    if not waiting:
-        typer.echo("nothing to do: every step is done")
-        return
+    typer.echo(_words(_ahead(a_plan, store, states)))
+
+
+def _ahead(a_plan: Plan, store: Store, states: list[State]) -> dict[str, Any]:
+    """How much of these steps is to be done, and how long it may take."""
+    from hubkit.recipe.estimate import estimate_all
+
+    estimates = estimate_all(a_plan, store, states)
+    waiting = [estimates[state.step.name] for state in states if state.state != "done"]
     seconds = sum(guess.seconds or 0 for guess in waiting) / a_plan.recipe.run.workers
     unknown = sum(guess.seconds is None for guess in waiting)
-    note = f", {unknown} of unknown time" if unknown else ""
-    typer.echo(f"{len(waiting)} of {len(states)} steps to run, about {seconds / 60:.1f} min{note}")
+    return {"steps": len(waiting), "of": len(states), "seconds": round(seconds), "unknown": unknown}
+
+
+def _words(ahead: dict[str, Any]) -> str:
+    if not ahead["steps"]:
+        return "nothing to do: every step is done"
+    note = f", {ahead['unknown']} of unknown time" if ahead["unknown"] else ""
+    seconds = ahead["seconds"]
+    time = f"{seconds} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+    return f"{ahead['steps']} of {ahead['of']} steps to run, about {time}{note}"
 
 
 @app.command()
@@ -179,10 +204,14 @@ def run(
     sets: Sets = None,
     until: Annotated[
         list[str] | None,
-        typer.Option(help="Stop after these steps: a kind (raw), a name or a pattern (student/s-*)."),
+        typer.Option(
+            metavar="STEP",
+            help="Stop after these steps: a kind (raw), a name or a pattern (student/s-*). Repeatable.",
+        ),
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="Run only these steps; what they need must be done.")
+        list[str] | None,
+        typer.Option(metavar="STEP", help="Run only these steps; what they need must be done. Repeatable."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and show the plan; run nothing.")
@@ -221,6 +250,8 @@ def run(
         with Display(name, len(steps), as_json) as display, Tracker(name, trackio) as tracker:
 
             def on_event(event: str, state: State, info: dict[str, Any]) -> None:
+                if event == "start" and display.ran == 0:
+                    _say_ahead(a_plan, store, steps, as_json)
                 tracker.on_event(event, state, info)
                 display.on_event(event, state, info)
 
@@ -234,14 +265,29 @@ def run(
         _closing(a_plan, store, records)
 
 
+def _say_ahead(a_plan: Plan, store: Store, steps: list[Step], as_json: bool) -> None:
+    """Before the first step runs: how many there are, and how long they may take."""
+    from hubkit.recipe import pipeline
+
+    wanted = {step.name for step in steps}
+    states = [s for s in pipeline.status(a_plan, store, explain=False) if s.step.name in wanted]
+    ahead = _ahead(a_plan, store, states)
+    if as_json:
+        typer.echo(json.dumps({"event": "estimate", **ahead}))
+    else:
+        typer.echo(_words(ahead), err=True)
+
+
 def _closing(a_plan: Plan, store: Store, records: dict[str, Record]) -> None:
     """The table of students, the report's path and the three commands that use the release."""
     from hubkit.release.report import seeds_table, table
 
     folder = store.folder("report", records["report"].key)
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    _print(table(results))
-    if (seeds := seeds_table(results)) is not None:
+    if results.get("headline"):
+        typer.echo(f"{results['headline']}\n")
+    _print(table(results, _width()))
+    if (seeds := seeds_table(results, _width())) is not None:
         typer.echo()
         _print(seeds)
     typer.echo(f"\nreport: {folder / 'report.html'}")
@@ -298,7 +344,10 @@ def _counts(state: State) -> str:
 
 @app.command()
 def report(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = False) -> None:
-    """Print the table of students of a finished recipe, and where its HTML report is.
+    """Print the headline and the table of students of a finished recipe, and where its HTML report is.
+
+    Makes the report when everything that it needs is done. Where settings or hubkit have changed since, it shows
+    the newest report of this recipe and says so; nothing else is run again.
 
     Example: hubkit recipe report recipes/nano/recipe.yaml --json
     """
@@ -306,11 +355,27 @@ def report(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json =
     from hubkit.recipe import pipeline
 
     recipe, a_plan, store = _open(path, sets, out)
-    records = {s.step.name: s.record for s in pipeline.status(a_plan, store, explain=False) if s.record}
-    if "report" not in records:
-        raise InputError(f"{recipe.name!r} has no report yet", f"run it first: hubkit recipe run {path}")
+    steps = pipeline.select(a_plan, only=["report"])
+    done = {s.step.name: s.record for s in pipeline.status(a_plan, store, explain=False) if s.record}
+    if all(name in done for step in steps for name in step.inputs.values()):
+        done = pipeline.run(a_plan, store, steps, lambda event, state, info: None)
+    elif "report" not in done:
+        found = _earlier_report(store, recipe.name)
+        if found is None:
+            raise InputError(f"{recipe.name!r} has no report yet", f"run it first: hubkit recipe run {path}")
+        typer.echo("an earlier run's: settings, data or hubkit have changed since", err=True)
+        done = {"report": found}
     if as_json:
-        folder = store.folder("report", records["report"].key)
+        folder = store.folder("report", done["report"].key)
         typer.echo((folder / "results.json").read_text(encoding="utf-8").rstrip())
     else:
-        _closing(a_plan, store, records)
+        _closing(a_plan, store, done)
+
+
+def _earlier_report(store: Store, recipe: str) -> Record | None:
+    """The newest report of a recipe among the finished ones, whatever its settings were."""
+    for record in store.records("report"):
+        path = store.folder("report", record.key) / "results.json"
+        if json.loads(path.read_text(encoding="utf-8")).get("recipe") == recipe:
+            return record
+    return None

@@ -9,7 +9,9 @@ import typer
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Look at published students side by side.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look at published students side by side.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @app.callback()
@@ -22,7 +24,8 @@ def open_(
     release: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAMESPACE/RECIPE]", help="A release on the local Hub; default: the only one."
+            metavar="[NAMESPACE/RECIPE]",
+            help="A release on the local Hub, or its Space's id; default: the only one.",
         ),
     ] = None,
     hub: Annotated[Path, typer.Option("--hub", help="Folder of the local Hub.")] = Path("runs/hub"),

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["submit"]
+__all__ = ["submit", "use_local_hub"]
 
 
 def submit(
@@ -89,7 +89,7 @@ def submit(
         raise InputError("--json cannot ask", "add --yes or --dry-run")
     with ExitStack() as stack:
         if hub is not None:
-            _use_local_hub(stack, hub)
+            use_local_hub(stack, hub)
         from hubkit.release.submit import Wish, carry_out, plan
 
         wish = Wish(
@@ -132,7 +132,7 @@ def submit(
             typer.echo(done.text())
 
 
-def _use_local_hub(stack: ExitStack, folder: Path) -> None:
+def use_local_hub(stack: ExitStack, folder: Path) -> None:
     """Before huggingface_hub is imported, which reads the Hub's address then."""
     from hubkit.errors import InputError
     from hubkit.localhub import LocalHub

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import model_validator
+import re
+from typing import Any
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from hubkit.section import Name, Sampling, Section
 
@@ -18,9 +21,26 @@ class Benchmark(Section):
     task: str | None = None
     """A lighteval task such as gsm8k|0."""
     sampling: Sampling
+    leaderboard: str = ""
+    """Of a task: the benchmark dataset whose board its results go to, as org/name#task. Empty: the dataset that
+    the task reads, if it has an eval.yaml."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent_leaderboard(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A benchmark that names no board is written, and so identified, as it was before it could."""
+        written: dict[str, Any] = dump(self)
+        if not self.leaderboard:
+            written.pop("leaderboard", None)
+        return written
 
     @model_validator(mode="after")
     def _one_source(self) -> Benchmark:
         if (self.problems is None) == (self.task is None):
             raise ValueError("give either `problems` (a set of this recipe) or `task` (a lighteval task)")
+        if self.leaderboard and not self.task:
+            raise ValueError(
+                "`leaderboard` is for a `task`: problems of this recipe have a board of their own"
+            )
+        if self.leaderboard and not re.fullmatch(r"[\w.-]+/[\w.-]+#[^#]+", self.leaderboard):
+            raise ValueError(f"{self.leaderboard!r} is not a leaderboard: write org/name#task")
         return self

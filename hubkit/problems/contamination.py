@@ -32,7 +32,7 @@ def run(context: StepContext) -> None:
             (normalise(_without_options(row)), row["id"]) for row in read_rows(folder / "problems.parquet")
         ]
         for name, folder in context.inputs.items()
-        if name != "train"
+        if not _trained_on(name)
     }
     tasks: list[str] = context.config.get("tasks", [])
     if tasks:
@@ -51,9 +51,9 @@ def run(context: StepContext) -> None:
             for words in _windows(text) if name in tasks else ():
                 begins[words].append((name, id_, text))
     shared: dict[str, dict[str, None]] = {name: {} for name in tests}
-    for row in read_rows(
-        context.inputs["train"] / "problems.parquet", columns=["id", "problem", "verifier", "metadata"]
-    ):
+    columns = ["id", "problem", "verifier", "metadata"]
+    trained = [folder / "problems.parquet" for name, folder in context.inputs.items() if _trained_on(name)]
+    for row in (row for path in trained for row in read_rows(path, columns=columns)):
         text = normalise(_without_options(row))
         found = same.get(text, []) + same.get(row["id"], [])
         for words in _windows(text)[:1]:
@@ -74,6 +74,11 @@ def run(context: StepContext) -> None:
             )
     context.metrics.update(report)
     write_json(context.out / "report.json", report)
+
+
+def _trained_on(name: str) -> bool:
+    """Whether an input is learned from: the problems that teachers answer, and those of existing traces."""
+    return name == "train" or name.startswith("train-")
 
 
 def _without_options(row: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from hubkit.problems.rows import Row, RowSource
 from hubkit.records import Problem
 from hubkit.store import digest_file
 
-__all__ = ["FileSource"]
+__all__ = ["FileSource", "read_file"]
 
 _COMPRESSED: Final = (".gz", ".bz2", ".zst", ".lz4")
 
@@ -38,7 +38,7 @@ class FileSource(RowSource):
     def rows(self, pin: Pin) -> Iterator[Problem]:
         assert pin.path is not None
         return self.problems_of(
-            _read(pin.path, [*self.columns(), *self.more_columns()]), _stem(Path(self.path))
+            read_file(pin.path, [*self.columns(), *self.more_columns()]), _stem(Path(self.path))
         )
 
     def describe(self) -> Description:
@@ -95,15 +95,18 @@ def _bytes(path: Path) -> io.BufferedReader:
     return io.BufferedReader(cast(io.RawIOBase, pa.input_stream(str(path), compression="detect")))
 
 
-def _read(path: Path, columns: list[str]) -> Iterator[Row]:
-    """Yield the rows of a file in order. Raises InputError that names the line or row."""
+def read_file(path: Path, columns: list[str] | None) -> Iterator[Row]:
+    """Yield the rows of a file in order, with these columns at least; None: all, and texts of a JSON list as rows with
+    one column `text`. Raises InputError that names the line or row."""
     try:
         if _is_parquet(path):
             yield from _parquet(path, columns)
             return
         with _text(path) as text:
-            read = _separated if _format(path) in (".csv", ".tsv") else _json
-            yield from read(path, text)
+            if _format(path) in (".csv", ".tsv"):
+                yield from _separated(path, text)
+            else:
+                yield from _json(path, text, texts=columns is None)
     except (OSError, EOFError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
 
@@ -138,14 +141,14 @@ def _lines(path: Path, text: Iterable[str]) -> Iterator[tuple[int, str]]:
         ) from error
 
 
-def _json(path: Path, text: io.TextIOWrapper) -> Iterator[Row]:
+def _json(path: Path, text: io.TextIOWrapper, texts: bool) -> Iterator[Row]:
     rows = 0
     lines = _lines(path, text)
     for number, line in lines:
         if not line.strip():
             continue
         if not rows and line.lstrip().startswith("["):
-            yield from _json_list(path, line + "".join(more for _, more in lines))
+            yield from _json_list(path, line + "".join(more for _, more in lines), texts)
             return
         where = f"{path.name}:{number}: row {rows}"
         row = _object(where, line, first=not rows)
@@ -153,7 +156,7 @@ def _json(path: Path, text: io.TextIOWrapper) -> Iterator[Row]:
         rows += 1
 
 
-def _json_list(path: Path, text: str) -> Iterator[Row]:
+def _json_list(path: Path, text: str, texts: bool) -> Iterator[Row]:
     try:
         values = json.loads(text, object_pairs_hook=_Pairs)
     except (ValueError, RecursionError) as error:
@@ -162,6 +165,9 @@ def _json_list(path: Path, text: str) -> Iterator[Row]:
         ) from error
     for number, value in enumerate(values):
         where = f"{path.name}: row {number}"
+        if texts and isinstance(value, str):
+            yield Row(where, {"text": value})
+            continue
         if not isinstance(value, _Pairs):
             raise InputError(f"{where}: not an object", "a JSON list holds one object for each row")
         yield Row(where, value.as_dict(where))
@@ -226,17 +232,18 @@ def _separated(path: Path, text: io.TextIOWrapper) -> Iterator[Row]:
         raise InputError(f"{path.name}:{reader.line_num}: row {rows}: {error}", "fix the line") from error
 
 
-def _parquet(path: Path, columns: list[str]) -> Iterator[Row]:
+def _parquet(path: Path, columns: list[str] | None) -> Iterator[Row]:
     with pq.ParquetFile(path) as file:
         names = file.schema_arrow.names
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InputError(f"{path.name}: column {twice[0]!r} appears twice", "rename one of them")
         # `columns` of the reader takes dots for parts of structs, so whole columns are chosen by what they begin with.
-        needed = [name for name in names if any(c == name or c.startswith(f"{name}.") for c in columns)]
+        asked = names if columns is None else columns
+        needed = [name for name in names if any(c == name or c.startswith(f"{name}.") for c in asked)]
         number = 0
         if not needed:
             raise InputError(
-                f"{path.name}: row 0 has no column {columns[0]!r}", f"its columns are {', '.join(names)}"
+                f"{path.name}: row 0 has no column {asked[0]!r}", f"its columns are {', '.join(names)}"
             )
         for batch in file.iter_batches(batch_size=1024, columns=needed):
             for row in _dicts(batch, path, number):

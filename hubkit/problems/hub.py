@@ -7,7 +7,7 @@ streams that split; columns that are not named are never decoded.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from hubkit.problems.base import Description, Pin
 from hubkit.problems.rows import Row, RowSource
 from hubkit.records import Problem
 
-__all__ = ["HubSource"]
+__all__ = ["HubSource", "stream_dataset"]
 
 
 class HubSource(RowSource):
@@ -27,7 +27,12 @@ class HubSource(RowSource):
     split: str = "train"
 
     def rows(self, pin: Pin) -> Iterator[Problem]:
-        return self.problems_of(self._stream(pin.revision), self.dataset)
+        return self.problems_of(
+            stream_dataset(
+                self.dataset, self.config, self.split, pin.revision, self.columns(), self.more_columns()
+            ),
+            self.dataset,
+        )
 
     def describe(self) -> Description:
         return self.described(f"{self.dataset}, split {self.split}", self.dataset)
@@ -40,43 +45,54 @@ class HubSource(RowSource):
         known = _examples(self.dataset, pin.revision, self.config, self.split)
         return min((n for n in (known, self.limit) if n is not None), default=None)
 
-    def _stream(self, revision: str) -> Iterator[Row]:
-        """Rows with the needed columns only: an image that cannot be decoded does not matter if nobody asks for it."""
-        import datasets
 
-        where = self.dataset
-        try:
-            stream: Any = datasets.load_dataset(
-                self.dataset, self.config, split=self.split, revision=revision, streaming=True
-            )
-            names = stream.column_names or list(next(iter(stream), {}))
-            needed = [n for n in names if any(c == n or c.startswith(f"{n}.") for c in self.columns())]
-            needed += [n for n in names if n in self.more_columns() and n not in needed]
-            missing = [c for c in self.columns() if c not in needed and c.partition(".")[0] not in needed]
-            if missing:
-                raise InputError(f"{where}: no column {missing[0]!r}", f"its columns are {', '.join(names)}")
-            stream = stream.select_columns(needed)
-            classes = {
-                name: feature
-                for name, feature in (stream.features or {}).items()
-                if isinstance(feature, datasets.ClassLabel)
-            }
-            where = f"{self.dataset}: row 0"
-            for number, row in enumerate(stream, 1):
-                # A class is stored as a number, -1 for none; its name is what people mean.
-                for name, feature in classes.items():
-                    value = row[name]
-                    row[name] = None if value in (None, -1) else feature.int2str(value)
-                yield Row(where, row)
-                where = f"{self.dataset}: row {number}"
-        except HubkitError:
-            raise
-        # What the Hub, formats and decoders raise has no common base.
-        except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(
-                f"{where} cannot be read: {reason}", "check dataset, config, split and columns on its page"
-            ) from error
+def stream_dataset(
+    dataset: str,
+    config: str | None,
+    split: str,
+    revision: str,
+    columns: list[str] | None,
+    if_there: Collection[str] = (),
+) -> Iterator[Row]:
+    """Yield the rows of a split in order, with these columns only: an image that cannot be decoded does not matter if
+    nobody asks for it. None: all. `if_there` are read where the dataset has them.
+
+    Raises InputError for a column that is not there and for whatever stops the reading.
+    """
+    import datasets
+
+    where = dataset
+    try:
+        stream: Any = datasets.load_dataset(dataset, config, split=split, revision=revision, streaming=True)
+        names = stream.column_names or list(next(iter(stream), {}))
+        asked = names if columns is None else columns
+        needed = [n for n in names if any(c == n or c.startswith(f"{n}.") for c in asked)]
+        needed += [n for n in names if n in if_there and n not in needed]
+        missing = [c for c in asked if c not in needed and c.partition(".")[0] not in needed]
+        if missing:
+            raise InputError(f"{where}: no column {missing[0]!r}", f"its columns are {', '.join(names)}")
+        stream = stream.select_columns(needed)
+        classes = {
+            name: feature
+            for name, feature in (stream.features or {}).items()
+            if isinstance(feature, datasets.ClassLabel)
+        }
+        where = f"{dataset}: row 0"
+        for number, row in enumerate(stream, 1):
+            # A class is stored as a number, -1 for none; its name is what people mean.
+            for name, feature in classes.items():
+                value = row[name]
+                row[name] = None if value in (None, -1) else feature.int2str(value)
+            yield Row(where, row)
+            where = f"{dataset}: row {number}"
+    except HubkitError:
+        raise
+    # What the Hub, formats and decoders raise has no common base.
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{where} cannot be read: {reason}", "check dataset, config, split and columns on its page"
+        ) from error
 
 
 @functools.cache

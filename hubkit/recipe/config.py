@@ -16,7 +16,7 @@ from hubkit.recipe.runtime import Run
 from hubkit.section import AtKey, ModelRef, Name, Sampling, Section, union_of
 from hubkit.students.settings import METHODS, Method
 from hubkit.traces.compressors import COMPRESSORS, Compressor
-from hubkit.traces.origins import ORIGINS, Origin
+from hubkit.traces.origins import EXISTING, Origin, Teacher
 from hubkit.traces.variants import Variant, possible_variants
 
 __all__ = [
@@ -32,12 +32,12 @@ __all__ = [
 
 if TYPE_CHECKING:
     ProblemSource = Source
-    AnyOrigin = Origin
+    ExistingTraces = Origin
     AnyCompressor = Compressor
     AnyMethod = Method
 else:
     ProblemSource = union_of(SOURCES, "source")
-    AnyOrigin = union_of(ORIGINS, "kind", "teacher")
+    ExistingTraces = union_of(EXISTING, "source")
     AnyCompressor = union_of(COMPRESSORS, "kind", "rewrite")
     AnyMethod = union_of(METHODS, "kind", "sft")
 
@@ -83,7 +83,8 @@ class Base(ModelRef):
 class Students(Section):
     bases: list[Base] = Field(min_length=1)
     variants: list[str] = Field(min_length=1)
-    """raw, compressed-<compressor>, truncated-<compressor>."""
+    """raw, compressed-<compressor>, and controls of the same length: truncated-, last-, random-steps- and
+    random-tokens-<compressor>."""
     methods: dict[Name, AnyMethod] = Field(min_length=1)
     seeds: list[int] = Field(default=[0], min_length=1)
     max_cut_share: float = Field(default=0.02, ge=0, le=1)
@@ -125,10 +126,13 @@ class Recipe(Section):
     license: str = "apache-2.0"
     language: list[str] = Field(default=["en"])
     seed: int = 0
-    problems: dict[Name, ProblemSource] = Field(min_length=1)
+    problems: dict[Name, ProblemSource] = Field(default={})
     train_on: Name = "train"
     """The problem set that teachers answer."""
-    teachers: list[AnyOrigin] = Field(min_length=1)
+    teachers: list[Teacher] = Field(default=[])
+    """Models that answer the problems."""
+    traces: list[ExistingTraces] = Field(default=[])
+    """Traces that exist, in place of teachers or beside them."""
     judge: Judge | None = None
     """Wanted when the problems of `train_on` have `verifier: judge`."""
     compressors: list[AnyCompressor] = Field(default=[])
@@ -139,8 +143,10 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _names_exist(self) -> Recipe:
+        if not self.origins():
+            raise ValueError("there are no traces: give `teachers` that write them, or `traces` that exist")
         sets = set(self.problems)
-        asked: list[tuple[str, list[str | int]]] = [(self.train_on, ["train_on"])]
+        asked: list[tuple[str, list[str | int]]] = [(self.train_on, ["train_on"])] if self.teachers else []
         asked += [
             (b.problems, ["benchmarks", i, "problems"]) for i, b in enumerate(self.benchmarks) if b.problems
         ]
@@ -158,7 +164,7 @@ class Recipe(Section):
                     *("students", "variants", index),
                 )
         groups = {
-            "teachers": [t.name for t in self.teachers],
+            "teachers or traces": [origin.name for origin in self.origins()],
             "compressors": [c.name for c in self.compressors],
             "bases": [b.name for b in self.students.bases],
             "variants": self.students.variants,
@@ -186,9 +192,13 @@ class Recipe(Section):
                 )
             owners[student.name] = f"that of ({parts})"
 
+    def origins(self) -> list[Origin]:
+        """Where traces come from: teachers, then existing ones."""
+        return [*self.teachers, *self.traces]
+
     def references(self) -> list[tuple[str, ModelRef]]:
         """(name, model) of every model that the recipe names."""
-        makers: list[Origin | Compressor] = [*self.teachers, *self.compressors]
+        makers: list[Origin | Compressor] = [*self.origins(), *self.compressors]
         generators = [(maker.name, maker.generator()) for maker in makers]
         named: list[tuple[str, ModelRef]] = [(name, model) for name, model in generators if model is not None]
         if self.judge:
@@ -206,7 +216,7 @@ class Recipe(Section):
         A name is <base>-<variant>-<method>; teachers and seeds after the first are named too, so that adding one
         to a recipe renames, and reruns, nothing.
         """
-        first_teacher, first_seed = self.teachers[0].name, self.students.seeds[0]
+        first_teacher, first_seed = self.origins()[0].name, self.students.seeds[0]
         return [
             Student(
                 name=("" if teacher.name == first_teacher else f"{teacher.name}-")
@@ -218,7 +228,7 @@ class Recipe(Section):
                 method=method,
                 seed=seed,
             )
-            for teacher in self.teachers
+            for teacher in self.origins()
             for seed in self.students.seeds
             for base in self.students.bases
             for variant in self.variants()
@@ -226,14 +236,12 @@ class Recipe(Section):
         ]
 
     def _judge_fits(self) -> None:
-        if self._is_judged(self.train_on) and self.judge is None:
-            raise ValueError(
-                f"problems.{self.train_on} has `verifier: judge`, and there is no `judge:` section"
-            )
-        if self.judge is not None and not self._is_judged(self.train_on):
-            raise ValueError(
-                f"the `judge:` section has no use: problems.{self.train_on} has another verifier"
-            )
+        judged = [f"problems.{self.train_on}"] if self.teachers and self._is_judged(self.train_on) else []
+        judged += [f"traces.{origin.name}" for origin in self.traces if origin.judged_by() == "judge"]
+        if judged and self.judge is None:
+            raise ValueError(f"{judged[0]} has `verifier: judge`, and there is no `judge:` section")
+        if self.judge is not None and not judged:
+            raise ValueError("the `judge:` section has no use: no traces are verified by `verifier: judge`")
         for benchmark in self.benchmarks:
             if benchmark.problems and self._is_judged(benchmark.problems):
                 raise ValueError(
@@ -245,9 +253,10 @@ class Recipe(Section):
         return self.problems[problems].judged_by() == "judge"
 
     @model_serializer(mode="wrap")
-    def _without_absent_judge(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A recipe without a judge is written, and so identified, as it was before there were any."""
+    def _without_absent_parts(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What a recipe does not have is not written, so that it is identified as before there was such a thing."""
         written: dict[str, Any] = dump(self)
-        if self.judge is None:
-            written.pop("judge", None)
+        for name in ("judge", "traces"):
+            if not written.get(name):
+                written.pop(name, None)
         return written

@@ -15,9 +15,13 @@ from typing import Final
 from hubkit.recipe.pipeline import State
 from hubkit.recipe.plan import Plan, Step
 from hubkit.store import Record, Store
+from hubkit.traces.answers import Answers
+from hubkit.traces.compressors import rewrite
+from hubkit.traces.journal import request_hash
+from hubkit.traces.origins import teacher
 from hubkit.traces.variants import VARIANTS
 
-__all__ = ["Estimate", "estimate_all"]
+__all__ = ["Estimate", "answered", "estimate_all"]
 
 TRAIN_FLOPS: Final = 4e10
 """One CPU thread, of 6 x parameters per token; a 0.5M-parameter model through TRL reached 4.2e10."""
@@ -71,6 +75,28 @@ def estimate_all(plan: Plan, store: Store, states: list[State]) -> dict[str, Est
     return result
 
 
+def answered(plan: Plan, store: Store, states: list[State]) -> dict[str, int]:
+    """Step name -> how many of its requests were answered before, for the steps that can run now.
+
+    Of a compressor's requests those of the first attempt: which need another is not known before.
+    """
+    done = {state.step.name: state.record for state in states if state.record}
+    result: dict[str, int] = {}
+    for state in states:
+        step = state.step
+        for model, source, requests_of in (
+            ("teacher", "problems", teacher.requests_of),
+            ("compressor", "raw", rewrite.requests_of),
+        ):
+            if state.state == "ready" and model in step.models:
+                folder = store.folder(step.inputs[source], done[step.inputs[source]].key)
+                requests = requests_of(step.config, folder)
+                answers = Answers(store.root, plan.models[step.models[model]].digest)
+                found = answers.count((key, request_hash(request)) for key, request in requests)
+                result |= {step.name: found} if found else {}
+    return result
+
+
 def _of_record(record: Record, source: str) -> Estimate:
     names = ("completion_tokens", "train_tokens", "output_tokens", "reasoning_tokens")
     tokens = next((int(record.metrics[name]) for name in names if name in record.metrics), None)
@@ -81,20 +107,22 @@ def _of_record(record: Record, source: str) -> Estimate:
 
 def _of_limits(plan: Plan, step: Step, count: Callable[[str], int | None]) -> Estimate:
     recipe, config = plan.recipe, step.config
-    problems = step.name.split("/")[1] if step.kind == "problems" else recipe.train_on
+    problems = recipe.train_on if recipe.teachers else None
+    if step.kind == "problems":
+        problems = step.name.split("/")[1]
     if step.kind == "evaluation":
         problems = config["benchmark"]["problems"]
     number = count(problems) if problems else TASK_ROWS
     if number is None:
         return Estimate(None, None, None, "limits")
-    rows = max(t.count(number) for t in recipe.teachers)
+    rows = max(origin.count(number) for origin in recipe.origins())
     match step.kind:
         case "problems":
             return Estimate(None, 3, number * 500, "limits")
         case "traces" | "judge" | "compress":
             asked = rows // config["shard"][1]
             parts = []
-            for own, makers in (("teacher", recipe.teachers), ("compressor", recipe.compressors)):
+            for own, makers in (("teacher", recipe.origins()), ("compressor", recipe.compressors)):
                 if own in step.models:
                     longest = next(maker.longest() for maker in makers if maker.name == config[own])
                     parts.append(_generation(plan, step, own, asked * (longest or 0)))
@@ -111,7 +139,7 @@ def _of_limits(plan: Plan, step: Step, count: Callable[[str], int | None]) -> Es
         case "evaluation":
             return _generation(plan, step, "base", number * config["benchmark"]["sampling"]["max_tokens"])
         case kind if kind in VARIANTS:
-            limit = max(t.longest() for t in recipe.teachers)
+            limit = max(t.longest() for t in recipe.origins())
             return Estimate(None, rows / 500, rows * limit * BYTES_PER_TOKEN, "limits")
         case _:
             return Estimate(None, 5, 1_000_000, "limits")

@@ -40,8 +40,8 @@ class Model:
 def pin_models(
     recipe: Recipe, folder: Path, root: Path, remember: bool = True
 ) -> tuple[dict[str, Model], dict[str, Pin]]:
-    """Pin every model, and what problems come from. Returns the models, with datasets as problems/<set>, and the
-    pins of the problem sets.
+    """Pin every model, and what problems come from. Returns the models, with datasets as
+    problems/<set> and traces/<name>, and the pins of problem sets and existing traces.
 
     Commits are resolved once and remembered below `root`, so that a recipe that names a branch stays what it was.
     Without `remember` nothing is written.
@@ -61,6 +61,12 @@ def pin_models(
         )
         if at.digest:
             models[f"problems/{name}"] = Model(at.where, at.revision, at.digest)
+    for origin in recipe.traces:
+        at = sources[f"traces/{origin.name}"] = origin.pin(
+            folder, f"traces.{origin.name}", lambda repo, revision: pins.commit("dataset", repo, revision)
+        )
+        if at.digest:
+            models[f"traces/{origin.name}"] = Model(at.where, at.revision, at.digest)
     return models, sources
 
 

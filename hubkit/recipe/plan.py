@@ -65,7 +65,7 @@ class Plan:
     """Every step stands after its inputs."""
     models: dict[str, Model]
     pins: dict[str, Pin]
-    """Problem set -> where its data is."""
+    """Problem set, or traces/<name> of existing traces -> where its data is."""
 
 
 def make_plan(recipe: Recipe, path: Path, root: Path, remember: bool = True) -> Plan:
@@ -77,10 +77,11 @@ def make_plan(recipe: Recipe, path: Path, root: Path, remember: bool = True) -> 
     models, pins = pin_models(recipe, path.parent, root, remember)
     build = _Builder(recipe, models, pins, tokenizer_digests(recipe, models, root, remember))
     _problems(build)
+    traces_of = {origin.name: _traces(build, origin) for origin in recipe.origins()}
     contamination = _contamination(build)
     published: list[str] = []
-    for origin in recipe.teachers:
-        traces = _traces(build, origin)
+    for origin in recipe.origins():
+        traces = traces_of[origin.name]
         verdicts = _verdicts(build, origin, traces)
         raw = _raw(build, origin, traces, verdicts)
         variants = _variants(build, origin, raw)
@@ -165,22 +166,32 @@ def _problems(build: _Builder) -> None:
 
 def _contamination(build: _Builder) -> str:
     """No problem that students are tested on may be among those they learn from."""
-    benchmarks = build.recipe.benchmarks
+    recipe, benchmarks = build.recipe, build.recipe.benchmarks
+    trained = {"train": f"problems/{recipe.train_on}"} if recipe.teachers else {}
+    trained |= {f"train-{t.name}": f"traces/{t.name}/0" for t in recipe.traces if t.brings_problems}
     tests = {b.problems: f"problems/{b.problems}" for b in benchmarks if b.problems}
     tasks = [b.task for b in benchmarks if b.task]
     return build.add(
         "contamination",
         config={"tasks": tasks} if tasks else {},
-        inputs={"train": f"problems/{build.recipe.train_on}"} | tests,
+        inputs=trained | tests,
     )
 
 
-def _train_problems(build: _Builder) -> dict[str, str]:
-    return {"problems": f"problems/{build.recipe.train_on}"}
+def _problems_of(build: _Builder, origin: Origin) -> dict[str, str]:
+    """The problems that an origin's traces answer: the recipe's, or those that came with them."""
+    return {
+        "problems": f"traces/{origin.name}/0"
+        if origin.brings_problems
+        else f"problems/{build.recipe.train_on}"
+    }
 
 
 def _traces(build: _Builder, origin: Origin) -> dict[str, str]:
     """Shards of traces, as their origin gives them."""
+    pin = build.pins.get(f"traces/{origin.name}", Pin())
+    models = {"source": f"traces/{origin.name}"} if pin.digest else {}
+    models |= {"teacher": origin.name} if origin.generator() else {}
     return {
         f"shard-{i}": build.add(
             "traces",
@@ -193,9 +204,10 @@ def _traces(build: _Builder, origin: Origin) -> dict[str, str]:
                 "shard": [i, origin.shards],
                 **origin.identity(),
             },
-            inputs=_train_problems(build),
-            models={"teacher": origin.name} if origin.generator() else {},
+            inputs={} if origin.brings_problems else _problems_of(build, origin),
+            models=models,
             runtime=build.engine(origin.name) if origin.generator() else {},
+            paths={"source": pin.path} if pin.path else {},
         )
         for i in range(origin.shards)
     }
@@ -212,7 +224,7 @@ def _verdicts(build: _Builder, origin: Origin, traces: Mapping[str, str]) -> dic
             origin.name,
             i,
             config={"seed": build.recipe.seed, "shard": [i, origin.shards], **config},
-            inputs=_train_problems(build) | {"traces": traces[f"shard-{i}"]},
+            inputs=_problems_of(build, origin) | {"traces": traces[f"shard-{i}"]},
             models=models,
             runtime=runtime,
         )
@@ -222,8 +234,9 @@ def _verdicts(build: _Builder, origin: Origin, traces: Mapping[str, str]) -> dic
 
 def _raw(build: _Builder, origin: Origin, traces: Mapping[str, str], verdicts: Mapping[str, str]) -> str:
     """The traces that are verified correct."""
-    inputs = {**_train_problems(build), **traces, **verdicts}
-    return build.add("raw", origin.name, config={}, inputs=inputs, models=build.tokenizer)
+    inputs = {**_problems_of(build, origin), **traces, **verdicts}
+    config = {"unverified": True} if not origin.is_verified else {}
+    return build.add("raw", origin.name, config=config, inputs=inputs, models=build.tokenizer)
 
 
 def _variants(build: _Builder, origin: Origin, raw: str) -> dict[Variant, str]:
@@ -231,7 +244,8 @@ def _variants(build: _Builder, origin: Origin, raw: str) -> dict[Variant, str]:
     made: dict[Variant, str] = {}
     compressors = {compressor.name: compressor for compressor in build.recipe.compressors}
     for variant in build.needed_variants():
-        names = {"teacher": origin.name, "compressor": variant.compressor}
+        config: dict[str, Any] = {"teacher": origin.name, "compressor": variant.compressor}
+        config |= {"seed": build.recipe.seed} if variant.row.seeded else {}
         if variant.row.compressed:
             shards = _compress(build, origin, compressors[variant.compressor], raw)
             inputs, models = shards | {"raw": raw}, {}
@@ -242,7 +256,7 @@ def _variants(build: _Builder, origin: Origin, raw: str) -> dict[Variant, str]:
             made[variant] = raw
             continue
         of = variant.step(origin.name).split("/")[1:]
-        made[variant] = build.add(variant.kind, *of, config=names, inputs=inputs, models=models)
+        made[variant] = build.add(variant.kind, *of, config=config, inputs=inputs, models=models)
     return made
 
 
@@ -263,7 +277,7 @@ def _compress(build: _Builder, origin: Origin, compressor: Compressor, raw: str)
                 **compressor.identity(),
                 **config,
             },
-            inputs=_train_problems(build) | {"raw": raw},
+            inputs=_problems_of(build, origin) | {"raw": raw},
             models=({"compressor": compressor.name} if compressor.generator() else {})
             | build.tokenizer
             | models,
@@ -331,7 +345,7 @@ def _evaluations(build: _Builder, base: Base, student: Student | None = None, tr
         if benchmark.problems:
             inputs["problems"] = f"problems/{benchmark.problems}"
         config = _about(base, student) | {
-            "benchmark": benchmark.model_dump(mode="json"),
+            "benchmark": benchmark.model_dump(mode="json", exclude={"leaderboard"}),
             "system": build.recipe.students.system,
         }
         names.append(

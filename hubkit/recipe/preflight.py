@@ -45,10 +45,15 @@ def _context(plan: Plan, step: Step) -> CheckContext:
         config=step.config,
         runtime=step.runtime,
         models={name: {"model": model.model, "revision": model.revision} for name, model in models.items()},
-        problems={source.judged_by() for source in plan.recipe.problems.values()},
+        problems=_verifiers(plan),
         inputs=set(step.inputs),
         here=plan.recipe.run.executor == "local",  # what a cluster's nodes have cannot be seen from here
     )
+
+
+def _verifiers(plan: Plan) -> set[str]:
+    sources = [source.judged_by() for source in plan.recipe.problems.values()]
+    return set(sources) | {verifier for origin in plan.recipe.origins() if (verifier := origin.judged_by())}
 
 
 def _check_models(plan: Plan, states: list[State]) -> None:
@@ -56,7 +61,7 @@ def _check_models(plan: Plan, states: list[State]) -> None:
     for name in sorted({ref for state in states for ref in state.step.models.values()}):
         folder = Path(plan.models[name].model)
         # Of one on the Hub it was seen that it exists when its commit was resolved.
-        if not name.startswith("problems/") and folder.is_dir():
+        if not name.startswith(("problems/", "traces/")) and folder.is_dir():
             _check_folder(name, folder, name in templated)
 
 

@@ -1,7 +1,7 @@
 """Names of the repos that a release makes, and whether the Hub takes them.
 
-nano in the namespace local -> local/nano-traces, local/nano-s, local/nano-s-raw-full, …, local/nano-evals,
-                               local/nano-compare
+nano in the namespace local -> local/nano-problems, local/nano-traces, local/nano-s, local/nano-s-raw-full, …,
+                               local/nano-evals, local/nano-compare
 """
 
 from __future__ import annotations
@@ -11,17 +11,22 @@ from collections.abc import Iterator
 from hubkit.recipe.config import Recipe
 from hubkit.section import AtKey
 
-__all__ = ["check_repos", "evals_repo", "model_repo", "space_repo", "traces_repo"]
+__all__ = ["check_repos", "evals_repo", "model_repo", "problems_repo", "space_repo", "traces_repo"]
 
 
 def traces_repo(recipe: Recipe, teacher: str) -> str:
     """Dataset of a teacher's traces; teachers after the first are named in it."""
-    return _repo(recipe, "traces" if teacher == recipe.teachers[0].name else f"{teacher}-traces")
+    return _repo(recipe, "traces" if teacher == recipe.origins()[0].name else f"{teacher}-traces")
 
 
 def model_repo(recipe: Recipe, name: str) -> str:
     """Model repo of a student, or of a model that lies beside the recipe."""
     return _repo(recipe, name)
+
+
+def problems_repo(recipe: Recipe) -> str:
+    """Dataset of all sets of problems; a benchmark where students are evaluated on one of them."""
+    return _repo(recipe, "problems")
 
 
 def evals_repo(recipe: Recipe) -> str:
@@ -59,14 +64,15 @@ def check_repos(recipe: Recipe) -> None:
 
 def _repos(recipe: Recipe) -> Iterator[tuple[str, tuple[str | int, ...]]]:
     """Every repo, and the keys of what it is named after."""
+    yield problems_repo(recipe), ("name",)
     yield evals_repo(recipe), ("name",)
     yield space_repo(recipe), ("name",)
-    for index, teacher in enumerate(recipe.teachers):
+    for index, teacher in enumerate(recipe.origins()):
         yield traces_repo(recipe, teacher.name), ("teachers", index, "name")
     keys_of: dict[str, tuple[str | int, ...]] = {recipe.judge.name: ("judge", "name")} if recipe.judge else {}
     for index, compressor in enumerate(recipe.compressors):
         keys_of[compressor.name] = ("compressors", index, "name")
-    for index, teacher in enumerate(recipe.teachers):
+    for index, teacher in enumerate(recipe.origins()):
         keys_of[teacher.name] = ("teachers", index, "name")
     for index, base in enumerate(recipe.students.bases):
         keys_of[base.name] = ("students", "bases", index, "name")

@@ -16,8 +16,10 @@ from typing import Any, Final
 import yaml
 from markupsafe import Markup
 
+from hubkit.evaluation.benchmark import Benchmark
 from hubkit.hub import RepoType, repo_path
 from hubkit.recipe.config import Recipe
+from hubkit.records import PROBLEM_SCHEMA
 from hubkit.release.columns import (
     MEANING,
     OUTPUTS_SCHEMA,
@@ -27,6 +29,7 @@ from hubkit.release.columns import (
     type_name,
     variant_fields,
 )
+from hubkit.release.details import configs as details_configs
 from hubkit.release.results import RESULTS_SCHEMA, Facts, over_seeds, student_rows, variant_rows
 from hubkit.release.text import markdown
 from hubkit.store import Record
@@ -40,6 +43,7 @@ __all__ = [
     "dataset_card",
     "evals_card",
     "model_card",
+    "problems_card",
     "space_card",
     "student_card",
 ]
@@ -55,6 +59,8 @@ class CardContext:
     facts: Facts
     endpoint: str
     """Address of the Hub for links; "" for a local one, whose address changes: links are then relative to it."""
+    problems: str
+    """Repo id of the problems."""
     evals: str
     """Repo id of the evaluations."""
     space: str
@@ -91,7 +97,7 @@ def dataset_card(
         license=recipe.license,
         task_categories=["text-generation"],
         size_categories=size_category(sum(rows for rows, _ in sizes.values())),
-        source_datasets=_sources(recipe),
+        source_datasets=_sources(recipe, teacher),
         tags=[*_TAGS, "chain-of-thought", "trace-compression"],
         configs=card_configs((v.name for v in variants), "train"),
         dataset_info=[
@@ -99,12 +105,14 @@ def dataset_card(
             for v, step in variants.items()
         ],
     )
-    origin = next(t for t in recipe.teachers if t.name == teacher)
+    origin = next(t for t in recipe.origins() if t.name == teacher)
     compressors = [c for c in recipe.compressors if c.name in {v.compressor for v in variants}]
     generator = origin.generator()
     described: list[Origin | Compressor] = [origin, *compressors]
     about = _about(context, facts.records[variants[Variant("raw")]], _of_teacher(facts, teacher))
-    problems = facts.records.get(f"problems/{recipe.train_on}")
+    asked = None if origin.brings_problems else recipe.problems[recipe.train_on].describe()
+    problems = facts.records.get(f"problems/{recipe.train_on}") if asked else None
+    raw = facts.records[variants[Variant("raw")]]
     body = markdown(
         "dataset.md",
         {
@@ -120,7 +128,8 @@ def dataset_card(
             "forms": [{"name": v.name, "sentence": v.sentence(teacher)} for v in variants],
             "tokenizer": recipe.students.bases[0].name,
             "problems": sum(n for name, n in problems.counts.items() if name == "kept") if problems else 0,
-            "source": recipe.problems[recipe.train_on].describe(),
+            "source": asked,
+            "claims": {n: c for n, c in raw.counts.items() if n.startswith("claimed_")},
             "variants": [row for row in variant_rows(facts) if row["teacher"] == teacher],
             "fields": variant_fields(variants),
             "rows": [row for row in student_rows(facts) if row["teacher"] in (teacher, None)],
@@ -242,14 +251,111 @@ def model_card(context: CardContext, name: str, role: str) -> str:
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
 
 
-def evals_card(context: CardContext, sizes: Mapping[str, tuple[int, int]], plot: bool) -> str:
-    """Card of the evaluations dataset."""
+def problems_card(
+    context: CardContext, splits: Mapping[str, str], sizes: Mapping[str, tuple[int, int]]
+) -> str:
+    """Card of the problems. `splits`: set -> train or test; `sizes`: set -> (rows, bytes of its Arrow data)."""
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    recipe, facts = context.recipe, context.facts
+    described = {name: source.describe() for name, source in recipe.problems.items()}
+    tasks = [b for b in recipe.benchmarks if b.problems]
+    data = DatasetCardData(
+        pretty_name=f"{recipe.name}: problems",
+        language=recipe.language,
+        license=recipe.license,
+        task_categories=["text-generation"],
+        size_categories=size_category(sum(rows for rows, _ in sizes.values())),
+        source_datasets=sorted({d.dataset or "original" for d in described.values()}),
+        tags=["hubkit", "reasoning", *(["benchmark"] if tasks else [])],
+        configs=[
+            card_configs([name], split)[0] | {"default": n == 0}
+            for n, (name, split) in enumerate(splits.items())
+        ],
+        dataset_info=[
+            dataset_info(name, PROBLEM_SCHEMA, split, *sizes[name], None, "")
+            for name, split in splits.items()
+        ],
+    )
+    uses = {b.problems: f"evaluation, as {b.name}" for b in tasks} | {recipe.train_on: "training"}
+    steps = facts.kind("problems", "contamination")
+    checked = facts.records["contamination"].metrics if "contamination" in facts.records else {}
+    first = next(iter(splits))
+    body = markdown(
+        "problems.md",
+        {
+            "title": data.pretty_name,
+            "recipe": recipe,
+            "sets": [
+                {
+                    "name": name,
+                    "split": split,
+                    "rows": sizes[name][0],
+                    "source": described[name].text,
+                    "license": described[name].license,
+                    "use": uses.get(name, "nothing"),
+                }
+                for name, split in splits.items()
+            ],
+            "tasks": tasks,
+            "checked": {n: c for n, c in checked.items() if n in {b.problems for b in tasks}},
+            "submit": "\n".join(
+                f"hubkit submit org/model --task '{context.problems}#{b.name}'" for b in tasks
+            ),
+            "task": _lighteval_task(context.problems, tasks[0]) if tasks else "",
+            "fields": [
+                {"name": f.name, "type": type_name(f.type), "meaning": MEANING[f.name]}
+                for f in PROBLEM_SCHEMA
+            ],
+            "about": _about(context, next(iter(steps.values())), steps),
+            "snippet": (
+                "from datasets import load_dataset\n\n"
+                f'problems = load_dataset("{context.problems}", "{first}", split="{splits[first]}")\n'
+                'print(problems[0]["problem"], problems[0]["answer"])'
+            ),
+        },
+    )
+    return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
+
+
+def _lighteval_task(repo_id: str, benchmark: Benchmark) -> str:
+    """A module for lighteval's --custom-tasks; nothing of hubkit is imported in it."""
+    return (
+        "from lighteval.metrics.metrics import Metrics\n"
+        "from lighteval.tasks.lighteval_task import LightevalTaskConfig\n"
+        "from lighteval.tasks.requests import Doc\n\n\n"
+        "def prompt(line, task_name=None):\n"
+        '    return Doc(task_name, query=line["problem"], choices=[line["answer"]], gold_index=0)\n\n\n'
+        "TASKS_TABLE = [\n"
+        "    LightevalTaskConfig(\n"
+        f'        name="{benchmark.name}",\n'
+        "        prompt_function=prompt,\n"
+        f'        hf_repo="{repo_id}",\n'
+        f'        hf_subset="{benchmark.problems}",\n'
+        '        hf_avail_splits=["test"],\n'
+        '        evaluation_splits=["test"],\n'
+        f"        generation_size={benchmark.sampling.max_tokens},\n"
+        "        metrics=[Metrics.expr_gold_metric],\n"
+        "    )\n"
+        "]"
+    )
+
+
+def evals_card(
+    context: CardContext,
+    sizes: Mapping[str, tuple[int, int]],
+    details: Mapping[str, Iterable[str]],
+    plot: bool,
+) -> str:
+    """Card of the evaluations dataset. `details`: details_<org>__<model> -> paths of its files, as lighteval lays
+    them out."""
     from huggingface_hub import DatasetCard, DatasetCardData
 
     recipe, facts = context.recipe, context.facts
     schemas = {"outputs": OUTPUTS_SCHEMA, "results": RESULTS_SCHEMA}
     evaluations = facts.kind("evaluation")
     first = next(iter(evaluations.values()))
+    evals_link = context.link(context.evals, "dataset")
     data = DatasetCardData(
         pretty_name=f"{recipe.name}: evaluations",
         language=recipe.language,
@@ -257,7 +363,10 @@ def evals_card(context: CardContext, sizes: Mapping[str, tuple[int, int]], plot:
         task_categories=["text-generation"],
         size_categories=size_category(sizes["outputs"][0]),
         tags=[*_TAGS, "evaluation", "lighteval"],
-        configs=card_configs(schemas, "test"),
+        configs=[
+            *card_configs(schemas, "test"),
+            *(config for name, paths in details.items() for config in details_configs(paths, f"{name}_")),
+        ],
         dataset_info=[
             dataset_info(name, schema, "test", *sizes[name], None, "") for name, schema in schemas.items()
         ],
@@ -274,6 +383,12 @@ def evals_card(context: CardContext, sizes: Mapping[str, tuple[int, int]], plot:
             "plot": plot,
             "rows": rows,
             "groups": over_seeds(rows),
+            "details": next(
+                (c["config_name"] for n, paths in details.items() for c in details_configs(paths, f"{n}_")),
+                "",
+            ),
+            "release": f"{recipe.hub.namespace}/{recipe.name}",
+            "check_link": Markup(f"{evals_link}/blob/main/.check/report.md"),  # noqa: S704
             "links": context.links(),
             "benchmarks": recipe.benchmarks,
             "checked": facts.records["contamination"].metrics if "contamination" in facts.records else {},
@@ -355,7 +470,11 @@ def _snippet(repo_id: str, lora: bool, tokenizer_id: str, messages: str) -> str:
     )
 
 
-def _sources(recipe: Recipe) -> list[str]:
+def _sources(recipe: Recipe, teacher: str) -> list[str]:
+    """Where a trace dataset comes from: the traces that existed, or the problems that were answered."""
+    origin = next(t for t in recipe.origins() if t.name == teacher)
+    if origin.brings_problems:
+        return [origin.hub_id() or "original"]
     return [recipe.problems[recipe.train_on].describe().dataset or "original"]
 
 
@@ -378,6 +497,10 @@ def _about(context: CardContext, record: Record, steps: Mapping[str, Record]) ->
         where = context.models.get(name, reference.model)
         revision = context.pinned.get(name, {}).get("revision") or context.commits.get(where, "")
         sources.append({"name": name, "where": where, "revision": revision})
+    for origin in recipe.origins():
+        if hub_id := origin.hub_id():
+            revision = context.pinned.get(f"traces/{origin.name}", {}).get("revision", "")
+            sources.append({"name": f"traces/{origin.name}", "where": hub_id, "revision": revision})
     for name, source in recipe.problems.items():
         about = source.describe()
         if where := about.dataset or about.link:

@@ -35,6 +35,7 @@ MEANING: Final = {
     "sample": "which of the teacher's responses to this problem",
     "correct": "whether the final answer was found right",
     "verifier": "what judged the answer",
+    "metadata": "JSON that the verifier needs besides the answer, or empty",
     "finish_reason": "stop, or length when the token limit ended it",
     "reasoning_chars": "characters of reasoning",
     "reasoning_tokens": "tokens of reasoning",

@@ -79,9 +79,10 @@ def find_results(path: Path) -> Path:
     return found[-1]
 
 
-def read_run(path: Path, tasks: Sequence[str] = (), metric: str = "") -> list[Score]:
+def read_run(path: Path, tasks: Sequence[str] = (), metric: str = "", main: bool = False) -> list[Score]:
     """The scores of a results file, or of the newest in a folder: of some tasks, or of the only one in it.
 
+    `main` takes the first of a task's metrics, which lighteval's tasks list as their main one.
     Raises InputError for a file that is no complete, plausible lighteval run.
     """
     file = find_results(path)
@@ -108,7 +109,10 @@ def read_run(path: Path, tasks: Sequence[str] = (), metric: str = "") -> list[Sc
                 f"{file.name} has no results of {task!r}",
                 f"choose from {', '.join(sorted(keys)) or 'another file'}",
             )
-    return [_score(file, general, results[keys[t]], configs.get(keys[t]), t, keys[t], metric) for t in chosen]
+    return [
+        _score(file, general, results[keys[t]], configs.get(keys[t]), t, keys[t], metric, main)
+        for t in chosen
+    ]
 
 
 def _load(file: Path) -> dict[str, Any]:
@@ -141,7 +145,14 @@ def _part(run: dict[str, Any], name: str, file: Path) -> dict[str, Any]:
 
 
 def _score(
-    file: Path, general: Mapping[str, Any], values: Any, config: Any, task: str, key: str, metric: str
+    file: Path,
+    general: Mapping[str, Any],
+    values: Any,
+    config: Any,
+    task: str,
+    key: str,
+    metric: str,
+    main: bool,
 ) -> Score:
     where = f"{file.name}, {task}"
     if not isinstance(values, dict) or not isinstance(config, dict):
@@ -149,7 +160,7 @@ def _score(
     names = [name for name in values if isinstance(name, str) and not name.endswith("_stderr")]
     if metric and metric not in names:
         raise InputError(f"{where} has no metric {metric!r}", f"choose from {', '.join(names)}"[:200])
-    if not metric and len(names) != 1:
+    if not names or (not metric and not main and len(names) != 1):
         raise InputError(f"{where} has several metrics", f"say which with --metric: {', '.join(names)}"[:200])
     metric = metric or names[0]
     share = _number(values[metric], f"{where}: {metric}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hubkit.hub import RepoType, repo_path
-from hubkit.recipe.repos import evals_repo, model_repo, space_repo, traces_repo
+from hubkit.recipe.repos import evals_repo, model_repo, problems_repo, space_repo, traces_repo
 from hubkit.release.results import Facts
 
 __all__ = ["repos"]
@@ -18,6 +18,7 @@ def repos(facts: Facts) -> list[dict[str, Any]]:
         (traces_repo(recipe, teacher), "dataset", f"traces of {teacher}") for teacher in facts.teachers()
     ]
     named += [
+        (problems_repo(recipe), "dataset", "problems, as a benchmark"),
         (evals_repo(recipe), "dataset", "outputs and results"),
         (space_repo(recipe), "space", "the Space"),
     ]

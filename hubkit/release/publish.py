@@ -1,7 +1,7 @@
 """Publishing: everything a recipe made becomes repos on a Hub, tied by one collection.
 
-    raw/nano-teacher, compressed/…, student/s-raw-full, evaluation/s-raw-full/test, report
-        -> dataset nano-traces, model nano-s-raw-full, dataset nano-evals, Space nano-compare, …
+    problems/test, raw/nano-teacher, compressed/…, student/s-raw-full, evaluation/s-raw-full/test, report
+        -> datasets nano-problems and nano-traces, model nano-s-raw-full, dataset nano-evals, Space nano-compare, …
            release.json {"recipe": "nano", "version": 1, "repos": [{"id": "local/nano-traces", "type":
            "dataset", "sha": "9c1f…", "url": "/datasets/local/nano-traces"}, …], "collection": …}
 
@@ -11,25 +11,21 @@ A repo that the Hub holds already is not committed again, so a release that was 
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from hubkit.errors import HubError, InputError
 from hubkit.hub import (
-    MODEL_FILES,
     Access,
     CollectionItem,
     Pushed,
-    RepoType,
+    add_files,
     check_namespace,
     default_access,
     push,
@@ -38,34 +34,37 @@ from hubkit.hub import (
     repo_path,
 )
 from hubkit.recipe.config import Recipe
-from hubkit.recipe.repos import check_repos, evals_repo, model_repo, space_repo, traces_repo
-from hubkit.records import read_rows, write_rows
-from hubkit.release.cards import (
-    CardContext,
-    dataset_card,
-    evals_card,
-    model_card,
-    space_card,
-    student_card,
+from hubkit.recipe.repos import (
+    check_repos,
+    evals_repo,
+    model_repo,
+    problems_repo,
+    space_repo,
+    traces_repo,
 )
-from hubkit.release.columns import OUTPUTS_SCHEMA
-from hubkit.release.plot import FIGURES
-from hubkit.release.results import RESULTS_SCHEMA, Facts, student_rows
+from hubkit.release.boards import Boards
+from hubkit.release.cards import CardContext
+from hubkit.release.check.report import unchecked_files
+from hubkit.release.layout import (
+    Material,
+    RepoFiles,
+    layout,
+    model_files,
+    space,
+)
+from hubkit.release.results import Facts
 from hubkit.section import AtKey
-from hubkit.store import CheckContext, StepContext, write_json
+from hubkit.store import CheckContext, StepContext, manifest, write_json
 
-__all__ = ["VERSION", "check", "run", "space_files", "usage"]
+__all__ = ["VERSION", "check", "run", "usage"]
 
-VERSION: Final = 3
-_SPACE_FILES: Final = ("app.py", "README.md", "requirements.txt")
+VERSION: Final = 4
 
 
 @dataclass
 class _Release:
     """What is being published, and what of it is on the Hub by now."""
 
-    recipe: Recipe
-    facts: Facts
     access: Access
     context: StepContext
     cards: CardContext
@@ -74,16 +73,27 @@ class _Release:
     """Repo id -> its commit."""
     notes: dict[str, str] = field(default_factory=dict)
 
-    def push(self, name: str, repo_type: RepoType, files: Mapping[str, Path | bytes], note: str) -> Pushed:
-        recipe = self.recipe
+    def push(self, repo: RepoFiles) -> None:
+        recipe = self.cards.recipe
         message = f"{recipe.name} version {recipe.version}, by hubkit"
-        pushed = push(self.access, name, repo_type, files, message, recipe.hub.private)
+        pushed = push(self.access, repo.id, repo.type, repo.files, message, recipe.hub.private)
+        if repo.id == self.cards.evals and pushed.changed:
+            # What the card links until somebody pushes the report of a check; of an older one nothing is left.
+            name = f"{recipe.hub.namespace}/{recipe.name}"
+            sha = add_files(self.access, repo.id, repo.type, unchecked_files(name), "Not checked yet")
+            pushed = replace(pushed, sha=sha)
         put_tag(self.access, pushed, f"v{recipe.version}")
-        self.pushed[name], self.notes[name] = pushed, note
-        self.cards.commits[name] = pushed.sha
+        self.pushed[repo.id], self.notes[repo.id] = pushed, repo.note
+        self.cards.commits[repo.id] = pushed.sha
         self.context.count("pushed" if pushed.changed else "unchanged")
-        self.context.progress(len(self.pushed), self.total, repo=name)
-        return pushed
+        self.context.progress(len(self.pushed), self.total, repo=repo.id)
+
+    def repos(self) -> list[dict[str, str]]:
+        """For release.json, here and in the Space."""
+        tag = f"v{self.cards.recipe.version}"
+        return [
+            {"id": p.repo_id, "type": p.repo_type, "sha": p.sha, "tag": tag} for p in self.pushed.values()
+        ]
 
 
 def check(context: CheckContext) -> None:
@@ -99,12 +109,13 @@ def run(context: StepContext) -> None:
     facts = Facts.read(recipe, context.inputs)
     with _open_hub(recipe, context) as access:
         local = recipe.hub.endpoint == "local"
-        release = _plan(recipe, facts, access, context, "" if local else access.endpoint)
-        _push_models(release)
-        datasets = {teacher: _push_traces(release, teacher) for teacher in facts.teachers()}
-        _push_students(release, datasets)
-        _push_evals(release)
-        _push_space(release, datasets)
+        cards = _cards(recipe, facts, context, "" if local else access.endpoint)
+        material = _material(cards, context, access)
+        total = len(cards.models) + len(facts.teachers()) + 3  # problems, evaluations, Space
+        release = _Release(access, context, cards, total)
+        for repo in layout(cards, material):
+            release.push(repo)
+        release.push(space(cards, release.repos()))
         items = [
             CollectionItem(p.repo_id, p.repo_type, release.notes[p.repo_id]) for p in release.pushed.values()
         ]
@@ -119,19 +130,15 @@ def run(context: StepContext) -> None:
             "endpoint": recipe.hub.endpoint,
             "namespace": recipe.hub.namespace,
             "repos": [
-                {
-                    "id": p.repo_id,
-                    "type": p.repo_type,
-                    "sha": p.sha,
-                    "tag": f"v{recipe.version}",
-                    "url": f"{release.cards.endpoint}/{repo_path(p.repo_id, p.repo_type)}",
-                }
-                for p in release.pushed.values()
+                repo | {"url": f"{cards.endpoint}/{repo_path(p.repo_id, p.repo_type)}"}
+                for repo, p in zip(release.repos(), release.pushed.values(), strict=True)
             ],
-            "traces": datasets,
-            "students": {n: release.cards.models[n] for n in _students(facts)},
-            "evals": release.cards.evals,
-            "space": release.cards.space,
+            "problems": cards.problems,
+            "traces": {teacher: traces_repo(recipe, teacher) for teacher in facts.teachers()},
+            "students": {n: cards.models[n] for n in _students(facts)},
+            "leaderboards": material.boards.as_dict(),
+            "evals": cards.evals,
+            "space": cards.space,
             "collection": slug,
         },
     )
@@ -139,29 +146,30 @@ def run(context: StepContext) -> None:
 
 
 def usage(release: Mapping[str, Any], hub: Path | None) -> list[str]:
-    """Three commands that use a release: read the traces, run a student, open the Space."""
+    """Three commands that use a release: read the traces, run a student, open the Space. They work as pasted."""
     traces = next(iter(release["traces"].values()))
     student = next(iter(release["students"].values()))
     load = f'from datasets import load_dataset; print(load_dataset("{traces}", "raw", split="train")[0])'
     use = f'from transformers import AutoModelForCausalLM as M; print(M.from_pretrained("{student}"))'
-    commands = [f"python -c '{load}'", f"python -c '{use}'"]
+    python, hubkit = _command("python"), _command("hubkit")
+    commands = [f"{python} -c '{load}'", f"{python} -c '{use}'"]
     if hub is None:
         page = f"{release['endpoint'].rstrip('/')}/spaces/{release['space']}"
-        return [*commands, f"python -m webbrowser {page}"]
+        return [*commands, f"{python} -m webbrowser {page}"]
     folder = shlex.quote(_shown(hub))
     return [
-        *(f"hubkit hub exec {folder} -- {command}" for command in commands),
-        f"hubkit space open {release['namespace']}/{release['recipe']} --hub {folder}",
+        *(f"{hubkit} hub exec {folder} -- {command}" for command in commands),
+        f"{hubkit} space open {release['namespace']}/{release['recipe']} --hub {folder}",
     ]
 
 
-def space_files() -> dict[str, Path]:
-    """The Space's own files: from the installed package, or from the checkout it is run in."""
-    package = Path(__file__).parents[1]
-    for folder in (package / "spaces" / "compare", package.parent / "spaces" / "compare"):
-        if all((folder / name).is_file() for name in _SPACE_FILES):
-            return {name: folder / name for name in _SPACE_FILES}
-    raise InputError("the files of the Space are missing", "install hubkit again")
+def _command(name: str) -> str:
+    """How to call a program of this environment from a shell: by its path, unless the shell finds the same one."""
+    own = Path(sys.executable).with_name(name)
+    found = shutil.which(name)
+    if not own.exists() or (found and Path(found).absolute() == own.absolute()):
+        return name
+    return shlex.quote(_shown(own))
 
 
 def _shown(path: Path) -> str:
@@ -196,175 +204,42 @@ def _students(facts: Facts) -> list[str]:
     return [name.partition("/")[2] for name in facts.kind("student")]
 
 
-def _plan(recipe: Recipe, facts: Facts, access: Access, context: StepContext, endpoint: str) -> _Release:
+def _cards(recipe: Recipe, facts: Facts, context: StepContext, endpoint: str) -> CardContext:
     """Names of all repos, checked before the first byte is sent (and before, where a recipe was read from a file)."""
     try:
         check_repos(recipe)
     except AtKey as error:
         raise InputError(str(error), "choose another name in the recipe") from None
-    pinned = {n: m for n, m in context.models.items() if not n.startswith("problems/") and not _is_folder(m)}
-    folders = [n for n, m in context.models.items() if not n.startswith("problems/") and _is_folder(m)]
-    pinned_sources = {n: m for n, m in context.models.items() if n.startswith("problems/")}
+    # Datasets are problems/<set> and traces/<name>; models have names without a slash.
+    pinned = {n: m for n, m in context.models.items() if "/" not in n and m["revision"]}
+    folders = [n for n, m in context.models.items() if "/" not in n and not m["revision"]]
+    pinned_sources = {n: m for n, m in context.models.items() if "/" in n}
     students = _students(facts)
     clash = set(folders) & set(students)
     if clash:
         raise InputError(
             f"a student and a model are both called {min(clash)!r}", "rename the model in the recipe"
         )
-    models = {name: model_repo(recipe, name) for name in [*folders, *students]}
-    cards = CardContext(
+    return CardContext(
         recipe=recipe,
         facts=facts,
         endpoint=endpoint,
+        problems=problems_repo(recipe),
         evals=evals_repo(recipe),
         space=space_repo(recipe),
-        models=models,
+        models={name: model_repo(recipe, name) for name in [*folders, *students]},
         pinned=pinned | pinned_sources,
         commits={m["model"]: m["revision"] for m in pinned.values()},
     )
-    total = len(models) + len(facts.teachers()) + 2  # the evaluations and the Space
-    return _Release(recipe, facts, access, context, cards, total=total)
 
 
-def _is_folder(model: Mapping[str, str]) -> bool:
-    return not model["revision"]
-
-
-def _model_files(folder: Path) -> dict[str, Path | bytes]:
-    """What a model is loaded from; no pickles, no code, and no card but ours."""
-    found = sorted({path for pattern in MODEL_FILES for path in folder.rglob(pattern) if path.is_file()})
-    files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in found}
-    if not any(name.endswith(".safetensors") for name in files):
-        raise InputError(f"{folder.name} holds no safetensors weights", "train or convert it again")
-    return files
-
-
-def _push_models(release: _Release) -> None:
-    """Bases first: students name the commit of theirs."""
-    recipe = release.recipe
-    roles = {c.name: "A compressor" for c in recipe.compressors}
-    roles |= {recipe.judge.name: "A judge"} if recipe.judge else {}
-    roles |= {t.name: "A teacher" for t in recipe.teachers}
-    roles |= {b.name: "A base model" for b in recipe.students.bases}
-    bases = [b.name for b in recipe.students.bases]
-    for name in [*bases, *(n for n in roles if n not in bases)]:
-        if name in release.cards.models:
-            files = _model_files(release.context.model(name))
-            files["README.md"] = model_card(release.cards, name, roles[name]).encode()
-            release.push(release.cards.models[name], "model", files, roles[name])
-
-
-def _push_traces(release: _Release, teacher: str) -> str:
-    repo_id, facts = traces_repo(release.recipe, teacher), release.facts
-    files: dict[str, Path | bytes] = {}
-    sizes = {}
-    for variant, step in facts.variants(teacher).items():
-        path = facts.folders[step] / variant.row.file
-        files[f"data/{variant.name}/train-00000-of-00001.parquet"] = path
-        sizes[variant.name] = _size(path)
-    files["README.md"] = dataset_card(release.cards, teacher, repo_id, sizes).encode()
-    release.push(repo_id, "dataset", files, f"Reasoning traces of {teacher}: {', '.join(sizes)}")
-    return repo_id
-
-
-def _size(path: Path) -> tuple[int, int]:
-    """Rows and bytes of a Parquet file's uncompressed data, from its footer."""
-    with pq.ParquetFile(path) as file:
-        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-        return file.metadata.num_rows, sum(group.total_byte_size for group in groups)
-
-
-def _push_students(release: _Release, datasets: Mapping[str, str]) -> None:
-    facts, cards = release.facts, release.cards
-    for step, record in facts.kind("student").items():
-        config, name = record.config, record.config["student"]
-        base = config["base"]
-        base_id = cards.models.get(base) or release.context.models[base]["model"]
-        files = _model_files(facts.folders[step] / "model")
-        if "adapter_config.json" in files:
-            path = facts.folders[step] / "model" / "adapter_config.json"
-            adapter = json.loads(path.read_text(encoding="utf-8"))
-            # As trained it names a folder of this machine; PEFT must find the base on the Hub, as it was then.
-            adapter |= {"base_model_name_or_path": base_id, "revision": cards.commits[base_id]}
-            files["adapter_config.json"] = (json.dumps(adapter, indent=2) + "\n").encode()
-        tokenizer = cards.models[name] if "tokenizer.json" in files else base_id
-        card = student_card(cards, name, base_id, datasets[config["teacher"]], tokenizer)
-        files["README.md"] = card.encode()
-        note = f"{base} trained on {config['variant']} traces, {config['method']}"
-        release.push(cards.models[name], "model", files, note)
-
-
-def _outputs(facts: Facts) -> Iterator[dict[str, Any]]:
-    for step, record in facts.kind("evaluation").items():
-        config = record.config
-        about = {
-            name: config.get(name) for name in ("student", "teacher", "base", "variant", "method", "seed")
-        }
-        about |= {
-            "origin": "student" if "student" in record.inputs else "base",
-            "benchmark": config["benchmark"]["name"],
-        }
-        for row in read_rows(facts.folders[step] / "samples.parquet"):
-            yield about | row
-
-
-def _push_evals(release: _Release) -> None:
-    facts, work = release.facts, release.context.work / "evals"
-    shutil.rmtree(work, ignore_errors=True)
-    files: dict[str, Path | bytes] = {}
-    sizes = {}
-    tables: dict[str, tuple[Iterable[dict[str, Any]], pa.Schema]] = {
-        "outputs": (_outputs(facts), OUTPUTS_SCHEMA),
-        "results": (student_rows(facts), RESULTS_SCHEMA),
-    }
-    for config, (rows, schema) in tables.items():
-        path = work / f"{config}.parquet"
-        write_rows(path, rows, schema)
-        files[f"data/{config}/test-00000-of-00001.parquet"] = path
-        sizes[config] = _size(path)
-    for step in facts.kind("evaluation"):
-        details = facts.folders[step] / "details"
-        for path in sorted(p for p in details.rglob("*") if p.is_file()):
-            _, student, benchmark = step.split("/")
-            files[f"details/{student}/{benchmark}/{path.relative_to(details).as_posix()}"] = path
-    if "report" in facts.folders:
-        for name in ("report.html", "results.json", *FIGURES):
-            files[name] = facts.folders["report"] / name
-    files["README.md"] = evals_card(release.cards, sizes, plot="tradeoff.png" in files).encode()
-    release.push(release.cards.evals, "dataset", files, "What every student answered, and the results")
-
-
-def _variants(release: _Release) -> list[dict[str, Any]]:
-    """What the Space shows of each variant, of all teachers, in the table's order."""
-    facts = release.facts
-    found = {v.name: v.published(teacher) for teacher in facts.teachers() for v in facts.variants(teacher)}
-    return sorted(found.values(), key=lambda variant: (variant["order"], variant["name"]))
-
-
-def _push_space(release: _Release, datasets: Mapping[str, str]) -> None:
-    """`datasets`: teacher -> its trace dataset."""
-    cards = release.cards
-    files: dict[str, Path | bytes] = dict(space_files())
-    requirements = Path(str(files["requirements.txt"])).read_text(encoding="utf-8")
-    template = Path(str(files["README.md"])).read_text(encoding="utf-8")
-    gradio = next(
-        line.partition("==")[2].strip() for line in requirements.splitlines() if line.startswith("gradio==")
+def _material(cards: CardContext, context: StepContext, access: Access) -> Material:
+    brought = [n for n in cards.models if n in context.models]
+    folders = {name: context.model(name) for name in brought}
+    folders |= {name: cards.facts.folders[f"student/{name}"] / "model" for name in _students(cards.facts)}
+    return Material(
+        files_of=lambda name: model_files(folders[name]),
+        manifests={name: manifest(folders[name]) for name in brought},
+        boards=Boards.find(cards, access),
+        work=context.work,
     )
-    files["README.md"] = space_card(cards, template, [cards.evals, *datasets.values()], gradio).encode()
-    about = {
-        "recipe": release.recipe.name,
-        "description": release.recipe.description,
-        "variants": _variants(release),
-        "evals": cards.evals,
-        "revision": release.pushed[cards.evals].sha,
-        "models": dict(cards.models) | {n: m["model"] for n, m in cards.pinned.items() if "/" not in n},
-        "revisions": {
-            name: release.pushed[repo].sha for name, repo in cards.models.items() if repo in release.pushed
-        },
-        "traces": dict(datasets),
-        "trace_revisions": {repo: release.pushed[repo].sha for repo in datasets.values()},
-        "system": release.recipe.students.system,
-        "max_new_tokens": max(b.sampling.max_tokens for b in release.recipe.benchmarks),
-    }
-    files["release.json"] = (json.dumps(about, indent=2) + "\n").encode()
-    release.push(cards.space, "space", files, "The students side by side")

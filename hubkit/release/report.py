@@ -32,17 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "run", "seeds_table", "table"]
 
 VERSION: Final = 3
-_COLUMNS: Final = (
-    "accuracy",
-    "95 % CI",
-    "tokens",
-    "cut off",
-    "acc./1k tokens",
-    "train tokens",
-    "of raw",
-    "train s",
-    "of raw",
-)
 
 
 def run(context: StepContext) -> None:
@@ -69,62 +58,73 @@ def run(context: StepContext) -> None:
     context.count("rows", len(rows))
 
 
-def table(results: Mapping[str, Any]) -> Table:
-    """The students of results.json as a table for the terminal."""
-    from rich.table import Table
-    from rich.text import Text
+def table(results: Mapping[str, Any], width: int = 160) -> Table:
+    """The students of results.json as a table for a terminal of `width` columns.
 
+    Names are never cut: columns that do not fit beside them are left out, the last first, and the caption says so.
+    """
     rows: list[Row] = results["students"]
     several = len({row["benchmark"] for row in rows}) > 1
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    shown.add_column("student", overflow="fold")
+    names = [
+        f"{row['student']} ({BASE_LABEL})" if row["origin"] == "base" else row["student"] for row in rows
+    ]
+    columns = {"accuracy": [percent(row["accuracy"]) for row in rows]}
     if several:
-        shown.add_column("benchmark")
-    for name in _COLUMNS:
-        shown.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        # Text, not str: square brackets in a name would be read as markup.
-        cells = [Text(row["student"] if row["origin"] == "student" else f"{row['student']} ({BASE_LABEL})")]
-        cells += [Text(row["benchmark"])] if several else []
-        cells += [
-            Text(cell)
-            for cell in (
-                percent(row["accuracy"]),
-                f"{100 * row['ci_low']:.1f}–{100 * row['ci_high']:.1f}",
-                number(row["mean_output_tokens"]),
-                percent(row["cut_share"], 0),
-                number(row["accuracy_per_1000_tokens"], 2),
-                number(row["train_tokens"]),
-                percent(row["train_tokens_of_raw"], 0),
-                number(row["train_seconds"]),
-                percent(row["train_seconds_of_raw"], 0),
-            )
-        ]
-        shown.add_row(*cells)
-    return shown
+        columns = {"benchmark": [row["benchmark"] for row in rows]} | columns
+    columns |= {
+        "95 % CI": [f"{100 * row['ci_low']:.1f}–{100 * row['ci_high']:.1f}" for row in rows],
+        "tokens": [number(row["mean_output_tokens"]) for row in rows],
+        "of raw": [percent(row["output_tokens_of_raw"], 0) for row in rows],
+        "train tokens": [number(row["train_tokens"]) for row in rows],
+        "of raw's": [percent(row["train_tokens_of_raw"], 0) for row in rows],
+        "train s": [number(row["train_seconds"]) for row in rows],
+        "cut off": [percent(row["cut_share"], 0) for row in rows],
+        "acc./1k tokens": [number(row["accuracy_per_1000_tokens"], 2) for row in rows],
+    }
+    return _fitted("student", names, columns, width)
 
 
-def seeds_table(results: Mapping[str, Any]) -> Table | None:
-    """Means over seeds, with the lowest and the highest, for the terminal; None when there is one seed."""
-    from rich.table import Table
-    from rich.text import Text
-
+def seeds_table(results: Mapping[str, Any], width: int = 160) -> Table | None:
+    """Means over seeds, with the lowest and the highest, as `table`; None when there is one seed."""
     groups: list[Row] = results["over_seeds"]
     if not groups:
         return None
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    shown.add_column("over seeds", overflow="fold")
-    for name in ("seeds", "accuracy", "lowest–highest", "tokens", "train tokens", "train s"):
-        shown.add_column(name, justify="right", no_wrap=True)
-    for group in groups:
-        shown.add_row(
-            Text("{base} {variant} {method} on {benchmark}, {teacher}".format(**group)),
-            str(group["seeds"]),
-            percent(group["accuracy"]),
-            f"{100 * group['accuracy_min']:.1f}–{100 * group['accuracy_max']:.1f}",
-            number(group["mean_output_tokens"]),
-            number(group.get("train_tokens"), 0),
-            number(group.get("train_seconds")),
+    names = ["{base} {variant} {method} on {benchmark}, {teacher}".format(**group) for group in groups]
+    columns = {
+        "seeds": [str(group["seeds"]) for group in groups],
+        "accuracy": [percent(group["accuracy"]) for group in groups],
+        "lowest–highest": [f"{100 * g['accuracy_min']:.1f}–{100 * g['accuracy_max']:.1f}" for g in groups],
+        "tokens": [number(group["mean_output_tokens"]) for group in groups],
+        "train tokens": [number(group.get("train_tokens"), 0) for group in groups],
+        "train s": [number(group.get("train_seconds")) for group in groups],
+    }
+    return _fitted("over seeds", names, columns, width)
+
+
+def _fitted(first: str, names: list[str], columns: Mapping[str, list[str]], width: int) -> Table:
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
+    wide = {name: max(cell_len(cell) for cell in (name, *cells)) + 2 for name, cells in columns.items()}
+    # A name wider than the terminal folds; beside it stands what it leaves room for, the first column always.
+    left = width - min(max(cell_len(name) for name in (first, *names)), width // 2 if width < 60 else width)
+    fit: list[str] = []
+    for name in columns:
+        if fit and left < wide[name]:
+            break
+        fit.append(name)
+        left -= wide[name]
+    shown.add_column(first, overflow="fold", min_width=min(len(first), width))
+    for name in fit:
+        shown.add_column(name, justify="left" if name == "benchmark" else "right", no_wrap=True)
+    for number_, name in enumerate(names):
+        # Text, not str: square brackets in a name would be read as markup.
+        shown.add_row(Text(name), *(Text(columns[column][number_]) for column in fit))
+    if missing := len(columns) - len(fit):
+        shown.caption = (
+            f"{missing} more column{'s' if missing > 1 else ''} in a wider terminal and in the report"
         )
     return shown
 

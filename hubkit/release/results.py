@@ -122,7 +122,7 @@ class Facts:
         return dict(sorted(found.items(), key=lambda item: sort_key(item[0])))
 
     def teachers(self) -> list[str]:
-        return [t.name for t in self.recipe.teachers if Variant("raw").step(t.name) in self.records]
+        return [t.name for t in self.recipe.origins() if Variant("raw").step(t.name) in self.records]
 
     def benchmarks(self) -> list[str]:
         names = (record.config["benchmark"]["name"] for record in self.kind("evaluation").values())

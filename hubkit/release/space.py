@@ -23,7 +23,7 @@ from typing import Final
 
 from hubkit.errors import HubError, InputError
 from hubkit.hub import Access, download_file, list_spaces
-from hubkit.release.publish import space_files
+from hubkit.release.layout import space_files
 
 __all__ = ["open_space"]
 
@@ -57,6 +57,7 @@ def open_space(
             "GRADIO_SERVER_NAME": "127.0.0.1",
             "GRADIO_SERVER_PORT": str(port),
             "GRADIO_ANALYTICS_ENABLED": "False",
+            "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         }
         environment.pop("HUBKIT_EVALS", None)
         app = subprocess.Popen([sys.executable, str(space_files()["app.py"])], env=environment, cwd=temporary)
@@ -74,8 +75,10 @@ def open_space(
 
 def _choose(access: Access, release: str | None) -> str:
     found = sorted(space.removesuffix(_SUFFIX) for space in list_spaces(access) if space.endswith(_SUFFIX))
-    if release in found:
-        return str(release)
+    name = release.removesuffix(_SUFFIX) if release else None
+    for known in (release, name):  # a release may itself be called …-compare
+        if known in found:
+            return str(known)
     if release is not None:
         raise HubError(
             f"{release} is not on this Hub", f"choose one of: {', '.join(found) or 'none is published yet'}"

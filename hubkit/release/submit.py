@@ -209,7 +209,7 @@ def _check_model(score: Score, wish: Wish) -> None:
 def _source(access: Access, wish: Wish, repo: str) -> dict[str, str] | None:
     if repo:
         url = f"{access.endpoint.rstrip('/')}/datasets/{repo}"
-        return {"url": url, "name": "lighteval details", "org": wish.details}
+        return {"url": url, "name": "lighteval details", "user": wish.details}
     return {"url": wish.source[:_SHOWN_URL], "name": "evaluation details"} if wish.source else None
 
 

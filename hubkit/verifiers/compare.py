@@ -13,6 +13,7 @@ without sympy, `symbolic.same` with it. Decided here:
 
 from __future__ import annotations
 
+import re
 from typing import Final, Protocol
 
 from hubkit.verifiers.forms import (
@@ -57,7 +58,9 @@ def equal(a: Form, b: Form, by: Expressions) -> bool | None:
     if isinstance(a, Chain) or isinstance(b, Chain):
         return _chain(a, b, by)
     if isinstance(a, Number) and isinstance(b, Number):
-        return False if units_differ(a.unit, b.unit) else by.same(a.text, b.text)
+        if units_differ(a.unit, b.unit) or _other_factors(a.text, b.text):
+            return False
+        return by.same(a.text, b.text)
     if isinstance(a, Named | Relation) or isinstance(b, Named | Relation):
         return _named(a, b, by)
     if isinstance(a, Several) or isinstance(b, Several):
@@ -83,6 +86,16 @@ def equal(a: Form, b: Form, by: Expressions) -> bool | None:
             return True  # \\text{Yes} and Yes
         return False if by.same(number.text, number.text) else None
     return False
+
+
+_PRODUCT: Final = re.compile(r"\d+(?:\\cdot\d+)+")
+
+
+def _other_factors(one: str, other: str) -> bool:
+    """3 \\times 4 and 2 \\times 6 may be sizes, or factors that were asked for."""
+    if not (_PRODUCT.fullmatch(one) and _PRODUCT.fullmatch(other)):
+        return False
+    return sorted(one.split("\\cdot")) != sorted(other.split("\\cdot"))
 
 
 def _all(results: list[bool | None]) -> bool | None:

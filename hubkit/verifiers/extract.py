@@ -13,7 +13,8 @@ Decided here:
   filled ("7 + \\boxed{5} = 12") the box alone is the answer.
 - Spellings of the box: \\boxed {7}, \\boxed7, \\fbox{7}, a box in a box, and boxed with a lost backslash (\x08oxed).
 - Without a box: the last <answer>…</answer>, then "#### 5", then what follows "answer is" or "Answer:", then a text of
-  one line, then the only formula or, without formulas, the only number in the last sentence. Otherwise there is none.
+  one line, then in the last sentence the only formula, the only bold part, what follows the only "is", or the only
+  number. Otherwise there is none.
 """
 
 from __future__ import annotations
@@ -59,8 +60,11 @@ _ONLY_JOINED: Final = re.compile(
 )
 _SENTENCE_END: Final = re.compile(r"[.!?][\s$)\]*]*\s|\n")
 _COMMANDS: Final = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+")
+_WORDS: Final = re.compile(r"[A-Za-z]{2,}")
 _PROSE: Final = re.compile(r"[A-Za-z]{2,}")
-_FORMULA: Final = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_FORMULA: Final = re.compile(
+    r"(?<!\\)\$\$(.+?)(?<!\\)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL
+)
 _NUMBERS: Final = re.compile(r"[-−]?\$?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?(?:/\d+)?\s?%?")
 
 
@@ -199,7 +203,10 @@ def _with_surroundings(text: str, box: _Box) -> str:
 def _said(text: str) -> Answer | None:
     said = [match["said"] for match in _SAID.finditer(text)]
     if said:
-        return Answer(_first_sentence(said[-1]), True)
+        first = _first_sentence(said[-1])
+        if len(_WORDS.findall(_COMMANDS.sub("", first))) < 4:
+            return Answer(first, True)
+        return _stated(first)
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     if not lines:
         return None
@@ -213,12 +220,25 @@ def _said(text: str) -> Answer | None:
         if len(in_last) == 1:
             return Answer(next(filter(None, in_last[0].groups())), False)
         return None
+    if (stated := _stated(sentence)) is not None:
+        return stated
+    if len(lines) == 1 and len(lines[0]) <= 60 and not _NUMBERS.search(lines[0]):
+        return Answer(lines[0], False)
+    return None
+
+
+def _stated(sentence: str) -> Answer | None:
+    """The answer that a sentence states: its only bold part, what follows its only "is", or its only number."""
+    bold = re.findall(r"\*\*([^*]+)\*\*", sentence)
+    if len(bold) == 1 and len(_WORDS.findall(bold[0])) < 3:
+        return Answer(bold[0].strip(), False)
+    verbs = re.split(r"\s(?:is|are|equals)\s", sentence)
+    if len(verbs) == 2 and len(_WORDS.findall(_COMMANDS.sub("", verbs[1]))) < 3:
+        return Answer(re.sub(r"^(?:an?|the)\s", "", verbs[1].strip().strip("*.").strip()), False)
     last = sentence.rpartition("=")[2]
     numbers = _NUMBERS.findall(last)
     if len(numbers) == 1 and "$" not in last.replace("\\$", "").replace(numbers[0], ""):
         return Answer(numbers[0].strip(), False)
-    if len(lines) == 1 and len(lines[0]) <= 60 and not numbers:
-        return Answer(lines[0], False)
     return None
 
 

@@ -167,7 +167,9 @@ _SIGNS: Final = {
 _CLOCK: Final = re.compile(
     r"(\d{1,2}):(\d{2})(?::(\d{2}))? ?(?:\\text\{)? ?(?:([ap])\.? ?m\.?)? ?\}?", re.IGNORECASE
 )
-_BASED: Final = re.compile(r"\(?([0-9][0-9A-Fa-f]*)\)?_\{?(?:\\text\{)?\(?([0-9]{1,2}|[a-z]{3,12})\)?\}?\}?")
+_BASED: Final = re.compile(
+    r"\(?((?:[0-9][0-9A-Fa-f]*)|[A-F][0-9A-F]+)\)?_\{?(?:\\text\{)?\(?([0-9]{1,2}|[a-z]{3,12})\)?\}?\}?"
+)
 _BASES: Final = {
     name: number
     for number, name in enumerate(
@@ -186,7 +188,8 @@ _ENVIRONMENT: Final = re.compile(
     r"\\begin\{([pbvBV]?matrix|smallmatrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.DOTALL
 )
 _WORDS: Final = re.compile(r"(?:[A-Za-z][A-Za-z'-]*[ .?!-]*)+")
-_PLAIN_LETTERS: Final = re.compile(r"[A-Za-z]{1,3}")
+_PLAIN_LETTERS: Final = re.compile(r"[A-Za-z]|[a-z]{1,3}|[A-Z][a-z]{1,2}")
+"""A product of letters. BAC may be an order, a segment or a word, so its letters keep their places."""
 
 
 @functools.lru_cache(maxsize=8192)
@@ -241,7 +244,7 @@ def _special(text: str, depth: int) -> Form | None:
         base = int(match[2]) if match[2].isdecimal() else _BASES.get(match[2], 0)
         if 2 <= base <= 36 and all(int(digit, 36) < base for digit in match[1]):
             return Based(match[1].lstrip("0").upper() or "0", base)
-        return Words(text)
+        return Words(text) if match[1][0].isdigit() else None
     if match := _DEGREES.fullmatch(text):
         return Number(
             f"{match[1]}(\\frac{{{match[2]}}}{{1}}+\\frac{{{match[3]}}}{{60}}+\\frac{{{match[4] or 0}}}{{3600}})",
@@ -467,7 +470,8 @@ def _single(text: str) -> Form:
         expression = expression[1:].strip()
     bare = _name(expression)
     if not unit and _WORDS.fullmatch(bare) and not _PLAIN_LETTERS.fullmatch(bare):
-        return Words(" ".join(re.sub(r"[.?!-]", " ", bare).lower().removeprefix("the ").split()))
+        words = " ".join(re.sub(r"[.?!-]", " ", bare).split())
+        return Words(words if words.isupper() and len(words) < 4 else words.lower().removeprefix("the "))
     if not unit and "\\text" in expression:
         return Words(" ".join(bare.lower().split()))
     return Number(bare if _PLAIN_LETTERS.fullmatch(bare) else expression, unit)

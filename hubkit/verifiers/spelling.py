@@ -124,6 +124,12 @@ def spell(text: str) -> str:
     if text.isdecimal() and text.isascii():
         return text
     text = text.translate(_LOOKALIKES)
+    if "√" in text:
+        text = re.sub(
+            r"√\s*(?:\{([^{}]*)\}|\(([^()]*)\)|(\d+|[A-Za-z]))",
+            lambda m: f"\\sqrt{{{m[1] or m[2] or m[3]}}}",
+            text,
+        )
     for sign, name in _CURRENCY.items():
         text = text.replace(sign, f"\\text{{{name}}}")
     text = _without_delimiters(text)
@@ -144,6 +150,7 @@ def spell(text: str) -> str:
         .replace("\\&", " and ")
     )
     text = _GAP_COMMAND.sub(_GAP, text)
+    text = re.sub(r"\+\s?/\s?-|\+-(?=\s*[\d\\(])", "\\\\pm ", text)
     text = text.replace("<=", "\\le ").replace(">=", "\\ge ").replace("!=", "\\ne ").replace("==", "=")
     text = _ungrouped(text)
     text = text.replace("**", "^") if re.search(r"[\w)]\*\*[\w({-]", text) else text.strip("*_` ")
@@ -249,7 +256,7 @@ _NUMBERISH: Final = re.compile(r"[-+]?[\d.,/ ]*\d[\d.,/ ]*|\([A-Za-z]\)|[^A-Za-z
 def _unwrapped(text: str) -> str:
     """Without \\text{…} around a number or a single letter, and braces around the whole."""
     text = _TEXT.sub(lambda m: m[1].strip() if _NUMBERISH.fullmatch(m[1].strip()) else m[0], text)
-    if (whole := _TEXT.fullmatch(text)) and re.search(r"[\d,:]|^\s*\w\s*$", whole[1]):
+    if (whole := _TEXT.fullmatch(text)) and re.search(r"[\d,:]|^\s*\w\s*$|\b(?:and|or)\b", whole[1]):
         text = whole[1].strip()
     while text.startswith("{") and text.endswith("}") and _closes(text) == len(text) - 1:
         text = text[1:-1].strip()

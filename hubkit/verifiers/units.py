@@ -91,6 +91,9 @@ _PLAIN_TRAILING: Final = re.compile(
     r"(?P<number>[-+]?(?:\d[\d.]*|\\frac\{\d+\}\{\d+\}|\(\d+\+\\frac\{\d+\}\{\d+\}\)|\d+/\d+)) ?"
     r"(?P<unit>[A-Za-z]{2,}(?:/[A-Za-z]+)?(?:\^\{\d\})?(?: [A-Za-z]{2,}(?:\^\{\d\})?){0,4})"
 )
+_KNOWN_TRAILING: Final = re.compile(
+    r"(?P<number>.*\S) (?P<unit>[A-Za-z]{2,}(?:/[A-Za-z]+)?(?:\^\{\d\})?)", re.DOTALL
+)
 _LEADING: Final = re.compile(
     r"(?P<sign>[-+]?)\\text\{\s*(?P<unit>usd|eur|gbp|yen|rupee|[Rr]s\.?|US)\s*\}\s?(?P<number>[-+]?.*)"
 )
@@ -122,7 +125,7 @@ def split_unit(text: str) -> tuple[str, str]:
     if (match := _DEGREE.fullmatch(text)) and match["number"].strip() and not _TRIGONOMETRY.search(text):
         scale = re.sub(r"[^CF]", "", (match["scale"] or "").replace("\\text", ""))
         return match["number"].strip(), f"°{scale.lower()}" if scale else "degree"
-    for pattern in (_TRAILING, _PLAIN_TRAILING):
+    for pattern in (_TRAILING, _PLAIN_TRAILING, _KNOWN_TRAILING):
         if match := pattern.fullmatch(text):
             number, words = match["number"].strip(), _words(match["unit"])
             first, _, rest = words.partition(" ")
@@ -131,6 +134,8 @@ def split_unit(text: str) -> tuple[str, str]:
                     return text, ""
                 return f"{number}\\cdot{_POWERS[first.lower()]}", _unit(rest)
             if not words or _NO_UNITS.search(words) or re.search(r"\d", re.sub(r"\^-?\d", "", words)):
+                return text, ""
+            if pattern is _KNOWN_TRAILING and not (_known(words) and re.search(r"\d|\\pi", number)):
                 return text, ""
             if pattern is _PLAIN_TRAILING and not _known(words) and not re.search(r"[A-Za-z]{4,}", words):
                 return text, ""  # "2 ab" is a product

@@ -47,7 +47,16 @@ def cards(run: Run, facts: Facts) -> CardContext:
     models = {name: f"local/tiny-{name}" for name in run.models}
     models |= {n.partition("/")[2]: f"local/tiny-{n.partition('/')[2]}" for n in facts.kind("student")}
     commits = {"local/tiny-s": "a" * 40}
-    return CardContext(run.recipe, facts, "", "local/tiny-evals", "local/tiny-compare", models, commits)
+    return CardContext(
+        run.recipe,
+        facts,
+        "",
+        "local/tiny-problems",
+        "local/tiny-evals",
+        "local/tiny-compare",
+        models,
+        commits,
+    )
 
 
 def check_markdown(card: str) -> str:
@@ -125,8 +134,9 @@ def test_dataset_info_is_what_datasets_finds(facts: Facts, cards: CardContext) -
 
     sizes = {"raw": (12, 1), "compressed-short": (10, 1), "truncated-short": (10, 1)}
     data = DatasetCard(dataset_card(cards, "sage", "local/tiny-traces", sizes)).data.to_dict()
+    steps = {variant.name: step for variant, step in facts.variants("sage").items()}
     for info in data["dataset_info"]:
-        path = facts.folders[facts.variants("sage")[info["config_name"]]] / "data.parquet"
+        path = facts.folders[steps[info["config_name"]]] / "data.parquet"
         assert Features._from_yaml_list(info["features"]) == Dataset.from_parquet(str(path)).features
 
 
@@ -149,7 +159,7 @@ def test_student_cards(facts: Facts, cards: CardContext) -> None:
 
 
 def test_other_cards(cards: CardContext) -> None:
-    text = evals_card(cards, {"outputs": (120, 5000), "results": (6, 500)}, plot=True)
+    text = evals_card(cards, {"outputs": (120, 5000), "results": (6, 500)}, {}, plot=True)
     assert [c["config_name"] for c in DatasetCard(text).data["configs"]] == ["outputs", "results"]
     assert "5 students and 1 untrained" in check_markdown(text)
     text = model_card(cards, "sage", "A teacher")
@@ -247,7 +257,7 @@ def plain(hub: LocalHub, home: Path, code: str) -> str:
 
 def test_everything_is_published_without_code_or_pickles(published: dict[str, Any], hub: LocalHub) -> None:
     api = HfApi(endpoint=hub.endpoint, token=hub.token)
-    assert len(published["repos"]) == 3 + 1 + 5 + 1 + 1
+    assert len(published["repos"]) == 1 + 3 + 1 + 5 + 1 + 1
     for repo in published["repos"]:
         info = api.repo_info(repo["id"], repo_type=repo["type"])
         assert info.sha == repo["sha"]
@@ -324,12 +334,19 @@ for repo, snippet in {snippets!r}.items():
 def test_every_config_loads(hub: LocalHub, tmp_path: Path) -> None:
     code = """
 from datasets import get_dataset_config_names, load_dataset
-for repo, split in (("local/tiny-traces", "train"), ("local/tiny-evals", "test")):
+for repo in ("local/tiny-traces", "local/tiny-evals", "local/tiny-problems"):
     for name in get_dataset_config_names(repo):
+        tests = ("outputs", "results", "test")
+        split = "latest" if name.startswith("details") else "test" if name in tests else "train"
         print(name, len(load_dataset(repo, name, split=split)))
 """
     lines = plain(hub, tmp_path, code).splitlines()
-    assert lines == ["raw 12", "compressed-short 10", "truncated-short 10", "outputs 120", "results 6"]
+    assert lines[:5] == ["raw 12", "compressed-short 10", "truncated-short 10", "outputs 120", "results 6"]
+    # lighteval's layout: a configuration per model and task, and one with its results.
+    details, problems = lines[5:-2], lines[-2:]
+    assert "details_local__tiny-s-raw-full_test_0 20" in details and len(details) == 12
+    assert "details_local__tiny-s-raw-full_results 1" in details
+    assert problems == ["train 20", "test 20"]
 
 
 def test_a_recipe_cannot_send_the_token_elsewhere(

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,15 +18,20 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from judging import Oracle, write_recipe
 from openai_server import OpenAIServer
 
 from hubkit.engines import Request, Response
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import InputError
 from hubkit.executors.call import StepCall, execute
+from hubkit.recipe.estimate import answered
+from hubkit.recipe.file import load_recipe
+from hubkit.recipe.pipeline import run, select, status
+from hubkit.recipe.plan import Plan, make_plan
 from hubkit.records import PROBLEM_SCHEMA, read_rows, write_rows
 from hubkit.section import Sampling
-from hubkit.store import Record, digest
+from hubkit.store import Record, Store, digest
 from hubkit.traces.answers import Answers, pack, unpack
 from hubkit.traces.journal import Journal, Key, request_hash, request_seed
 
@@ -181,6 +187,41 @@ def test_two_processes_at_once_get_whole_answers(tmp_path: Path) -> None:
     for made in calls:
         rows = list(read_rows(tmp_path / "steps" / made.step / made.key[:16] / "traces.parquet"))
         assert [row["solution"] for row in rows] == [f"said {row['id']}?" for row in rows] and len(rows) == 25
+
+
+@pytest.mark.slow
+def test_a_recipe_that_grows_pays_for_what_is_new_alone(tmp_path: Path) -> None:
+    """Teacher, judge and compressor: raw changes, and with it every later step's key."""
+    root = tmp_path / "runs"
+
+    def planned(*sets: str) -> Plan:
+        return make_plan(load_recipe(path, list(sets)), path, root)
+
+    def run_until(kind: str, *sets: str) -> Counter[str]:
+        """Requests by model."""
+        server.requests.clear()
+        plan = planned(*sets)
+        run(plan, Store(root), select(plan, until=[kind]), lambda *_: None)
+        return Counter(body["model"] for body in server.requests)
+
+    def had(*sets: str) -> dict[str, int]:
+        plan = planned(*sets)
+        return answered(plan, Store(root), status(plan, Store(root)))
+
+    with Oracle() as server:
+        path = write_recipe(tmp_path, server, 30)
+        first = run_until("compressed", "problems.train.limit=10")
+        assert first["sage"] == 20 and first["short"] > 0
+        more = ["problems.train.limit=20", "teachers.0.shards=2"]
+        assert had(*more) == {}, "its problems are not there yet"
+        run_until("problems", *more)
+        assert had(*more) == {"traces/sage/0": 10, "traces/sage/1": 10}
+        second = run_until("compressed", *more)
+        # The second ten lands are answered like the first ten; the judge refuses two replies in ten, which are errors.
+        assert second["sage"] == 20
+        assert abs(second["short"] - first["short"]) <= 4, "every third first attempt is wrong: 4 and 3 of 10"
+        assert second["umpire"] < 1.6 * first["umpire"]
+        assert run_until("compressed", *more, "compressors.0.shards=3")["short"] == 0
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

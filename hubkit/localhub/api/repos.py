@@ -32,7 +32,7 @@ _UNKNOWN_HERE: Final = (
 """Fields of the real Hub that clients may ask for with expand, and that are left out of the answer."""
 
 
-# What a repo is
+# Descriptions of repos
 
 
 @functools.lru_cache(maxsize=1000)

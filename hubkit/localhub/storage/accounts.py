@@ -63,7 +63,7 @@ class Who:
         return self.role == "write"
 
     def may_read(self, repo: Repo) -> bool:
-        """A repo that may not be read is for the caller as if it was not there."""
+        """A caller that may not read a repo is answered as if it did not exist."""
         return not repo.private or self.is_insider(repo)
 
     def is_insider(self, repo: Repo) -> bool:
@@ -111,7 +111,7 @@ def add_member(store: Store, org: str, user: str, role: str) -> None:
 
 
 def is_org(store: Store, name: str) -> bool | None:
-    """None when there is no such account."""
+    """Returns None if there is no such account."""
     for row in store.rows("SELECT kind FROM accounts WHERE name = ?", name):
         return bool(row["kind"] == "org")
     return None

@@ -17,7 +17,7 @@ _MOST_FILES: Final = 300
 
 
 def _lines(store: Store, entry: Entry | None) -> list[str] | None:
-    """What git has of a file; None when that is no text, or too much of it."""
+    """The lines that git stores for a file. Returns None if it is not text, or too long."""
     if entry is None:
         return []
     if entry.lfs:

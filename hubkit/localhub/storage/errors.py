@@ -1,4 +1,4 @@
-"""The one exception of the server, and the names it refuses."""
+"""ApiError, which all code of the server raises, and the checks of names and paths."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RESERVED: Final = frozenset(
 
 
 class ApiError(Exception):
-    """A request that cannot be done. `code` is what clients read from X-Error-Code."""
+    """A request that is refused, with its HTTP status. `code` is sent as X-Error-Code, which clients read."""
 
     def __init__(self, status: int, message: str, code: str = "", **extra: Any) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class ApiError(Exception):
 
 
 def check_path(path: str) -> str:
-    """Refuse names that would leave the repo when somebody downloads it, or that git could not hold."""
+    """Raise ApiError for paths that would leave the folder a repo is downloaded to, or that git cannot store."""
     parts = path.split("/")
     bad = (
         not path

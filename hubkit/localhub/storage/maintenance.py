@@ -1,8 +1,7 @@
 """What the command line does to a local Hub's folder: tokens and members, fsck, gc.
 
-fsck only reads, and may run beside a server: contents are there before the commits that need them, and only gc
-takes any away. gc refuses while a server runs: contents that were uploaded for a commit yet to come look
-exactly like those of no commit.
+fsck only reads, and may run beside a server: contents are stored before the commits that need them, and only gc
+removes any. gc refuses to run beside a server: contents uploaded for a commit that is still to come look unused.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _CHUNK: Final = 1 << 20
 
 
 def make_token(folder: Path, user: str, role: str, name: str, scopes: list[str]) -> str:
-    """scopes: `namespace=permission` or `namespace/repo=permission`."""
+    """Returns a new token of a user. scopes: `namespace=permission` or `namespace/repo=permission`."""
     parsed: dict[str, list[str]] = {}
     for scope in scopes:
         entity, _, permission = scope.partition("=")
@@ -45,6 +44,7 @@ def make_token(folder: Path, user: str, role: str, name: str, scopes: list[str])
 
 
 def make_member(folder: Path, org: str, user: str, role: str) -> None:
+    """Make a user a member of an organisation. Both are created if missing."""
     store = open_store(folder)
     try:
         add_member(store, org, user, role)

@@ -1,4 +1,4 @@
-"""Contents: each one file, named by its sha256, complete and synced to disk before it has that name."""
+"""Contents: each is one file named by its SHA-256. A file gets that name only when it is complete and on disk."""
 
 from __future__ import annotations
 

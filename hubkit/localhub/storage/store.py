@@ -116,7 +116,7 @@ def differing(before: Tree, after: Tree) -> list[str]:
 
 
 class Store:
-    """All state of a local Hub. Safe for use from several threads; one process at a time (see __main__)."""
+    """All state of a local Hub. Several threads may use it; only one process at a time (see folder.py)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

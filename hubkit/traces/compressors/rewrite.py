@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import pyarrow.parquet as pq
@@ -46,7 +47,7 @@ from hubkit.verifiers.judge import Question
 from hubkit.verifiers.pool import shared_pool
 from hubkit.verifiers.table import verify_inline
 
-__all__ = ["VERSION", "Rewrite", "check", "run", "strip_answer"]
+__all__ = ["VERSION", "Rewrite", "check", "requests_of", "run", "strip_answer"]
 
 VERSION: Final = 2
 RETRY_TEMPERATURE: Final = 0.7
@@ -146,10 +147,19 @@ def run(context: StepContext) -> None:
         _write(context, journal, accepted, reasons)
 
 
-def _rows(context: StepContext) -> Iterator[dict[str, Any]]:
+def requests_of(config: dict[str, Any], raw: Path) -> Iterator[tuple[Key, Request]]:
+    """What a step with this configuration asks about the output of a raw step at first, before any second attempt."""
+    return (_request(config, row, 0) for row in _raw_rows(config, raw))
+
+
+def _raw_rows(config: dict[str, Any], raw: Path) -> Iterator[dict[str, Any]]:
     """This shard's raw rows."""
-    index, shards = context.config["shard"]
-    return islice(read_rows(context.inputs["raw"] / "data.parquet", batch=BATCH), index, None, shards)
+    index, shards = config["shard"]
+    return islice(read_rows(raw / "data.parquet", batch=BATCH), index, None, shards)
+
+
+def _rows(context: StepContext) -> Iterator[dict[str, Any]]:
+    return _raw_rows(context.config, context.inputs["raw"])
 
 
 def _requests(context: StepContext, accepted: bytearray, attempt: int) -> Iterator[tuple[Key, Request]]:

@@ -1,6 +1,7 @@
 """Origins: where traces come from.
 
-One table, from the name of a kind to the class that has its keys. A new origin is a module here, with `VERSION` and
+Entries of a recipe's `teachers` answer its problems. Entries of its `traces` are traces that are there, with their
+problems; EXISTING has their classes, from the name after `source:`. A new origin is a module here, with `VERSION` and
 `run(context)`, and a row in the table.
 """
 
@@ -9,8 +10,10 @@ from __future__ import annotations
 from typing import Final
 
 from hubkit.traces.origins.base import Origin
+from hubkit.traces.origins.existing import PLACES
 from hubkit.traces.origins.teacher import Teacher
 
-__all__ = ["ORIGINS", "Origin"]
+__all__ = ["EXISTING", "ORIGINS", "Origin", "Teacher"]
 
-ORIGINS: Final[dict[str, type[Origin]]] = {"teacher": Teacher}
+EXISTING: Final[dict[str, type[Origin]]] = {**PLACES}
+ORIGINS: Final[dict[str, type[Origin]]] = {"teacher": Teacher, **EXISTING}

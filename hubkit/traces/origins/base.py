@@ -1,12 +1,15 @@
-"""What all origins of traces share: the class that a recipe's `teachers` entries are."""
+"""What all origins of traces share: the class that entries of a recipe's `teachers` and `traces` are."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
 
+from hubkit.problems.base import Pin
 from hubkit.section import ModelRef, Name, Section
 
 __all__ = ["Origin"]
@@ -18,6 +21,10 @@ class Origin(Section, ABC):
     step: ClassVar[str]
     """module:function of the step that writes traces.parquet, shard by shard."""
 
+    brings_problems: ClassVar[bool] = False
+    """Whether its step writes problems.parquet beside traces.parquet, because its traces come with their problems. It
+    then has one shard."""
+
     name: Name
     shards: int = Field(default=1, gt=0)
     """Parts that can be made at the same time."""
@@ -25,6 +32,23 @@ class Origin(Section, ABC):
     def identity(self) -> dict[str, Any]:
         """What is part of its steps' keys, besides the content of its model."""
         return self.model_dump(mode="json", exclude={"name", "model", "revision", "shards"})
+
+    def pin(self, folder: Path, key: str, commit: Callable[[str, str], str]) -> Pin:
+        """Returns what fixes traces that exist; as `problems.base.Source.pin`. Empty for what is generated."""
+        return Pin()
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether only traces with a right answer are kept."""
+        return True
+
+    def hub_id(self) -> str:
+        """Dataset on the Hub that the traces come from, for `source_datasets`; "" if there is none."""
+        return ""
+
+    def judged_by(self) -> str | None:
+        """Verifier of the problems that it brings. Returns None if it answers the recipe's."""
+        return None
 
     def generator(self) -> ModelRef | None:
         """The model that writes the traces in its steps, which then have an engine. None: nothing is generated."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import pyarrow.parquet as pq
@@ -29,7 +30,7 @@ from hubkit.traces.journal import Journal, Key, answer, request_hash, request_se
 from hubkit.traces.origins.base import Origin
 from hubkit.traces.thinking import split
 
-__all__ = ["VERSION", "Teacher", "Thinking", "check", "run"]
+__all__ = ["VERSION", "Teacher", "Thinking", "check", "requests_of", "run"]
 
 VERSION: Final = 2
 GATE: Final = 32
@@ -110,8 +111,7 @@ def run(context: StepContext) -> None:
     total = len(range(index, pq.read_metadata(path).num_rows, shards)) * config["samples"]
 
     def requests() -> Iterator[tuple[Key, Request]]:
-        """Drawn from disk: ten million problems never are in memory together."""
-        return _requests(config, itertools.islice(read_rows(path), index, None, shards))
+        return requests_of(config, context.inputs["problems"])
 
     gate = _Gate(context.step, min(GATE, total), config)
     fingerprint = digest([config, context.models["teacher"]["revision"]])
@@ -123,10 +123,15 @@ def run(context: StepContext) -> None:
         context.count("traces", write_rows(context.out / "traces.parquet", rows, TRACE_SCHEMA))
 
 
-def _requests(config: dict[str, Any], problems: Iterable[dict[str, Any]]) -> Iterator[tuple[Key, Request]]:
+def requests_of(config: dict[str, Any], problems: Path) -> Iterator[tuple[Key, Request]]:
+    """What a step with this configuration asks about the output of a problems step.
+
+    Drawn from disk: ten million problems never are in memory together.
+    """
+    index, shards = config["shard"]
     sampling = Sampling(**config["sampling"])
     system = [{"role": "system", "content": config["system"]}] if config["system"] else []
-    for problem in problems:
+    for problem in itertools.islice(read_rows(problems / "problems.parquet"), index, None, shards):
         messages = [*system, {"role": "user", "content": problem["problem"]}]
         for sample in range(config["samples"]):
             key = Key(problem["id"], sample)

@@ -37,6 +37,8 @@ class Kind:
     """Whether it is made from raw traces at the lengths of one compressor's: a control."""
     compressed: bool = False
     """Whether a compressor makes it, shard by shard, before its step joins the shards."""
+    seeded: bool = False
+    """Whether chance decides what stays: the recipe's seed is then part of its step's key."""
     columns: tuple[tuple[str, pa.DataType], ...] = ()
     """Columns besides those that all variants have."""
     file: str = field(default="data.parquet", init=False)
@@ -51,13 +53,15 @@ class Kind:
         return self.matched or self.compressed
 
 
+_CONTROL: Final = (("budget_tokens", pa.int32()), ("matched_to", pa.string()))
+
 VARIANTS: Final[dict[str, Kind]] = {
     "raw": Kind(
         step="hubkit.traces.variants.raw:run",
         order=0,
         colour="#0072B2",
         mark="●",
-        sentence="the traces of {teacher} as they were written, verified correct",
+        sentence="the traces of {teacher} as they were written",
     ),
     "compressed": Kind(
         step="hubkit.traces.variants.compressed:run",
@@ -75,7 +79,36 @@ VARIANTS: Final[dict[str, Kind]] = {
         mark="▲",
         sentence="the control: raw traces cut off at the length of {compressor}'s, problem by problem",
         matched=True,
-        columns=(("budget_tokens", pa.int32()), ("matched_to", pa.string())),
+        columns=_CONTROL,
+    ),
+    "last": Kind(
+        step="hubkit.traces.variants.last:run",
+        order=3,
+        colour="#CC79A7",
+        mark="▼",
+        sentence="a null: the end of each raw trace, as long as {compressor}'s",
+        matched=True,
+        columns=_CONTROL,
+    ),
+    "random-steps": Kind(
+        step="hubkit.traces.variants.random_steps:run",
+        order=4,
+        colour="#E69F00",
+        mark="■",
+        sentence="a null: raw traces with random steps left out, down to the length of {compressor}'s",
+        matched=True,
+        seeded=True,
+        columns=_CONTROL,
+    ),
+    "random-tokens": Kind(
+        step="hubkit.traces.variants.random_tokens:run",
+        order=5,
+        colour="#56B4E9",
+        mark="✚",
+        sentence="a null: raw traces with random tokens left out, down to the length of {compressor}'s",
+        matched=True,
+        seeded=True,
+        columns=_CONTROL,
     ),
 }
 

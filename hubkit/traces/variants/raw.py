@@ -57,6 +57,7 @@ def run(context: StepContext) -> None:
             for (_, trace), outcome in batch:
                 reason, detail = outcome[0], outcome[-1]
                 context.count("kept" if reason == "correct" else f"dropped_{reason}")
+                _count_disagreement(context, trace.get("claimed"), reason)
                 if reason != "correct":
                     text = trace["reasoning"] + trace["solution"]
                     rejected.add({**trace, "reason": reason, "detail": detail, "text": text})
@@ -71,6 +72,14 @@ def run(context: StepContext) -> None:
     context.metrics.update(length_metrics(read_rows(context.out / "data.parquet", columns=LENGTH_COLUMNS)))
 
 
+def _count_disagreement(context: StepContext, claimed: bool | None, reason: str) -> None:
+    """Existing traces come with what their source says of them; where that differs it is published."""
+    if claimed is True and reason == "wrong":
+        context.count("claimed_correct_found_wrong")
+    elif claimed is False and reason == "correct":
+        context.count("claimed_wrong_found_correct")
+
+
 def _works(context: StepContext, shard: str) -> Iterator[tuple[tuple[Row, Row], Task | tuple[str, ...]]]:
     """((problem, trace), work): a verdict, a task for a worker, or (reason, detail) without anything to verify."""
     judge = context.inputs.get(shard.replace("shard-", "verdicts-"))
@@ -78,6 +87,8 @@ def _works(context: StepContext, shard: str) -> Iterator[tuple[tuple[Row, Row], 
     for problem, trace in with_problems(context, shard):
         if found := reject_reason(trace):
             yield (problem, trace), found
+        elif context.config.get("unverified"):
+            yield (problem, trace), ("correct", "not verified")
         elif problem["verifier"] == "judge":
             verdict = next(verdicts, {})
             if (verdict.get("id"), verdict.get("sample")) != (trace["id"], trace["sample"]):
@@ -100,7 +111,7 @@ def _variant_rows(pairs: list[tuple[Row, Row]], context: StepContext) -> Iterato
             **{name: problem[name] for name in ("id", "source", "problem", "answer", "verifier")},
             **{name: trace[name] for name in ("reasoning", "solution", "teacher", "sample", "finish_reason")},
             "messages": messages_of(problem["problem"], trace["reasoning"], trace["solution"]),
-            "correct": True,
+            "correct": None if context.config.get("unverified") else True,
             "reasoning_chars": chars,
             "reasoning_tokens": reasoning_tokens,
             "raw_reasoning_chars": chars,

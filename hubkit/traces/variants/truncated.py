@@ -1,181 +1,27 @@
-"""Truncation, the control: raw traces cut to the compressed length, problem by problem.
+"""Truncation, the control of the paper's ablation: the beginning of each raw trace, as long as the compressed one.
 
-    raw {"id": "x", "sample": 0, "reasoning": "We need 47 + 38 - 12. …", "reasoning_tokens": 210, …} with a
-    compressed trace of 31 tokens becomes {"reasoning": "We need 47 + 38 - 12. First", "reasoning_tokens":
-    31, "budget_tokens": 31, "matched_to": "nano-compressor", …}: same tokens spent, no model's choice of
-    which. (The paper's truncation ablation.)
-
-A cut text does not always tokenise to the number of tokens it was cut at: a byte-level tokenizer can
-merge differently at the new end, or the cut can fall inside a character. The cut is then moved to the
-nearest text that has exactly the budget; where none exists the row says so by its own reasoning_tokens,
-and `inexact` counts it.
-
-The tokenizer is all that costs time here, so it is called in batches: once for where tokens end, on only
-as much of each trace as the budget needs, and once to count the tokens of the cuts. Further rounds hold
-the few whose cut was not exact. Every length is that of the cut text itself, tokenised alone.
+raw {"id": "x", "sample": 0, "reasoning": "We need 47 + 38 - 12. …", "reasoning_tokens": 210, …} with a
+compressed trace of 31 tokens becomes {"reasoning": "We need 47 + 38 - 12. First", "reasoning_tokens":
+31, "budget_tokens": 31, "matched_to": "nano-compressor", …}
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from itertools import islice
 from typing import Any, Final
 
-from hubkit.errors import GateError, InputError
-from hubkit.records import messages_of, read_rows, write_rows
 from hubkit.store import StepContext
-from hubkit.traces.lengths import (
-    LENGTH_COLUMNS,
-    length_metrics,
-    load_tokenizer,
-    plain_backend,
-    token_counts,
-)
-from hubkit.traces.variants import VARIANTS
+from hubkit.traces.cut import Cut, cut_batch
+from hubkit.traces.variants.controls import Task, run_control
 
-__all__ = ["VERSION", "cut", "cut_batch", "run"]
+__all__ = ["VERSION", "run"]
 
 VERSION: Final = 1
-BATCH: Final = 512
-"""Traces cut together: enough to keep the tokenizer busy, few enough to hold in memory at 30k tokens each."""
-REACH: Final = 3
-"""Tokens past the budget that are looked at for an exact cut."""
-MARGIN: Final = 12
-"""Tokens left unused at the end of a trace's head. A tokenizer's choices reach about a word ahead, so
-further back a head's tokens end where the whole trace's do."""
-
-Cut = tuple[str, int]
-"""A text and the number of its tokens."""
-
-
-def cut(tokenizer: Any, text: str, budget: int) -> str:
-    """The longest beginning of `text` that has `budget` tokens (or the nearest below that exists)."""
-    return cut_batch(tokenizer, [text], [budget], token_counts(tokenizer, [text]))[0][0]
-
-
-def cut_batch(
-    tokenizer: Any, texts: Sequence[str], budgets: Sequence[int], lengths: Sequence[int]
-) -> list[Cut]:
-    """`cut` for many texts at once, each with its tokens counted; `lengths` are the whole texts' tokens.
-
-    Raises InputError for a tokenizer that cannot say where its tokens stand in the text.
-    """
-    if not tokenizer.is_fast:
-        raise InputError("the tokenizer gives no places in the text", "use one with a tokenizer.json")
-    done: dict[int, Cut] = {i: (texts[i], lengths[i]) for i in range(len(texts)) if lengths[i] <= budgets[i]}
-    wanted = [i for i in range(len(texts)) if i not in done]
-    searches = {
-        i: _search(texts[i], ends, budgets[i])
-        for i, ends in zip(wanted, _token_ends(tokenizer, texts, budgets, lengths, wanted), strict=True)
-    }
-    candidates = {i: next(search) for i, search in searches.items()}
-    while candidates:
-        counts = token_counts(tokenizer, list(candidates.values()))
-        for i, count in zip(list(candidates), counts, strict=True):
-            try:
-                candidates[i] = searches[i].send(count)
-            except StopIteration as found:
-                done[i] = found.value
-                del candidates[i]
-    return [done[i] for i in range(len(texts))]
-
-
-def _search(text: str, ends: Sequence[int], budget: int) -> Generator[str, int, Cut]:
-    """Yields beginnings of `text`, is sent how many tokens each has, and returns the best.
-
-    It starts at the budget's own boundary and looks a little around it for one that is exact.
-    """
-    best: Cut = ("", 0)
-    ahead = range(budget + 1, min(budget + REACH + 1, len(ends)))
-    for place in [*([budget] if budget else []), *ahead, *range(budget - 1, 0, -1)]:
-        candidate = text[: ends[place - 1]]
-        length = yield candidate
-        if length == budget:
-            return candidate, length
-        if length < budget:
-            best = max(best, (candidate, length), key=lambda cut: len(cut[0]))
-            if place < budget - REACH:
-                break
-    return best
-
-
-def _token_ends(
-    tokenizer: Any,
-    texts: Sequence[str],
-    budgets: Sequence[int],
-    lengths: Sequence[int],
-    wanted: Sequence[int],
-) -> list[list[int]]:
-    """Where the tokens end in each wanted text, at least as far as the search may look."""
-    backend = plain_backend(tokenizer)
-
-    def ends(parts: list[str]) -> list[list[int]]:
-        return [
-            [end for _, end in encoding.offsets]
-            for encoding in backend.encode_batch(parts, add_special_tokens=False)
-        ]
-
-    heads = []
-    for i in wanted:
-        needed = budgets[i] + REACH + 2 * MARGIN
-        heads.append(texts[i][: int(1.2 * needed * len(texts[i]) / lengths[i])])
-    found = ends(heads)
-    # A text whose beginning has longer tokens than the rest is tokenised whole after all.
-    short = [
-        place
-        for place, i in enumerate(wanted)
-        if len(found[place]) < budgets[i] + REACH + MARGIN and len(heads[place]) < len(texts[i])
-    ]
-    for place, whole in zip(short, ends([texts[wanted[place]] for place in short]), strict=True):
-        found[place] = whole
-    return found
 
 
 def run(context: StepContext) -> None:
     """Write data.parquet: one row for every compressed one, in its order."""
-    tokenizer = load_tokenizer(context.model("tokenizer"))
-    out = context.out / "data.parquet"
-    total = context.record("compressed").counts["kept"]
-    if not write_rows(out, _rows(context, tokenizer, total), VARIANTS["truncated"].schema):
-        raise GateError(f"{context.step}: nothing to cut", "look at why the compressed traces were dropped")
-    context.metrics.update(length_metrics(read_rows(out, columns=LENGTH_COLUMNS)))
+    run_control(context, "truncated", _beginnings)
 
 
-def _rows(context: StepContext, tokenizer: Any, total: int) -> Iterator[dict[str, Any]]:
-    pairs = _pairs(context)
-    while batch := list(islice(pairs, BATCH)):
-        cuts = cut_batch(
-            tokenizer,
-            [source["reasoning"] for source, _ in batch],
-            [short["reasoning_tokens"] for _, short in batch],
-            [source["raw_reasoning_tokens"] for source, _ in batch],
-        )
-        for (source, short), (text, tokens) in zip(batch, cuts, strict=True):
-            context.count("kept")
-            if tokens != min(short["reasoning_tokens"], source["raw_reasoning_tokens"]):
-                context.count("inexact")
-            yield source | {
-                "reasoning": text,
-                "messages": messages_of(source["problem"], text, source["solution"]),
-                "reasoning_chars": len(text),
-                "reasoning_tokens": tokens,
-                "ratio": tokens / source["raw_reasoning_tokens"],
-                "budget_tokens": short["reasoning_tokens"],
-                "matched_to": short["compressor"],
-            }
-        context.progress(context.counts["kept"], max(total, context.counts["kept"]))
-
-
-def _pairs(context: StepContext) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """(raw, compressed) rows of the same trace. Both files are in raw's order, so neither is held whole."""
-    raw = read_rows(context.inputs["raw"] / "data.parquet", batch=BATCH)
-    columns = ["id", "sample", "reasoning_tokens", "compressor"]
-    for short in read_rows(context.inputs["compressed"] / "data.parquet", columns=columns):
-        key = (short["id"], short["sample"])
-        source = next((row for row in raw if (row["id"], row["sample"]) == key), None)
-        if source is None:
-            raise InputError(
-                f"{context.step}: the compressed trace {key} has no raw one after the one before it",
-                "run the compressed step again: its rows follow raw's order",
-            )
-        yield source, short
+def _beginnings(tokenizer: Any, tasks: list[Task]) -> list[Cut]:
+    return cut_batch(tokenizer, [t.text for t in tasks], [t.budget for t in tasks], [t.length for t in tasks])

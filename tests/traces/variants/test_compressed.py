@@ -84,7 +84,7 @@ def test_a_teacher_answers_each_problem_as_often_as_asked(tmp_path: Path) -> Non
 def test_a_teacher_that_never_thinks_is_stopped_early(tmp_path: Path) -> None:
     write_rows(tmp_path / "problems" / "problems.parquet", problems(200), PROBLEM_SCHEMA)
     # The compressor answers, and never opens a thinking span.
-    step = teacher(tmp_path, "compressor", sampling={"max_tokens": 20, "temperature": 0.0}, samples=1)
+    step = teacher(tmp_path, "compressor", sampling={"max_tokens": 120, "temperature": 0.0}, samples=1)
     with pytest.raises(
         GateError, match="none of the first 32 answers can be used; 32 of them: no thinking span"
     ) as caught:

@@ -14,9 +14,10 @@ from support import MODELS, ROOT
 from hubkit.errors import InputError
 from hubkit.records import read_rows, write_rows
 from hubkit.store import StepContext, Store
-from hubkit.traces.lengths import count_tokens, length_metrics
+from hubkit.traces.cut import cut, cut_batch
+from hubkit.traces.lengths import count_tokens, length_metrics, token_counts
 from hubkit.traces.variants import VARIANTS
-from hubkit.traces.variants.truncated import cut, cut_batch, run
+from hubkit.traces.variants.truncated import run
 
 sys.path.insert(0, str(ROOT / "recipes" / "nano-models"))
 import corpus
@@ -151,3 +152,19 @@ def test_the_step_cuts_each_trace_to_its_compressed_length(tmp_path: Path) -> No
 def test_tokens_are_counted_as_the_tokenizer_counts_them() -> None:
     texts = [*traces(30), "", "é日😀"]
     assert count_tokens(MODELS / "student-s", texts, batch=7) == [length("nano", text) for text in texts]
+
+
+def test_a_tokenizer_of_bytes_is_cut_between_characters() -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = [("<unk>", 0.0), ("▁", -2.0), *((f"<0x{byte:02X}>", -9.0) for byte in range(256))]
+    inner = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=True))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace()
+    inner.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
+    loaded = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+    text = "世界" * 6
+    (whole,) = token_counts(loaded, [text])
+    assert whole == 37, "a metaspace and three bytes a character"
+    for budget, best in ((7, 7), (8, 7), (10, 10), (36, 34)):
+        assert cut_batch(loaded, [text], [budget], [whole]) == [(text[: (best - 1) // 3], best)]

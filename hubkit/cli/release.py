@@ -1,0 +1,96 @@
+"""hubkit release: check."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Look after what was published.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Look after what was published."""
+
+
+@app.command()
+def check(
+    release: Annotated[str, typer.Argument(metavar="NAMESPACE/RECIPE", help="A published release.")],
+    rerun: Annotated[
+        int,
+        typer.Option(metavar="N", help="Let each student answer N problems of each benchmark again.", min=0),
+    ] = 0,
+    device: Annotated[str, typer.Option(help="For --rerun: cpu, cuda or auto.")] = "auto",
+    push: Annotated[
+        bool, typer.Option("--push", help="Publish report and badge with the release; needs its token.")
+    ] = False,
+    write: Annotated[Path | None, typer.Option(help="Write report and badge into this folder.")] = None,
+    hub: Annotated[Path | None, typer.Option("--hub", help="Folder of the local Hub that holds it.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show only what was not confirmed.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
+) -> None:
+    """Compute again what a release says, from its published repos alone; fails when something differs.
+
+    Commits, digests, rows, lengths, joins, verdicts, accuracies, intervals, tests, the figure, the cards and the
+    contamination check.
+
+    Example: hubkit release check local/nano --hub runs/hub
+    """
+    from hubkit.cli.submit import use_local_hub
+
+    with ExitStack() as stack:
+        if hub is not None:
+            use_local_hub(stack, hub)
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hubkit-check-")))
+        # What is downloaded for a check is not kept, and what was cached before is not trusted.
+        os.environ["HF_HUB_CACHE"] = str(work / "hub")
+        _check(release, work, rerun, device, push, write, quiet, as_json)
+
+
+def _check(
+    name: str, work: Path, rerun: int, device: str, push: bool, write: Path | None, quiet: bool, as_json: bool
+) -> None:
+    import time
+
+    from rich.console import Console
+
+    from hubkit import __version__
+    from hubkit.hub import add_files, default_access
+    from hubkit.release.check import check_release
+    from hubkit.release.check import report as reports
+
+    def on_stage(stage: str) -> None:
+        if not as_json:
+            typer.echo(f"checking {stage} …", err=True)
+
+    access = default_access()
+    found, claims = check_release(access, name, work, rerun, device, on_stage)
+    when = time.strftime("%Y-%m-%d", time.gmtime())
+    files = reports.files(name, claims, when, f"hubkit {__version__}")
+    if as_json:
+        typer.echo(reports.as_json(name, claims))
+    else:
+        Console(width=None if os.isatty(1) else 200).print(reports.table(claims, all_rows=not quiet))
+        counts = claims.counts()
+        typer.echo(
+            f"\n{counts['same']} claims are the same, {counts['differs']} differ, "
+            f"{counts['not checked']} were not checked"
+        )
+    if write is not None:
+        write.mkdir(parents=True, exist_ok=True)
+        for path, content in files.items():
+            (write / Path(path).name).write_bytes(content)
+    if push:
+        message = "Report of hubkit release check"
+        add_files(access, found.evals.id, "dataset", files, message)
+        typer.echo(
+            f"report: {access.endpoint}/datasets/{found.evals.id}/blob/main/{reports.REPORT}", err=as_json
+        )
+    raise typer.Exit(int(bool(claims.differing())))

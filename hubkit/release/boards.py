@@ -1,0 +1,110 @@
+"""The leaderboards of a release: a result file in each student's and base's repo, for each benchmark that has a board.
+
+benchmark `sums`, own problems    -> dataset nano-problems, task sums, values to 100: always
+benchmark `gsm8k`, lighteval's    -> openai/gsm8k, found by its eval.yaml or named by `leaderboard:` in the recipe
+    -> .eval_results/nano-problems-sums.yaml of local/nano-s-raw-full, in the same commit as its weights
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from hubkit.errors import HubkitError
+from hubkit.evaluation.benchmark import Benchmark
+from hubkit.hub import Access
+from hubkit.release.cards import CardContext
+from hubkit.release.leaderboard import Board, Scale, choose_scale, entry_yaml, make_entry
+from hubkit.release.lighteval_run import Score, read_run
+from hubkit.release.results import Facts
+from hubkit.release.submission import board_of, file_name, notes_of
+from hubkit.store import Record
+
+__all__ = ["OWN_SCALE", "Boards", "result_files"]
+
+OWN_SCALE: Final = Scale(100, "a benchmark of this release")
+
+
+@dataclass(frozen=True)
+class Boards:
+    """Benchmark -> its board on the Hub that is published to, and the board's scale. None: the release's own."""
+
+    found: dict[str, tuple[Board, Scale] | None]
+    missing: dict[str, str]
+    """Benchmark without a board -> why."""
+
+    @classmethod
+    def find(cls, cards: CardContext, access: Access) -> Boards:
+        """Look for the boards of all benchmarks. Raises HubkitErrors for one that the recipe names and that is not
+        there, or does not say its scale."""
+        found: dict[str, tuple[Board, Scale] | None] = {}
+        missing: dict[str, str] = {}
+        for benchmark in cards.recipe.benchmarks:
+            if benchmark.problems:
+                found[benchmark.name] = None
+                continue
+            try:
+                board = board_of(access, _any_score(cards.facts, benchmark), benchmark.leaderboard)
+                found[benchmark.name] = board, choose_scale(access, board)
+            except HubkitError as error:
+                if benchmark.leaderboard:
+                    raise
+                missing[benchmark.name] = error.message
+        return cls(found, missing)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For release.json."""
+        return {
+            name: {"dataset": of[0].dataset, "task": of[0].task, "scale": of[1].top} if of else {"own": True}
+            for name, of in self.found.items()
+        } | {name: {"none": why} for name, why in self.missing.items()}
+
+
+def result_files(cards: CardContext, name: str, boards: Boards) -> dict[str, Path | bytes]:
+    """.eval_results of a student or base: a file for each benchmark that has a board."""
+    files: dict[str, Path | bytes] = {}
+    for benchmark, folder, record in _evaluations(cards.facts, name):
+        if benchmark.name not in boards.found:
+            continue
+        score = _score(folder)
+        known = boards.found[benchmark.name]
+        own = Board(cards.problems, benchmark.name, cards.commits.get(cards.problems, ""))
+        board, scale = known or (own, OWN_SCALE)
+        packages = record.environment.get("packages", {})
+        versions = {p: packages[p] for p in ("lighteval", "hubkit") if p in packages}
+        source = None
+        if not cards.local:  # the address of a local Hub is another one tomorrow
+            url = str(cards.link(cards.evals, "dataset"))
+            source = {"url": url, "name": "lighteval details", "user": cards.recipe.hub.namespace}
+        entry = make_entry(
+            board,
+            scale.value(score.share),
+            record.started,
+            notes_of(score, versions),
+            source,
+            revision=score.revision if known else board.revision,
+        )
+        files[file_name(board)] = entry_yaml([entry])
+    return files
+
+
+def _evaluations(facts: Facts, name: str) -> Iterator[tuple[Benchmark, Path, Record]]:
+    benchmarks = {b.name: b for b in facts.recipe.benchmarks}
+    for step, record in facts.kind("evaluation").items():
+        if record.config["student"] == name:
+            yield benchmarks[record.config["benchmark"]["name"]], facts.folders[step], record
+
+
+def _any_score(facts: Facts, benchmark: Benchmark) -> Score:
+    """What lighteval read for a benchmark; the same for every student."""
+    steps = facts.kind("evaluation").items()
+    return next(
+        _score(facts.folders[step]) for step, r in steps if r.config["benchmark"]["name"] == benchmark.name
+    )
+
+
+def _score(folder: Path) -> Score:
+    (score,) = read_run(folder, main=True)
+    return score

@@ -1,0 +1,157 @@
+"""Cards: rendered again from the published records and data, and compared letter by letter.
+
+Figures that machines read (model-index, .eval_results) are compared with the outputs whatever hubkit rendered the card;
+the text only by the same hubkit, since another one may word it otherwise.
+"""
+
+from __future__ import annotations
+
+from hubkit.errors import InputError
+from hubkit.release.boards import OWN_SCALE, Boards
+from hubkit.release.cards import CardContext
+from hubkit.release.check.claims import Claims
+from hubkit.release.check.published import LATER, Published, Repo
+from hubkit.release.layout import Files, Material, RepoFiles, layout, space
+from hubkit.release.leaderboard import FOLDER, load_yaml
+from hubkit.release.manifest import PROVENANCE
+from hubkit.release.results import Row, student_rows
+
+__all__ = ["check_cards"]
+
+
+def check_cards(release: Published, claims: Claims) -> None:
+    """Every README, eval.yaml, adapter configuration and figure of a result file."""
+    rows = student_rows(release.facts)
+    for repo in release.repos.values():
+        if repo.type == "model":
+            _figures(
+                release,
+                repo,
+                [r for r in rows if release.manifest.models.get(r["student"]) == repo.id],
+                claims,
+            )
+    if reason := _other_code(release):
+        claims.skip(release.name, "cards rendered again", reason)
+        return
+    cards = _context(release)
+    for expected in layout(cards, _material(release)):
+        there = release.repos.get(expected.id)
+        if there is None or there.released is None:
+            claims.wrong(expected.id, "repo", "not in release.json", "part of the release")
+            continue
+        _compare(expected, there, claims)
+        cards.commits[there.id] = there.released.sha
+    listed = [repo.model_dump() for repo in release.manifest.repos]
+    _compare(space(cards, listed), release.space, claims, code=True)
+
+
+def _other_code(release: Published) -> str:
+    """Why this hubkit may render cards otherwise than the one that published. Returns "" if it may not."""
+    from hubkit.store import environment
+
+    then, now = release.manifest.made, environment()
+    names = [
+        f"{e.get('packages', {}).get('hubkit', '?')} {str(e.get('git_sha', ''))[:12]}" for e in (then, now)
+    ]
+    return (
+        "" if names[0] == names[1] else f"published by hubkit {names[0].strip()}, this is {names[1].strip()}"
+    )
+
+
+def _context(release: Published) -> CardContext:
+    recipe, manifest = release.recipe, release.manifest
+    local = recipe.hub.endpoint == "local"
+    return CardContext(
+        recipe=recipe,
+        facts=release.facts,
+        endpoint="" if local else release.access.endpoint,
+        problems=manifest.problems,
+        evals=manifest.evals,
+        space=f"{release.name}-compare",
+        models={n: m for n, m in manifest.models.items() if n not in manifest.pinned},
+        pinned=manifest.pinned,
+        commits={
+            p["model"]: p["revision"] for n, p in manifest.pinned.items() if not n.startswith("problems/")
+        },
+    )
+
+
+def _material(release: Published) -> Material:
+    def files_of(name: str) -> Files:
+        repo = release.repos[release.manifest.models[name]]
+        # Only names matter for a card, and the text that publishing adds the base's address to.
+        files: Files = dict.fromkeys(repo.files, b"")
+        if "adapter_config.json" in files:
+            files["adapter_config.json"] = repo.path("adapter_config.json")
+        return files
+
+    return Material(files_of, release.manifests, Boards({}, {}), release.work / "layout")
+
+
+def _compare(expected: RepoFiles, repo: Repo, claims: Claims, code: bool = False) -> None:
+    for name, content in sorted(expected.files.items()):
+        rendered = isinstance(content, bytes) and content and not name.startswith((PROVENANCE, *LATER))
+        if not (rendered or code) or "/" in name:
+            continue
+        wanted = content if isinstance(content, bytes) else content.read_bytes()
+        if name not in repo.files:
+            claims.wrong(repo.id, f"{name}: rendered again", "missing", f"{len(wanted):,} bytes")
+            continue
+        there = repo.path(name).read_bytes()
+        if there == wanted:
+            claims.compare(repo.id, f"{name}: rendered again", "same text", "same text")
+        else:
+            published, again = _first_difference(there, wanted)
+            claims.wrong(repo.id, f"{name}: rendered again", published, again)
+
+
+def _first_difference(a: bytes, b: bytes) -> tuple[str, str]:
+    lines = [text.decode("utf-8", "replace").splitlines() for text in (a, b)]
+    for x, y in zip(*lines, strict=False):
+        if x != y:
+            start = next(
+                (i for i, (m, n) in enumerate(zip(x, y, strict=False)) if m != n), min(len(x), len(y))
+            )
+            begin = max(0, start - 30)
+            return x[begin:], y[begin:]
+    return f"{len(lines[0])} lines", f"{len(lines[1])} lines"
+
+
+def _figures(release: Published, repo: Repo, rows: list[Row], claims: Claims) -> None:
+    """model-index of the card and the result files, beside the results of this model."""
+    from huggingface_hub import ModelCard
+
+    by_benchmark = {row["benchmark"]: row for row in rows}
+    if "README.md" in repo.files and rows:
+        text = repo.path("README.md").read_text(encoding="utf-8")
+        try:
+            results = ModelCard(text).data["eval_results"] or []
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"the card of {repo.id} cannot be read: {str(error).splitlines()[0]}", ""
+            ) from None
+        for result in results:
+            name = str(result.dataset_name).removeprefix(f"{release.recipe.name} ")
+            row = by_benchmark.get(name, {})
+            claims.compare(
+                repo.id,
+                f"model-index: {result.metric_type} on {name}",
+                result.metric_value,
+                row.get(result.metric_type),
+            )
+    released = release.manifest
+    for path in repo.below(f"{FOLDER}/"):
+        for entry in load_yaml(repo.path(path).read_bytes(), path) or []:
+            about = entry.get("dataset", {}) if isinstance(entry, dict) else {}
+            row = by_benchmark.get(str(about.get("task_id")), {})
+            if about.get("id") == released.problems and row:
+                value = OWN_SCALE.value(row["accuracy"])
+                claims.compare(repo.id, f"{path}: value", entry.get("value"), value)
+                revision = next(r.sha for r in released.repos if r.id == released.problems)
+                claims.compare(repo.id, f"{path}: revision", about.get("revision"), revision)
+            else:
+                claims.skip(
+                    repo.id,
+                    f"{path}: value",
+                    f"for {str(about.get('id'))[:80]}, which is not of this release",
+                )

@@ -1,0 +1,160 @@
+"""Commits, files and records: that what is published is what the steps made, and that the steps fit together.
+
+provenance/steps/raw/nano-teacher.json {"key": "5f1c…", "inputs": {"problems": "9a…"}, "output": "77…",
+"files": [{"path": "data.parquet", "sha256": "e1…"}]}
+    the key is that of its configuration and inputs; each input is another step's output or a pinned model;
+    the output is the digest of its files; and data/raw/… of the traces dataset is that file
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from hubkit.errors import HubError
+from hubkit.release.check.claims import Claims
+from hubkit.release.check.published import LATER, Published, Repo, released_files
+from hubkit.store import FileEntry, digest
+
+__all__ = ["check_commits", "check_files", "check_records"]
+
+_WRITTEN: Final = ("README.md", "adapter_config.json")
+"""Files of a model that publishing writes: a card, and where the base is on the Hub."""
+
+
+def check_commits(release: Published, claims: Claims) -> None:
+    """Every repo stands where the release left it."""
+    api = release.access.api()
+    for repo in release.repos.values():
+        released = repo.released
+        assert released is not None, "all of these were listed"
+        try:
+            then = released_files(repo)
+        except HubError as error:
+            claims.wrong(repo.id, "commit", released.sha, error.message)
+            continue
+        refs = api.list_repo_refs(repo.id, repo_type=repo.type)
+        tags = {ref.name: ref.target_commit for ref in refs.tags}
+        claims.compare(repo.id, f"tag {released.tag}", released.sha, tags.get(released.tag, "no such tag"))
+        changed = sorted(
+            name
+            for name in then.keys() | repo.files.keys()
+            if then.get(name) != repo.files.get(name)
+            and not (name.startswith(LATER) and name not in then)
+            and not name.startswith(".check/")
+        )
+        if changed:
+            claims.wrong(
+                repo.id, "main", released.sha, f"changed since, at {repo.head[:12]}: {', '.join(changed)}"
+            )
+        else:
+            claims.compare(repo.id, "main", len(then), len([n for n in then if n in repo.files]))
+
+
+def check_records(release: Published, claims: Claims) -> None:
+    """Keys, outputs and inputs of all records."""
+    outputs = {record.output for record in release.records.values()}
+    models = {pin["revision"] for pin in release.manifest.pinned.values()}
+    models |= {digest([e.model_dump() for e in entries]) for entries in release.manifests.values()}
+    where = release.manifest.evals
+    keys, sums, sources = [], [], []
+    for name, record in release.records.items():
+        parts = {"step": name, "version": record.version, "config": record.config, "inputs": record.inputs}
+        if record.key != digest(parts):
+            keys.append(name)
+        if record.output != digest([entry.model_dump() for entry in record.files]):
+            sums.append(name)
+        for of, source in record.inputs.items():
+            known = models if of.startswith("model:") else outputs
+            if source not in known:
+                sources.append(f"{name}: {of}")
+    n = len(release.records)
+    claims.compare_rows(where, "keys of steps: their configuration and inputs", keys, n)
+    claims.compare_rows(where, "outputs of steps: the digest of their files", sums, n)
+    total = sum(len(record.inputs) for record in release.records.values())
+    claims.compare_rows(where, "inputs of steps: outputs of others, pinned models", sources, total)
+
+
+def check_files(release: Published, claims: Claims) -> None:
+    """Every file that a step made is published as it made it."""
+    for repo_id, what, pairs in _made(release):
+        repo = release.repos[repo_id]
+        wrong, n = [], 0
+        for name, expected in pairs:
+            n += 1
+            if name not in repo.files:
+                wrong.append(f"{name} is missing")
+            elif repo.digest(name) != expected:
+                wrong.append(f"{name} is {repo.digest(name)[:12]}, not {expected[:12]}")
+        wrong += [f"{name} was made by no step" for name in _strangers(repo, {name for name, _ in pairs})]
+        claims.compare_rows(repo_id, f"{what}: sha256 of each file", wrong, n)
+
+
+Pairs = list[tuple[str, str]]
+
+
+def _made(release: Published) -> Iterator[tuple[str, str, Pairs]]:
+    """(repo, what, [(published path, sha256 by the record)])."""
+    manifest, records = release.manifest, release.records
+    for repo in release.repos.values():
+        if repo.type != "model":
+            continue
+        name = next(name for name, model in manifest.models.items() if model == repo.id)
+        step = records.get(f"student/{name}")
+        if step is not None:
+            entries = [
+                FileEntry(path=e.path.removeprefix("model/"), size=e.size, sha256=e.sha256)
+                for e in step.files
+                if e.path.startswith("model/")
+            ]
+            yield repo.id, "student", _model_pairs(repo, entries)
+        elif name in release.manifests:
+            yield repo.id, "model", _model_pairs(repo, release.manifests[name])
+    for teacher, repo_id in manifest.traces.items():
+        for variant, step_name in release.facts.variants(teacher).items():
+            folder, files = f"data/{variant.name}/", records[step_name].files
+            yield (
+                repo_id,
+                f"config {variant.name}",
+                _data_pairs(release.repos[repo_id], folder, files, "data"),
+            )
+    for name, record in release.steps("problems").items():
+        folder = f"data/{name.partition('/')[2]}/"
+        yield (
+            manifest.problems,
+            f"config {folder[5:-1]}",
+            _data_pairs(release.problems, folder, record.files, "problems"),
+        )
+    for record in release.steps("evaluation").values():
+        sums = {e.path: e.sha256 for e in record.files}
+        about = f"{record.config['student']} on {record.config['benchmark']['name']}"
+        yield (
+            manifest.evals,
+            f"{about}: lighteval's files",
+            [(n, sums[p]) for p, n in release.details(record)],
+        )
+    for record in release.steps("report").values():
+        yield manifest.evals, "report", [(e.path, e.sha256) for e in record.files]
+
+
+def _model_pairs(repo: Repo, entries: list[FileEntry]) -> Pairs:
+    made = {e.path: e.sha256 for e in entries}
+    pairs = [(name, made[name]) for name in sorted(repo.files) if name in made and name not in _WRITTEN]
+    # Weights must be there; training's own files and licences need not.
+    return pairs + [(n, s) for n, s in made.items() if n.endswith(".safetensors") and n not in repo.files]
+
+
+def _data_pairs(repo: Repo, folder: str, entries: list[FileEntry], stem: str) -> Pairs:
+    """Published shards beside the step's, both in order; a shard too few on either side stands beside nothing."""
+    made = [e.sha256 for e in entries if e.path.startswith(stem) and e.path.endswith(".parquet")]
+    names = repo.below(folder)
+    pairs = list(zip(names, made, strict=False))
+    pairs += [(f"{folder}{n}", sha) for n, sha in enumerate(made[len(names) :])]
+    return pairs + [(name, "no shard") for name in names[len(made) :]]
+
+
+def _strangers(repo: Repo, known: set[str]) -> list[str]:
+    """Files of a model's repo that no record has."""
+    if repo.type != "model":
+        return []
+    return [n for n in repo.files if n not in known and n not in _WRITTEN and not n.startswith(LATER)]

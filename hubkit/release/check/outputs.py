@@ -1,0 +1,148 @@
+"""Evaluations: every output judged again, and from the outputs the accuracies, intervals, tests and the figure.
+
+outputs {"student": "s-raw-full", "benchmark": "sums", "id": "x", "output": "<think>…</think> … 85", "correct": true}
+    -> judged by the problem's verifier; n, accuracy, interval, mean tokens of each student; McNemar's tests
+    -> compared with data/results, results.json, report.html and the figure
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from hubkit.evaluation.statistics import wilson
+from hubkit.records import read_rows
+from hubkit.release.check.claims import Claims
+from hubkit.release.check.published import Published
+from hubkit.release.results import RESULTS_SCHEMA, Facts, student_rows
+from hubkit.store import Record, StepContext, environment, write_json
+from hubkit.traces.thinking import split
+from hubkit.verifiers import verify_problems
+
+__all__ = ["check_outputs", "same_code"]
+
+Row = dict[str, Any]
+
+
+def check_outputs(release: Published, claims: Claims) -> Facts:
+    """Recompute all that was measured. Returns the facts with the recomputed figures in their records."""
+    facts, where = release.facts, release.manifest.evals
+    records: dict[str, Record] = dict(facts.records)
+    for step, record in facts.kind("evaluation").items():
+        config = record.config
+        rows = release.outputs().get((config["student"], config["benchmark"]["name"]), [])
+        what = f"{config['student']} on {config['benchmark']['name']}"
+        _judge(release, claims, what, config, rows)
+        if not rows:
+            claims.wrong(where, f"{what}: outputs", record.metrics.get("n"), "no rows")
+            continue
+        found = _metrics(rows)
+        said = {name: record.metrics.get(name) for name in found}
+        claims.compare(where, f"{what}: n, accuracy, interval, tokens in the record", said, found)
+        records[step] = record.model_copy(update={"metrics": record.metrics | found})
+    again = replace(facts, records=records)
+    _tables(release, claims, again)
+    return again
+
+
+def _judge(release: Published, claims: Claims, what: str, config: Mapping[str, Any], rows: list[Row]) -> None:
+    where, benchmark = release.manifest.evals, config["benchmark"]
+    if not benchmark.get("problems"):
+        claims.skip(
+            where, f"{what}: answers judged again", f"scored by lighteval's own metric of {benchmark['task']}"
+        )
+        return
+    path = release.facts.folders[f"problems/{benchmark['problems']}"] / "problems.parquet"
+    problems = {row["id"]: row for row in read_rows(path)}
+    ids = [row["id"] for row in rows]
+    claims.compare(
+        where, f"{what}: the benchmark's problems, each once, in order", list(problems) == ids, True
+    )
+    pairs = [(problems[row["id"]], row) for row in rows if row["id"] in problems]
+    verdicts = verify_problems((problem, split(row["output"]).solution) for problem, row in pairs)
+    wrong = []
+    for (problem, row), verdict in zip(pairs, verdicts, strict=True):
+        if (verdict.status == "correct") != row["correct"]:
+            wrong.append(f"{row['id']} is {verdict.status}: {verdict.reason}")
+        elif (row["problem"], row["answer"]) != (problem["problem"], problem["answer"]):
+            wrong.append(f"{row['id']}: another problem")
+    claims.compare_rows(where, f"{what}: answers judged again", wrong, len(rows))
+
+
+def _metrics(rows: list[Row]) -> dict[str, Any]:
+    """As the evaluation step counts them."""
+    n, correct = len(rows), sum(row["correct"] for row in rows)
+    tokens = sum(row["output_tokens"] for row in rows)
+    low, high = wilson(correct, n)
+    return {
+        "n": n,
+        "correct": correct,
+        "accuracy": correct / n,
+        "ci_low": low,
+        "ci_high": high,
+        "mean_output_tokens": tokens / n,
+        "cut_share": sum(row["finish_reason"] == "length" for row in rows) / n,
+        "accuracy_per_1000_tokens": correct / max(1, tokens) * 1000,
+    }
+
+
+def _tables(release: Published, claims: Claims, facts: Facts) -> None:
+    evals, where = release.evals, release.manifest.evals
+    rows = student_rows(facts)
+    published = [row for name in evals.below("data/results/") for row in read_rows(evals.path(name))]
+    expected = [{name: row[name] for name in RESULTS_SCHEMA.names} for row in rows]
+    for row in expected:
+        key = (row["student"], row["benchmark"])
+        same = [p for p in published if (p["student"], p["benchmark"]) == key]
+        claims.compare(where, f"config results: {key[0]} on {key[1]}", same[0] if same else "no row", row)
+    claims.compare(where, "config results: rows", len(published), len(expected))
+    _report(release, claims, facts)
+
+
+def _report(release: Published, claims: Claims, facts: Facts) -> None:
+    """Carry out the report step again, on the published data and the recomputed figures."""
+    from hubkit.release import report
+
+    evals, record = release.evals, facts.records.get("report")
+    if record is None:
+        claims.skip(evals.id, "report", "the release has none")
+        return
+    inputs = {name: facts.folders[name] for name in record.inputs if name in facts.records}
+    for name, folder in inputs.items():
+        write_json(folder / "record.json", facts.records[name].model_dump())
+    out, work = release.work / "report", release.work / "report-work"
+    for folder in (out, work):
+        folder.mkdir(parents=True, exist_ok=True)
+    report.run(StepContext("report", record.config, {}, inputs, {}, out, work))
+    reason = same_code(record)
+    for path in sorted(p for p in out.iterdir() if p.is_file()):
+        what = f"{path.name}: made again"
+        if path.name not in evals.files:
+            claims.wrong(evals.id, what, "missing", f"{path.stat().st_size:,} bytes")
+            continue
+        there = evals.path(path.name).read_bytes()
+        if path.suffix == ".json":
+            said, found = json.loads(there), json.loads(path.read_bytes())
+            for key in found:
+                claims.compare(evals.id, f"{path.name}: {key.replace('_', ' ')}", said.get(key), found[key])
+        elif there == path.read_bytes():
+            claims.compare(evals.id, what, "same bytes", "same bytes")
+        elif reason:
+            claims.skip(evals.id, what, reason)
+        else:
+            claims.wrong(evals.id, what, "one picture or text", "another, from the published outputs")
+
+
+def same_code(record: Record) -> str:
+    """Why what this installation renders may differ from what was published. Returns "" if it may not."""
+    then, now = record.environment, environment()
+    if then.get("git_sha") and then.get("git_sha") == now["git_sha"]:
+        return ""
+    before, here = (e.get("packages", {}).get("hubkit", "unknown") for e in (then, now))
+    if before != here or then.get("git_sha") != now["git_sha"]:
+        return (
+            f"made by hubkit {before} {str(then.get('git_sha'))[:12]}, this is {here} {now['git_sha'][:12]}"
+        )
+    return ""

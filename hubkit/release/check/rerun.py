@@ -1,0 +1,87 @@
+"""A few problems answered again by the published students themselves, with the embedded engine.
+
+local/nano-s-raw-full and the first 8 problems of `sums` -> lighteval, as in the recipe's evaluation
+    -> "8 of 8 answers the same to the letter, 8 of 8 verdicts"
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from hubkit.engines.settings import EngineRuntime
+from hubkit.errors import HubkitError
+from hubkit.records import PROBLEM_SCHEMA, read_rows, write_rows
+from hubkit.release.check.claims import Claims
+from hubkit.release.check.published import Published
+from hubkit.store import StepContext
+
+__all__ = ["check_again"]
+
+_AGREE: Final = 0.9
+"""Share of verdicts that must agree: other machines round otherwise, and a near-tie of two tokens can flip."""
+
+
+def check_again(release: Published, claims: Claims, n: int, device: str) -> None:
+    """Let every student and base answer the first n problems of each of the recipe's own benchmarks."""
+    from hubkit.evaluation import evaluation
+
+    where = release.manifest.evals
+    for step, record in release.facts.kind("evaluation").items():
+        config = record.config
+        student, benchmark = config["student"], config["benchmark"]
+        what = f"{student} on {benchmark['name']}: answered again"
+        if not benchmark.get("problems"):
+            claims.skip(where, what, "a task of lighteval: `hubkit submit` evaluates it")
+            continue
+        published = release.outputs().get((student, benchmark["name"]), [])[:n]
+        folder = release.work / "rerun" / str(len(list((release.work / "rerun").glob("*"))))
+        try:
+            context = _context(release, step, config, folder, n, device, "student" in record.inputs)
+            evaluation.run(context)
+        except HubkitError as error:
+            claims.wrong(where, what, f"{len(published)} answers", error.message)
+            continue
+        again = list(read_rows(context.out / "samples.parquet"))
+        pairs = list(zip(published, again, strict=False))
+        texts = sum(a["output"] == b["output"] for a, b in pairs)
+        verdicts = sum(a["correct"] == b["correct"] for a, b in pairs)
+        total = len(again)
+        said = f"{texts} of {total} answers the same to the letter, {verdicts} of {total} verdicts"
+        if total and verdicts >= _AGREE * total and len(pairs) == total:
+            claims.compare(where, what, said, said)
+        else:
+            claims.wrong(where, what, f"{total} answers", said)
+
+
+def _context(
+    release: Published, step: str, config: dict[str, Any], folder: Path, n: int, device: str, student: bool
+) -> StepContext:
+    out, work = folder / "out", folder / "work"
+    out.mkdir(parents=True)
+    work.mkdir()
+    of = config["benchmark"]["problems"]
+    whole = release.facts.folders[f"problems/{of}"] / "problems.parquet"
+    write_rows(folder / "problems" / "problems.parquet", islice(read_rows(whole), n), PROBLEM_SCHEMA)
+    inputs = {"problems": folder / "problems"}
+    if student:
+        # A step's output holds its model in a folder of this name.
+        shutil.copytree(release.model(config["student"]), folder / "student" / "model")
+        inputs["student"] = folder / "student"
+    base = release.model(config["base"])
+    return StepContext(
+        step=step,
+        config=config,
+        runtime={
+            "engine": EngineRuntime().model_dump(mode="json"),
+            "device": device,
+            "threads": os.cpu_count() or 1,
+        },
+        inputs=inputs,
+        models={"base": {"model": str(base), "revision": ""}},
+        out=out,
+        work=work,
+    )

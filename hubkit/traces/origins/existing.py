@@ -1,0 +1,309 @@
+"""Existing traces: what others published or one's own logs hold, read with its problems and verified again.
+
+recipe: traces: [{name: r1, source: hub, dataset: open-r1/OpenR1-Math-220k, model: deepseek-ai/DeepSeek-R1}]
+    row {"problem": "1 + 1?", "answer": "2", "generations": ["<think>…</think>2"], "correctness": [true], …}
+    -> problems.parquet {"id": "r1-2f6c…", "problem": "1 + 1?", "answer": "2", "verifier": "math", …}
+       traces.parquet {"id": "r1-2f6c…", "sample": 0, "reasoning": "…", "solution": "2", "claimed": true, …}
+
+`raw` then verifies each answer as it does a teacher's, and counts where the source says otherwise. Traces without a
+known answer are left out, unless the recipe says `unverified: true`; then all are kept, and every card says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pyarrow as pa
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from hubkit.errors import InputError
+from hubkit.problems.base import Pin, problem_id
+from hubkit.problems.cells import look_up
+from hubkit.problems.file import FileSource, read_file
+from hubkit.problems.hub import HubSource, stream_dataset
+from hubkit.problems.rows import Row, VerifierName
+from hubkit.records import PROBLEM_SCHEMA, TRACE_SCHEMA, RowWriter
+from hubkit.store import StepContext
+from hubkit.traces.origins.base import Origin
+from hubkit.traces.origins.shapes import ROLES, Found, find, recognise
+
+__all__ = ["PLACES", "VERSION", "Existing", "FileTraces", "HubTraces", "read", "run"]
+
+VERSION: Final = 1
+SCHEMA: Final = pa.schema([*TRACE_SCHEMA, ("claimed", pa.bool_())])
+_NOT_RESPONSES: Final = ("problem", "answer", "finish_reason", "correct")
+LONGEST: Final = 32_768
+"""Tokens of a trace that an estimate reckons with: sources do not say how long theirs are."""
+
+
+class Existing(Origin):
+    """An entry of a recipe's `traces`."""
+
+    step = "hubkit.traces.origins.existing:run"
+    brings_problems = True
+
+    source: str
+    columns: dict[str, str] = Field(default={})
+    """What a column is -> its name, where it is not recognised: problem, answer, chat, text (the whole response),
+    reasoning and solution, finish_reason, correct. A dot leads into a struct: reward_model.ground_truth."""
+    verifier: VerifierName = "math"
+    """How answers are compared: docs/verifiers.md."""
+    model: str = ""
+    """Who wrote them, for the cards: a Hub id where there is one. Nothing of it is loaded or published."""
+    license: str = ""
+    """Under which licence the source gives them."""
+    origin: str = ""
+    """Where they come from, such as an address."""
+    where: dict[str, Any] = Field(default={})
+    """Column -> value, or list of values, that a row must have."""
+    sample: int | None = Field(default=None, gt=0)
+    """Rows taken at random, with the recipe's seed, in the order of the source; all of them if left out."""
+    limit: int | None = Field(default=None, gt=0)
+    """Rows read at most, from the beginning."""
+    characters: tuple[int, int] | None = None
+    """Least and most characters of reasoning; others are left out and counted."""
+    unverified: bool = False
+    """Keep traces without looking at their answers, and say so on every card."""
+
+    @abstractmethod
+    def rows(self, pin: Pin, columns: list[str] | None) -> Iterator[Row]:
+        """Yield the source's rows in order, with these columns; None: all."""
+
+    @abstractmethod
+    def place(self) -> str:
+        """Returns the source as cards name it."""
+
+    @property
+    def is_verified(self) -> bool:
+        return not self.unverified
+
+    def judged_by(self) -> str:
+        return self.verifier
+
+    def count(self, problems: int) -> int:
+        return min(n for n in (self.sample, self.limit, problems) if n is not None)
+
+    def longest(self) -> int:
+        return LONGEST
+
+    def describe(self) -> str:
+        by = f", written by {self.model}" if self.model else ""
+        parts = [f"{self.name}: existing traces from {self.place()}{by}"]
+        parts += [f"licence {self.license}"] if self.license else []
+        parts += [f"from {self.origin}"] if self.origin else []
+        parts += [f"{self.sample} of them drawn at random"] if self.sample else []
+        parts += ["their answers were NOT verified"] if self.unverified else []
+        return ", ".join(parts)
+
+    @model_serializer(mode="wrap")
+    def _without_absent_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keys that are not given are not written, so that later ones change no identity."""
+        return {name: value for name, value in dump(self).items() if value not in (None, "", {}, False)}
+
+
+class FileTraces(Existing):
+    source: Literal["file"]
+    path: str
+    """JSON lines, a JSON list, CSV or Parquet beside the recipe, also compressed."""
+
+    def pin(self, folder: Path, key: str, commit: Callable[[str, str], str]) -> Pin:
+        return FileSource(source="file", path=self.path).pin(folder, key, commit)
+
+    def rows(self, pin: Pin, columns: list[str] | None) -> Iterator[Row]:
+        assert pin.path is not None
+        return read_file(pin.path, columns)
+
+    def place(self) -> str:
+        return f"the file {Path(self.path).name}"
+
+
+class HubTraces(Existing):
+    source: Literal["hub"]
+    dataset: str
+    config: str | None = None
+    split: str = "train"
+    revision: str = ""
+
+    def pin(self, folder: Path, key: str, commit: Callable[[str, str], str]) -> Pin:
+        return HubSource(source="hub", dataset=self.dataset, revision=self.revision).pin(folder, key, commit)
+
+    def rows(self, pin: Pin, columns: list[str] | None) -> Iterator[Row]:
+        return stream_dataset(self.dataset, self.config, self.split, pin.revision, columns)
+
+    def place(self) -> str:
+        return f"{self.dataset}, split {self.split}"
+
+    def hub_id(self) -> str:
+        return self.dataset
+
+
+PLACES: Final[dict[str, type[Existing]]] = {"file": FileTraces, "hub": HubTraces}
+"""Where traces of this kind can be."""
+
+
+def read(
+    origin: Existing, pin: Pin, seed: int, drop: Callable[[str, str], None]
+) -> Iterator[tuple[str, list[Found]]]:
+    """Yield (where, traces) of each row that passes the recipe's filters; `drop(reason, detail)` hears of each other.
+
+    A row that is in no known shape is dropped as "unreadable"; a file that cannot be read raises InputError.
+    """
+    wrong = set(origin.columns) - set(ROLES)
+    if wrong:
+        raise InputError(f"columns: there is nothing called {min(wrong)!r}", f"known are {', '.join(ROLES)}")
+    chosen = _sampled(origin, pin, seed)
+    columns, needed = _columns(origin, pin)
+    for number, row in enumerate(origin.rows(pin, needed)):
+        if origin.limit and number >= origin.limit:
+            break
+        if chosen is not None and number not in chosen:
+            continue
+        if not _passes(row, origin.where):
+            drop("filtered", row.where)
+            continue
+        try:
+            yield row.where, find(row.values, row.where, columns)
+        except InputError as error:
+            drop("unreadable", error.message)
+
+
+def _columns(origin: Existing, pin: Pin) -> tuple[dict[str, str], list[str] | None]:
+    """What the columns are, the recipe's before those that the first row lets recognise, and the columns to read;
+    None for a list of texts, which has no columns."""
+    rows = origin.rows(pin, None)
+    first = next(rows, None)
+    if isinstance(rows, Generator):
+        rows.close()  # a stream of datasets that is left half read can hang at exit
+    if first is None:
+        return dict(origin.columns), None
+    columns = recognise(first.values)
+    if {"chat", "text", "reasoning"} & origin.columns.keys():
+        # The recipe says where the response is, so nothing about that is guessed.
+        columns = {role: name for role, name in columns.items() if role in _NOT_RESPONSES}
+    columns |= origin.columns
+    bare = first.values.keys() == {"text"}
+    return columns, None if bare else sorted({*columns.values(), *origin.where})
+
+
+def _sampled(origin: Existing, pin: Pin, seed: int) -> set[int] | None:
+    """Numbers of the rows that are drawn; None for all. The filters count: only rows that pass can be drawn."""
+    if origin.sample is None:
+        return None
+    columns = list(origin.where) or None
+    rows = enumerate(origin.rows(pin, columns))
+    limit = origin.limit
+    passing = [n for n, row in rows if (limit is None or n < limit) and _passes(row, origin.where)]
+    generator = random.Random(f"{seed}/{origin.name}")  # noqa: S311 (a seeded draw, no secret)
+    return set(generator.sample(passing, min(origin.sample, len(passing))))
+
+
+def _passes(row: Row, where: Mapping[str, Any]) -> bool:
+    for column, wanted in where.items():
+        try:
+            value = look_up(row.values, column)
+        except KeyError:
+            raise InputError(
+                f"{row.where} has no column {column!r}", f"its columns are {', '.join(map(str, row.values))}"
+            ) from None
+        if value not in (wanted if isinstance(wanted, list) else [wanted]):
+            return False
+    return True
+
+
+def run(context: StepContext) -> None:
+    """Write problems.parquet and traces.parquet, a problem's traces together, in the source's order."""
+    config = context.config
+    fields = {k: v for k, v in config.items() if k not in ("teacher", "seed", "shard")}
+    origin = PLACES[config["source"]].model_validate(fields | {"name": config["teacher"]})
+    pin = Pin(revision=context.models.get("source", {}).get("revision", ""), path=context.paths.get("source"))
+
+    def drop(reason: str, detail: str) -> None:
+        context.count(f"dropped_{reason}")
+        examples.setdefault(reason, detail)
+
+    examples: dict[str, str] = {}
+    """Reason -> the first row that was dropped for it."""
+    groups: Counter[bytes] = Counter()
+    seen: set[bytes] = set()
+    before, id, sample = "", "", 0
+    with (
+        RowWriter(context.out / "problems.parquet", PROBLEM_SCHEMA) as problems,
+        RowWriter(context.out / "traces.parquet", SCHEMA) as traces,
+    ):
+        for where, found in read(origin, pin, config["seed"], drop):
+            for trace in found:
+                reason = _unusable(origin, trace, seen)
+                if reason:
+                    drop(reason, where)
+                    continue
+                if trace.problem == before:
+                    sample += 1
+                else:
+                    # A problem that comes again later is a row of its own: traces find theirs in order.
+                    mark = hashlib.blake2b(trace.problem.encode("utf-8", "replace"), digest_size=16).digest()
+                    again = f"-{groups[mark]}" if groups[mark] else ""
+                    groups[mark] += 1
+                    before, sample, id = trace.problem, 0, problem_id(origin.name, trace.problem) + again
+                    problems.add(_problem(origin, trace, id))
+                traces.add(_trace(origin, trace, id, sample))
+            context.progress(traces.rows, max(origin.count(traces.rows + 1), traces.rows))
+    if not traces.rows:
+        dropped = ", ".join(f"{reason} {number}" for reason, number in sorted(context.counts.items()))
+        raise InputError(
+            f"{context.step}: no trace can be used ({dropped or 'the source is empty'})",
+            "`hubkit traces inspect` shows what is read; name its columns under `columns`, or say unverified: true",
+        )
+    context.count("traces", traces.rows)
+    context.metrics["first_dropped"] = examples
+
+
+def _unusable(origin: Existing, trace: Found, seen: set[bytes]) -> str:
+    if not trace.problem:
+        return "no_problem"
+    if not trace.answer and not origin.unverified:
+        return "no_answer"
+    if origin.characters and not origin.characters[0] <= len(trace.thought.reasoning) <= origin.characters[1]:
+        return "length_filter"
+    mark = hashlib.blake2b(
+        "\0".join((trace.problem, trace.thought.reasoning, trace.thought.solution)).encode(
+            "utf-8", "replace"
+        ),
+        digest_size=16,
+    ).digest()
+    if mark in seen:
+        return "duplicate"
+    seen.add(mark)
+    return ""
+
+
+def _problem(origin: Existing, trace: Found, id: str) -> dict[str, Any]:
+    return {
+        "id": id,
+        "source": origin.hub_id() or origin.name,
+        "problem": trace.problem,
+        "answer": trace.answer,
+        "verifier": origin.verifier,
+        "metadata": "",
+    }
+
+
+def _trace(origin: Existing, trace: Found, id: str, sample: int) -> dict[str, Any]:
+    return {
+        "id": id,
+        "sample": sample,
+        "teacher": origin.name,
+        "reasoning": trace.thought.reasoning,
+        "solution": trace.thought.solution,
+        "thinking": trace.thought.form,
+        "finish_reason": trace.finish_reason,
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "error": "",
+        "claimed": trace.claimed,
+    }

@@ -1,0 +1,205 @@
+"""Rows of published traces, in the shapes that people publish them in, read as one.
+
+    {"problem": "1 + 1?", "answer": "2", "generations": ["<think>a</think>2", "<think>b</think>3"]}
+    {"messages": [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "<think>a</think>2"}]}
+    {"question": "1 + 1?", "reasoning_content": "a", "content": "2"}
+    "<|start|>user<|message|>1 + 1?<|end|><|start|>assistant<|channel|>analysis<|message|>a<|end|>…"
+        -> Found("1 + 1?", "2", Thought("a", "2", "closed"), …)
+
+Columns are named by the recipe or recognised by the names in ROLES, also inside structs. A row of several responses
+gives several. What a row lacks is "" or None; whether that is enough is for the step to say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hubkit.errors import InputError
+from hubkit.problems.cells import Cell, look_up
+from hubkit.traces.thinking import Thought, split
+from hubkit.verifiers.extract import boxed
+
+__all__ = ["ROLES", "Found", "find", "recognise"]
+
+ROLES: Final[dict[str, tuple[str, ...]]] = {
+    "chat": ("messages", "conversations", "conversation", "chat"),
+    "problem": (
+        "problem", "question", "prompt", "problem_text", "original_question", "instruction", "query", "input",
+        "user_message",
+    ),
+    "answer": (
+        "expected_answer", "final_answer", "ground_truth", "gold_answer", "gold", "gt", "answer", "target",
+        "ground_truth_answer", "ground_truth_solution",
+    ),
+    "reasoning": (
+        "reasoning_content", "reasoning", "reasoning_trace", "thinking", "thought", "thinking_trajectory",
+        "thinking_trajectories", "deepseek_thinking_trajectory", "deepseek_reasoning", "chain_of_thought", "cot",
+    ),
+    "solution": (
+        "content", "response", "answer_text", "final_response", "attempt", "deepseek_attempt", "deepseek_solution",
+        "solution",
+    ),
+    "text": (
+        "text", "generation", "generations", "full_response", "r1_generation", "generated_solution", "generated_cot",
+        "completion", "completions", "output", "outputs", "responses", "response", "code",
+    ),
+    "finish_reason": ("finish_reason", "finish_reasons", "stop_reason"),
+    "correct": (
+        "is_correct", "correct", "correctness", "correctness_math_verify", "math_verify", "is_right", "score", "label",
+        "verified",
+    ),
+}  # fmt: skip
+"""What a column can be -> names it is known by, the likeliest first."""
+
+_TURN: Final = re.compile(
+    r"<\|start\|>(user|assistant)(?=<\|)|<｜(User|Assistant)｜>|<\|im_start\|>(user|assistant)\n"
+    r"|<\|start_header_id\|>(user|assistant)<\|end_header_id\|>\s*|<\|turn>(user|model)\n|<start_of_turn>(user|model)\n"
+)
+"""Where a turn begins in a conversation that is one text."""
+_TURN_END: Final = re.compile(r"(?:<\|end\|>|<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<turn\|>)\s*\Z")
+_MESSAGE: Final = re.compile(r"\A<\|message\|>")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One trace of a row."""
+
+    problem: str
+    answer: str
+    """"" if the row has no key."""
+    thought: Thought
+    finish_reason: str
+    """As the source says; "stop" where it says nothing."""
+    claimed: bool | None
+    """Whether the source calls it correct; None if it does not say."""
+
+
+def recognise(row: Mapping[str, Any]) -> dict[str, str]:
+    """What a row's columns are: role -> column, a dot leading into structs. Roles that no column has are left out."""
+    names = list(_names(row))
+    found: dict[str, str] = {}
+    for role, known in ROLES.items():
+        column = next((n for k in known for n in names if n.rsplit(".", 1)[-1].lower() == k), "")
+        if column and column not in found.values():
+            found[role] = column
+    if "chat" in found and not _is_chat(look_up(row, found["chat"])):
+        del found["chat"]
+    if "reasoning" in found:
+        found.pop("text", None)  # what is split already is not split again
+    else:
+        if "text" not in found and "solution" in found:
+            found["text"] = found["solution"]  # the whole response, under the name of its end
+        found.pop("solution", None)
+    return found
+
+
+def _names(row: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[str]:
+    yield from (f"{prefix}{name}" for name in row)
+    for name, value in row.items():
+        if isinstance(value, Mapping) and depth < 2:
+            yield from _names(value, f"{prefix}{name}.", depth + 1)
+
+
+def _is_chat(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(m, Mapping) and ({"role", "from"} & m.keys()) for m in value
+    )
+
+
+def find(
+    row: Mapping[str, Any], where: str, columns: Mapping[str, str], marks: tuple[str, str] | None = None
+) -> list[Found]:
+    """The traces of a row. Raises InputError that names row and column for a value of no known shape."""
+
+    def cell(role: str) -> Cell | None:
+        column = columns.get(role)
+        if not column:
+            return None
+        try:
+            return Cell(where, column, look_up(row, column))
+        except KeyError:
+            if role in ("answer", "finish_reason", "correct"):
+                return None  # rows of JSON leave out what they do not have
+            known = ", ".join(map(str, row)) or "none"
+            raise InputError(f"{where} has no column {column!r}", f"its columns are {known}") from None
+
+    problem, answer = _text(cell("problem")), _key(cell("answer"))
+    responses: list[tuple[str, str]] = []  # (text, reasoning apart)
+    if (chat := cell("chat")) is not None and chat.value:
+        asked, text, apart = _of_chat(chat)
+        problem, responses = problem or asked, [(text, apart)]
+    elif (reasoning := cell("reasoning")) is not None:
+        responses = [(_text(cell("solution")), _text(reasoning))]
+    elif (whole := cell("text")) is not None:
+        values = whole.value if isinstance(whole.value, list) else [whole.value]
+        responses = [(_text(Cell(where, whole.column, value)), "") for value in values]
+    if len(responses) == 1 and not problem and (turns := _conversation(responses[0][0])):
+        problem, text = turns
+        responses = [(text, "")]
+    if not responses:
+        raise InputError(
+            f"{where}: no response was recognised among {', '.join(map(str, row))}",
+            "name its columns: columns: {problem: …, text: …} or {reasoning: …, solution: …}",
+        )
+    finishes, claims = _each(cell("finish_reason"), len(responses)), _each(cell("correct"), len(responses))
+    found = []
+    for (text, apart), finish, claim in zip(responses, finishes, claims, strict=True):
+        thought = split(_without_prompt(text, problem), apart or None, marks)
+        said = str(finish or "stop")
+        found.append(Found(problem.strip(), answer.strip(), thought, said, _as_bool(claim)))
+    return found
+
+
+def _text(cell: Cell | None) -> str:
+    return "" if cell is None else cell.answer()
+
+
+def _key(cell: Cell | None) -> str:
+    """The known answer; of a whole solution its box."""
+    text = _text(cell)
+    return (boxed(text) or text) if "\n" in text or len(text) > 200 else text
+
+
+def _of_chat(cell: Cell) -> tuple[str, str, str]:
+    """(problem, response, reasoning apart) of a chat that ends with the assistant's message."""
+    last = cell.value[-1]
+    apart = next((last[k] for k in ROLES["reasoning"] if isinstance(last.get(k), str)), "")
+    return cell.problem(), cell.answer(), apart
+
+
+def _conversation(text: str) -> tuple[str, str] | None:
+    """(last user message, what the assistant wrote after it) of a conversation as one text; None if it is not one."""
+    turns = [(next(filter(None, m.groups())).lower(), m.start(), m.end()) for m in _TURN.finditer(text)]
+    users = [i for i, (role, _, _) in enumerate(turns) if role == "user"]
+    if not users or users[-1] + 1 >= len(turns):
+        return None
+    _, _, begin = turns[users[-1]]
+    _, start, after = turns[users[-1] + 1]
+    asked = _MESSAGE.sub("", _TURN_END.sub("", text[begin:start]))
+    # Harmony's channels begin with the very token that begins the turn.
+    return asked.strip(), text[start if text.startswith("<|start|>", start) else after :]
+
+
+def _without_prompt(text: str, problem: str) -> str:
+    """A response without the prompt that some files have before it in the same text."""
+    head, mark, _ = text.partition("<think>")
+    return text[len(head) :] if mark and problem and problem.strip() in head else text
+
+
+def _each(cell: Cell | None, number: int) -> list[Any]:
+    value = cell.value if cell is not None else None
+    if isinstance(value, list) and len(value) == number:
+        return value
+    return [value if not isinstance(value, list) else None] * number
+
+
+def _as_bool(value: Any) -> bool | None:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and value in (0, 1):
+        return bool(value)
+    text = str(value).strip().lower()
+    return {"true": True, "correct": True, "yes": True, "false": False, "wrong": False, "no": False}.get(text)

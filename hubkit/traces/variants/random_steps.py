@@ -1,0 +1,60 @@
+"""Raw traces with random steps deleted, down to the length of the compressed one: the null of step pruning.
+
+    raw {"reasoning": "First 47 + 38. The ones are 15.\\nSo 85. Then 85 - 12 = 73.", …} with a compressed trace of 14
+    tokens becomes {"reasoning": "First 47 + 38. Then 85 - 12 = 73.", "reasoning_tokens": 14, …}
+
+A step is a sentence or a line. Steps stay in their order; which ones stay is drawn with the recipe's seed, problem by
+problem. The last that stays is cut where the budget ends. (After the nulls asked for by arXiv 2607.28707.)
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from hubkit.store import StepContext
+from hubkit.traces.cut import Cut
+from hubkit.traces.variants.controls import Task, cut_parts, run_control
+
+__all__ = ["VERSION", "run", "steps_of"]
+
+VERSION: Final = 1
+_STEP: Final = re.compile(r".+?(?:\n+|[.!?](?=\s)\s*|\Z)", re.DOTALL)
+
+
+def run(context: StepContext) -> None:
+    """Write data.parquet: one row for every compressed one, in its order."""
+    run_control(context, "random-steps", _thinned)
+
+
+def steps_of(text: str) -> list[str]:
+    """Sentences and lines of a text, with what separates them: joined they are the text."""
+    return _STEP.findall(text)
+
+
+def _thinned(tokenizer: Any, tasks: list[Task]) -> list[Cut]:
+    return cut_parts(tokenizer, tasks, [_thin(task) for task in tasks])
+
+
+def _thin(task: Task) -> str:
+    """Steps drawn until they hold the budget, in their order."""
+    steps = steps_of(task.text)
+    ends: list[int] = []
+    for step in steps:
+        ends.append(len(step) + (ends[-1] if ends else 0))
+    lengths = [0] * len(steps)
+    place = 0
+    for start, _ in task.spans:
+        while place + 1 < len(steps) and start >= ends[place]:
+            place += 1
+        lengths[place] += 1
+    order = list(range(len(steps)))
+    task.chance.shuffle(order)
+    kept: list[int] = []
+    tokens = 0
+    for number in order:
+        if tokens >= task.budget + 1:
+            break
+        kept.append(number)
+        tokens += lengths[number]
+    return "".join(steps[number] for number in sorted(kept))

@@ -1,0 +1,36 @@
+"""Raw traces with random tokens deleted, down to the length of the compressed one: the null of token pruning.
+
+    raw {"reasoning": "We need 47 + 38 - 12.", …} with a compressed trace of 6 tokens becomes
+    {"reasoning": "We 47 38 -", "reasoning_tokens": 6, "budget_tokens": 6, …}
+
+Which tokens stay is drawn with the recipe's seed, problem by problem. (After the nulls asked for by arXiv 2607.28707.)
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from hubkit.store import StepContext
+from hubkit.traces.cut import Cut
+from hubkit.traces.variants.controls import Task, cut_parts, run_control
+
+__all__ = ["VERSION", "run"]
+
+VERSION: Final = 1
+SPARE: Final = 1.15
+"""Share of the budget that is drawn: tokens that come to stand together can merge, and what is too much is cut."""
+
+
+def run(context: StepContext) -> None:
+    """Write data.parquet: one row for every compressed one, in its order."""
+    run_control(context, "random-tokens", _thinned)
+
+
+def _thinned(tokenizer: Any, tasks: list[Task]) -> list[Cut]:
+    return cut_parts(tokenizer, tasks, [_thin(task) for task in tasks])
+
+
+def _thin(task: Task) -> str:
+    number = min(len(task.spans), int(task.budget * SPARE) + 2)
+    kept = sorted(task.chance.sample(range(len(task.spans)), number))
+    return "".join(task.text[slice(*task.spans[i])] for i in kept)

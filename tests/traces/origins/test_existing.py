@@ -1,0 +1,221 @@
+"""Existing traces: the shapes people publish them in, filters, and the way through `raw`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import HfApi
+from support import MODELS
+
+import hubkit
+from hubkit.errors import InputError
+from hubkit.localhub import LocalHub
+from hubkit.problems.base import Pin
+from hubkit.records import read_rows
+from hubkit.traces.origins.existing import FileTraces, read
+from hubkit.traces.origins.shapes import Found, find, recognise
+
+THINK = "<think>\n1 and 1\n</think>\n\n\\boxed{2}"
+HARMONY = (
+    "<|start|>system<|message|>Be brief.<|end|><|start|>user<|message|>1 + 1?<|end|>"
+    "<|start|>assistant<|channel|>analysis<|message|>1 and 1<|end|>"
+    "<|start|>assistant<|channel|>final<|message|>\\boxed{2}<|return|>"
+)
+SHAPES: dict[str, dict[str, Any]] = {
+    "messages": {
+        "messages": [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": THINK}],
+        "answer": "2",
+    },
+    "sharegpt": {
+        "conversations": [{"from": "human", "value": "1 + 1?"}, {"from": "gpt", "value": THINK}],
+        "ground_truth": "2",
+    },
+    "reasoning apart, in the message": {
+        "messages": [
+            {"role": "user", "content": "1 + 1?"},
+            {"role": "assistant", "content": "\\boxed{2}", "reasoning_content": "1 and 1"},
+        ],
+        "answer": "2",
+    },
+    "reasoning apart, in columns": {
+        "question": "1 + 1?", "reasoning_content": "1 and 1", "content": "\\boxed{2}", "answer": "2",
+    },
+    "span opened by the template": {
+        "problem": "1 + 1?", "response": "1 and 1\n</think>\n\n\\boxed{2}", "expected_answer": "2",
+    },
+    "prompt and response in one text": {
+        "problem_text": "1 + 1?", "generated_cot": f"Solve this. Problem: 1 + 1?\n{THINK}", "gold": "2",
+    },
+    "structs": {
+        "meta": {"problem": "1 + 1?", "answer": "2"}, "result": {"reasoning_trace": "1 and 1", "content": "\\boxed{2}"},
+    },
+    "harmony, all in one text": {"text": HARMONY, "gt": "2"},
+    "DeepSeek's chat, all in one text": {"text": f"<｜User｜>1 + 1?<｜Assistant｜>{THINK}", "gt": "2"},
+    "ChatML, all in one text": {
+        "text": f"<|im_start|>user\n1 + 1?<|im_end|>\n<|im_start|>assistant\n{THINK}<|im_end|>", "gt": "2",
+    },
+    "key in a solution's box": {
+        "prompt": "1 + 1?", "completion": THINK, "ground_truth_solution": "We add.\nSo it is $\\boxed{2}$.",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_shape_is_recognised_and_split(shape: str) -> None:
+    row = SHAPES[shape]
+    (found,) = find(row, "x: row 0", recognise(row))
+    assert (found.problem, found.answer) == ("1 + 1?", "2")
+    assert (found.thought.reasoning, found.thought.solution) == ("1 and 1", "\\boxed{2}")
+    assert found.finish_reason == "stop"
+
+
+def test_several_responses_of_a_row_keep_their_own_finish_and_claim() -> None:
+    row = {
+        "problem": "1 + 1?", "answer": "2", "generations": [THINK, "<think>\n1 and"],
+        "finish_reasons": ["stop", "length"], "correctness_math_verify": [True, False],
+    }  # fmt: skip
+    found = find(row, "x: row 0", recognise(row))
+    assert [f.finish_reason for f in found] == ["stop", "length"] and [f.claimed for f in found] == [
+        True,
+        False,
+    ]
+    assert [f.thought.form for f in found] == ["closed", "unclosed"]
+
+
+def source(tmp_path: Path, rows: list[Any], **keys: Any) -> tuple[FileTraces, Pin]:
+    path = tmp_path / "traces.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return FileTraces(name="mine", source="file", path=path.name, **keys), Pin(path=path)
+
+
+def taken(origin: FileTraces, pin: Pin) -> tuple[list[Found], Counter[str]]:
+    drops: Counter[str] = Counter()
+    found = [
+        trace for _, rows in read(origin, pin, 7, lambda reason, _: drops.update([reason])) for trace in rows
+    ]
+    return found, drops
+
+
+def test_filters_and_samples_choose_the_same_rows_every_time(tmp_path: Path) -> None:
+    rows = [
+        {"problem": f"{i} + 1?", "answer": str(i + 1), "text": THINK, "domain": "ab"[i % 2]}
+        for i in range(40)
+    ]
+    origin, pin = source(tmp_path, rows, where={"domain": "a"}, sample=5)
+    found, drops = taken(origin, pin)
+    assert len(found) == 5 and {int(f.problem.split()[0]) % 2 for f in found} == {0} and not drops
+    assert [f.problem for f in taken(origin, pin)[0]] == [f.problem for f in found]
+    other, pin = source(tmp_path, rows, where={"domain": ["a", "b"]}, limit=3)
+    assert [f.problem for f in taken(other, pin)[0]] == ["0 + 1?", "1 + 1?", "2 + 1?"]
+
+
+def test_what_cannot_be_read_is_counted_with_its_row(tmp_path: Path) -> None:
+    rows = [
+        {"problem": "1 + 1?", "answer": "2", "text": THINK},
+        {"problem": "1 + 1?", "answer": "2", "text": {"a": 1}},
+    ]
+    found, drops = taken(*source(tmp_path, rows))
+    assert len(found) == 1 and drops == {"unreadable": 1}
+    with pytest.raises(InputError, match="there is nothing called 'respons'"):
+        taken(*source(tmp_path, rows, columns={"respons": "text"}))
+    with pytest.raises(InputError, match="no column 'domain'"):
+        taken(*source(tmp_path, rows, where={"domain": "a"}))
+
+
+RECIPE = """
+name: existing
+description: Traces that exist.
+problems:
+  test: {source: reasoning-gym, task: chain_sum, size: 4, seed: 2, split: test}
+traces:
+  - {name: mine, source: file, path: traces.jsonl, model: org/somebody, license: mit}
+students:
+  bases: [{name: s, model: ./student-s}]
+  variants: [raw]
+  methods: {full: {sft: {learning_rate: 1.0e-3, max_length: 512}}}
+benchmarks: [{name: sums, problems: test, sampling: {max_tokens: 40}}]
+run: {device: cpu, threads: 1}
+"""
+
+
+def test_existing_traces_are_verified_again_and_disagreement_is_counted(tmp_path: Path) -> None:
+    rows = [
+        {"problem": "1 + 1?", "answer": "2", "text": THINK, "is_correct": True},
+        {
+            "problem": "1 + 1?",
+            "answer": "2",
+            "text": THINK.replace("1 and 1", "one, one"),
+            "is_correct": True,
+        },
+        {"problem": "1 + 1?", "answer": "2", "text": THINK, "is_correct": True},
+        {"problem": "2 + 2?", "answer": "4", "text": THINK, "is_correct": True},
+        {"problem": "0 + 2?", "answer": "2", "text": THINK, "is_correct": False},
+        {"problem": "3 + 3?", "answer": "", "text": THINK},
+    ]
+    (tmp_path / "traces.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (tmp_path / "student-s").symlink_to(MODELS / "student-s")
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "runs"
+    records = hubkit.run(recipe, out=out, until=["raw", "contamination"])
+    assert records["traces/mine/0"].counts == {"traces": 4, "dropped_duplicate": 1, "dropped_no_answer": 1}
+    counts = records["raw/mine"].counts
+    assert counts == {
+        "kept": 3, "dropped_wrong": 1, "claimed_correct_found_wrong": 1, "claimed_wrong_found_correct": 1,
+    }  # fmt: skip
+    folder = out / "steps" / "raw/mine" / records["raw/mine"].key[:16]
+    kept = list(read_rows(folder / "data.parquet"))
+    assert [(row["problem"], row["sample"]) for row in kept] == [("1 + 1?", 0), ("1 + 1?", 1), ("0 + 2?", 0)]
+    assert {row["teacher"] for row in kept} == {"mine"} and all(row["correct"] for row in kept)
+
+
+def test_a_recipe_of_existing_traces_alone_is_published(tmp_path: Path) -> None:
+    """To the cards: what they say of the source. Students learn nothing from three rows, and need not."""
+    rows = [
+        {
+            "problem": f"{i} + 1 = ?",
+            "answer": str(i + 1),
+            "is_correct": i != 3,
+            "text": THINK.replace("{2}", f"{{{i + 1}}}"),
+        }
+        for i in range(5)
+    ]
+    (tmp_path / "traces.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (tmp_path / "student-s").symlink_to(MODELS / "student-s")
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("size: 4", "size: 2"))
+    records = hubkit.run(tmp_path / "recipe.yaml", out=tmp_path / "runs")
+    assert records["raw/mine"].counts["kept"] == 5 and "publish" in records
+    frame = hubkit.results(tmp_path / "recipe.yaml", out=tmp_path / "runs")
+    assert set(frame.student) == {"s", "s-raw-full"}
+    with LocalHub(tmp_path / "runs" / "hub") as hub:
+        api = HfApi(hub.endpoint, hub.token)
+        card = Path(
+            api.hf_hub_download(
+                "local/existing-traces", "README.md", repo_type="dataset", cache_dir=tmp_path / "c"
+            )
+        )
+        repos = {repo.id for repo in api.list_models(author="local")}
+    assert (
+        "written by org/somebody, licence mit" in card.read_text()
+        and "claimed wrong found correct" in card.read_text()
+    )
+    assert repos == {"local/existing-s", "local/existing-s-raw-full"}, (
+        "nothing of the model that wrote them is pushed"
+    )
+
+
+def test_traces_without_keys_are_kept_only_when_the_recipe_says_so(tmp_path: Path) -> None:
+    rows = [{"problem": "1 + 1?", "text": THINK}, {"problem": "2 + 2?", "text": "<think>\nnever ends"}]
+    (tmp_path / "traces.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (tmp_path / "student-s").symlink_to(MODELS / "student-s")
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "runs"
+    recipe.write_text(RECIPE)
+    with pytest.raises(InputError, match="no_answer 2"):
+        hubkit.run(recipe, out=out, until=["raw"])
+    records = hubkit.run(recipe, out=out, until=["raw"], overrides=["traces.0.unverified=true"])
+    assert records["raw/mine"].counts == {"kept": 1, "dropped_unclosed": 1}
+    (row,) = read_rows(out / "steps" / "raw/mine" / records["raw/mine"].key[:16] / "data.parquet")
+    assert row["correct"] is None

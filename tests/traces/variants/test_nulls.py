@@ -1,0 +1,105 @@
+"""The nulls: what they keep is of the raw trace, as long as the compressed one, and the same every time."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import MODELS
+
+from hubkit.records import read_rows, write_rows
+from hubkit.store import Record, StepContext
+from hubkit.traces.lengths import count_tokens
+from hubkit.traces.variants import VARIANTS, last, random_steps, random_tokens, truncated
+
+TOKENIZER = MODELS / "student-s"
+MODULES: dict[str, Any] = {
+    "truncated": truncated,
+    "last": last,
+    "random-steps": random_steps,
+    "random-tokens": random_tokens,
+}
+
+
+def trace(number: int) -> str:
+    lines = [
+        f"First {number} + {i} = {number + i}. Wait, let me check: {number + i} - {i} = {number}. Good."
+        for i in range(9)
+    ]
+    return "I need to work it out.\n" + "\n".join(lines)
+
+
+@pytest.fixture
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StepContext:
+    texts = [trace(number) for number in range(11, 31)]
+    lengths = count_tokens(TOKENIZER, texts)
+    rows: list[dict[str, Any]] = []
+    for number, (text, length) in enumerate(zip(texts, lengths, strict=True)):
+        row: dict[str, Any] = dict.fromkeys(VARIANTS["raw"].schema.names)
+        rows.append(row | {
+            "id": f"p{number}", "sample": 0, "problem": "?", "answer": "1", "reasoning": text, "solution": "1",
+            "reasoning_tokens": length, "raw_reasoning_tokens": length, "reasoning_chars": len(text),
+            "raw_reasoning_chars": len(text), "ratio": 1.0,
+        })  # fmt: skip
+    budgets = [17 + 5 * number for number in range(19)] + [lengths[19]]
+    short = [row | {"reasoning_tokens": b, "compressor": "c"} for row, b in zip(rows, budgets, strict=True)]
+    write_rows(tmp_path / "raw" / "data.parquet", rows, VARIANTS["raw"].schema)
+    write_rows(tmp_path / "compressed" / "data.parquet", short, VARIANTS["compressed"].schema)
+    record = Record.model_construct(counts={"kept": len(rows)})
+    monkeypatch.setattr(StepContext, "record", lambda self, name: record)
+    (tmp_path / "work").mkdir()
+    return StepContext(
+        step="null",
+        config={"teacher": "t", "compressor": "c", "seed": 3},
+        runtime={},
+        inputs={name: tmp_path / name for name in ("raw", "compressed")},
+        models={"tokenizer": {"model": str(TOKENIZER), "revision": ""}},
+        out=tmp_path / "out",
+        work=tmp_path / "work",
+    )
+
+
+@pytest.mark.parametrize("kind", MODULES)
+def test_a_control_has_the_compressed_length_and_only_raw_text(kind: str, context: StepContext) -> None:
+    MODULES[kind].run(context)
+    made = list(read_rows(context.out / "data.parquet"))
+    raw = list(read_rows(context.inputs["raw"] / "data.parquet"))
+    budgets = [row["reasoning_tokens"] for row in read_rows(context.inputs["compressed"] / "data.parquet")]
+    counted = count_tokens(TOKENIZER, [row["reasoning"] for row in made])
+    assert [row["reasoning_tokens"] for row in made] == counted
+    exact = sum(tokens == budget for tokens, budget in zip(counted, budgets, strict=True))
+    assert exact + context.counts.get("inexact", 0) == 20 and exact >= 18
+    assert all(
+        tokens <= budget and tokens >= budget - 2 for tokens, budget in zip(counted, budgets, strict=True)
+    )
+    for before, after in zip(raw, made, strict=True):
+        kept = iter(before["reasoning"])
+        assert all(character in kept for character in after["reasoning"]), "characters stay in their order"
+        assert after["matched_to"] == "c"
+    assert made[19]["reasoning"] == raw[19]["reasoning"], "what is no longer stays whole"
+    if kind == "last":
+        assert all(b["reasoning"].endswith(a["reasoning"]) for b, a in zip(raw, made, strict=True))
+    if kind.startswith("random"):
+        assert not any(
+            b["reasoning"].startswith(a["reasoning"]) for b, a in zip(raw[:19], made[:19], strict=True)
+        )
+
+
+@pytest.mark.parametrize("kind", ["random-steps", "random-tokens"])
+def test_chance_is_the_recipes_seed(kind: str, context: StepContext) -> None:
+    def texts(seed: int) -> list[str]:
+        context.config["seed"] = seed
+        MODULES[kind].run(context)
+        return [row["reasoning"] for row in read_rows(context.out / "data.parquet")]
+
+    assert texts(3) == texts(3) != texts(4)
+
+
+def test_steps_are_sentences_and_lines_and_nothing_is_lost() -> None:
+    text = "First 3.5 + 1. So 4.5!\n\nWait? No.\n- a list\n"
+    steps = random_steps.steps_of(text)
+    assert "".join(steps) == text and [re.sub(r"\s+", " ", s).strip() for s in steps] == [
+        "First 3.5 + 1.", "So 4.5!", "Wait?", "No.", "- a list",
+    ]  # fmt: skip
