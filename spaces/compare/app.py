@@ -1237,6 +1237,8 @@ def tally_text(tally: Row) -> str:
 
 Opening = tuple[list[Any], Callable[[dict[str, str]], list[Any]]]
 QUIET: Row = {"show_progress": "hidden", "trigger_mode": "always_last"}
+EACH: Row = {"show_progress": "hidden", "trigger_mode": "multiple"}
+"""For steps: each press of a key counts, also while the one before is on its way."""
 
 
 def saver(button: Any, export: Callable[..., str], given: list[Any], name: str) -> None:
@@ -1332,10 +1334,13 @@ def compare_tab(release: Row, data: Evaluations) -> tuple[list[Any], Opening]:
         return json.dumps({**about, "outputs": found}, indent=2, ensure_ascii=False)
 
     for box in chosen[1:]:
-        box.input(lambda *given: draw(View.of(given)), chosen, seen, **QUIET)
-    listing.select(select, chosen, seen, show_progress="hidden")
+        # What is pasted is no `input` of a text box.
+        (box.change if box is boxes["q"] else box.input)(
+            lambda *given: draw(View.of(given)), chosen, seen, **QUIET
+        )
+    listing.select(select, chosen, seen, **EACH)
     for button, by in ((back, -1), (on, 1), (lucky, None)):
-        button.click(functools.partial(move, by), chosen, seen, show_progress="hidden")
+        button.click(functools.partial(move, by), chosen, seen, **EACH)
     saver(as_json, export, chosen, "comparison.json")
     as_png.click(None, js="() => compare.png('#side', 'comparison.png')")
 
@@ -1406,10 +1411,10 @@ def traces_tab(tab: Any, release: Row, data: Evaluations) -> Opening:
     stay = functools.partial(draw, 0, None)
     tab.select(stay, asked, seen)
     for box in asked[1:]:
-        box.input(stay, asked, seen, **QUIET)
+        (box.change if box is text else box.input)(stay, asked, seen, **QUIET)
     for button, by in ((back, -1), (on, 1)):
-        button.click(functools.partial(draw, by, None), asked, seen, show_progress="hidden")
-    listing.select(select, asked, seen, show_progress="hidden")
+        button.click(functools.partial(draw, by, None), asked, seen, **EACH)
+    listing.select(select, asked, seen, **EACH)
     saver(as_json, export, asked, "trace.json")
     as_png.click(None, js="() => compare.png('#trace', 'trace.png')")
 
@@ -1558,7 +1563,18 @@ def main() -> None:
         css=CSS,
         head=f"<script>{JS}</script>",
         # Named fonts would be fetched from a font service.
-        theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        theme=gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]).set(
+            block_label_text_color="*neutral_800",
+            block_title_text_color="*neutral_800",
+            block_title_text_color_dark="*neutral_100",
+            block_title_background_fill="none",
+            block_title_background_fill_dark="none",
+            block_title_padding="0",
+            body_text_color_subdued="*neutral_600",
+            body_text_color_subdued_dark="*neutral_300",
+            button_primary_background_fill="*primary_600",
+            button_primary_background_fill_dark="*primary_600",
+        ),
         footer_links=[],
         quiet=True,
     )
