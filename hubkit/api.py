@@ -19,6 +19,7 @@ from hubkit.errors import InputError
 from hubkit.problems.base import problem_id
 from hubkit.records import PROBLEM_SCHEMA, messages_of, read_rows, write_rows
 from hubkit.section import Sampling
+from hubkit.stages.source import tokenizer_folder
 from hubkit.store import StepContext, Store, digest, digest_file
 from hubkit.traces.compressors.rewrite import Rewrite
 from hubkit.traces.lengths import count_tokens as _count_tokens
@@ -110,7 +111,7 @@ def truncate(traces: Traces, *, tokens: int | Sequence[int], tokenizer: str | Pa
         raise InputError(
             f"{len(rows)} traces and {len(budgets)} lengths", "give one length for each trace, or one"
         )
-    loaded = load_tokenizer(_folder(tokenizer))
+    loaded = load_tokenizer(tokenizer_folder(tokenizer))
     lengths = token_counts(loaded, [row["reasoning"] for row in rows])
     cuts = cut_batch(loaded, [row["reasoning"] for row in rows], budgets, lengths)
     cut_rows = (
@@ -125,7 +126,7 @@ def count_tokens(traces: Any, *, tokenizer: str | Path) -> list[int]:
     texts = [
         row if isinstance(row, str) else _trace(row, i)["reasoning"] for i, row in enumerate(_rows(traces))
     ]
-    return _count_tokens(_folder(tokenizer), texts)
+    return _count_tokens(tokenizer_folder(tokenizer), texts)
 
 
 def run(
@@ -214,7 +215,7 @@ def _write_raw(traces: Any, work: Path, tokenizer: dict[str, str]) -> list[dict[
             raise InputError(
                 f"trace {number} has no answer", "compressed traces are kept when they still reach it"
             )
-    lengths = _count_tokens(_folder(tokenizer["model"]), [row["reasoning"] for row in rows])
+    lengths = _count_tokens(tokenizer_folder(tokenizer["model"]), [row["reasoning"] for row in rows])
     keys = {}
     for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
         row["id"] = row.get("id") or problem_id("trace", row["problem"])
@@ -285,15 +286,6 @@ def _model(model: str | Path, served: bool = False) -> dict[str, str]:
     from hubkit.hub import resolve
 
     return {"model": str(model), "revision": resolve(str(model), "", "model")}
-
-
-def _folder(model: str | Path) -> Path:
-    """Folder with a model's tokenizer; one on the Hub is downloaded, without its weights."""
-    if Path(model).is_dir():
-        return Path(model)
-    from hubkit.hub import download_tokenizer, resolve
-
-    return download_tokenizer(str(model), resolve(str(model), "", "model"))
 
 
 @contextmanager

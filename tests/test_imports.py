@@ -31,7 +31,7 @@ LAYERS = [
     ["hubkit.recipe.pins", "hubkit.recipe.plan"],
     ["hubkit.recipe.pipeline"],
     ["hubkit.recipe.estimate", "hubkit.recipe.preflight"],
-    ["hubkit.api"],
+    ["hubkit.api", "hubkit.stages"],
     ["hubkit.cli", "hubkit.__main__"],
 ]
 FUNCTIONS = [*filter(None, STEPS.values())]

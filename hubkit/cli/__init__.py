@@ -15,6 +15,7 @@ from hubkit.cli.recipe import app as recipe
 from hubkit.cli.release import app as release
 from hubkit.cli.space import app as space
 from hubkit.cli.submit import submit
+from hubkit.cli.traces import app as traces
 
 __all__ = ["app", "main"]
 
@@ -31,6 +32,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(recipe, name="recipe")
+app.add_typer(traces, name="traces")
 app.add_typer(hub, name="hub")
 app.add_typer(release, name="release")
 app.add_typer(space, name="space")

@@ -1,4 +1,4 @@
-"""hubkit recipe: list, show, schema, plan, run, status, report."""
+"""hubkit recipe: list, new, show, schema, plan, run, status, report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from hubkit.cli.sources import (
+    ColumnOption,
+    ConfigOption,
+    RevisionOption,
+    RowsOption,
+    SplitOption,
+    VerifierOption,
+    WhereOption,
+    options_of,
+)
 
 if TYPE_CHECKING:
     from hubkit.recipe.config import Recipe
@@ -99,6 +110,48 @@ def list_(
     for entry in found:
         table.add_row(entry["path"], entry["description"])
     _print(table)
+
+
+@app.command()
+def new(
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="SOURCE", help="Traces to begin with: org/name on the Hub, or a file."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The recipe to write; never one that is there.")] = Path(
+        "recipe.yaml"
+    ),
+    config: ConfigOption = None,
+    split: SplitOption = None,
+    revision: RevisionOption = "",
+    columns: ColumnOption = None,
+    where: WhereOption = None,
+    verifier: VerifierOption = "math",
+    rows: RowsOption = 1000,
+) -> None:
+    """Write a recipe that uses traces which exist, with comments, from a look at the first of them.
+
+    Example: hubkit recipe new --from open-r1/OpenR1-Math-220k --out recipe.yaml
+    """
+    from hubkit.stages.inspect import inspect
+    from hubkit.stages.scaffold import check_free, write_recipe
+    from hubkit.stages.source import open_source
+
+    check_free(out)
+    options = options_of(
+        config=config,
+        split=split,
+        revision=revision,
+        columns=columns,
+        where=where,
+        verifier=verifier,
+        rows=rows,
+    )
+    origin, pin = open_source(source, options)
+    write_recipe(out, origin, inspect(origin, pin, sample=0 if verifier == "judge" else 50), source)
+    typer.echo(f"{out} is written; see what it would do: hubkit recipe plan {out}")
 
 
 @app.command()

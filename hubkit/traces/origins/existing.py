@@ -33,7 +33,17 @@ from hubkit.store import StepContext
 from hubkit.traces.origins.base import Origin
 from hubkit.traces.origins.shapes import ROLES, Found, find, recognise
 
-__all__ = ["PLACES", "VERSION", "Existing", "FileTraces", "HubTraces", "read", "run"]
+__all__ = [
+    "PLACES",
+    "VERSION",
+    "Existing",
+    "FileTraces",
+    "HubTraces",
+    "columns_of",
+    "read",
+    "run",
+    "unusable",
+]
 
 VERSION: Final = 1
 SCHEMA: Final = pa.schema([*TRACE_SCHEMA, ("claimed", pa.bool_())])
@@ -158,7 +168,7 @@ def read(
     if wrong:
         raise InputError(f"columns: there is nothing called {min(wrong)!r}", f"known are {', '.join(ROLES)}")
     chosen = _sampled(origin, pin, seed)
-    columns, needed = _columns(origin, pin)
+    columns, needed = columns_of(origin, pin)
     for number, row in enumerate(origin.rows(pin, needed)):
         if origin.limit and number >= origin.limit:
             break
@@ -173,7 +183,7 @@ def read(
             drop("unreadable", error.message)
 
 
-def _columns(origin: Existing, pin: Pin) -> tuple[dict[str, str], list[str] | None]:
+def columns_of(origin: Existing, pin: Pin) -> tuple[dict[str, str], list[str] | None]:
     """What the columns are, the recipe's before those that the first row lets recognise, and the columns to read;
     None for a list of texts, which has no columns."""
     rows = origin.rows(pin, None)
@@ -238,7 +248,7 @@ def run(context: StepContext) -> None:
     ):
         for where, found in read(origin, pin, config["seed"], drop):
             for trace in found:
-                reason = _unusable(origin, trace, seen)
+                reason = unusable(origin, trace, seen)
                 if reason:
                     drop(reason, where)
                     continue
@@ -263,7 +273,8 @@ def run(context: StepContext) -> None:
     context.metrics["first_dropped"] = examples
 
 
-def _unusable(origin: Existing, trace: Found, seen: set[bytes]) -> str:
+def unusable(origin: Existing, trace: Found, seen: set[bytes]) -> str:
+    """Returns why a trace is left out before anything is verified, "" if it is not. `seen` grows by its digest."""
     if not trace.problem:
         return "no_problem"
     if not trace.answer and not origin.unverified:

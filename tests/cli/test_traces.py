@@ -1,0 +1,172 @@
+"""Traces that exist, at the command line: looked at, made a recipe of, and taken through one stage alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hub_support import add
+from support import MODELS, hubkit
+
+from hubkit.localhub import LocalHub
+from hubkit.recipe.file import load_recipe
+from hubkit.stages.source import slug
+
+THINK = "<think>\n{0} and {0} make {1}, says the table of sums that I know by heart.\n</think>\n\nIt is \\boxed{{{1}}}."
+
+
+def row(number: int, **more: Any) -> dict[str, Any]:
+    return {
+        "question": f"{number} + {number}?",
+        "gold": str(2 * number),
+        "completion": THINK.format(number, 2 * number),
+        **more,
+    }
+
+
+ROWS = [
+    row(1, is_correct=True),
+    row(2, is_correct=True, completion=THINK.format(2, 5)),
+    row(3, is_correct=False),
+    row(4, gold=""),
+    row(5, completion={"what": "is this"}),
+    row(6, completion="<think>\nnever ends"),
+]
+
+
+def write(path: Path, rows: list[dict[str, Any]] = ROWS) -> Path:
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
+    with LocalHub(tmp_path_factory.mktemp("hub")) as hub:
+        yield hub
+
+
+@pytest.fixture
+def there(hub: LocalHub, tmp_path: Path) -> dict[str, str]:
+    """Environment of a process for which the local Hub is the Hub."""
+    return {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(tmp_path / "home")}
+
+
+@pytest.fixture(scope="module")
+def dataset(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> str:
+    from huggingface_hub import HfApi
+
+    api = HfApi(hub.endpoint, token=hub.token)
+    name = "local/Some_Traces"
+    api.create_repo(name, repo_type="dataset")
+    card = b"---\nlicense: cc-by-4.0\nconfigs:\n- {config_name: x, data_files: [{split: dev, path: x.jsonl}]}\n---\n"
+    lines = "\n".join(json.dumps(row(n, is_correct=True)) for n in range(1, 7)).encode()
+    add(api, name, {"README.md": card, "x.jsonl": lines}, repo_type="dataset")
+    return name
+
+
+def test_what_a_file_gives_is_shown_before_there_is_a_recipe(tmp_path: Path) -> None:
+    done = hubkit(
+        *("traces", "inspect", str(write(tmp_path / "t.jsonl")), "--json"),
+        *("--tokenizer", str(MODELS / "student-s")),
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["columns"] == {
+        "problem": "question", "answer": "gold", "text": "completion", "correct": "is_correct",
+    }  # fmt: skip
+    assert (seen["rows"], seen["traces"], seen["usable"], seen["more"]) == (6, 5, 3, False)
+    assert {reason: dropped["number"] for reason, dropped in seen["dropped"].items()} == {
+        "no_answer": 1, "unreadable": 1, "unclosed": 1,
+    }  # fmt: skip
+    assert seen["dropped"]["unclosed"]["first"] == "t.jsonl:6: row 5"
+    assert (seen["with_key"], seen["lack_key"]) == (4, 1)
+    assert seen["claims"] == {"correct": 2, "wrong": 1, "nothing": 2}
+    agreement = seen["agreement"]
+    assert agreement["sample"] == 3 and agreement["outcomes"] == {"correct": 2, "wrong": 1}
+    assert agreement["claimed_correct_found_wrong"] == agreement["claimed_wrong_found_correct"] == 1
+    assert seen["lengths"]["solution_characters"]["p50"] == len("It is \\boxed{2}.")
+    assert seen["lengths"]["reasoning_tokens"]["mean"] > 5
+    assert [example["problem"] for example in seen["examples"]] == ["1 + 1?", "2 + 2?"]
+
+
+def test_reading_stops_where_it_is_told_and_filters_count(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", [row(n, domain="ab"[n % 2]) for n in range(1, 9)])
+    done = hubkit(
+        "traces", "inspect", str(path), "--rows", "4", "--where", "domain=a", "--sample", "0", "--json"
+    )
+    seen = json.loads(done.stdout)
+    assert (seen["rows"], seen["traces"], seen["more"], seen["agreement"]) == (4, 2, True, None)
+    assert seen["dropped"]["filtered"]["number"] == 2
+
+
+def test_nothing_in_the_data_reaches_the_terminal_as_a_command(tmp_path: Path) -> None:
+    evil = "\x1b[31m\x1b]0;title\x07[red]x[/red]\u202e\r"
+    rows = [row(1, question=evil + "1 + 1?", completion=THINK.format(1, 2) + evil + "long " * 400)]
+    done = hubkit("traces", "inspect", str(write(tmp_path / "t.jsonl", rows)))
+    assert done.returncode == 0, done.stderr
+    assert not {"\x1b", "\x07", "\u202e", "\r"} & set(done.stdout)
+    assert "[red]x[/red]1 + 1?" in done.stdout and "characters…]" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none/at/all"], "neither a file nor org/name"),
+        (["."], "is a folder"),
+        (["t.jsonl", "--config", "x"], "is a file and has no config"),
+        (["t.jsonl", "--column", "anwser=gold"], "there is nothing called 'anwser'"),
+        (["t.jsonl", "--column", "gold"], "is not a=b"),
+        (["t.jsonl", "--where", "domain=a"], "no column 'domain'"),
+        (["t.jsonl", "--verifier", "maths"], "no verifier is called 'maths'"),
+        (["t.jsonl", "--tokenizer", "./none"], "neither a folder nor a Hub id"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    write(tmp_path / "t.jsonl")
+    done = hubkit("traces", "inspect", *arguments, cwd=tmp_path)
+    assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_recipe_is_written_of_a_dataset_on_the_hub(
+    dataset: str, there: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "mine.yaml"
+    command = ["recipe", "new", "--from", dataset, "--config", "x", "--split", "dev", "--out", str(out)]
+    done = hubkit(*command, **there)
+    assert done.returncode == 0, done.stderr
+    recipe = load_recipe(out)
+    assert recipe.name == "some-traces" and recipe.license == "cc-by-4.0"
+    told = recipe.traces[0].model_dump()
+    assert (told["dataset"], told["config"], told["split"], len(told["revision"])) == (
+        dataset,
+        "x",
+        "dev",
+        40,
+    )
+    assert told["columns"]["answer"] == "gold" and told["license"] == "cc-by-4.0" and "unverified" not in told
+    before = out.read_text()
+    done = hubkit(*command, **there)
+    assert done.returncode == 1 and "is there already" in done.stderr and out.read_text() == before
+
+
+def test_a_recipe_of_a_file_holds_whatever_its_columns_are_called(tmp_path: Path) -> None:
+    rows = [{"question": "1 + 1?", 'a: "b"\n# {c}': THINK.format(1, 2)}]
+    (tmp_path / "recipes").mkdir()
+    path, out = write(tmp_path / "mine.v2.jsonl", rows), tmp_path / "recipes" / "r.yaml"
+    done = hubkit(
+        "recipe", "new", "--from", str(path), "--out", str(out), "--column", f"text={list(rows[0])[1]}"
+    )
+    assert done.returncode == 0, done.stderr
+    told = load_recipe(out).traces[0].model_dump()
+    assert told["path"] == "../mine.v2.jsonl" and told["columns"] == {
+        "problem": "question", "text": 'a: "b"\n# {c}',
+    }  # fmt: skip
+    assert told["unverified"] and "every card says so" in out.read_text()
+
+
+def test_names_of_sources_become_names_of_recipes() -> None:
+    assert slug("OpenR1-Math_220k..v--2.") == "openr1-math-220k-v-2"
+    assert slug("思考") == "traces" and len(slug("x" * 99)) == 39
