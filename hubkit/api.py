@@ -20,7 +20,8 @@ from hubkit.problems.base import problem_id
 from hubkit.records import PROBLEM_SCHEMA, messages_of, read_rows, write_rows
 from hubkit.section import Sampling
 from hubkit.stages.source import tokenizer_folder
-from hubkit.store import StepContext, Store, digest, digest_file
+from hubkit.stages.step import compress_step, pinned_model, pinned_tokenizer
+from hubkit.store import Store
 from hubkit.traces.compressors.rewrite import Rewrite
 from hubkit.traces.lengths import count_tokens as _count_tokens
 from hubkit.traces.lengths import load_tokenizer, token_counts
@@ -79,17 +80,19 @@ def compress(
         attempts=attempts,
         sampling=Sampling(max_tokens=max_tokens, temperature=temperature),
     )
-    tokens = _model(tokenizer if tokenizer is not None else model)
+    tokens = pinned_tokenizer(tokenizer if tokenizer is not None else model)
     with _work(folder) as work:
         rows = _write_raw(traces, work, tokens)
-        out = _step(
+        out = compress_step(
             work,
             "compress",
-            Rewrite.step,
-            {"compressor": "compressor", "seed": seed, "shard": [0, 1], **compressor.identity()},
-            runtime={"engine": engine.model_dump(mode="json")},
-            models={"compressor": _model(model, served=engine.engine == "openai"), "tokenizer": tokens},
-            inputs={"problems": work / "in", "raw": work / "in"},
+            compressor,
+            raw=work / "in",
+            problems=work / "in",
+            model=pinned_model(model, served=engine.engine == "openai"),
+            tokenizer=tokens,
+            engine=engine,
+            seed=seed,
         )
         if on_rejected:
             for row in read_rows(out / "rejected.parquet"):
@@ -279,15 +282,6 @@ def _as_given(traces: Traces, before: list[dict[str, Any]], after: Iterable[dict
     return datasets.Dataset.from_list(rows)  # type: ignore[no-any-return]
 
 
-def _model(model: str | Path, served: bool = False) -> dict[str, str]:
-    """A folder, or a Hub id with the commit that it is at."""
-    if Path(model).is_dir() or served:
-        return {"model": str(model), "revision": ""}
-    from hubkit.hub import resolve
-
-    return {"model": str(model), "revision": resolve(str(model), "", "model")}
-
-
 @contextmanager
 def _work(folder: Path | None) -> Iterator[Path]:
     if folder is not None:
@@ -295,38 +289,3 @@ def _work(folder: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="hubkit-") as temporary:
         yield Path(temporary)
-
-
-def _step(
-    work: Path,
-    kind: str,
-    function: str,
-    config: dict[str, Any],
-    runtime: dict[str, Any],
-    models: dict[str, dict[str, str]],
-    inputs: dict[str, Path],
-) -> Path:
-    """Run a recipe's step by itself; returns the folder of its output."""
-    import importlib
-
-    module, _, name = function.partition(":")
-    step = importlib.import_module(module)
-    digests = {
-        of: digest([digest_file(f) for f in sorted(folder.glob("*.parquet"))])
-        for of, folder in inputs.items()
-    }
-    key = digest(
-        {"step": kind, "version": step.VERSION, "config": config, "inputs": digests, "models": models}
-    )
-    store = Store(work)
-    context = StepContext(
-        step=kind,
-        config=config,
-        runtime={"device": "auto", "threads": 1} | runtime,
-        inputs=inputs,
-        models=models,
-        out=work / "tmp" / key[:16],
-        work=store.work(kind, key),
-    )
-    store.run(context, kind, step.VERSION, key, digests, getattr(step, name))
-    return store.folder(kind, key)

@@ -31,6 +31,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hubkit.errors import BusyError, InputError
 
 __all__ = [
+    "RECORD",
     "CheckContext",
     "FileEntry",
     "Record",

@@ -49,7 +49,7 @@ def run_control(context: StepContext, kind: str, shorten: Callable[[Any, list[Ta
     """
     tokenizer = load_tokenizer(context.model("tokenizer"))
     out = context.out / "data.parquet"
-    total = context.record("compressed").counts["kept"]
+    total = context.record("raw" if "tokens" in context.config else "compressed").counts["kept"]
     if not write_rows(out, _rows(context, tokenizer, shorten, total), VARIANTS[kind].schema):
         raise GateError(
             f"{context.step}: nothing to shorten", "look at why the compressed traces were dropped"
@@ -112,8 +112,14 @@ def _tasks(
 
 
 def _pairs(context: StepContext) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """(raw, compressed) rows of the same trace. Both files are in raw's order, so neither is held whole."""
+    """(raw, compressed) rows of the same trace. Both files are in raw's order, so neither is held whole.
+
+    Where the step has `tokens` instead of compressed traces, that is every row's length.
+    """
     rows = read_rows(context.inputs["raw"] / "data.parquet", batch=BATCH)
+    if tokens := context.config.get("tokens"):
+        yield from ((raw, {"reasoning_tokens": tokens, "compressor": None}) for raw in rows)
+        return
     columns = ["id", "sample", "reasoning_tokens", "compressor"]
     for short in read_rows(context.inputs["compressed"] / "data.parquet", columns=columns):
         key = (short["id"], short["sample"])

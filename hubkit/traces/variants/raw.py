@@ -69,7 +69,9 @@ def run(context: StepContext) -> None:
             f"{context.step}: not one trace is correct ({reasons})",
             "look at the teacher's sampling, its max_tokens and the verifier of the problems",
         )
-    context.metrics.update(length_metrics(read_rows(context.out / "data.parquet", columns=LENGTH_COLUMNS)))
+    if "tokenizer" in context.models:
+        rows = read_rows(context.out / "data.parquet", columns=LENGTH_COLUMNS)
+        context.metrics.update(length_metrics(rows))
 
 
 def _count_disagreement(context: StepContext, claimed: bool | None, reason: str) -> None:
@@ -102,9 +104,9 @@ def _works(context: StepContext, shard: str) -> Iterator[tuple[tuple[Row, Row], 
 
 
 def _variant_rows(pairs: list[tuple[Row, Row]], context: StepContext) -> Iterator[Row]:
-    tokens = (
-        count_tokens(context.model("tokenizer"), [trace["reasoning"] for _, trace in pairs]) if pairs else []
-    )
+    tokens: list[int | None] = [None] * len(pairs)
+    if pairs and "tokenizer" in context.models:  # a stage alone may have none, and counts no tokens then
+        tokens = [*count_tokens(context.model("tokenizer"), [trace["reasoning"] for _, trace in pairs])]
     for (problem, trace), reasoning_tokens in zip(pairs, tokens, strict=True):
         chars = len(trace["reasoning"])
         yield {

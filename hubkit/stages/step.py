@@ -1,0 +1,122 @@
+"""A recipe's step, run by itself in a folder."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hubkit.engines.settings import EngineRuntime
+from hubkit.section import REPO_ID
+from hubkit.stages.source import tokenizer_folder
+from hubkit.store import RECORD, Record, StepContext, Store, digest, digest_file, digest_folder
+from hubkit.traces.compressors.rewrite import Rewrite
+
+__all__ = ["compress_step", "pinned_model", "pinned_tokenizer", "run_step"]
+
+Model = dict[str, str]
+"""As in StepContext.models."""
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "merges.txt")
+
+
+def run_step(
+    root: Path,
+    name: str,
+    function: str,
+    config: dict[str, Any],
+    *,
+    inputs: Mapping[str, Path],
+    models: Mapping[str, Model] | None = None,
+    runtime: Mapping[str, Any] | None = None,
+    paths: Mapping[str, Path] | None = None,
+) -> Path:
+    """Run a step below `root`, or find it done; returns the folder of its output.
+
+    `function` is its module:function. An input is the folder of a step, or one with Parquet files. What a model is
+    counts by its digest, else by its name and commit.
+    """
+    models = dict(models or {})
+    module = importlib.import_module(function.partition(":")[0])
+    digests = {of: _digest(folder) for of, folder in inputs.items()}
+    identity = {of: model.get("digest") or model for of, model in models.items()}
+    named = {
+        "step": name,
+        "version": module.VERSION,
+        "config": config,
+        "inputs": digests,
+        "models": identity,
+    }
+    key, store = digest(named), Store(root)
+    context = StepContext(
+        step=name,
+        config=config,
+        runtime={"device": "auto", "threads": 1} | dict(runtime or {}),
+        inputs=dict(inputs),
+        models=models,
+        paths=dict(paths or {}),
+        out=root / "tmp" / key[:16],
+        work=store.work(name, key),
+    )
+    kind = name.partition("/")[0]
+    store.run(context, kind, module.VERSION, key, digests, getattr(module, function.partition(":")[2]))
+    return store.folder(name, key)
+
+
+def _digest(folder: Path) -> str:
+    if (folder / RECORD).is_file():
+        return Record.read(folder).output
+    return digest([digest_file(file) for file in sorted(folder.glob("*.parquet"))])
+
+
+def compress_step(
+    root: Path,
+    name: str,
+    compressor: Rewrite,
+    *,
+    raw: Path,
+    problems: Path,
+    model: Model,
+    tokenizer: Model,
+    engine: EngineRuntime,
+    seed: int = 0,
+    runtime: Mapping[str, Any] | None = None,
+) -> Path:
+    """Let a compressor shorten verified traces; returns the folder of the step's output."""
+    return run_step(
+        root,
+        name,
+        compressor.step,
+        {"compressor": compressor.name, "seed": seed, "shard": [0, 1], **compressor.identity()},
+        inputs={"problems": problems, "raw": raw},
+        models={"compressor": model, "tokenizer": tokenizer},
+        runtime={"engine": engine.model_dump(mode="json")} | dict(runtime or {}),
+    )
+
+
+def pinned_model(model: str | Path, revision: str = "", served: bool = False) -> Model:
+    """A folder with its content's digest, a Hub id with the commit that it is at, or the name of a served model.
+
+    Raises InputError for what is none of them, HubError for what the Hub does not have.
+    """
+    from hubkit.errors import InputError
+
+    if served:
+        return {"model": str(model), "revision": ""}
+    if Path(model).is_dir():
+        if not (Path(model) / "config.json").is_file():
+            raise InputError(f"{model} is no model: it has no config.json", "give the folder of a model")
+        return {"model": str(model), "revision": "", "digest": digest_folder(Path(model))}
+    if not REPO_ID.match(str(model)):
+        raise InputError(f"{str(model)!r} is neither a folder nor a Hub id", "give one of them")
+    from hubkit.hub import resolve
+
+    return {"model": str(model), "revision": resolve(str(model), revision, "model")}
+
+
+def pinned_tokenizer(model: str | Path) -> Model:
+    """A tokenizer, by what is in its files: the same one counts as the same wherever it lies."""
+    folder = tokenizer_folder(model)
+    files = {name: digest_file(folder / name) for name in _TOKENIZER_FILES if (folder / name).is_file()}
+    return {"model": str(folder), "revision": "", "digest": digest(files)}
