@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from hubkit.engines.base import Request
-from hubkit.engines.slots import SlotCache, fastest_products, products
+from hubkit.engines.slots import SlotCache, fastest_matmul_precision, matmul_precision
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +19,7 @@ REFILL_SHARE: Final = 4
 PREFILL_TOKENS: Final = 8192
 """Padded prompt tokens prefilled at once, a bound on memory."""
 PREFIX_TOKENS: Final = 128
-"""Tokens to save, from which on the beginning that prompts share is prefilled once, in a pass of its own."""
+"""Minimum tokens saved before a prefix that prompts share is prefilled separately."""
 ONEDNN_TOKENS: Final = 128
 
 
@@ -193,7 +193,7 @@ class Batch:
         if near is not None:
             masks["sliding_attention"] = additive(near)
         # oneDNN prepares for every number of tokens anew, which few are not worth.
-        with products(fastest_products() if ids.numel() >= ONEDNN_TOKENS else "none"):
+        with matmul_precision(fastest_matmul_precision() if ids.numel() >= ONEDNN_TOKENS else "none"):
             output = self._model(
                 input_ids=ids,
                 # Models with layers of two kinds take a mask for each by name, all others one tensor.
@@ -279,7 +279,7 @@ class Rounds(Batch):
     def _pass(self, ids: torch.Tensor) -> torch.Tensor:
         """Logits of the last column, float32 [rows, vocabulary]."""
         positions = (self._mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        with products(fastest_products() if ids.numel() >= ONEDNN_TOKENS else "none"):
+        with matmul_precision(fastest_matmul_precision() if ids.numel() >= ONEDNN_TOKENS else "none"):
             output = self._model(
                 input_ids=ids,
                 attention_mask=self._mask,

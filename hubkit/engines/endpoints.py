@@ -176,7 +176,7 @@ def wished_pause(headers: Mapping[str, str]) -> float | None:
 
 
 def _duration(text: str) -> float | None:
-    """`6m0s`, `20ms` or plain seconds; None for what is none."""
+    """`6m0s`, `20ms` or plain seconds. Returns None for anything else."""
     if _DURATION.sub("", text) == "" and text:
         return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(text))
     return float(text) if text.replace(".", "", 1).isdecimal() else None

@@ -79,7 +79,7 @@ class OpenAIEngine:
         """What is sent otherwise than the recipe says, since a server does not take it."""
 
     def __enter__(self) -> Self:
-        self._endpoints()  # an address that is none is told before the first request
+        self._endpoints()  # fails on a malformed address before the first request
         return self
 
     def __exit__(
@@ -169,7 +169,9 @@ class OpenAIEngine:
             elif failure.servers:
                 endpoint.failed(now, alone=len(endpoints.all) == 1, unreachable=failure.unreachable)
                 if not health.succeeded and all(other.unreachable for other in endpoints.all):
-                    raise EngineError(failure.error, "start the server, or mend run.engines.<model>.endpoint")
+                    raise EngineError(
+                        failure.error, "start the server, or correct run.engines.<model>.endpoint"
+                    )
             # A server that has too much to do is no fault of the request: it may wait for as long again.
             tries += not failure.overloaded
             backoff = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** min(max(tries, 1) - 1, 10))
@@ -301,7 +303,7 @@ class _Health:
             message = f"{sum(self._recent)} of {RECENT} requests failed, this one with: {response.error}"
         else:
             return
-        raise EngineError(message, "mend the server or run.engines.<model>, and run again to go on")
+        raise EngineError(message, "fix the server or run.engines.<model>, and run again to go on")
 
 
 async def _read(reply: aiohttp.ClientResponse) -> bytes:

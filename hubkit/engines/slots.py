@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["SlotCache", "fastest_products", "products", "register_attention"]
+__all__ = ["SlotCache", "fastest_matmul_precision", "matmul_precision", "register_attention"]
 
 CACHE_STEP: Final = 32
 """Columns by which a cohort is made longer when an answer outgrows it. All columns are read at every step, the
@@ -27,7 +27,7 @@ MOST_COHORTS: Final = 4
 
 
 @contextlib.contextmanager
-def products(precision: str) -> Iterator[None]:
+def matmul_precision(precision: str) -> Iterator[None]:
     """Compute float32 matrix products on the CPU under torch's setting of that name."""
     import torch
 
@@ -42,18 +42,17 @@ def products(precision: str) -> Iterator[None]:
 
 
 @functools.cache
-def fastest_products() -> str:
-    """The setting of torch's under which products in full float32 take the least time.
+def fastest_matmul_precision() -> str:
+    """The setting under which torch multiplies float32 matrices fastest without losing precision.
 
-    torch has MKL compute them, which on AMD's processors takes twice oneDNN's time, and asks oneDNN only where
-    bfloat16 is allowed. That it uses it on processors with matrix units for it (AMX), and elsewhere computes in
-    full, is not promised: so it is looked at.
+    torch uses MKL, which takes twice oneDNN's time on AMD processors, unless bfloat16 is allowed; then it uses oneDNN.
+    oneDNN should use bf16 only with AMX and full float32 elsewhere; undocumented, so measured here.
     """
     import torch
 
     factor = torch.rand(256, 256, generator=torch.Generator().manual_seed(0))
     exact = factor.double() @ factor.double()
-    with products("bf16"):
+    with matmul_precision("bf16"):
         errors = [factor @ factor - exact, factor.expand(8, -1, -1)[:, :2] @ factor - exact[:2]]
     return "bf16" if all(error.abs().max() < 1e-4 for error in errors) else "none"
 
@@ -87,7 +86,7 @@ def register_attention() -> str:
             ]
             return (torch.cat(parts) if len(parts) > 1 else parts[0]).transpose(1, 2), None
         if softcap is None and sinks is None:
-            with products("none"):  # its kernel for prompts is slower by the other
+            with matmul_precision("none"):  # its kernel for prompts is slower by the other
                 result: tuple[torch.Tensor, None] = sdpa_attention_forward(
                     module, query, key, value, attention_mask, scaling=scaling, **more
                 )

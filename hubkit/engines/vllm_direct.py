@@ -1,8 +1,8 @@
 """vLLM's engine without its API server: python vllm_direct.py --model FOLDER --host … --port … ARGUMENT …
 
-AsyncLLM in this process, and before it as little as does: the requests that the vllm engine sends and their
-answers, over HTTP, in the form of vLLM's own server. A request costs less here, which shows where answers are short
-or cores are few: `benchmarks/engine_vllm.py`. Arguments are AsyncEngineArgs' own; those of the API server
+Serves AsyncLLM over a minimal HTTP front end, which takes the requests that the vllm engine sends in the form of
+vLLM's own server. A request costs less here, which matters when answers are short or cores are few:
+`benchmarks/engine_vllm.py`. Arguments are AsyncEngineArgs' own; those of the API server
 alone are refused. The key is read from VLLM_API_KEY.
 """
 

@@ -129,5 +129,5 @@ def _refuse_errors(response: Response) -> None:
     # A missing answer is not a wrong one. It is not kept, so that the next run asks again.
     if response.finish_reason == "error":
         raise EngineError(
-            f"no answer to problem {response.key}: {response.error}", "mend the engine or max_tokens"
+            f"no answer to problem {response.key}: {response.error}", "fix the engine or max_tokens"
         )

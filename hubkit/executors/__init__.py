@@ -17,7 +17,7 @@ __all__ = ["Executor", "StepCall", "open_executor"]
 class Executor(Protocol):
     """A place for steps. Leaving it on an error stops what it started: a later run goes on from there."""
 
-    places: int
+    max_concurrent: int
     """How many calls it wants at the same time."""
 
     def submit(self, call: StepCall) -> Future[Record]:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HfJobsExecutor"]
 
-PLACES: Final = 64
+MAX_CONCURRENT: Final = 64
 """Jobs at the same time: each has a connection here that its log comes through."""
 HERE: Final = {"report", "publish"}
 POLL_S: Final = 3.0
@@ -54,7 +54,7 @@ PATIENCE_S: Final = 900.0
 LOG_S: Final = 10.0
 """After a job's end, for the rest of its log to arrive."""
 IN_VAIN: Final = 3
-"""Jobs in a row that ended without a word and got a step no further."""
+"""Consecutive silent failures without progress before giving up."""
 _CLIENT: Final = f"huggingface_hub=={metadata.version('huggingface_hub')}"
 ENDED: Final = {"COMPLETED", "CANCELED", "DELETED", "ERROR"}
 
@@ -73,14 +73,14 @@ class _Task:
     last: str = ""
     """The last line of its log."""
     done: int = -1
-    """Progress of the step when a job of its last ended without a word."""
+    """Progress of the step when its last job failed silently."""
     in_vain: int = 0
 
 
 class HfJobsExecutor:
     """Submits, follows logs and stages, and fetches results. Leaving it on an error cancels its jobs."""
 
-    places = PLACES
+    max_concurrent = MAX_CONCURRENT
 
     def __init__(self, recipe: Recipe, root: Path) -> None:
         access = default_access()
@@ -400,7 +400,7 @@ class HfJobsExecutor:
         return attempt(self._access, "look at a job", look)
 
     def _goes_on(self, task: _Task) -> bool:
-        """Whether to try a step again whose job ended without a word: not when that keeps happening in vain."""
+        """Whether to retry a step whose job failed silently: not after repeated failures without progress."""
         try:
             text = (self._store.work(task.call.step, task.call.key) / "progress.json").read_text(
                 encoding="utf-8"

@@ -22,7 +22,7 @@ class LocalExecutor:
     """A pool of worker processes. Leaving it on an error ends them at once: their work is resumable."""
 
     def __init__(self, workers: int) -> None:
-        self.places = workers
+        self.max_concurrent = workers
         # Ended workers leave locks of tqdm's behind; Python cleans up and need not tell the user.
         os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
         self._pool = ProcessPoolExecutor(

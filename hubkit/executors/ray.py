@@ -30,7 +30,7 @@ class RayExecutor:
     """Places calls as Ray tasks. Leaving it ends those under way: they belong to this process's Ray job."""
 
     def __init__(self, run: Run) -> None:
-        self.places = sys.maxsize  # the queue is Ray's
+        self.max_concurrent = sys.maxsize  # the queue is Ray's
         self._run = run
 
     def submit(self, call: StepCall) -> Future[Record]:

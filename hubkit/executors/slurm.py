@@ -75,7 +75,7 @@ class SlurmExecutor:
     """Submits with sbatch, follows with squeue and the run's folder. Leaving it on an error cancels its tasks."""
 
     def __init__(self, run: Run, root: Path) -> None:
-        self.places = sys.maxsize  # the queue is Slurm's
+        self.max_concurrent = sys.maxsize  # the queue is Slurm's
         self._run, self._store, self._waves = run, Store(root), root / "slurm"
         self._new: list[_Task] = []
         self._tasks: list[_Task] = []

@@ -138,7 +138,7 @@ def _work(
     while running or (pending and failure is None):
         # Only as many as have a place: a step that becomes ready later may stand earlier in the plan.
         for step in list(pending) if failure is None else []:
-            if len(running) >= executor.places:
+            if len(running) >= executor.max_concurrent:
                 break
             state = _state(plan, store, step, done, explain=True)
             if state.state == "waiting":

@@ -173,8 +173,8 @@ def _make_saveable(model: Any) -> None:
     from transformers import GenerationConfig
 
     generation = model.generation_config
-    for mend in ({}, {"do_sample": True}):
-        for name, value in mend.items():
+    for change in ({}, {"do_sample": True}):
+        for name, value in change.items():
             setattr(generation, name, value)
         try:
             generation.validate(strict=True)

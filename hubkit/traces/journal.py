@@ -370,7 +370,7 @@ def answer(
             async for response in responses:
                 if response.key not in asked:
                     raise EngineError(
-                        f"an answer to nothing that was asked: {response.key!r}", "restart the server"
+                        f"a response has an unknown request key: {response.key!r}", "restart the server"
                     )
                 key, hashed = asked.pop(response.key)
                 journal.add(key, hashed, response)

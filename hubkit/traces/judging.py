@@ -118,5 +118,5 @@ class _Gate:
         if self._seen == GATE and not self._useful:
             raise GateError(
                 f"{self._step}: none of the first {GATE} replies of the judge ends with a verdict; {verdict.reason}",
-                "mend its prompt, raise its max_tokens, or take another judge",
+                "correct its prompt, raise its max_tokens, or take another judge",
             )

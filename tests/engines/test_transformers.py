@@ -16,7 +16,7 @@ from tiny_model import CHAT_TEMPLATE, save_tiny_model, save_tiny_tokenizer
 from hubkit.engines import Engine, Request, Response, open_engine
 from hubkit.engines.batch import Batch
 from hubkit.engines.settings import EngineRuntime
-from hubkit.engines.slots import _Cohort, fastest_products, products
+from hubkit.engines.slots import _Cohort, fastest_matmul_precision, matmul_precision
 from hubkit.engines.transformers import TransformersEngine
 from hubkit.errors import EngineError, InputError
 from hubkit.section import Sampling
@@ -339,6 +339,6 @@ def test_products_are_in_full_float32_and_their_setting_is_put_back(model: Path)
     answers(model, [Request("a", [{"role": "user", "content": "47 + 38 ="}], Sampling(max_tokens=8), 0)], 2)
     assert settings.fp32_precision == before
     left, right = torch.randn(200, 128), torch.randn(128, 320)
-    with products(fastest_products()):
+    with matmul_precision(fastest_matmul_precision()):
         found = left @ right
     torch.testing.assert_close(found.double(), left.double() @ right.double(), rtol=0, atol=1e-4)

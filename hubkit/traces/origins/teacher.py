@@ -36,7 +36,7 @@ VERSION: Final = 2
 GATE: Final = 32
 """Responses after which a teacher is stopped whose answers are all useless, for whatever reasons."""
 REMEDIES: Final = {
-    "error": "mend the engine's settings",
+    "error": "fix the engine's settings",
     "length": "raise the teacher's sampling.max_tokens",
     "unfinished": "ask the server's documentation what this finish reason means; filters may be turned off there",
     "no_thinking": "use a reasoning model, or turn thinking on in its chat template or system message; marks that "
@@ -194,7 +194,7 @@ class _Gate:
         reason, number = self._reasons.most_common(1)[0]
         if number == seen and reason == "error":
             raise EngineError(
-                f"{self._step}: every request failed: {self._last[reason]}", "mend the engine's settings"
+                f"{self._step}: every request failed: {self._last[reason]}", "fix the engine's settings"
             )
         raise GateError(
             f"{self._step}: none of the first {seen} answers can be used; {number} of them: {self._last[reason]}",
