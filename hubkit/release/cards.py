@@ -48,6 +48,8 @@ __all__ = [
     "student_card",
 ]
 
+_ON_CPU: Final = 700_000_000
+"""Parameters of a student that still writes some tokens a second on two processors."""
 _TAGS: Final = ["hubkit", "synthetic", "reasoning", "distillation"]
 
 
@@ -422,6 +424,16 @@ def space_card(context: CardContext, card: str, datasets: Iterable[str], sdk_ver
         "models": list(context.models.values()),
         "datasets": list(datasets),
         "tags": ["hubkit", "reasoning", "distillation"],
+        # The first student and its base come with the image: those that the Space asks first.
+        "preload_from_hub": list(
+            dict.fromkeys(
+                context.models[name]
+                for record in list(context.facts.kind("student").values())[:1]
+                for name in (record.config["base"], record.config["student"])
+                if name in context.models
+            )
+        ),
+        "suggested_hardware": _hardware(context.facts),
     }
     values = {
         "title": title,
@@ -430,6 +442,12 @@ def space_card(context: CardContext, card: str, datasets: Iterable[str], sdk_ver
         "evals_link": context.link(context.evals, "dataset"),
     }
     return str(SpaceCard(f"---\n{SpaceCardData(**data).to_yaml()}\n---\n\n{markdown('space.md', values)}"))
+
+
+def _hardware(facts: Facts) -> str:
+    """What the Space's students need to answer: two processors for small ones, else a GPU for the while (ZeroGPU)."""
+    sizes = [record.metrics.get("parameters") or 0 for record in facts.kind("student").values()]
+    return "zero-a10g" if max(sizes, default=0) > _ON_CPU else "cpu-basic"
 
 
 def _model_values(context: CardContext) -> dict[str, Any]:
