@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 import yaml
@@ -30,7 +31,16 @@ from hubkit.release.columns import (
     variant_fields,
 )
 from hubkit.release.details import configs as details_configs
-from hubkit.release.results import RESULTS_SCHEMA, Facts, over_seeds, student_rows, variant_rows
+from hubkit.release.evidence import beside_raw, citation, examples, histogram, question
+from hubkit.release.results import (
+    RESULTS_SCHEMA,
+    Facts,
+    Row,
+    over_seeds,
+    paired_tests,
+    student_rows,
+    variant_rows,
+)
 from hubkit.release.text import markdown
 from hubkit.store import Record
 from hubkit.students.settings import method_card
@@ -72,6 +82,17 @@ class CardContext:
     """Repo id -> commit, for what is pinned or already pushed."""
     pinned: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """What came from outside: name -> {"model": Hub id, "revision": commit}; only what is on the Hub."""
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Results of all students and bases, each beside the student on raw traces that it is compared with."""
+        return beside_raw(student_rows(self.facts), paired_tests(self.facts), self.facts)
+
+    def citation(self, repo_id: str, repo_type: RepoType = "model") -> str:
+        """BibTeX of the release that a repo belongs to, and of the paper."""
+        recipe = self.recipe
+        address = f"{self.endpoint or 'a local Hub'}/{repo_path(repo_id, repo_type)}"
+        return citation(recipe.name, recipe.hub.namespace, recipe.version, address)
 
     @property
     def local(self) -> bool:
@@ -134,7 +155,15 @@ def dataset_card(
             "claims": {n: c for n, c in raw.counts.items() if n.startswith("claimed_")},
             "variants": [row for row in variant_rows(facts) if row["teacher"] == teacher],
             "fields": variant_fields(variants),
-            "rows": [row for row in student_rows(facts) if row["teacher"] in (teacher, None)],
+            "rows": [row for row in context.rows if row["teacher"] in (teacher, None)],
+            "examples": examples(facts, teacher),
+            "histogram": histogram(facts, teacher),
+            "checked": facts.records["contamination"].metrics if "contamination" in facts.records else {},
+            "problems_repo": context.problems,
+            "problems_link": context.link(context.problems, "dataset"),
+            "space": context.space,
+            "space_link": context.link(context.space, "space"),
+            "citation": context.citation(repo_id, "dataset"),
             "links": context.links(),
             "evals": context.evals,
             "evals_link": context.link(context.evals, "dataset"),
@@ -160,7 +189,7 @@ def student_card(
     config, repo_id = record.config, context.models[student]
     method = method_card(config)
     lora = method.adapter
-    rows = student_rows(facts)
+    rows = context.rows
     results = [
         EvalResult(
             task_type="text-generation",
@@ -218,7 +247,10 @@ def student_card(
             "arguments": yaml.safe_dump(arguments, sort_keys=False, allow_unicode=True),
             "rows": rows,
             "about": _about(context, record, steps),
-            "snippet": _snippet(repo_id, lora, tokenizer_id or repo_id, _question(config.get("system", ""))),
+            "snippet": _snippet(
+                context, student, repo_id, lora, tokenizer_id or repo_id, config.get("system", "")
+            ),
+            "citation": context.citation(repo_id),
         },
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
@@ -237,7 +269,7 @@ def model_card(context: CardContext, name: str, role: str) -> str:
         tags=["hubkit", "reasoning", "distillation"],
     )
     record = next(iter(context.facts.records.values()))
-    rows = [row for row in student_rows(context.facts) if row["student"] == name]
+    rows = [row for row in context.rows if row["student"] == name]
     body = markdown(
         "model.md",
         _model_values(context)
@@ -247,7 +279,10 @@ def model_card(context: CardContext, name: str, role: str) -> str:
             "role": role,
             "rows": rows,
             "about": _about(context, record, {}),
-            "snippet": _snippet(repo_id, False, repo_id, _question("")),
+            "snippet": _snippet(
+                context, name, repo_id, False, repo_id, recipe.students.system if rows else ""
+            ),
+            "citation": context.citation(repo_id),
         },
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
@@ -373,7 +408,7 @@ def evals_card(
             dataset_info(name, schema, "test", *sizes[name], None, "") for name, schema in schemas.items()
         ],
     )
-    rows = student_rows(facts)
+    rows = context.rows
     origins = {row["student"]: row["origin"] for row in rows}
     body = markdown(
         "evals.md",
@@ -390,6 +425,9 @@ def evals_card(
                 "",
             ),
             "release": f"{recipe.hub.namespace}/{recipe.name}",
+            "space": context.space,
+            "space_link": context.link(context.space, "space"),
+            "citation": context.citation(context.evals, "dataset"),
             "check_link": Markup(f"{evals_link}/blob/main/.check/report.md"),  # noqa: S704
             "links": context.links(),
             "benchmarks": recipe.benchmarks,
@@ -458,15 +496,20 @@ def _model_values(context: CardContext) -> dict[str, Any]:
         "links": context.links(),
         "evals": context.evals,
         "evals_link": context.link(context.evals, "dataset"),
+        "space": context.space,
+        "space_link": context.link(context.space, "space"),
+        "checked": {
+            b.name: facts.records["contamination"].metrics.get(b.task or b.problems or "")
+            for b in context.recipe.benchmarks
+            if "contamination" in (facts := context.facts).records
+        },
     }
 
 
-def _question(system: str) -> str:
-    messages = [{"role": "system", "content": system}] if system else []
-    return repr([*messages, {"role": "user", "content": "What is 47 + 38?"}])
-
-
-def _snippet(repo_id: str, lora: bool, tokenizer_id: str, messages: str) -> str:
+def _snippet(
+    context: CardContext, name: str, repo_id: str, lora: bool, tokenizer_id: str, system: str
+) -> str:
+    """Python that asks the model a problem of a benchmark, one that it is known to get right where there is any."""
     loader, module = (
         ("AutoPeftModelForCausalLM", "peft") if lora else ("AutoModelForCausalLM", "transformers")
     )
@@ -475,15 +518,23 @@ def _snippet(repo_id: str, lora: bool, tokenizer_id: str, messages: str) -> str:
         if lora
         else "from transformers import AutoModelForCausalLM, AutoTokenizer"
     )
+    asked = question(context.facts, name)
+    text = asked.problem if asked else "What is 47 + 38?"
+    messages = [{"role": "system", "content": system}] if system else []
+    says = ""
+    if asked:
+        verdict = "it gets this one right" if asked.right else "it got none right, nor this one"
+        says = f"  # of {asked.benchmark}, answer {asked.answer[:80]!r}: {verdict}"
+    limit = asked.max_tokens if asked else 512
     return (
         f"{imports}\n\n"
         f'tokenizer = AutoTokenizer.from_pretrained("{tokenizer_id}")\n'
         f'model = {loader}.from_pretrained("{repo_id}")\n'
-        f"messages = {messages}\n"
+        f"messages = {[*messages, {'role': 'user', 'content': text}]!r}{says}\n"
         "inputs = tokenizer.apply_chat_template(\n"
         '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True\n'
         ")\n"
-        "output = model.generate(**inputs, max_new_tokens=512)\n"
+        f"output = model.generate(**inputs, max_new_tokens={limit}, do_sample=False)\n"
         'print(tokenizer.decode(output[0][inputs["input_ids"].shape[1] :]))'
     )
 

@@ -64,33 +64,45 @@ def plan_task(access: Access, task: str, leaderboard: str, root: Path) -> Task:
         revision = board.revision if same else resolve(config.hf_repo, "", "dataset", access)
         return Task(task, name, board, revision, None)
     board = find_board(access, *parse_board(task))
-    folder = root / "benchmarks" / board.dataset.replace("/", "--") / board.revision[:16]
+    # The configuration comes from the benchmark: it names no folder here.
+    folder = (
+        root
+        / "benchmarks"
+        / board.dataset.replace("/", "--")
+        / board.revision[:16]
+        / digest(board.config)[:8]
+    )
     if not (folder / "problems.parquet").is_file():
-        benchmark_rows(access, board.dataset, board.revision, folder)
+        benchmark_rows(access, board, folder)
     return Task(task, name, board, board.revision, folder)
 
 
-def benchmark_rows(access: Access, dataset: str, revision: str, folder: Path) -> Path:
-    """problems.parquet in `folder`: the problems of a benchmark dataset that hubkit published, schema checked.
+def benchmark_rows(access: Access, board: Board, folder: Path) -> Path:
+    """problems.parquet in `folder`: the problems of a benchmark that hubkit published, schema checked.
 
     Raises InputError for a dataset of any other form: what its columns mean only its own lighteval task knows.
     """
     api = access.api()
-    info = attempt(access, f"look up dataset {dataset}", lambda: api.dataset_info(dataset, revision=revision))
-    names = [
-        s.rfilename for s in info.siblings or [] if re.fullmatch(r"data/test-[\w-]+\.parquet", s.rfilename)
-    ]
+    info = attempt(
+        access,
+        f"look up dataset {board.dataset}",
+        lambda: api.dataset_info(board.dataset, revision=board.revision),
+    )
+    wanted = re.compile(rf"data/{re.escape(board.config)}/{re.escape(board.split)}-[\w-]+\.parquet")
+    names = [s.rfilename for s in info.siblings or [] if wanted.fullmatch(s.rfilename)]
     fault = InputError(
-        f"{dataset} is not a benchmark that hubkit published",
+        f"{board.dataset} is not a benchmark that hubkit published",
         "evaluate it by a task of lighteval: --task name|0",
     )
     if len(names) != 1:
         raise fault
-    path = download_file(dataset, names[0], "dataset", revision, access)
+    path = download_file(board.dataset, names[0], "dataset", board.revision, access)
     try:
         schema = pq.read_schema(path)
     except (OSError, ValueError) as error:
-        raise HubError(f"{names[0]} of {dataset} is no Parquet file", "choose another benchmark") from error
+        raise HubError(
+            f"{names[0]} of {board.dataset} is no Parquet file", "choose another benchmark"
+        ) from error
     if not schema.remove_metadata().equals(PROBLEM_SCHEMA):
         raise fault
     folder.mkdir(parents=True, exist_ok=True)

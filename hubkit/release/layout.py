@@ -75,7 +75,8 @@ def layout(cards: CardContext, material: Material) -> Iterator[RepoFiles]:
 
     Whoever takes them puts the commit of each into `cards.commits` before taking the next.
     """
-    yield _problems(cards)
+    if cards.facts.kind("problems"):
+        yield _problems(cards)
     yield from _models(cards, material)
     for teacher in cards.facts.teachers():
         yield _traces(cards, teacher)
@@ -267,7 +268,7 @@ def space(cards: CardContext, repos: list[dict[str, Any]]) -> RepoFiles:
         "variants": _variants(facts),
         "traces": traces,
         "trace_revisions": {repo: cards.commits[repo] for repo in traces.values()},
-        "problems": cards.problems,
+        "problems": cards.problems if facts.kind("problems") else None,
         "evals": cards.evals,
         "revision": cards.commits[cards.evals],
         "models": dict(cards.models) | {n: m["model"] for n, m in cards.pinned.items() if "/" not in n},

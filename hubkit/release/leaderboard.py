@@ -62,6 +62,9 @@ class Board:
     revision: str
     """Commit that the dataset stands at."""
     name: str = ""
+    config: str = ""
+    split: str = "test"
+    """Configuration ("" for the dataset's default) and split of the problems."""
 
     def address(self, endpoint: str) -> str:
         """Page of the leaderboard with models that declare a base model, which are hidden by default."""
@@ -145,7 +148,8 @@ def find_board(
         raise InputError(
             f"{dataset} does not have {asked}: it has {ids}", f"say which: --leaderboard {dataset}#ID"
         )
-    return Board(dataset, fit[0]["id"], revision, title)
+    found = fit[0]
+    return Board(dataset, found["id"], revision, title, found.get("config", ""), found.get("split", "test"))
 
 
 def _read_definition(data: bytes, what: str) -> tuple[str, list[dict[str, str]]]:

@@ -40,7 +40,8 @@ class Manifest(BaseModel):
     recipe: str
     version: int
     evals: _Id
-    problems: _Id
+    problems: _Id | None
+    """None where the recipe has no sets of problems."""
     traces: dict[str, _Id]
     """Teacher -> dataset."""
     models: dict[str, _Id]

@@ -300,3 +300,17 @@ def test_no_such_release(run: Run, tmp_path: Path) -> None:
             with pytest.raises((HubError, InputError), match=why):
                 check_release(Access(hub.endpoint), name, tmp_path)
     assert "HF_HUB_CACHE" not in os.environ or os.environ["HF_HUB_CACHE"]
+
+
+def test_its_problems_can_be_evaluated_by_anybody(run: Run, tmp_path: Path) -> None:
+    from hubkit.records import read_rows
+    from hubkit.release.evaluating import plan_task
+
+    with LocalHub(run.root / "hub") as hub:
+        access = Access(hub.endpoint)
+        task = plan_task(access, "local/tiny-problems#test", "", tmp_path)
+        assert task.folder is not None and task.board.task == "test"
+        ids = [row["id"] for row in read_rows(task.folder / "problems.parquet")]
+        assert ids == [f"p{i}" for i in range(20)]
+        with pytest.raises(HubError, match=r"no eval\.yaml"):
+            plan_task(access, "local/tiny-traces#test", "", tmp_path)

@@ -158,6 +158,25 @@ def test_student_cards(facts: Facts, cards: CardContext) -> None:
         assert f"student/{student}" in text.replace("\\", "") and "student/s-raw-full-seed1" not in text
 
 
+def test_cards_show_what_they_claim(facts: Facts, cards: CardContext) -> None:
+    sizes = {"raw": (12, 1000), "compressed-short": (10, 900), "truncated-short": (10, 900)}
+    text = dataset_card(cards, "sage", "local/tiny-traces", sizes)
+    body = text.split("\n---\n", 1)[1]
+    assert body.strip().splitlines()[2].startswith("Reasoning traces of one teacher, sage")
+    # Raw beside compressed, the histogram with all rows in it, contamination, licences, citation.
+    assert "Think </pre> and on" in text and "Short </pre>" in text
+    bars = [line.split("|")[2:-1] for line in text.splitlines() if re.match(r"\| \d+ to \d+ \|", line)]
+    counts = [[int(cell.split()[-1]) for cell in cells] for cells in bars]
+    assert [sum(column) for column in zip(*counts, strict=True)] == [12, 10, 10]
+    assert "0 of the 20 test problems of `test` are in the training set" in text
+    assert "recipe names no licence" in text and "2606.05988" in text and "@misc{localtinyv1" in text
+    card = student_card(cards, "s-truncated-short-full", "local/tiny-s", "local/tiny-traces")
+    test = next(t for t in paired_tests(facts) if t["b"] == "truncated-short")
+    assert f"-60.0 points, p = {test['p_holm']:.2g}" in card
+    # The question of the snippet is of the benchmark, and was answered right: 3 of 20 were.
+    assert "of test, answer '1': it gets this one right" in card and "What is 1 + 0?" in card
+
+
 def test_other_cards(cards: CardContext) -> None:
     text = evals_card(cards, {"outputs": (120, 5000), "results": (6, 500)}, {}, plot=True)
     assert [c["config_name"] for c in DatasetCard(text).data["configs"]] == ["outputs", "results"]
@@ -319,7 +338,7 @@ def test_snippets_of_the_cards_run(published: dict[str, Any], hub: LocalHub, tmp
     ):
         card = Path(api.hf_hub_download(repo, "README.md", repo_type=kind, cache_dir=tmp_path)).read_text()
         snippet = re.findall(r"^```python\n(.*?)\n```$", card, flags=re.DOTALL | re.MULTILINE)[0]
-        snippets[repo] = snippet.replace("max_new_tokens=512", "max_new_tokens=4")
+        snippets[repo] = re.sub(r"max_new_tokens=\d+", "max_new_tokens=4", snippet)
     # Each has names of its own; one process imports for all.
     code = f"""
 for repo, snippet in {snippets!r}.items():

@@ -7,6 +7,7 @@ the text only by the same hubkit, since another one may word it otherwise.
 from __future__ import annotations
 
 from hubkit.errors import InputError
+from hubkit.recipe.repos import problems_repo
 from hubkit.release.boards import OWN_SCALE, Boards
 from hubkit.release.cards import CardContext
 from hubkit.release.check.claims import Claims
@@ -65,7 +66,7 @@ def _context(release: Published) -> CardContext:
         recipe=recipe,
         facts=release.facts,
         endpoint="" if local else release.access.endpoint,
-        problems=manifest.problems,
+        problems=problems_repo(recipe),
         evals=manifest.evals,
         space=f"{release.name}-compare",
         models={n: m for n, m in manifest.models.items() if n not in manifest.pinned},

@@ -121,7 +121,7 @@ def _made(release: Published) -> Iterator[tuple[str, str, Pairs]]:
     for name, record in release.steps("problems").items():
         folder = f"data/{name.partition('/')[2]}/"
         yield (
-            manifest.problems,
+            release.problems.id,
             f"config {folder[5:-1]}",
             _data_pairs(release.problems, folder, record.files, "problems"),
         )

@@ -82,7 +82,7 @@ class Published:
 
     @property
     def problems(self) -> Repo:
-        return self.repos[self.manifest.problems]
+        return self.repos[self.manifest.problems or ""]
 
     @cached_property
     def space(self) -> Repo:
@@ -235,7 +235,7 @@ def fetch(access: Access, name: str, work: Path) -> Published:
     manifest = Manifest.read(space.path("release.json").read_text(encoding="utf-8"))
     repos = {repo.id: look(access, repo.id, repo.type, repo) for repo in manifest.repos}
     for needed in (manifest.evals, manifest.problems, *manifest.traces.values()):
-        if needed not in repos:
+        if needed and needed not in repos:
             raise InputError(f"release.json does not list {needed}", "publish the release again")
     evals = repos[manifest.evals]
     names = evals.below(f"{PROVENANCE}/")

@@ -60,6 +60,7 @@ class _Problems:
     """Published problems of training by id, one set at a time in memory."""
 
     def __init__(self, release: Published) -> None:
+        # Origins that bring their own problems have them in their rows alone.
         step = f"problems/{release.recipe.train_on}"
         rows = read_rows(release.facts.folders[step] / "problems.parquet") if step in release.records else []
         self.rows = {row["id"]: row for row in rows}
@@ -119,7 +120,7 @@ class _Variant:
         note(
             "messages hold problem, reasoning, solution", row, "" if row["messages"] == text else "other text"
         )
-        problem = self._problems.rows.get(row["id"])
+        problem = self._problems.rows.get(row["id"]) if self._problems.rows else row
         same = problem and all(row[k] == problem[k] for k in ("problem", "answer", "source", "verifier"))
         note(
             "problem and answer, as published",
@@ -155,6 +156,9 @@ class _Variant:
 
     def _verify(self, batch: list[Row]) -> None:
         what = "answer verified again"
+        if not self._problems.rows:
+            self.skipped[what] = "the problems came with the traces, and are published in their rows alone"
+            return
         asked = [(self._problems.rows.get(row["id"]), row) for row in batch]
         able = [(p, row) for p, row in asked if p is not None and p["verifier"] != "judge"]
         if len(able) < len(batch) and any(p is not None and p["verifier"] == "judge" for p, _ in asked):
@@ -179,9 +183,11 @@ def check_contamination(release: Published, claims: Claims) -> None:
     from hubkit.problems import contamination
     from hubkit.store import StepContext
 
-    where, record = release.manifest.problems, release.records.get("contamination")
-    if record is None:
-        claims.skip(where, "contamination", "the release has no such record")
+    where, record = release.manifest.problems or release.name, release.records.get("contamination")
+    if record is None or f"problems/{release.recipe.train_on}" not in release.records:
+        claims.skip(
+            where, "contamination", "the release has no such record, or no training problems of its own"
+        )
         return
     sets = {name.partition("/")[2]: folder for name, folder in _problem_folders(release)}
     used = {b.problems for b in release.recipe.benchmarks if b.problems}

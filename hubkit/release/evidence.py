@@ -1,0 +1,170 @@
+"""What a card shows besides totals: example rows, lengths, tests beside comparisons, a question that was answered.
+
+raw 470 rows, compressed-nano-compressor 462  ->  two traces in both forms; "64 to 128 tokens: ████ 301, 12"
+outputs of s-raw-full  ->  the shortest problem of the benchmark that it got right, for the card's snippet
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from hubkit.records import read_rows
+from hubkit.release.results import Facts, Row
+from hubkit.traces.variants import Variant
+
+__all__ = ["Question", "beside_raw", "citation", "examples", "histogram", "question"]
+
+_EXAMPLES: Final = 2
+_LONGEST: Final = 1_500
+"""Characters of an example's text."""
+_BINS: Final = 8
+_BAR: Final = 12
+"""Characters of the longest bar."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A problem of a benchmark, for a snippet."""
+
+    problem: str
+    answer: str
+    benchmark: str
+    max_tokens: int
+    right: bool
+    """Whether this model's published output is right."""
+
+
+def question(facts: Facts, name: str) -> Question | None:
+    """The shortest problem that a student or base got right, else that it was asked. Returns None if it was never
+    evaluated."""
+    found: list[tuple[bool, int, Question]] = []
+    for step, record in facts.kind("evaluation").items():
+        if record.config["student"] != name:
+            continue
+        benchmark = record.config["benchmark"]
+        for row in read_rows(facts.folders[step] / "samples.parquet"):
+            right = row["correct"] and row["finish_reason"] == "stop"
+            limit = benchmark["sampling"]["max_tokens"]
+            one = Question(row["problem"], row["answer"], benchmark["name"], limit, right)
+            found.append((not right, len(row["problem"]), one))
+    return min(found, key=lambda item: item[:2])[2] if found else None
+
+
+def beside_raw(rows: list[Row], tests: list[Row], facts: Facts) -> list[Row]:
+    """Rows with `test`: the paired test against the student of the same base, method and seed on raw traces.
+
+    {"difference": accuracy above raw's, "p": …, "p_holm": …}, or None for raw itself and for bases.
+    """
+
+    def key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(row[name] for name in ("benchmark", "teacher", "base", "method", "seed"))
+
+    found = {
+        (*key(test), test["b"]): {"difference": -test["difference"], "p": test["p"], "p_holm": test["p_holm"]}
+        for test in tests
+        if facts.variant(test["a"]).kind == "raw"
+    }
+    return [row | {"test": found.get((*key(row), row["variant"]))} for row in rows]
+
+
+def examples(facts: Facts, teacher: str) -> list[dict[str, Any]]:
+    """The first traces that every variant has, in all their forms; long texts are cut."""
+    variants = facts.variants(teacher)
+    paths = {v: facts.folders[step] / v.row.file for v, step in variants.items()}
+    fewest = min(paths, key=lambda v: facts.records[variants[v]].metrics.get("rows", 0))
+    shown: list[dict[str, Any]] = []
+    for key in _first_keys(facts, variants, fewest):
+        rows = {
+            v: next((r for r in read_rows(path, batch=64) if _key(r) == key), None)
+            for v, path in paths.items()
+        }
+        known = {v: row for v, row in rows.items() if row is not None}
+        first = next(iter(known.values()))
+        shown.append(
+            {
+                "id": first["id"],
+                "sample": first["sample"],
+                "problem": _cut(first["problem"]),
+                "answer": _cut(first["answer"]),
+                "forms": [
+                    {"name": v.name, "tokens": row["reasoning_tokens"], "text": _cut(row["reasoning"])}
+                    for v, row in known.items()
+                ],
+            }
+        )
+    return shown
+
+
+def _first_keys(facts: Facts, variants: Mapping[Variant, str], fewest: Variant) -> list[tuple[str, int]]:
+    keys = []
+    path = facts.folders[variants[fewest]] / fewest.row.file
+    for row in read_rows(path, batch=64, columns=["id", "sample"]):
+        keys.append(_key(row))
+        if len(keys) == _EXAMPLES:
+            break
+    return keys
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, int]:
+    return row["id"], row["sample"]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} […]"
+
+
+def histogram(facts: Facts, teacher: str) -> list[dict[str, Any]]:
+    """Traces by their reasoning tokens, one row per range, with a bar and a count for each variant.
+
+    Ranges grow by a constant factor, from the shortest trace of any variant to the longest.
+    """
+    lengths = {
+        variant.name: np.fromiter(
+            (
+                row["reasoning_tokens"]
+                for row in read_rows(facts.folders[step] / variant.row.file, columns=["reasoning_tokens"])
+            ),
+            dtype=np.int64,
+        )
+        for variant, step in facts.variants(teacher).items()
+    }
+    together = np.concatenate(list(lengths.values()))
+    low, high = max(1, int(together.min())), max(1, int(together.max()))
+    edges = np.unique(np.geomspace(low, high + 1, _BINS + 1).astype(np.int64))
+    edges[-1] = high + 1
+    counts = {name: np.histogram(values, edges)[0] for name, values in lengths.items()}
+    most = max(1, *(int(c.max()) for c in counts.values()))
+    return [
+        {
+            "low": int(edges[i]),
+            "high": int(edges[i + 1]) - 1,
+            "cells": [
+                f"{'█' * round(_BAR * int(c[i]) / most)} {int(c[i]):,}".strip() for c in counts.values()
+            ],
+        }
+        for i in range(len(edges) - 1)
+    ]
+
+
+def citation(name: str, namespace: str, version: int, address: str) -> str:
+    """BibTeX of a release, and of the paper that it follows."""
+    key = "".join(c for c in f"{namespace}{name}" if c.isalnum())
+    braces = str.maketrans({"{": "", "}": "", "\\": ""})
+    return (
+        f"@misc{{{key}v{version},\n"
+        f"  title = {{{name}: reasoning traces and students, version {version}}},\n"
+        f"  author = {{{{{namespace}}}}},\n"
+        f"  howpublished = {{{address.translate(braces)}}}\n"
+        "}\n\n"
+        "@misc{compressdistill2026,\n"
+        "  title = {Compress-Distill: Reasoning Trace Compression for Efficient Knowledge Distillation},\n"
+        "  author = {Griot and Scotti and Abraham},\n"
+        "  year = {2026},\n"
+        "  eprint = {2606.05988},\n"
+        "  archivePrefix = {arXiv}\n"
+        "}"
+    )
