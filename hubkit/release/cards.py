@@ -32,6 +32,7 @@ from hubkit.release.columns import (
 )
 from hubkit.release.details import configs as details_configs
 from hubkit.release.evidence import beside_raw, citation, examples, histogram, question
+from hubkit.release.headline import headline
 from hubkit.release.results import (
     RESULTS_SCHEMA,
     Facts,
@@ -418,6 +419,7 @@ def evals_card(
             "students": list(origins.values()).count("student"),
             "bases": list(origins.values()).count("base"),
             "plot": plot,
+            "headline": headline(rows, paired_tests(facts)),
             "rows": rows,
             "groups": over_seeds(rows),
             "details": next(
