@@ -13,9 +13,10 @@ from hubkit.release.cards import CardContext
 from hubkit.release.check.claims import Claims
 from hubkit.release.check.published import LATER, Published, Repo
 from hubkit.release.layout import Files, Material, RepoFiles, layout, space
-from hubkit.release.leaderboard import FOLDER, load_yaml
+from hubkit.release.leaderboard import FOLDER, Board, load_yaml
 from hubkit.release.manifest import PROVENANCE
 from hubkit.release.results import Row, student_rows
+from hubkit.release.submission import file_name
 
 __all__ = ["check_cards"]
 
@@ -145,7 +146,12 @@ def _figures(release: Published, repo: Repo, rows: list[Row], claims: Claims) ->
         for entry in load_yaml(repo.path(path).read_bytes(), path) or []:
             about = entry.get("dataset", {}) if isinstance(entry, dict) else {}
             row = by_benchmark.get(str(about.get("task_id")), {})
-            if about.get("id") == released.problems and row:
+            own = (
+                released.problems
+                and row
+                and path == file_name(Board(released.problems, row["benchmark"], ""))
+            )
+            if about.get("id") == released.problems and own:
                 value = OWN_SCALE.value(row["accuracy"])
                 claims.compare(repo.id, f"{path}: value", entry.get("value"), value)
                 revision = next(r.sha for r in released.repos if r.id == released.problems)
