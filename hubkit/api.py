@@ -12,13 +12,14 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import InputError
 from hubkit.problems.base import problem_id
 from hubkit.records import PROBLEM_SCHEMA, messages_of, read_rows, write_rows
 from hubkit.section import Sampling
+from hubkit.stages.compressing import PROMPT
 from hubkit.stages.source import tokenizer_folder
 from hubkit.stages.step import compress_step, pinned_model, pinned_tokenizer
 from hubkit.store import Store
@@ -35,13 +36,6 @@ if TYPE_CHECKING:
     from hubkit.store import Record
 
 __all__ = ["compress", "count_tokens", "results", "run", "truncate"]
-
-PROMPT: Final = (
-    "Rewrite the reasoning below as briefly as you can. Keep every number and every step that the answer rests on, "
-    "and leave out repetition, doubt and detours. Finish with the answer in \\boxed{{}}.\n\n"
-    "Problem:\n{problem}\n\nReasoning:\n{reasoning}"
-).replace("{{}}", "{}")
-"""What a compressor is asked where no prompt is given."""
 
 Traces = TypeVar("Traces")
 """list[dict] or datasets.Dataset."""

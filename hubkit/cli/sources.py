@@ -23,7 +23,12 @@ __all__ = [
 ]
 
 SourceArgument = Annotated[
-    str, typer.Argument(metavar="SOURCE", help="Traces: org/name on the Hub, or a file.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="Traces: org/name on the Hub, a file, or for a stage the folder of an earlier one.",
+        show_default=False,
+    ),
 ]
 ConfigOption = Annotated[str | None, typer.Option("--config", help="Config of a dataset on the Hub.")]
 SplitOption = Annotated[

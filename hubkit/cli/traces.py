@@ -1,8 +1,9 @@
-"""hubkit traces: inspect."""
+"""hubkit traces: inspect, verify, compress, truncate, stats, push."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,6 +23,7 @@ from hubkit.cli.sources import (
 
 if TYPE_CHECKING:
     from hubkit.stages.inspect import Inspection
+    from hubkit.stages.stages import Stage
 
 __all__ = ["app"]
 
@@ -31,6 +33,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 TokenizerOption = Annotated[
     str,
     typer.Option("--tokenizer", help="Folder or Hub id of a model by whose tokenizer lengths are counted."),
+]
+OutOption = Annotated[
+    Path, typer.Option("--out", help="Folder to make; one where the same command stopped goes on.")
+]
+AllRowsOption = Annotated[int, typer.Option("--rows", help="Rows read, from the beginning; 0: all.", min=0)]
+LicenseOption = Annotated[
+    str, typer.Option("--license", help="Licence of the source, where its card says none.")
+]
+WriterOption = Annotated[str, typer.Option("--written-by", help="The model that wrote them, for the card.")]
+UnverifiedOption = Annotated[
+    bool, typer.Option("--unverified", help="Keep traces without a look at their answers; the card says so.")
 ]
 _SHOWN = 600
 """Characters of each part of an example."""
@@ -79,6 +92,217 @@ def inspect(
         _show(seen)
 
 
+@app.command()
+def verify(
+    source: SourceArgument,
+    out: OutOption,
+    tokenizer: TokenizerOption = "",
+    unverified: UnverifiedOption = False,
+    config: ConfigOption = None,
+    split: SplitOption = None,
+    revision: RevisionOption = "",
+    columns: ColumnOption = None,
+    where: WhereOption = None,
+    verifier: VerifierOption = "math",
+    rows: AllRowsOption = 0,
+    license: LicenseOption = "",
+    written_by: WriterOption = "",
+) -> None:
+    """Verify the answers of traces again, and write those that are right as a dataset with a card.
+
+    Example: hubkit traces verify open-r1/OpenR1-Math-220k --out verified
+    """
+    from hubkit.stages import stages
+
+    options = options_of(
+        config=config,
+        split=split,
+        revision=revision,
+        columns=columns,
+        where=where,
+        verifier=verifier,
+        rows=rows,
+        license=license,
+        model=written_by,
+        unverified=unverified,
+    )
+    _done(out, stages.verify(source, out, options, tokenizer or None))
+
+
+@app.command()
+def compress(
+    source: SourceArgument,
+    out: OutOption,
+    model: Annotated[str, typer.Option("--model", help="Folder or Hub id of the model that shortens.")] = "",
+    endpoint: Annotated[
+        str, typer.Option("--endpoint", help="Or a server that does: its address, ending in /v1.")
+    ] = "",
+    served_model: Annotated[str, typer.Option("--served-model", help="The model's name there.")] = "",
+    tokenizer: TokenizerOption = "",
+    prompt: Annotated[
+        Path | None,
+        typer.Option("--prompt", help="File with {problem} and {reasoning} in it; one is built in."),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Of a shortened trace.", min=1)] = 4096,
+    temperature: Annotated[float, typer.Option("--temperature", min=0)] = 0.0,
+    attempts: Annotated[int, typer.Option("--attempts", help="Tries per trace.", min=1)] = 2,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    engine: Annotated[
+        str, typer.Option("--engine", help="auto, transformers or vllm, for --model.")
+    ] = "auto",
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", help="transformers: traces at a time.", min=1)
+    ] = 64,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    config: ConfigOption = None,
+    split: SplitOption = None,
+    revision: RevisionOption = "",
+    columns: ColumnOption = None,
+    where: WhereOption = None,
+    verifier: VerifierOption = "math",
+    rows: AllRowsOption = 0,
+    license: LicenseOption = "",
+    written_by: WriterOption = "",
+) -> None:
+    """Let a model shorten verified traces, and write those that still reach the right answer.
+
+    Example: hubkit traces compress verified --model Qwen/Qwen3-4B-Instruct-2507 --out short
+    """
+    from hubkit.stages import stages
+    from hubkit.stages.compressing import engine_of, prompt_of, rewriter
+
+    options = options_of(
+        config=config,
+        split=split,
+        revision=revision,
+        columns=columns,
+        where=where,
+        verifier=verifier,
+        rows=rows,
+        license=license,
+        model=written_by,
+    )
+    chosen = engine_of(model, endpoint, served_model, engine, batch_size)
+    compressor = rewriter(model or served_model, prompt_of(prompt), max_tokens, temperature, attempts)
+    made = stages.compress(
+        source,
+        out,
+        compressor,
+        tokenizer=tokenizer or None,
+        engine=chosen,
+        options=options,
+        seed=seed,
+        device=device,
+    )
+    _done(out, made)
+
+
+@app.command()
+def truncate(
+    source: SourceArgument,
+    out: OutOption,
+    tokenizer: TokenizerOption,
+    tokens: Annotated[int | None, typer.Option("--tokens", help="Where to cut all.", min=1)] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", help="Or a folder of compressed traces: each is cut at its length there."),
+    ] = None,
+    unverified: UnverifiedOption = False,
+    config: ConfigOption = None,
+    split: SplitOption = None,
+    revision: RevisionOption = "",
+    columns: ColumnOption = None,
+    where: WhereOption = None,
+    verifier: VerifierOption = "math",
+    rows: AllRowsOption = 0,
+    license: LicenseOption = "",
+    written_by: WriterOption = "",
+) -> None:
+    """Cut the reasoning of verified traces off: at a number of tokens, or at the length of compressed ones.
+
+    Example: hubkit traces truncate verified --to short --tokenizer Qwen/Qwen3-4B-Instruct-2507 --out cut
+    """
+    from hubkit.stages import stages
+
+    options = options_of(
+        config=config,
+        split=split,
+        revision=revision,
+        columns=columns,
+        where=where,
+        verifier=verifier,
+        rows=rows,
+        license=license,
+        model=written_by,
+        unverified=unverified,
+    )
+    _done(out, stages.truncate(source, out, tokenizer=tokenizer, tokens=tokens, to=to, options=options))
+
+
+@app.command()
+def stats(
+    source: SourceArgument,
+    tokenizer: TokenizerOption,
+    config: ConfigOption = None,
+    split: SplitOption = None,
+    revision: RevisionOption = "",
+    columns: ColumnOption = None,
+    where: WhereOption = None,
+    rows: AllRowsOption = 0,
+    as_json: Json = False,
+) -> None:
+    """Count the lengths of traces, in characters and tokens; of a stage's folder, its ratios to raw, too.
+
+    Example: hubkit traces stats short --tokenizer Qwen/Qwen3-4B-Instruct-2507
+    """
+    from dataclasses import asdict
+
+    from rich.text import Text
+
+    from hubkit.cli.recipe import _print
+    from hubkit.stages import stages
+
+    options = options_of(
+        config=config, split=split, revision=revision, columns=columns, where=where, rows=rows
+    )
+    found = stages.lengths_of(source, tokenizer, options)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+        return
+    _print(Text(plain(f"{found.source}: {found.traces:,} traces"), style="bold"))
+    _lengths(found.lengths)
+    for part, ratio in found.ratio.items():
+        typer.echo(f"tokens of {part} over those of the same raw traces: {100 * ratio:.1f} %")
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What a stage made.", show_default=False)],
+    repo_id: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The dataset.", show_default=False)],
+    private: Annotated[bool, typer.Option("--private", help="Make it private.")] = False,
+) -> None:
+    """Push what a stage made as a dataset, in one commit, to the Hub that HF_ENDPOINT names.
+
+    Example: hubkit traces push short your-name/short-traces --private
+    """
+    from hubkit.stages import stages
+
+    pushed = stages.push(folder, repo_id, private)
+    typer.echo(f"{pushed.repo_id} at {pushed.sha}" + ("" if pushed.changed else ": it was there already"))
+
+
+def _done(out: Path, stage: Stage) -> None:
+    from rich.text import Text
+
+    from hubkit.cli.recipe import _print, _table
+
+    table = _table("step", "kept and dropped")
+    for record in stage.records(out).values():
+        table.add_row(Text(plain(record.step)), Text(plain(_counts(record.counts))))
+    _print(table)
+    typer.echo(f"{out}: config {stage.config}, with its card in README.md")
+
+
 def _show(seen: Inspection) -> None:
     """All that comes from the data is shown as text: it may hold markup and what controls a terminal."""
     from rich.text import Text
@@ -106,12 +330,8 @@ def _show(seen: Inspection) -> None:
         _print(Text())
         _print(table)
     if seen.lengths:
-        table = _table("length of", "p5", "median", "p95", "longest", "mean")
-        for name, found in seen.lengths.items():
-            cells = (f"{found[q]:,.0f}" for q in ("p5", "p50", "p95", "max", "mean"))
-            table.add_row(name.replace("_", ", in "), *cells)
         _print(Text())
-        _print(table)
+        _lengths(seen.lengths)
     _print(Text())
     line(_agreement(seen))
     for number, example in enumerate(seen.examples, 1):
@@ -119,6 +339,16 @@ def _show(seen: Inspection) -> None:
             _print(Text())
             line(f"example {number}, {part}", "bold")
             line(plain(text, _SHOWN) or "(none)")
+
+
+def _lengths(lengths: dict[str, dict[str, float]]) -> None:
+    from hubkit.cli.recipe import _print, _table
+
+    table = _table("length of", "p5", "median", "p95", "longest", "mean")
+    for name, found in lengths.items():
+        cells = (f"{found[q]:,.0f}" for q in ("p5", "p50", "p95", "max", "mean"))
+        table.add_row(name.replace("_", ", in "), *cells)
+    _print(table)
 
 
 def _agreement(seen: Inspection) -> str:

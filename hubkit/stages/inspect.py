@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +25,7 @@ from hubkit.traces.origins.shapes import Found
 from hubkit.verifiers.pool import shared_pool
 from hubkit.verifiers.table import verifier_named, verify_inline
 
-__all__ = ["Agreement", "Dropped", "Inspection", "Lengths", "inspect"]
+__all__ = ["Agreement", "Dropped", "Inspection", "Lengths", "Stats", "inspect", "stats"]
 
 BATCH: Final = 256
 """Traces whose tokens are counted together."""
@@ -191,6 +191,31 @@ def inspect(
         agreement=_verified(origin, drawn.kept) if drawn.kept and verifier.name != "judge" else None,
         examples=examples,
     )
+
+
+@dataclass
+class Stats:
+    source: str
+    traces: int
+    lengths: dict[str, dict[str, float]]
+    """As in Inspection."""
+    ratio: dict[str, float]
+    """Tokens of reasoning, and of reasoning and solution, over those of the same raw traces; empty for what is raw."""
+
+
+def stats(rows: Iterable[tuple[str, str]], source: str, tokenizer: Path, raw: int | None = None) -> Stats:
+    """Lengths of (reasoning, solution), streamed. `raw`: tokens of reasoning before it was shortened."""
+    lengths = Lengths(tokenizer)
+    for reasoning, solution in rows:
+        lengths.add(reasoning=reasoning, solution=solution)
+    found = lengths.quantiles()
+    if not found:
+        raise InputError(f"{source} has no traces", "look at it: hubkit traces inspect")
+    ratio = {}
+    if raw:
+        thought, told = (sum(lengths.columns[f"{part}_tokens"]) for part in ("reasoning", "solution"))
+        ratio = {"reasoning": thought / raw, "response": (thought + told) / (raw + told)}
+    return Stats(source, len(lengths.columns["reasoning_characters"]), found, ratio)
 
 
 def _unfit(trace: Found) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_support import add
+from hub_support import add, run
 from support import MODELS, hubkit
 
 from hubkit.localhub import LocalHub
@@ -170,3 +171,135 @@ def test_a_recipe_of_a_file_holds_whatever_its_columns_are_called(tmp_path: Path
 def test_names_of_sources_become_names_of_recipes() -> None:
     assert slug("OpenR1-Math_220k..v--2.") == "openr1-math-220k-v-2"
     assert slug("思考") == "traces" and len(slug("x" * 99)) == 39
+
+
+def ours(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file that a stage wrote: what it is on disk and when it was changed."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".lock"
+    }
+
+
+def test_verified_traces_load_as_a_dataset_and_are_made_once(
+    dataset: str, there: dict[str, str], tmp_path: Path
+) -> None:
+    import datasets
+
+    out = tmp_path / "verified"
+    command = ["traces", "verify", dataset, "--config", "x", "--split", "dev", "--out", str(out)]
+    done = hubkit(*command, **there)
+    assert done.returncode == 0 and "kept 6" in done.stdout, done.stderr
+    rows = datasets.load_dataset(str(out), split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows["problem"][:2] == ["1 + 1?", "2 + 2?"] and rows["reasoning_tokens"][0] is None
+    card = (out / "README.md").read_text()
+    assert "license: cc-by-4.0" in card and f"- {dataset}" in card and "Tokens were not counted" in card
+    before = ours(out)
+    assert hubkit(*command, **there).returncode == 0 and ours(out) == before
+    other = hubkit("traces", "verify", str(write(tmp_path / "t.jsonl")), "--out", str(out))
+    assert other.returncode == 1 and "holds other traces" in other.stderr
+    pushed = hubkit("traces", "push", str(out), "local/verified-x", **there)
+    assert pushed.returncode == 0, pushed.stderr
+    again = hubkit("traces", "push", str(out), "local/verified-x", **there)
+    assert "it was there already" in again.stdout, again.stderr
+    code = (
+        "import datasets; d = datasets.load_dataset('local/verified-x', split='train');"
+        "print(d.num_rows, d[0]['messages'][1]['content'][:8])"
+    )
+    assert run(code, os.environ | there).split() == ["6", "<think>"]
+
+
+def test_what_is_not_right_is_rejected_with_its_reason_or_kept_unverified(tmp_path: Path) -> None:
+    import datasets
+
+    path, out = write(tmp_path / "t.jsonl"), tmp_path / "out"
+    assert hubkit("traces", "verify", str(path), "--out", str(out)).returncode == 0
+    rejected = datasets.load_dataset(str(out), "rejected", split="train", cache_dir=str(tmp_path / "cache"))
+    assert sorted(rejected["reason"]) == ["unclosed", "wrong"]
+    card = (out / "README.md").read_text()
+    assert "none is stated" in card and "calls correct, 1 were found wrong" in card
+    out = tmp_path / "unverified"
+    assert hubkit("traces", "verify", str(path), "--out", str(out), "--unverified").returncode == 0
+    after_title = (out / "README.md").read_text().partition("# t: raw")[2]
+    assert after_title.startswith("\n\n**The answers in these traces were not verified**")
+    done = hubkit("traces", "verify", str(path), "--out", str(tmp_path))
+    assert done.returncode == 1 and "is not a stage's folder" in done.stderr
+
+
+REASONING = (
+    "I need to work out 47 + 38 - 12. First 47 + 38. The ones are 7 + 8 = 15, the tens are 4 + 3 = 7, so 47 + 38 = 85. "
+    "Wait, let me check: 85 - 38 = 47. Good. Then 85 - 12 = 73. Wait, let me check: 73 + 12 = 85. Good."
+)
+
+
+def test_stages_follow_each_other_and_stay_matched(tmp_path: Path) -> None:
+    from hubkit.records import read_rows
+
+    text = f"<think>\n{REASONING}\n</think>\n\nThe answer is \\boxed{{73}}."
+    asked = "State the final answer to the following arithmetic problem: 47 + 38 - 12 ="
+    path = write(tmp_path / "t.jsonl", [{"problem": asked, "answer": "73", "text": text}])
+    verified, short, cut, ten = (tmp_path / name for name in ("verified", "short", "cut", "ten"))
+    student, compressor = str(MODELS / "student-s"), str(MODELS / "compressor")
+    by = ["--tokenizer", student]
+
+    def data(folder: Path) -> dict[str, Any]:
+        (file,) = (folder / "data").rglob("*.parquet")
+        (found,) = read_rows(file)
+        return found
+
+    assert hubkit("traces", "verify", str(path), "--out", str(verified), *by).returncode == 0
+    prompt = str(MODELS.parent / "prompts" / "compress.md")
+    done = hubkit(
+        *(
+            "traces",
+            "compress",
+            str(verified),
+            "--model",
+            compressor,
+            "--prompt",
+            prompt,
+            "--out",
+            str(short),
+        ),
+        *("--max-tokens", "120", "--engine", "transformers", "--device", "cpu", *by),
+    )
+    assert done.returncode == 0, done.stderr
+    done = hubkit("traces", "truncate", str(verified), "--to", str(short), *by, "--out", str(cut))
+    assert done.returncode == 0, done.stderr
+    raw, compressed, truncated = data(verified), data(short), data(cut)
+    assert 0 < compressed["reasoning_tokens"] < raw["reasoning_tokens"]
+    assert truncated["reasoning_tokens"] == truncated["budget_tokens"] == compressed["reasoning_tokens"]
+    assert REASONING.startswith(truncated["reasoning"]) and truncated["matched_to"] == "compressor"
+    assert "Prompt of compressor" in (short / "README.md").read_text()
+    done = hubkit("traces", "truncate", str(path), "--tokens", "10", *by, "--out", str(ten))
+    assert done.returncode == 0, done.stderr
+    assert data(ten)["reasoning_tokens"] == 10 and data(ten)["matched_to"] is None
+    seen = json.loads(hubkit("traces", "stats", str(short), *by, "--json").stdout)
+    assert seen["ratio"]["reasoning"] == pytest.approx(compressed["ratio"])
+    assert seen["ratio"]["reasoning"] < seen["ratio"]["response"] < 1
+    uncounted = tmp_path / "uncounted"
+    assert hubkit("traces", "verify", str(path), "--out", str(uncounted)).returncode == 0
+    done = hubkit("traces", "truncate", str(uncounted), "--tokens", "9", *by, "--out", str(tmp_path / "x"))
+    assert done.returncode == 1 and "by no tokenizer" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compress", "t.jsonl", "--out", "o"], "say which model shortens"),
+        (["compress", "t.jsonl", "--out", "o", "--endpoint", "http://x/v1"], "go together"),
+        (
+            ["compress", "t.jsonl", "--out", "o", "--endpoint", "http://x/v1", "--served-model", "m"],
+            "an endpoint has none",
+        ),
+        (["truncate", "t.jsonl", "--out", "o", "--tokenizer", "x/y"], "say where to cut"),
+        (["truncate", "t.jsonl", "--out", "o", "--tokenizer", "x/y", "--to", "."], "no folder of compressed"),
+        (["verify", "t.jsonl", "--out", "o", "--verifier", "judge"], "a judge is a model"),
+        (["push", ".", "local/x"], "no finished stage's folder"),
+    ],
+)
+def test_a_stage_that_cannot_begin_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
+    write(tmp_path / "t.jsonl")
+    done = hubkit("traces", *arguments, cwd=tmp_path)
+    assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr

@@ -1,0 +1,378 @@
+"""One stage alone, in a folder that loads as a dataset: the recipe's steps, one after the other.
+
+    verify("org/name", Path("verified"))                               traces, raw
+    compress("verified", Path("short"), compressor, …)                 compress, compressed
+    truncate("verified", Path("cut"), tokens=500, tokenizer="org/x")   truncated
+
+    verified/README.md  data/raw/train-00000-of-00001.parquet  rejected.parquet  .hubkit/
+
+A source may be the folder of an earlier stage: its verified traces are then used as they are. Steps are kept in
+`.hubkit`, as a recipe keeps them in its run: the same call goes on where it stopped, and makes nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from hubkit.engines.settings import EngineRuntime
+from hubkit.errors import InputError
+from hubkit.hub import Pushed
+from hubkit.records import read_rows
+from hubkit.section import REPO_ID
+from hubkit.stages.inspect import Stats, stats
+from hubkit.stages.source import SourceOptions, open_source, tokenizer_folder
+from hubkit.stages.step import compress_step, pinned_model, pinned_tokenizer, run_step
+from hubkit.store import Record, exclusive, write_json
+from hubkit.traces.compressors.rewrite import Rewrite
+from hubkit.traces.origins.existing import read
+from hubkit.traces.variants import VARIANTS, Variant
+from hubkit.verifiers.table import verifier_named
+
+__all__ = ["Stage", "compress", "lengths_of", "push", "read_stage", "truncate", "verify"]
+
+INNER: Final = ".hubkit"
+STAGE: Final = "stage.json"
+DATA: Final = "train-00000-of-00001.parquet"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a folder of a stage holds and how it came to be; stage.json."""
+
+    stage: str
+    """verify, compress or truncate."""
+    name: str
+    """Of the traces, in steps and ids."""
+    variant: str
+    """Kind of its data, a key of VARIANTS."""
+    config: str
+    """Name of the config that holds it."""
+    source: str
+    """As cards name it."""
+    dataset: str
+    """Hub id of the source; "" for a file."""
+    revision: str
+    license: str
+    model: str
+    """Who wrote the traces, if it was said."""
+    verifier: str
+    unverified: bool
+    how: str = ""
+    """What the stage did, for the card."""
+    texts: dict[str, str] = field(default_factory=dict)
+    """Title -> long text for the card: a prompt."""
+    tokenizer: str = ""
+    """Digest of the tokenizer that counted lengths; "" if they were not counted."""
+    steps: dict[str, str] = field(default_factory=dict)
+    """traces, raw, compressed, … -> folder of the step's output, from this folder on."""
+
+    def step(self, folder: Path, kind: str) -> Path:
+        """Folder of a step's output. Raises InputError if it is gone."""
+        found = folder / self.steps[kind] if kind in self.steps else None
+        if found is None or not (found / "record.json").is_file():
+            raise InputError(f"{folder} has no {kind} traces", "run the stage that makes them again")
+        return found
+
+    def records(self, folder: Path) -> dict[str, Record]:
+        return {kind: Record.read(self.step(folder, kind)) for kind in self.steps}
+
+
+def read_stage(folder: Path) -> Stage | None:
+    """Returns what a finished stage's folder holds; None for any other folder or file."""
+    path = folder / INNER / STAGE
+    if not path.is_file():
+        return None
+    try:
+        return Stage(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is damaged: {error}", "run the stage again into a new folder") from error
+
+
+def verify(
+    source: str, out: Path, options: SourceOptions | None = None, tokenizer: str | Path | None = None
+) -> Stage:
+    """Read traces, verify their answers again, and write those that are right. Returns what `out` then holds.
+
+    Without a tokenizer, columns of tokens are null. Raises InputError for a source that cannot be read and for an `out`
+    that holds something else, GateError if no trace is right.
+    """
+    with _work(out):
+        return _put(out, _verified(source, out, options, tokenizer), "raw")
+
+
+def compress(
+    source: str,
+    out: Path,
+    compressor: Rewrite,
+    *,
+    tokenizer: str | Path | None = None,
+    engine: EngineRuntime | None = None,
+    options: SourceOptions | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> Stage:
+    """Let a model shorten verified traces, and write those that still reach the right answer.
+
+    Lengths are counted by `tokenizer`, which is the model's own if left out. Raises as `verify` does, and EngineError
+    if the model cannot answer.
+    """
+    engine = engine or EngineRuntime()
+    if engine.engine == "openai" and tokenizer is None:
+        raise InputError("lengths are counted by a tokenizer, and an endpoint has none", "give a tokenizer")
+    if options and options.unverified:
+        raise InputError(
+            "shortened traces are kept when they still reach the answer", "leave out --unverified"
+        )
+    with _work(out):
+        model = pinned_model(compressor.model, compressor.revision, served=engine.engine == "openai")
+        by = tokenizer if tokenizer is not None else compressor.model
+        stage = _verified(source, out, options, by)
+        if stage.unverified:
+            raise InputError(f"the traces in {source} are not verified", "verify them first")
+        root, raw = out / INNER, stage.step(out, "raw")
+        of = f"{stage.name}/{compressor.name}"
+        made = compress_step(
+            root,
+            f"compress/{of}/0",
+            compressor,
+            raw=raw,
+            problems=stage.step(out, "traces"),
+            model=model,
+            tokenizer=pinned_tokenizer(by),
+            engine=engine,
+            seed=seed,
+            runtime={"device": device},
+        )
+        joined = run_step(
+            root,
+            f"compressed/{of}",
+            VARIANTS["compressed"].step,
+            {"teacher": stage.name, "compressor": compressor.name},
+            inputs={"raw": raw, "shard-0": made},
+        )
+        variant = Variant("compressed", compressor.name)
+        stage = replace(
+            stage,
+            stage="compress",
+            variant="compressed",
+            config=variant.name,
+            how=compressor.describe(),
+            texts=compressor.texts(),
+            steps=stage.steps | {"compress": _from(out, made), "compressed": _from(out, joined)},
+        )
+        return _put(out, stage, "compressed")
+
+
+def truncate(
+    source: str,
+    out: Path,
+    *,
+    tokenizer: str | Path,
+    tokens: int | None = None,
+    to: Path | None = None,
+    options: SourceOptions | None = None,
+) -> Stage:
+    """Cut the reasoning of verified traces off: all at `tokens`, or each at its length in the compressed folder `to`.
+
+    Raises as `verify` does, and InputError where `to` has other traces or lengths by another tokenizer.
+    """
+    if (tokens is None) == (to is None):
+        raise InputError(
+            "say where to cut", "give either a number of tokens or a folder of compressed traces"
+        )
+    target = read_stage(to) if to is not None else None
+    if to is not None and (target is None or target.variant != "compressed"):
+        raise InputError(f"{to} is no folder of compressed traces", "give one that `compress` made")
+    with _work(out):
+        stage = _verified(source, out, options, tokenizer)
+        inputs = {"raw": stage.step(out, "raw")}
+        if target is not None and to is not None:
+            if target.tokenizer != stage.tokenizer:
+                raise InputError(f"lengths in {to} were counted by another tokenizer", "give the same one")
+            inputs["compressed"] = target.step(to, "compressed")
+            name = Record.read(inputs["compressed"]).config["compressor"]
+            config: dict[str, Any] = {"teacher": stage.name, "compressor": name}
+            variant, how = f"truncated-{name}", f"cut off at the length of {name}'s, trace by trace"
+        else:
+            config = {"teacher": stage.name, "tokens": tokens}
+            name, variant = str(tokens), f"truncated-{tokens}"
+            how = f"cut off after {tokens:,} tokens; shorter ones are as they were"
+        made = run_step(
+            out / INNER,
+            f"truncated/{stage.name}/{name}",
+            VARIANTS["truncated"].step,
+            config,
+            inputs=inputs,
+            models={"tokenizer": pinned_tokenizer(tokenizer)},
+        )
+        stage = replace(
+            stage,
+            stage="truncate",
+            variant="truncated",
+            config=variant,
+            how=f"The reasoning of each trace was {how}",
+            steps=stage.steps | {"truncated": _from(out, made)},
+        )
+        return _put(out, stage, "truncated")
+
+
+def lengths_of(source: str, tokenizer: str | Path, options: SourceOptions | None = None) -> Stats:
+    """Lengths of the traces of a source or of a stage's folder, by this tokenizer."""
+    counted, folder = tokenizer_folder(tokenizer), Path(source)
+    stage = read_stage(folder)
+    if stage is not None:
+        data = stage.step(folder, stage.variant) / "data.parquet"
+        columns = ["reasoning", "solution", "raw_reasoning_tokens"]
+        same = stage.variant != "raw" and pinned_tokenizer(tokenizer)["digest"] == stage.tokenizer
+        before = (
+            sum(row["raw_reasoning_tokens"] for row in read_rows(data, columns=columns[2:])) if same else None
+        )
+        rows = ((row["reasoning"], row["solution"]) for row in read_rows(data, columns=columns[:2]))
+        return stats(rows, str(folder), counted, before)
+    origin, pin = open_source(source, options)
+    found = read(origin, pin, 0, lambda reason, detail: None)
+    texts = ((t.thought.reasoning, t.thought.solution) for _, traces in found for t in traces)
+    return stats(texts, origin.place(), counted)
+
+
+def push(folder: Path, repo_id: str, private: bool = False) -> Pushed:
+    """Push a stage's folder as a dataset to the Hub that HF_ENDPOINT names, in one commit.
+
+    Raises InputError for a folder that no stage finished, HubError if the Hub refuses.
+    """
+    from hubkit.hub import check_namespace, default_access
+    from hubkit.hub import push as to_hub
+    from hubkit.release.stage import stage_card
+
+    stage = read_stage(folder)
+    if stage is None:
+        raise InputError(f"{folder} is no finished stage's folder", "give one that `hubkit traces` made")
+    namespace, slash, _ = repo_id.partition("/")
+    if not (slash and REPO_ID.match(repo_id)):
+        raise InputError(f"{repo_id!r} is no Hub id", "write org/name")
+    access = default_access()
+    check_namespace(access, namespace)
+    data = f"data/{stage.config}/{DATA}"
+    files: dict[str, Path | bytes] = {name: folder / name for name in (data, "rejected.parquet")}
+    if gone := [name for name in files if not (folder / name).is_file()]:
+        raise InputError(f"{folder / gone[0]} is gone", "run the stage again into a new folder")
+    files["README.md"] = stage_card(asdict(stage), stage.records(folder), repo_id).encode()
+    return to_hub(access, repo_id, "dataset", files, f"hubkit traces {stage.stage}", private)
+
+
+def _verified(source: str, out: Path, options: SourceOptions | None, tokenizer: str | Path | None) -> Stage:
+    """The verified traces that a stage begins with: made in `out`, or those of an earlier stage's folder."""
+    earlier = read_stage(Path(source))
+    if earlier is not None:
+        return _earlier(Path(source), earlier, out, options, tokenizer)
+    origin, pin = open_source(source, options)
+    if origin.verifier == "judge":
+        raise InputError("a judge is a model, and a stage alone has none", "use a recipe: docs/verifiers.md")
+    if not origin.unverified:
+        verifier_named(origin.verifier).check_machine()
+    counted = pinned_tokenizer(tokenizer) if tokenizer is not None else None
+    name, root = origin.name, out / INNER
+    at = {"model": pin.where, "revision": pin.revision, "digest": pin.digest}
+    traces = run_step(
+        root,
+        f"traces/{name}/0",
+        origin.step,
+        {"teacher": name, "seed": 0, "shard": [0, 1], **origin.identity()},
+        inputs={},
+        models={"source": at},
+        paths={"source": pin.path} if pin.path else {},
+    )
+    raw = run_step(
+        root,
+        f"raw/{name}",
+        VARIANTS["raw"].step,
+        {"unverified": True} if origin.unverified else {},
+        inputs={"problems": traces, "shard-0": traces},
+        models={"tokenizer": counted} if counted else {},
+    )
+    return Stage(
+        stage="verify",
+        name=name,
+        variant="raw",
+        config="raw",
+        source=origin.place(),
+        dataset=origin.hub_id(),
+        revision=pin.revision,
+        license=origin.license,
+        model=origin.model,
+        verifier=origin.verifier,
+        unverified=origin.unverified,
+        tokenizer=counted["digest"] if counted else "",
+        steps={"traces": _from(out, traces), "raw": _from(out, raw)},
+    )
+
+
+def _earlier(
+    folder: Path, stage: Stage, out: Path, options: SourceOptions | None, tokenizer: str | Path | None
+) -> Stage:
+    if options is not None and options != SourceOptions():
+        raise InputError(
+            f"{folder} holds traces that were read already", "leave out options that say how to read them"
+        )
+    if tokenizer is not None and pinned_tokenizer(tokenizer)["digest"] != stage.tokenizer:
+        counted = "by another tokenizer" if stage.tokenizer else "by no tokenizer"
+        raise InputError(
+            f"lengths in {folder} were counted {counted}", "verify again, with the same --tokenizer"
+        )
+    steps = {kind: _from(out, stage.step(folder, kind)) for kind in ("traces", "raw")}
+    return replace(stage, stage="verify", variant="raw", config="raw", how="", texts={}, steps=steps)
+
+
+def _from(out: Path, folder: Path) -> str:
+    return os.path.relpath(folder.resolve(), out.resolve())
+
+
+@contextmanager
+def _work(out: Path) -> Iterator[None]:
+    """Hold the folder of a stage, which is ours or new, against a second process."""
+    try:
+        taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    except OSError as error:
+        raise InputError(f"cannot read {out}: {error.strerror}", "choose another folder") from error
+    if taken and not (out / INNER).is_dir():
+        raise InputError(f"{out} is there and is not a stage's folder", "choose another folder")
+    with exclusive(out / INNER / "locks" / "stage.lock", str(out)):
+        yield
+
+
+def _put(out: Path, stage: Stage, last: str) -> Stage:
+    """Make the folder show the last step's output, with a card. Raises InputError if it shows another's."""
+    from hubkit.release.stage import stage_card
+
+    before = read_stage(out)
+    if before is not None:
+        if before.steps.get(last) != stage.steps[last] or before.config != stage.config:
+            raise InputError(
+                f"{out} holds other traces ({before.stage} of {before.source})", "choose another folder"
+            )
+        return before
+    data = out / "data" / stage.config / DATA
+    _place(stage.step(out, last) / "data.parquet", data)
+    rejecting = next((k for k in ("compressed", "raw") if k in stage.steps), "raw")
+    _place(stage.step(out, rejecting) / "rejected.parquet", out / "rejected.parquet")
+    card = stage_card(asdict(stage), stage.records(out), out.resolve().name)
+    (out / "README.md").write_text(card, encoding="utf-8")
+    write_json(out / INNER / STAGE, asdict(stage))
+    return stage
+
+
+def _place(made: Path, shown: Path) -> None:
+    """A second name for a step's file, or a copy where file systems have no such thing."""
+    shown.parent.mkdir(parents=True, exist_ok=True)
+    shown.unlink(missing_ok=True)
+    try:
+        os.link(made, shown)
+    except OSError:
+        shutil.copyfile(made, shown)
