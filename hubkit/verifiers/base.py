@@ -65,6 +65,8 @@ class Verifier:
     name: ClassVar[str]
     of_rows: ClassVar[bool] = True
     """Whether a source of rows may name it; reasoning-gym's problems bring their own."""
+    reads_boxes: ClassVar[bool] = True
+    """Whether an answer is what stands in \\boxed{…}."""
 
     def columns(self, source: RowSettings) -> list[str]:
         """Columns that a row must have for it, besides problem and answer."""

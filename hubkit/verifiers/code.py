@@ -60,6 +60,7 @@ _FENCE: Final = re.compile(
 
 class Code(Verifier):
     name = "code"
+    reads_boxes = False
 
     def columns(self, source: RowSettings) -> list[str]:
         return [source.tests]

@@ -7,7 +7,8 @@
 The compressor's own \\boxed{…} is judged, or by a judge its whole text; a last line that only holds a box
 is not part of the trace.
 `solution` stays the teacher's. What is wrong, cut off, empty or not shorter is tried again, `attempts`
-times in all; what then remains is rejected with its reason.
+times in all, and so is what has numbers that the trace does not have (`faithful.py`); what then remains is rejected
+with its reason.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from hubkit.records import REJECTED_SCHEMA, RowWriter, messages_of, read_rows
 from hubkit.section import ModelRef, Sampling, prompt_sha
 from hubkit.store import CheckContext, StepContext, digest
 from hubkit.traces.compressors.base import Compressor
+from hubkit.traces.faithful import invented
 from hubkit.traces.join import ProblemReader
 from hubkit.traces.journal import (
     Journal,
@@ -43,13 +45,14 @@ from hubkit.traces.lengths import count_tokens
 from hubkit.traces.thinking import inert, split
 from hubkit.traces.variants import VARIANTS
 from hubkit.verifiers.base import Task
+from hubkit.verifiers.extract import boxed
 from hubkit.verifiers.judge import Question
 from hubkit.verifiers.pool import shared_pool
-from hubkit.verifiers.table import verify_inline
+from hubkit.verifiers.table import verifier_named, verify_inline
 
 __all__ = ["VERSION", "Rewrite", "check", "requests_of", "run", "strip_answer"]
 
-VERSION: Final = 2
+VERSION: Final = 3
 RETRY_TEMPERATURE: Final = 0.7
 """Further attempts sample: a greedy answer would come out the same again."""
 BATCH: Final = 256
@@ -200,7 +203,8 @@ def _decide(
             if not accepted[place]:
                 key, request = _request(context.config, row, attempt)
                 response = _response(journal, key, request)
-                yield _Answer(place, row, response), _work(key, response, problems.find(row["id"]), judge)
+                problem = problems.find(row["id"])
+                yield _Answer(place, row, response), _work(key, response, problem, row["solution"], judge)
 
     verdicts: Iterator[tuple[_Answer, tuple[Any, ...]]]
     verdicts = judge.stream(answers) if judge else shared_pool().stream(answers())
@@ -215,6 +219,11 @@ def _decide(
                 status, detail = "empty", "nothing but the answer"
             elif status == "correct" and length >= (longest := found.row["raw_reasoning_tokens"]):
                 status, detail = "not_shorter", f"{length} tokens of {longest}"
+            elif status == "correct" and (numbers := _invented(found.row, short)):
+                status, detail = (
+                    "unfaithful",
+                    f"numbers that the trace does not have: {', '.join(numbers[:5])}",
+                )
             if status == "correct":
                 accepted[found.place] = attempt + 1
                 reasons.pop(found.place, None)
@@ -225,7 +234,7 @@ def _decide(
 
 
 def _work(
-    key: Key, response: Response, problem: dict[str, Any], judge: Judge | None
+    key: Key, response: Response, problem: dict[str, Any], solution: str, judge: Judge | None
 ) -> Task | Question | tuple[str, ...]:
     """A verdict; or a task where a worker, a question where the judge has to look at it."""
     if response.finish_reason == "error":
@@ -234,10 +243,20 @@ def _work(
         return ("length" if response.finish_reason == "length" else "unfinished"), why
     text = _text(response)
     if not judge:
-        return verify_inline(problem, text)
+        if verifier_named(problem["verifier"]).reads_boxes and boxed(text) is None:
+            # A number in its prose is not an answer: the prompt asks for a box.
+            return "no_box", "no \\boxed{…} at its end"
+        answer = problem["answer"] or boxed(solution)
+        if answer is None:
+            return "correct", "not verified: neither the source nor the trace says an answer"
+        return verify_inline(problem | {"answer": answer}, text)
     if not text:
         return "empty", "nothing but thinking"
     return Question(key, problem["problem"], problem["answer"], text)
+
+
+def _invented(row: dict[str, Any], short: str) -> list[str]:
+    return invented(short, row["problem"], row["reasoning"], row["solution"], row["answer"] or "")
 
 
 def _response(journal: Journal, key: Key, request: Request) -> Response:
