@@ -156,7 +156,7 @@ def answered(step: StepContext) -> StepContext:
             for attempt in range(step.config["attempts"]):
                 key, request = rewrite._request(step.config, row, attempt)
                 given = row["answer"] if place % 3 else "wrong"
-                    text = f"It is {chr(97 + place % 26)}.\n\\boxed{{{given}}}"
+                text = f"It is {chr(97 + place % 26)}.\n\\boxed{{{given}}}"
                 journal.add(key, request_hash(request), Response(key.text, text, "stop", 50, 9))
     return step
 
