@@ -25,7 +25,7 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
@@ -311,22 +311,32 @@ def settings() -> Row:
     return found
 
 
-COLOURS = {"raw": "#0072b2", "compressed": "#d55e00", "truncated": "#009e73", "base": "#7d8590"}
+GREY = "#7d8590"
+"""Of bases, and of what release.json does not say."""
 
 
-def variant_table(release: Row, names: list[str | None]) -> dict[str, Row]:
-    """Variant name -> its kind, colour and label, as release.json says; untrained bases stand under "base"."""
+def variant_table(release: Row, results: Iterable[Row]) -> dict[str, Row]:
+    """Variant name -> its kind, colour and label, as release.json says; bases stand under "base".
+
+    A Space that is given the evaluations alone takes kinds from their rows, and shows them without their colours.
+    """
     table: dict[str, Row] = {row["name"]: row for row in release.get("variants", [])}
-    for name in names:
-        kind, _, compressor = (name or "base").partition("-")
-        row = {"name": name, "kind": kind, "compressor": compressor or None, "label": name or "untrained"}
-        table.setdefault(name or "base", row | {"colour": COLOURS.get(kind, "#7d8590")})
+    for row in results:
+        name = row["variant"] or "base"
+        kind = row.get("kind") or name
+        own = {
+            "name": name,
+            "kind": kind,
+            "compressor": row.get("compressor"),
+            "label": row["variant"] or "untrained",
+        }
+        table.setdefault(name, own | {"colour": GREY})
     kinds = [row["kind"] for row in table.values()]
     for row in table.values():
         if kinds.count(row["kind"]) == 1 and row["kind"] != "base":
             row["label"] = row["kind"]
         if not re.fullmatch(r"#[0-9a-fA-F]{6}", str(row.get("colour"))):
-            row["colour"] = "#7d8590"
+            row["colour"] = GREY
     return table
 
 
@@ -360,7 +370,7 @@ class Evaluations:
         for row in self.results:
             self.students.setdefault(row["student"], row)
         self.names = list(self.students)
-        self.variants = variant_table(release, [row["variant"] for row in self.students.values()])
+        self.variants = variant_table(release, self.students.values())
 
         keys = pc.binary_join_element_wise(self._column("benchmark"), self._column("id"), "/")
         encoded = keys.dictionary_encode()
@@ -839,11 +849,12 @@ def trace_view(data: Evaluations, traces: Traces, config: str, key: str) -> str:
     raw = traces.row("raw", key)
     if raw is None:
         return '<p class="note">Choose a trace.</p>'
-    compressor = config.partition("-")[2]
+    compressor = data.variants.get(config, {}).get("compressor")
+    same = [
+        n for n in traces.configs if compressor and data.variants.get(n, {}).get("compressor") == compressor
+    ]
     forms = [("raw", raw)]
-    for name in dict.fromkeys(
-        (config, *(n for n in traces.configs if n != "raw" and n.endswith(f"-{compressor}")))
-    ):
+    for name in dict.fromkeys((config, *same)):
         row = traces.row(name, key)
         if row is not None and name != "raw":
             forms.append((name, row))

@@ -43,7 +43,9 @@ def row(**values: Any) -> dict[str, Any]:
 
 def data(app: ModuleType) -> Any:
     """What a card needs of the evaluations: the table of variants."""
-    return SimpleNamespace(variants=app.variant_table({}, ["raw", None]))
+    return SimpleNamespace(
+        variants=app.variant_table({}, [{"variant": "raw", "kind": "raw"}, {"variant": None}])
+    )
 
 
 class Reader(HTMLParser):

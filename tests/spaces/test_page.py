@@ -109,7 +109,7 @@ def test_search_presets_order_and_students(visit: Open) -> None:
         ("Compressed right, raw wrong", 5),
         ("All wrong", 1),
     ):
-        page.get_by_label("Show").click()
+        page.get_by_label("Show", exact=True).click()
         page.get_by_role("option", name=show, exact=True).click()
         count(page, number)
 
