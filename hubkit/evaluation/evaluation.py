@@ -24,7 +24,7 @@ from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import EngineError, InputError, StepError
 from hubkit.evaluation.benchmark import Benchmark
 from hubkit.evaluation.published import check_served, merged, trained_answers
-from hubkit.evaluation.statistics import wilson
+from hubkit.evaluation.statistics import summary
 from hubkit.evaluation.tasks import built_in, contained, own_task
 from hubkit.records import EVALUATION_SCHEMA, read_rows, write_rows
 from hubkit.store import CheckContext, StepContext, digest
@@ -86,7 +86,7 @@ def run(context: StepContext) -> None:
     if not samples:
         raise InputError(f"{name} has no problems", "choose another benchmark")
     context.count("problems", write_rows(context.out / "samples.parquet", samples, EVALUATION_SCHEMA))
-    context.metrics.update(_metrics(samples), seconds=seconds)
+    context.metrics.update(summary(samples), seconds=seconds)
 
 
 def _student(context: StepContext) -> tuple[Path, Path | None, Any]:
@@ -131,23 +131,6 @@ def _with_template(base: Path, template: str, folder: Path) -> Path:
     (folder / "chat_template.jinja").unlink(missing_ok=True)
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     return folder
-
-
-def _metrics(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    n, correct = len(samples), sum(sample["correct"] for sample in samples)
-    tokens = sum(sample["output_tokens"] for sample in samples)
-    low, high = wilson(correct, n)
-    return {
-        "n": n,
-        "correct": correct,
-        "accuracy": correct / n,
-        "ci_low": low,
-        "ci_high": high,
-        "output_tokens": tokens,
-        "mean_output_tokens": tokens / n,
-        "cut_share": sum(sample["finish_reason"] == "length" for sample in samples) / n,
-        "accuracy_per_1000_tokens": correct / max(1, tokens) * 1000,
-    }
 
 
 def _evaluate(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-__all__ = ["holm", "mcnemar", "paired_interval", "wilson"]
+__all__ = ["holm", "mcnemar", "paired_interval", "summary", "wilson"]
 
 Z95 = 1.959963984540054
 """97.5 % quantile of the normal distribution: 95 % two-sided."""
@@ -69,3 +70,21 @@ def holm(values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(values) - rank) * values[index]))
         adjusted[index] = highest
     return adjusted
+
+
+def summary(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Counts, accuracy with its interval, and tokens of one evaluation: one or more rows of EVALUATION_SCHEMA."""
+    n, correct = len(samples), sum(sample["correct"] for sample in samples)
+    tokens = sum(sample["output_tokens"] for sample in samples)
+    low, high = wilson(correct, n)
+    return {
+        "n": n,
+        "correct": correct,
+        "accuracy": correct / n,
+        "ci_low": low,
+        "ci_high": high,
+        "output_tokens": tokens,
+        "mean_output_tokens": tokens / n,
+        "cut_share": sum(sample["finish_reason"] == "length" for sample in samples) / n,
+        "accuracy_per_1000_tokens": correct / max(1, tokens) * 1000,
+    }

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from hubkit.evaluation.statistics import wilson
+from hubkit.evaluation.statistics import summary
 from hubkit.records import read_rows
 from hubkit.release.check.claims import Claims
 from hubkit.release.check.published import Published
@@ -38,8 +38,8 @@ def check_outputs(release: Published, claims: Claims) -> Facts:
         if not rows:
             claims.wrong(where, f"{what}: outputs", record.metrics.get("n"), "no rows")
             continue
-        found = _metrics(rows)
-        said = {name: record.metrics.get(name) for name in found}
+        found = {name: value for name, value in summary(rows).items() if name in record.metrics}
+        said = {name: record.metrics[name] for name in found}
         claims.compare(where, f"{what}: n, accuracy, interval, tokens in the record", said, found)
         records[step] = record.model_copy(update={"metrics": record.metrics | found})
     again = replace(facts, records=records)
@@ -69,23 +69,6 @@ def _judge(release: Published, claims: Claims, what: str, config: Mapping[str, A
         elif (row["problem"], row["answer"]) != (problem["problem"], problem["answer"]):
             wrong.append(f"{row['id']}: another problem")
     claims.compare_rows(where, f"{what}: answers judged again", wrong, len(rows))
-
-
-def _metrics(rows: list[Row]) -> dict[str, Any]:
-    """As the evaluation step counts them."""
-    n, correct = len(rows), sum(row["correct"] for row in rows)
-    tokens = sum(row["output_tokens"] for row in rows)
-    low, high = wilson(correct, n)
-    return {
-        "n": n,
-        "correct": correct,
-        "accuracy": correct / n,
-        "ci_low": low,
-        "ci_high": high,
-        "mean_output_tokens": tokens / n,
-        "cut_share": sum(row["finish_reason"] == "length" for row in rows) / n,
-        "accuracy_per_1000_tokens": correct / max(1, tokens) * 1000,
-    }
 
 
 def _tables(release: Published, claims: Claims, facts: Facts) -> None:
