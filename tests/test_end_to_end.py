@@ -133,7 +133,7 @@ def test_the_notebook_runs(root: Path) -> None:
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
     environment = os.environ | {
         "HUBKIT_RUNS": str(root),
-        "HUBKIT_OVERRIDES": " ".join(value.replace(" ", "") for value in SMALL),
+        "HUBKIT_OVERRIDES": json.dumps(SMALL),
     }
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(cells)],

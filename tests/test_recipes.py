@@ -114,7 +114,7 @@ def recipe(hub: LocalHub, tmp_path: Path) -> Command:
     students = whole["students"]
     students |= {"bases": students["bases"][:1], "variants": ["raw", "compressed-llama-3.3-70b"]}
     for method in students["methods"].values():
-        method["sft"] |= {"bf16": False, "max_length": 512, "num_train_epochs": 1}
+        method["sft"] |= {"bf16": False, "max_length": 512, "gradient_accumulation_steps": 4}
     for benchmark in whole["benchmarks"]:
         benchmark["sampling"] = {"max_tokens": 60}
     whole["hub"] = {"endpoint": hub.endpoint, "namespace": "local"}
@@ -182,5 +182,5 @@ def test_a_template_that_training_would_refuse_stops_the_run_before_it_begins(
     (tmp_path / "recipe/prompts/bad.jinja").write_text(template.replace("message.content", "'thought'"))
     done = recipe("run", "--set", "students.bases.0.chat_template=prompts/bad.jinja")
     assert done.returncode == 1
-    assert "students of qwen3.5-0.8b: the chat template rewrites the thinking span" in done.stderr
+    assert "students of Qwen3.5-0.8B: the chat template rewrites the thinking span" in done.stderr
     assert not list((tmp_path / "runs").glob("steps/*/*"))

@@ -74,7 +74,11 @@ def _message(found: Any, keys: list[str], value: Any) -> str:
     if kind == "extra_forbidden":
         return f"unknown key {keys[-1]!r}" + _meant(keys[-1], _fields_at(found["loc"][:-1]))
     if kind == "missing":
-        return f"key {keys[-1]!r} is missing"
+        # Sections that take a library's arguments accept any key at first: what was misspelt stands there.
+        near = difflib.get_close_matches(keys[-1], map(str, value), n=1) if isinstance(value, dict) else []
+        return (
+            f"unknown key {near[0]!r}, did you mean {keys[-1]!r}?" if near else f"key {keys[-1]!r} is missing"
+        )
     if kind in ("union_tag_invalid", "union_tag_not_found") and isinstance(value, dict):
         return _kind_message(found["loc"], value)
     message = str(found["msg"]).removeprefix("Value error, ")

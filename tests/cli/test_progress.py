@@ -21,7 +21,7 @@ def test_the_estimated_end_follows_the_pace_of_the_last_minutes() -> None:
 
 
 def test_progress_is_a_json_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
-    state = State(Step("raw/sage", {}), "ready", "key")
+    state = State(Step("raw", "raw/sage", "hubkit.traces.variants.raw:run", {}), "ready", "key")
     with Display("tiny", 1, as_json=True) as display:
         display.on_event("start", state, {})
         for done in range(1, 100):
@@ -42,7 +42,7 @@ def test_progress_is_a_json_line_now_and_then(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_bar_says_the_same() -> None:
-    state = State(Step("traces/sage/0", {}), "ready", "key")
+    state = State(Step("traces", "traces/sage/0", "hubkit.traces.origins.teacher:run", {}), "ready", "key")
     display = Display("tiny", 1, as_json=False)
     display.on_event("start", state, {})
     told = {"tokens_per_s": 5120, "prompt_tokens_per_s": 310, "in_flight": 256, "failed": 2, "kept": 20}

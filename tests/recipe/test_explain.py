@@ -174,7 +174,7 @@ def test_checks_across_sections_give_the_line(override: str, line: str, key: str
 @pytest.mark.parametrize(
     ("overrides", "key", "message"),
     [
-        (["name=nano--v2"], "name", "local/nano--v2-evals: Cannot have -- or .."),
+        (["name=nano--v2"], "name", "local/nano--v2-problems: Cannot have -- or .."),
         (["name=nano..v2"], "name", "Cannot have -- or .."),
         (["name=nano-"], "name", "Cannot have -- or .."),
         (["hub.namespace=a--b"], "hub.namespace", "the name a--b"),

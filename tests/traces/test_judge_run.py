@@ -232,9 +232,10 @@ def test_estimates_count_the_judges_tokens(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs")
     plan = make_plan(recipe, path, store.root)
     estimates = estimate_all(plan, store, status(plan, store))
-    assert estimates["traces/sage/0"].tokens == 100 * 99
-    assert estimates["judge/sage/0"].tokens == 100 * 7
-    assert estimates["compress/sage/short/0"].tokens == 100 * (99 + 7)
+    # Four problems, whatever the limit, and two samples of each.
+    assert estimates["traces/sage/0"].tokens == 8 * 99
+    assert estimates["judge/sage/0"].tokens == 8 * 7
+    assert estimates["compress/sage/short/0"].tokens == 8 * (99 + 7)
 
 
 # ---- what a card tells
@@ -255,10 +256,11 @@ def test_the_card_says_who_judged_and_with_what_prompt(release: Run, model: str)
     cards = CardContext(
         Recipe.model_validate(raw),
         Facts.read(release.recipe, release.inputs),
-        "",
-        "local/tiny-evals",
-        "local/tiny-compare",
-        {"umpire": "org/umpire"},
+        endpoint="",
+        problems="local/tiny-problems",
+        evals="local/tiny-evals",
+        space="local/tiny-compare",
+        models={"umpire": "org/umpire"},
         pinned=pinned,
     )
     text = dataset_card(cards, "sage", "local/tiny-traces", SIZES)

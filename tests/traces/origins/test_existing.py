@@ -136,7 +136,7 @@ traces:
 students:
   bases: [{name: s, model: ./student-s}]
   variants: [raw]
-  methods: {full: {sft: {learning_rate: 1.0e-3, max_length: 512}}}
+  methods: {full: {sft: {learning_rate: 1.0e-3, num_train_epochs: 4, per_device_train_batch_size: 2, max_length: 512}}}
 benchmarks: [{name: sums, problems: test, sampling: {max_tokens: 40}}]
 run: {device: cpu, threads: 1}
 """
