@@ -153,7 +153,7 @@ def test_it_is_published_with_the_template_that_its_students_were_trained_with(
     card = read(
         api, "local/compress-distill-evals", "README.md", tmp_path / "cache", repo_type="dataset"
     ).decode()
-    assert "None of its 2 problems is in the training set" in card and "None of its 5 problems" in card
+    assert "0 of its 2 problems are in the training set" in card and "0 of its 5 problems" in card
     template = (RECIPE / "prompts/chat.jinja").read_text(encoding="utf-8").strip()
     code = (
         "import sys\n"
