@@ -61,7 +61,9 @@ def main() -> None:
     try:
         app()
     except HubkitError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # Names and values in errors come from data: nothing in them may control the terminal, or make a second line.
+        text = "".join(c if c.isprintable() else " " for c in str(error))
+        print(f"error: {text}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         if error.errno not in _NO_WRITING:

@@ -177,3 +177,14 @@ def test_a_locale_without_utf_8_stops_nothing(tmp_path: Path, locale: dict[str, 
     assert json.loads(shown.stdout)["description"] == "größe", shown.stderr
     failed = hubkit("recipe", "show", str(folder / "recipe.yaml"), "--set", "größe=1", **locale)
     assert failed.returncode == 1 and len(failed.stderr.splitlines()) == 1, failed.stderr
+
+
+def test_an_error_about_hostile_names_stays_one_line_of_plain_text(tmp_path: Path) -> None:
+    name = "a\x1b[31mred\x07\nsecond"
+    done = hubkit(
+        "recipe", "plan", str(NANO), "--set", f"students.variants=['{name}']", "--out", str(tmp_path)
+    )
+    assert done.returncode == 1 and "red" in done.stderr
+    assert (
+        len(done.stderr.strip().splitlines()) == 1 and "\x1b" not in done.stderr and "\x07" not in done.stderr
+    )
