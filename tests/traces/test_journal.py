@@ -207,7 +207,7 @@ def test_a_response_that_nobody_asked_for_stops_the_run(tmp_path: Path) -> None:
             for request in requests:
                 yield response(Key(request.key, 9))
 
-    with Journal(tmp_path / "j", "f") as journal, pytest.raises(EngineError, match="nothing that was asked"):
+    with Journal(tmp_path / "j", "f") as journal, pytest.raises(EngineError, match="unknown request key"):
         answer(context(tmp_path), Confused(), journal, requests(3), 3)  # type: ignore[arg-type]
 
 
