@@ -112,7 +112,7 @@ def test_an_origin_a_compressor_and_a_control_need_their_module_and_a_row(tmp_pa
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "raw 6 120 the traces of bard as they were written",
-        "compressed-half 6 60 the same traces, shortened by half; each still reaches the right answer",
+        "compressed-half 6 60 the same traces, shortened by half",
         "end-half 6 60 the end of bard's, as long as half's",
         "student/s-compressed-half-full",
         "['end']",

@@ -198,9 +198,9 @@ class Recipe(Section):
 
     def references(self) -> list[tuple[str, ModelRef]]:
         """(name, model) of every model that the recipe names."""
-        makers: list[Origin | Compressor] = [*self.origins(), *self.compressors]
-        generators = [(maker.name, maker.generator()) for maker in makers]
-        named: list[tuple[str, ModelRef]] = [(name, model) for name, model in generators if model is not None]
+        used = [(origin.name, origin.generator()) for origin in self.origins()]
+        used += [(compressor.name, compressor.model_ref()) for compressor in self.compressors]
+        named: list[tuple[str, ModelRef]] = [(name, model) for name, model in used if model is not None]
         if self.judge:
             named.append((self.judge.name, self.judge))
         return [*named, *((base.name, base) for base in self.students.bases)]

@@ -16,9 +16,7 @@ from hubkit.recipe.pipeline import State
 from hubkit.recipe.plan import Plan, Step
 from hubkit.store import Record, Store
 from hubkit.traces.answers import Answers
-from hubkit.traces.compressors import rewrite
 from hubkit.traces.journal import request_hash
-from hubkit.traces.origins import teacher
 from hubkit.traces.variants import VARIANTS
 
 __all__ = ["Estimate", "answered", "estimate_all"]
@@ -84,13 +82,10 @@ def answered(plan: Plan, store: Store, states: list[State]) -> dict[str, int]:
     result: dict[str, int] = {}
     for state in states:
         step = state.step
-        for model, source, requests_of in (
-            ("teacher", "problems", teacher.requests_of),
-            ("compressor", "raw", rewrite.requests_of),
-        ):
-            if state.state == "ready" and model in step.models:
+        for model, source in (("teacher", "problems"), ("compressor", "raw")):
+            if state.state == "ready" and model in step.models and "engine" in step.runtime:
                 folder = store.folder(step.inputs[source], done[step.inputs[source]].key)
-                requests = requests_of(step.config, folder)
+                requests = step.module.requests_of(step.config, folder)
                 answers = Answers(store.root, plan.models[step.models[model]].digest)
                 found = answers.count((key, request_hash(request)) for key, request in requests)
                 result |= {step.name: found} if found else {}
@@ -125,7 +120,8 @@ def _of_limits(plan: Plan, step: Step, count: Callable[[str], int | None]) -> Es
             for own, makers in (("teacher", recipe.origins()), ("compressor", recipe.compressors)):
                 if own in step.models:
                     longest = next(maker.longest() for maker in makers if maker.name == config[own])
-                    parts.append(_generation(plan, step, own, asked * (longest or 0)))
+                    if longest is not None:
+                        parts.append(_generation(plan, step, own, asked * longest))
             if judge := config.get("judge"):
                 parts.append(_generation(plan, step, "judge", asked * judge["sampling"]["max_tokens"]))
             return _sum(parts)

@@ -278,7 +278,7 @@ def _compress(build: _Builder, origin: Origin, compressor: Compressor, raw: str)
                 **config,
             },
             inputs=_problems_of(build, origin) | {"raw": raw},
-            models=({"compressor": compressor.name} if compressor.generator() else {})
+            models=({"compressor": compressor.name} if compressor.model_ref() else {})
             | build.tokenizer
             | models,
             runtime=(build.engine(compressor.name) if compressor.generator() else {}) | runtime,

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 from hubkit.traces.compressors.base import Compressor
+from hubkit.traces.compressors.prune import Prune
 from hubkit.traces.compressors.rewrite import Rewrite
 
 __all__ = ["COMPRESSORS", "Compressor"]
 
-COMPRESSORS: Final[dict[str, type[Compressor]]] = {"rewrite": Rewrite}
+COMPRESSORS: Final[dict[str, type[Compressor]]] = {"rewrite": Rewrite, "prune": Prune}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from hubkit.section import ModelRef, Name, Section
 
 __all__ = ["Compressor"]
+
+_LATER: Final = {"kind": "rewrite", "ratio": None}
+"""Keys that came after the first compressors, with the values that these have."""
 
 
 class Compressor(Section, ABC):
@@ -32,6 +35,14 @@ class Compressor(Section, ABC):
         """The model that its steps ask, which then have an engine. None: nothing is generated."""
         return None
 
+    def scorer(self) -> ModelRef | None:
+        """The model that its steps load themselves, to score texts. None: there is none."""
+        return None
+
+    def model_ref(self) -> ModelRef | None:
+        """The one model that its steps use, if any."""
+        return self.generator() or self.scorer()
+
     @abstractmethod
     def longest(self) -> int | None:
         """Returns the number of tokens that are generated for a trace at most; None if nothing is."""
@@ -45,9 +56,7 @@ class Compressor(Section, ABC):
         return {}
 
     @model_serializer(mode="wrap")
-    def _without_first_kind(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A rewriting compressor is written, and so identified, as it was before there were other kinds."""
+    def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A compressor that does without later keys is written, and so identified, as it was before there were any."""
         written: dict[str, Any] = dump(self)
-        if self.kind == "rewrite":
-            written.pop("kind", None)
-        return written
+        return {key: value for key, value in written.items() if key not in _LATER or value != _LATER[key]}

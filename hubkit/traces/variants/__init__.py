@@ -68,7 +68,7 @@ VARIANTS: Final[dict[str, Kind]] = {
         order=1,
         colour="#D55E00",
         mark="◆",
-        sentence="the same traces, shortened by {compressor}; each still reaches the right answer",
+        sentence="the same traces, shortened by {compressor}",
         compressed=True,
         columns=(("compressor", pa.string()), ("prompt_sha", pa.string())),
     ),

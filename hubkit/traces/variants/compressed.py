@@ -27,8 +27,8 @@ def run(context: StepContext) -> None:
     out = context.out / "data.parquet"
     if not write_rows(out, _in_order(context, shards, out.name), VARIANTS["compressed"].schema):
         raise GateError(
-            f"{context.step}: no compressed trace reaches the right answer",
-            "look at the compressor's prompt and its max_tokens",
+            f"{context.step}: no compressed trace was kept",
+            "look at rejected.parquet of its compress steps, then at the compressor's settings",
         )
     rejected = context.out / "rejected.parquet"
     write_rows(rejected, _in_order(context, shards, rejected.name), REJECTED_SCHEMA)

@@ -9,27 +9,21 @@ problem. The last that stays is cut where the budget ends. (After the nulls aske
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 from hubkit.store import StepContext
 from hubkit.traces.cut import Cut
+from hubkit.traces.steps import step_lengths, steps_of
 from hubkit.traces.variants.controls import Task, cut_parts, run_control
 
-__all__ = ["VERSION", "run", "steps_of"]
+__all__ = ["VERSION", "run"]
 
 VERSION: Final = 1
-_STEP: Final = re.compile(r".+?(?:\n+|[.!?](?=\s)\s*|\Z)", re.DOTALL)
 
 
 def run(context: StepContext) -> None:
     """Write data.parquet: one row for every compressed one, in its order."""
     run_control(context, "random-steps", _thinned)
-
-
-def steps_of(text: str) -> list[str]:
-    """Sentences and lines of a text, with what separates them: joined they are the text."""
-    return _STEP.findall(text)
 
 
 def _thinned(tokenizer: Any, tasks: list[Task]) -> list[Cut]:
@@ -39,15 +33,7 @@ def _thinned(tokenizer: Any, tasks: list[Task]) -> list[Cut]:
 def _thin(task: Task) -> str:
     """Steps drawn until they hold the budget, in their order."""
     steps = steps_of(task.text)
-    ends: list[int] = []
-    for step in steps:
-        ends.append(len(step) + (ends[-1] if ends else 0))
-    lengths = [0] * len(steps)
-    place = 0
-    for start, _ in task.spans:
-        while place + 1 < len(steps) and start >= ends[place]:
-            place += 1
-        lengths[place] += 1
+    lengths = step_lengths(steps, task.spans)
     order = list(range(len(steps)))
     task.chance.shuffle(order)
     kept: list[int] = []

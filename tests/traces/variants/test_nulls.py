@@ -12,6 +12,7 @@ from support import MODELS
 from hubkit.records import read_rows, write_rows
 from hubkit.store import Record, StepContext
 from hubkit.traces.lengths import count_tokens
+from hubkit.traces.steps import steps_of
 from hubkit.traces.variants import VARIANTS, last, random_steps, random_tokens, truncated
 
 TOKENIZER = MODELS / "student-s"
@@ -99,7 +100,7 @@ def test_chance_is_the_recipes_seed(kind: str, context: StepContext) -> None:
 
 def test_steps_are_sentences_and_lines_and_nothing_is_lost() -> None:
     text = "First 3.5 + 1. So 4.5!\n\nWait? No.\n- a list\n"
-    steps = random_steps.steps_of(text)
+    steps = steps_of(text)
     assert "".join(steps) == text and [re.sub(r"\s+", " ", s).strip() for s in steps] == [
         "First 3.5 + 1.", "So 4.5!", "Wait?", "No.", "- a list",
     ]  # fmt: skip

@@ -1,0 +1,53 @@
+"""Pruning by a language model: it may leave words of the trace out, and do nothing else.
+
+    raw {"reasoning": "First 47 + 38. Let me see: the ones are 15. So 47 + 38 = 85. Good.", …} and the reply
+    "First 47 + 38. So 47 + 38 = 85.\\n\\\\boxed{85}" become {"reasoning": "First 47 + 38. So 47 + 38 = 85.", …}
+
+Every word of the reply has to stand in the trace, in the trace's order; white space may differ. Anything else is
+`not_a_deletion`. So what a student learns is the teacher's own text, and no word of it another model's.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from hubkit.store import StepContext
+from hubkit.traces.compressors.asked import Asked, Refusal, check_asked, first_requests, run_asked
+from hubkit.traces.compressors.writing import Row
+
+__all__ = ["VERSION", "Prune", "added_word", "check", "requests_of", "run"]
+
+VERSION: Final = 1
+
+check = check_asked
+requests_of = first_requests
+
+
+class Prune(Asked):
+    """An instruction-tuned model leaves out what is not needed, and may do nothing else."""
+
+    step = "hubkit.traces.compressors.prune:run"
+
+    kind: Literal["prune"]
+
+    def describe(self) -> str:
+        return (
+            f"{self.name} ({self.model}) left words of the reasoning out {self.words()}; what is kept are words of the "
+            "raw trace in its order, no others, when the reply still reaches the right answer"
+        )
+
+
+def run(context: StepContext) -> None:
+    """Write data.parquet with this shard's pruned traces, and rejected.parquet, in raw's order."""
+    run_asked(context, _not_a_deletion)
+
+
+def _not_a_deletion(row: Row, short: str) -> Refusal | None:
+    word = added_word(row["reasoning"], short)
+    return None if word is None else ("not_a_deletion", f"the trace does not go on with {word[:60]!r}")
+
+
+def added_word(text: str, short: str) -> str | None:
+    """Returns the first word of `short` that is not left when words of `text` are deleted; None if all are."""
+    words = iter(text.split())
+    return next((word for word in short.split() if word not in words), None)
