@@ -31,6 +31,8 @@ TOY = {
     "openai/gpt-oss-120b": "teacher",
     "meta-llama/Llama-3.3-70B-Instruct": "compressor",
     "mistralai/Ministral-3-14B-Instruct-2512": "compressor",
+    "Qwen/Qwen3-8B": "teacher",
+    "Qwen/Qwen3-4B-Instruct-2507": "compressor",
     **{f"Qwen/Qwen3.5-{size}": "student-s" for size in ("0.8B", "2B", "4B", "9B")},
 }
 PHYSICS = "Two quantum states live for 1e-9 s and 1e-8 s. Which difference of energies tells them apart?"
@@ -137,6 +139,20 @@ def test_what_the_paper_asks_for_is_planned(hub: LocalHub, tmp_path: Path) -> No
     students = [row["step"] for row in json.loads(done.stdout) if row["step"].startswith("student/")]
     control = [name for name in students if "-truncated-" in name]
     assert (len(students) - len(control), len(control)) == (48, 16)
+
+
+def test_what_one_gpu_can_do_is_planned(hub: LocalHub, tmp_path: Path) -> None:
+    environment = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(tmp_path / "hf_home")}
+    path = ROOT / "recipes" / "one-gpu" / "recipe.yaml"
+    done = hubkit("recipe", "plan", str(path), "--json", "--out", str(tmp_path), **environment)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    costly = [
+        row for row in rows if row["step"].split("/")[0] in ("traces", "compress", "student", "evaluation")
+    ]
+    # One teacher and compressor; three variants by two methods; those and the untrained base on two benchmarks.
+    assert len(costly) == 2 + 6 + 7 * 2
+    assert all(row["tokens"] and row["bytes"] for row in costly), costly
 
 
 def test_it_is_published_with_the_template_that_its_students_were_trained_with(
