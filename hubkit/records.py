@@ -24,6 +24,7 @@ __all__ = [
     "EVALUATION_SCHEMA",
     "PROBLEM_SCHEMA",
     "REJECTED_SCHEMA",
+    "SAMPLED_SCHEMA",
     "SCHEMA_VERSION",
     "TRACE_SCHEMA",
     "VARIANT_COLUMNS",
@@ -140,6 +141,12 @@ EVALUATION_SCHEMA: Final = pa.schema(
     ]
 )
 """One row per test problem of one evaluation; rows of all students stand in the same order of `id`."""
+
+SAMPLED_SCHEMA: Final = EVALUATION_SCHEMA.append(pa.field("sample", pa.int32())).append(
+    pa.field("extracted", pa.string())
+)
+"""Of an evaluation with several answers per problem: those of a problem follow each other. `extracted` is the answer
+as it was read from the output, null where there is none, and in all rows where the benchmark's scorer tells none."""
 
 
 def messages_of(problem: str, reasoning: str, solution: str) -> list[dict[str, str]]:

@@ -22,7 +22,7 @@ from hubkit.records import (
 )
 from hubkit.store import Record, StepContext, Store, digest, digest_folder
 from hubkit.traces.lengths import length_metrics
-from hubkit.traces.variants import VARIANTS
+from hubkit.traces.variants import VARIANTS, truncated
 
 HOSTILE = (
     '<script>document.title="owned"</script><img src=x onerror="document.title=1"> **bold** | {{7*7}} ${8*8}'
@@ -171,10 +171,12 @@ def build(root: Path) -> Run:
             inputs["model:base"] = base_digest
         if name == "contamination":
             given = {"train": run.inputs["problems/train"], "test": run.inputs["problems/test"]}
-        key = digest({"step": name, "version": 1, "config": config, "inputs": inputs})
+        # The check carries out the truncation again, if it is of the same version.
+        version = truncated.VERSION if name.startswith("truncated/") else 1
+        key = digest({"step": name, "version": version, "config": config, "inputs": inputs})
         work = root / "work" / name
         context = StepContext(name, config, {}, given, {}, root / "tmp" / digest(name), work)
-        Store(root).run(context, name.split("/")[0], 1, key, inputs, write)
+        Store(root).run(context, name.split("/")[0], version, key, inputs, write)
         run.inputs[name] = Store(root).folder(name, key)
 
     def problems(context: StepContext) -> None:
@@ -358,5 +360,12 @@ def _lighteval_files(out: Path, model: str, rows: list[dict[str, Any]]) -> None:
     (out / "results.json").write_text(json.dumps(results))
     path = out / "details" / model / date / f"details_test|0_{date}.parquet"
     path.parent.mkdir(parents=True)
-    details = [{"doc": {"query": r["problem"]}, "metric": {"accuracy": float(r["correct"])}} for r in rows]
+    details = [
+        {
+            "doc": {"id": str(i), "query": row["problem"], "choices": [row["answer"]], "gold_index": 0},
+            "metric": {"accuracy": float(row["correct"])},
+            "model_response": {"text": [row["output"]], "reasonings": ["thought"], "output_tokens": [[1, 2]]},
+        }
+        for i, row in enumerate(rows)
+    ]
     pq.write_table(pa.Table.from_pylist(details), path)

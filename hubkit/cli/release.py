@@ -1,4 +1,4 @@
-"""hubkit release: check."""
+"""hubkit release: check, export."""
 
 from __future__ import annotations
 
@@ -52,6 +52,53 @@ def check(
         # What is downloaded for a check is not kept, and what was cached before is not trusted.
         os.environ["HF_HUB_CACHE"] = str(work / "hub")
         _check(release, work, rerun, device, push, write, quiet, as_json)
+
+
+@app.command()
+def export(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAMESPACE/RECIPE|PATH", help="A published release, or a finished lighteval run here."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder that gets data/<benchmark>/<org>/<model>/.")],
+    hub: Annotated[Path | None, typer.Option("--hub", help="Folder of the local Hub that holds it.")] = None,
+    model: Annotated[
+        str, typer.Option(metavar="ORG/NAME", help="Of a run that names its model otherwise.")
+    ] = "",
+    by: Annotated[
+        str, typer.Option(metavar="NAMESPACE", help="Of a run: who evaluated; default: the model's.")
+    ] = "",
+    task: Annotated[list[str] | None, typer.Option(help="Of a run: these tasks; default: all.")] = None,
+) -> None:
+    """Write results in the schema of Every Eval Ever 0.3.0, validated: a JSON per score, a line per answer.
+
+    Nothing is sent anywhere. Example: hubkit release export local/nano --hub runs/hub --out every-eval-ever
+    """
+    from hubkit.cli.submit import use_local_hub
+    from hubkit.release.every_eval import Origin, export, export_release
+
+    written: list[Path] = []
+    if Path(source).exists():
+        from hubkit.release.lighteval_run import read_run
+
+        for score in read_run(Path(source), task or (), main=True, every=True):
+            name = model or score.model
+            collection = score.dataset.rpartition("/")[2] or score.name
+            written += export(score, Origin(name, by or name.partition("/")[0], collection), out)
+    else:
+        with ExitStack() as stack:
+            if hub is not None:
+                use_local_hub(stack, hub)
+            work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hubkit-export-")))
+            os.environ["HF_HUB_CACHE"] = str(work / "hub")
+            from hubkit.hub import default_access
+            from hubkit.release.check.published import fetch
+
+            written = export_release(fetch(default_access(), source, work), out)
+    for path in written:
+        typer.echo(str(path))
 
 
 def _check(

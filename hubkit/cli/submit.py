@@ -41,6 +41,9 @@ def submit(
     revision: Annotated[str, typer.Option(help="Branch, tag or commit of the model; default: main.")] = "",
     max_tokens: Annotated[int, typer.Option(help="Tokens of an answer at most.", min=1)] = 4096,
     temperature: Annotated[float, typer.Option(help="0 is greedy.", min=0)] = 0.0,
+    samples: Annotated[
+        int, typer.Option(help="Answers to each problem; 0: as many as the task wants.", min=0, max=1024)
+    ] = 0,
     engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     source: Annotated[str, typer.Option(metavar="URL", help="Where the details are to be read.")] = "",
@@ -102,6 +105,7 @@ def submit(
             revision=revision,
             max_tokens=max_tokens,
             temperature=temperature,
+            samples=samples,
             engine=engine,
             device=device,
             source=source,

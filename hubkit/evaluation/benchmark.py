@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from hubkit.section import Name, Sampling, Section
 
@@ -21,22 +21,30 @@ class Benchmark(Section):
     task: str | None = None
     """A lighteval task such as gsm8k|0."""
     sampling: Sampling
+    samples: int = Field(default=0, ge=0, le=1024)
+    """Answers to each problem. Of several, accuracy is the mean over all, with pass@k and maj@k beside it.
+    0: as many as the lighteval task takes, and one for a set of problems."""
     leaderboard: str = ""
     """Of a task: the benchmark dataset whose board its results go to, as org/name#task. Empty: the dataset that
     the task reads, if it has an eval.yaml."""
 
     @model_serializer(mode="wrap")
-    def _without_absent_leaderboard(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A benchmark that names no board is written, and so identified, as it was before it could."""
+    def _without_absent_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A benchmark without these keys is written, and so identified, as it was before there were any."""
         written: dict[str, Any] = dump(self)
-        if not self.leaderboard:
-            written.pop("leaderboard", None)
+        for name in ("leaderboard", "samples"):
+            if not written.get(name):
+                written.pop(name, None)
         return written
 
     @model_validator(mode="after")
     def _one_source(self) -> Benchmark:
         if (self.problems is None) == (self.task is None):
             raise ValueError("give either `problems` (a set of this recipe) or `task` (a lighteval task)")
+        if self.samples > 1 and self.sampling.temperature == 0:
+            raise ValueError(
+                f"{self.samples} greedy answers to a problem are one and the same: give `sampling` a temperature"
+            )
         if self.leaderboard and not self.task:
             raise ValueError(
                 "`leaderboard` is for a `task`: problems of this recipe have a board of their own"

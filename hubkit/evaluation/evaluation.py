@@ -14,21 +14,22 @@ import asyncio
 import json
 import shutil
 import time
-import types
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from hubkit.engines import Response, choose, open_engine
 from hubkit.engines.check import check_engine
+from hubkit.engines.kept import is_open, kept_engine, release
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import EngineError, InputError, StepError
 from hubkit.evaluation.benchmark import Benchmark
 from hubkit.evaluation.published import check_served, merged, trained_answers
 from hubkit.evaluation.statistics import summary
-from hubkit.evaluation.tasks import built_in, contained, own_task
-from hubkit.records import EVALUATION_SCHEMA, read_rows, write_rows
+from hubkit.evaluation.tasks import Tasks, built_in, contained, own_task
+from hubkit.records import EVALUATION_SCHEMA, SAMPLED_SCHEMA, read_rows, write_rows
 from hubkit.store import CheckContext, StepContext, digest
-from hubkit.traces.journal import Journal
+from hubkit.traces.journal import Journal, Key
 
 __all__ = ["VERSION", "check", "run"]
 
@@ -56,6 +57,7 @@ def run(context: StepContext) -> None:
     runtime = choose(EngineRuntime(**context.runtime["engine"]), context.runtime["device"])
     context.runtime["engine"] = runtime.model_dump(mode="json")  # the record says which one it was
     weights, adapter, tokenizer = _student(context)
+    answers = max(1, benchmark.samples)
     with contained(context.work / "datasets"):
         problems: list[dict[str, Any]] = []
         if benchmark.problems:
@@ -64,14 +66,13 @@ def run(context: StepContext) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(context.inputs["problems"] / "problems.parquet", folder / "train.parquet")
             problems = list(read_rows(folder / "train.parquet"))
-            name, task = (
-                f"{benchmark.name}|0",
-                own_task(benchmark.name, folder, benchmark.sampling.max_tokens),
-            )
+            name = f"{benchmark.name}|0"
+            task = own_task(benchmark.name, folder, benchmark.sampling.max_tokens, answers)
         else:
             assert benchmark.task is not None, "Benchmark has one of the two"
             revision = context.models.get("benchmark", {}).get("revision", "")
-            name, task = benchmark.task, built_in(benchmark.task, benchmark.sampling.max_tokens, revision)
+            name = benchmark.task
+            task = built_in(name, benchmark.sampling.max_tokens, revision, answers)
         started = time.monotonic()  # lighteval's import, 10 to 20 s once per process, is not the student's
         samples = _evaluate(context, benchmark, name, task, problems, (weights, adapter, tokenizer))
         seconds = round(time.monotonic() - started, 3)
@@ -80,12 +81,14 @@ def run(context: StepContext) -> None:
             problem = problems[int(sample["id"].rpartition("/")[2])]
             sample.update(id=problem["id"], problem=problem["problem"])
         else:
-            sample["id"] = f"{benchmark.name}-{place}"
-    if problems and [sample["id"] for sample in samples] != [problem["id"] for problem in problems]:
-        raise StepError(f"lighteval scored {len(samples)} of {len(problems)} problems", "run again")
+            sample["id"] = f"{benchmark.name}-{place // answers}"
+    asked = [problem["id"] for problem in problems for _ in range(answers)]
+    if problems and [sample["id"] for sample in samples] != asked:
+        raise StepError(f"lighteval scored {len(samples)} of {len(asked)} answers", "run again")
     if not samples:
         raise InputError(f"{name} has no problems", "choose another benchmark")
-    context.count("problems", write_rows(context.out / "samples.parquet", samples, EVALUATION_SCHEMA))
+    schema = SAMPLED_SCHEMA if answers > 1 else EVALUATION_SCHEMA
+    context.count("problems", write_rows(context.out / "samples.parquet", samples, schema) // answers)
     context.metrics.update(summary(samples), seconds=seconds)
 
 
@@ -137,7 +140,7 @@ def _evaluate(
     context: StepContext,
     benchmark: Benchmark,
     name: str,
-    task: types.ModuleType,
+    task: Tasks,
     problems: list[dict[str, Any]],
     student: tuple[Path, Path | None, Any],
 ) -> list[dict[str, Any]]:
@@ -145,8 +148,8 @@ def _evaluate(
     from lighteval.logging.evaluation_tracker import EvaluationTracker
     from lighteval.pipeline import ParallelismManager, Pipeline, PipelineParameters
 
-    from hubkit.evaluation.model import EngineModel, document
-    from hubkit.evaluation.tasks import only
+    from hubkit.evaluation.model import EngineModel
+    from hubkit.evaluation.tasks import only, reading
 
     config, (weights, adapter, tokenizer) = context.config, student
     output = context.work / "lighteval"
@@ -160,27 +163,45 @@ def _evaluate(
     device, threads = context.runtime["device"], context.runtime["threads"]
     runtime = EngineRuntime(**context.runtime["engine"])
     chats = _chats(problems, config["system"])
-    expected = _trained_answers(context, chats, tokenizer)
+    served = digest(
+        [
+            str(context.inputs.get("student", "")),
+            context.models["base"],
+            config.get("chat_template", ""),
+            runtime.model_dump(mode="json"),
+            [device, threads],
+        ]
+    )
+    expected: list[list[int]] = []
+    if not is_open(served):
+        release()  # another model's memory
+        expected = _trained_answers(context, chats, tokenizer)
     with (
         Journal(context.work / "journal.sqlite", digest(config), token_ids=True) as journal,
-        open_engine(weights, runtime, device, threads, adapter) as engine,
+        kept_engine(
+            served,
+            lambda: open_engine(weights, runtime, device, threads, adapter),
+            context.runtime.get("keep_engine", False),
+        ) as kept,
     ):
         if expected:
-            context.metrics["served_agreement"] = asyncio.run(
-                check_served(engine, chats, expected, tokenizer)
-            )
+            agreement = asyncio.run(check_served(kept.engine, chats, expected, tokenizer))
+            kept.notes["served_agreement"] = agreement
+        context.metrics.update(kept.notes)
         model = EngineModel(
             name=config["student"],
-            engine=engine,
+            engine=kept.engine,
             tokenizer=tokenizer,
             sampling=benchmark.sampling,
             system=config["system"],
             journal=journal,
             context=context,
             cache=context.work / "cache",
+            samples=max(1, benchmark.samples),
         )
-        with only(task):
+        with only(task), reading(name):
             pipeline = Pipeline(name, parameters, tracker, model=model)
+        _number(pipeline)
         pipeline.evaluate()
     tracker.save()
     details = [detail for rows in tracker.details_logger.details.values() for detail in rows]
@@ -193,9 +214,15 @@ def _evaluate(
         text = text.replace(work, "")
     (context.out / "results.json").write_text(text, encoding="utf-8")
     shutil.copytree(output / "details", context.out / "details")
-    return [
-        _sample(detail, model.responses[document(detail.doc)], document(detail.doc).id) for detail in details
-    ]
+    return [row for detail in details for row in _samples(detail, model.responses, task)]
+
+
+def _number(pipeline: Any) -> None:
+    """Give each document a number of its own: lighteval begins anew with each split that a task evaluates."""
+    for docs in pipeline.documents_dict.values():
+        if len({doc.id for doc in docs}) < len(docs):
+            for number, doc in enumerate(sorted(docs, key=lambda doc: (int(doc.id), doc.query))):
+                doc.id = str(number)
 
 
 def _chats(problems: list[dict[str, Any]], system: str) -> list[list[dict[str, str]]]:
@@ -217,18 +244,33 @@ def _trained_answers(
     return trained_answers(weights, adapter, chats, tokenizer)
 
 
-def _sample(detail: Any, response: Response, key: str) -> dict[str, Any]:
+def _samples(detail: Any, responses: Mapping[Key, Response], task: Tasks) -> Iterator[dict[str, Any]]:
+    """A row per answer to one of lighteval's documents."""
+    from hubkit.evaluation.model import document
+
     doc = detail.doc
     gold = doc.choices[doc.gold_index if isinstance(doc.gold_index, int) else doc.gold_index[0]]
-    # Where a server split off the reasoning, it is put back: an output is all that was generated.
-    span = f"<think>\n{response.reasoning}\n</think>\n\n" if response.reasoning else ""
-    return {
-        "id": key,
-        "problem": doc.query,
-        "answer": str(gold).strip(),
-        "output": span + response.text,
+    if task.sampled is None:
         # A task with several metrics lists its main one first.
-        "correct": float(next(iter(detail.metric.values()))) >= 0.5,
-        "output_tokens": response.completion_tokens,
-        "finish_reason": response.finish_reason,
-    }
+        found: list[tuple[float, str | None]] = [(float(next(iter(detail.metric.values()))), None)]
+    else:
+        found = task.sampled.scores[doc.task_name, doc.id]
+    for sample, (score, extracted) in enumerate(found):
+        if score not in (0, 1):
+            raise InputError(
+                f"{doc.task_name} finds an answer {score:g} right, between wrong and right",
+                "choose a task whose answers are right or wrong",
+            )
+        key = document(doc, sample)
+        response = responses[key]
+        # Where a server split off the reasoning, it is put back: an output is all that was generated.
+        span = f"<think>\n{response.reasoning}\n</think>\n\n" if response.reasoning else ""
+        yield {
+            "id": key.id,
+            "problem": doc.query,
+            "answer": str(gold).strip(),
+            "output": span + response.text,
+            "correct": score == 1,
+            "output_tokens": response.completion_tokens,
+            "finish_reason": response.finish_reason,
+        } | ({"sample": sample, "extracted": extracted} if len(found) > 1 else {})

@@ -30,9 +30,9 @@ from hubkit.traces.thinking import split
 __all__ = ["EngineModel", "document"]
 
 
-def document(doc: Any) -> Key:
-    """What names a document: lighteval numbers them from 0 in each task anew."""
-    return Key(f"{doc.task_name}/{doc.id}", 0)
+def document(doc: Any, sample: int = 0) -> Key:
+    """What names an answer to a document: lighteval numbers them from 0 in each task anew."""
+    return Key(f"{doc.task_name}/{doc.id}", sample)
 
 
 class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
@@ -48,7 +48,9 @@ class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
         journal: Journal,
         context: StepContext,
         cache: Path,
+        samples: int = 1,
     ) -> None:
+        """`samples`: answers to each document."""
         generation = GenerationParameters(
             max_new_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
@@ -67,7 +69,7 @@ class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
         # but the pipeline wants one to be there.
         self._cache = SampleCache(self.config)
         self._engine, self._tokenizer, self._sampling = engine, tokenizer, sampling
-        self._journal, self._context = journal, context
+        self._journal, self._context, self._samples = journal, context, samples
         self._prompts = PromptManager(use_chat_template=True, system_prompt=system or None)
 
     @property
@@ -88,32 +90,33 @@ class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
         Stop sequences of a task are not used: they are for models that continue text, and "\\n\\n" or
         "Question:" would end a student within its reasoning.
         """
-        if any((doc.num_samples or 1) > 1 for doc in docs):
-            raise RecipeError(
-                "this task wants several answers per problem", "choose a task that takes one answer"
-            )
-        requests = [(document(doc), self._request(doc)) for doc in docs]
-        answer(self._context, self._engine, self._journal, requests, len(docs), on_response=_refuse_errors)
-        return [self._answer(key, request) for key, request in requests]
+        keys = [(doc, document(doc, sample)) for doc in docs for sample in range(self._samples)]
+        requests = ((key, self._request(doc, key)) for doc, key in keys)
+        answer(self._context, self._engine, self._journal, requests, len(keys), on_response=_refuse_errors)
+        return [self._answer(doc) for doc in docs]
 
-    def _request(self, doc: Any) -> Request:
+    def _request(self, doc: Any, key: Key) -> Request:
         # The engine applies the chat template; examples of a few-shot task become earlier turns.
         messages = self._prompts.prepare_prompt_api(doc)
-        key = document(doc)
         return Request(key.text, messages, self._sampling, request_seed(0, key))
 
-    def _answer(self, key: Key, request: Request) -> Any:
-        response = self._journal.get(key, request_hash(request))
-        assert response is not None, f"{key} was answered"
-        self.responses[key] = response
-        thought = split(response.text, response.reasoning)
+    def _answer(self, doc: Any) -> Any:
+        responses = []
+        for sample in range(self._samples):
+            key = document(doc, sample)
+            request = self._request(doc, key)
+            response = self._journal.get(key, request_hash(request))
+            assert response is not None, f"{key} was answered"
+            self.responses[key] = response
+            responses.append(response)
+        thoughts = [split(response.text, response.reasoning) for response in responses]
         return ModelResponse(
             input=request.messages,
-            text=[response.text],
-            output_tokens=[response.token_ids],
+            text=[response.text for response in responses],
+            output_tokens=[response.token_ids for response in responses],
             # What is judged: the text after the thinking span; a span that never closed leaves nothing.
-            text_post_processed=[thought.solution],
-            reasonings=[thought.reasoning],
+            text_post_processed=[thought.solution for thought in thoughts],
+            reasonings=[thought.reasoning for thought in thoughts],
         )
 
     def loglikelihood(self, docs: list[Any]) -> NoReturn:

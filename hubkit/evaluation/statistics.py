@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["holm", "mcnemar", "paired_interval", "summary", "wilson"]
+import numpy as np
+
+__all__ = [
+    "effective",
+    "holm",
+    "majority_right",
+    "paired_interval",
+    "right_counts",
+    "sign_flip",
+    "summary",
+    "wilson",
+]
 
 Z95 = 1.959963984540054
 """97.5 % quantile of the normal distribution: 95 % two-sided."""
 
 
-def wilson(correct: int, n: int) -> tuple[float, float]:
+def wilson(correct: float, n: float) -> tuple[float, float]:
     """95 % interval of a proportion (Wilson, JASA 1927): inside 0 to 1 also at 0 or n correct.
+
+    With several answers per problem n is `effective`, and correct as large a share of it.
 
     Raises ValueError unless 0 <= correct <= n and n > 0.
     """
@@ -30,35 +43,38 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     )
 
 
-def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> float:
-    """Two-sided exact p-value of a difference on the same problems (McNemar, Psychometrika 1947).
+def sign_flip(differences: Sequence[int]) -> float:
+    """Two-sided exact p-value of Fisher's randomisation test (The Design of Experiments, 1935): were there no
+    difference, each problem's difference could as well have the other sign.
 
-    Only problems that one of the two got right count; under no difference each is a coin toss.
-    Raises ValueError for sequences of different lengths.
+    `differences`: of right answers, problem by problem. Of -1, 0 and 1 this is McNemar's exact test.
     """
-    first = sum(x and not y for x, y in zip(a, b, strict=True))
-    second = sum(y and not x for x, y in zip(a, b, strict=True))
-    n = first + second
-    # In logarithms: 2 ** n leaves the floats at n = 1024.
-    log_half = n * math.log(0.5)
-    tail = math.fsum(
-        math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + log_half)
-        for k in range(min(first, second) + 1)
-    )
-    return min(1.0, 2 * tail)
+    sizes = [abs(difference) for difference in differences if difference]
+    # chances[i]: of the sum i - reach, in steps of all problems so far.
+    chances = np.ones(1)
+    for size in sizes:
+        next_ = np.zeros(len(chances) + 2 * size)
+        next_[: len(chances)] += chances / 2
+        next_[2 * size :] += chances / 2
+        chances = next_
+    reach, observed = sum(sizes), abs(sum(differences))
+    sums = np.abs(np.arange(-reach, reach + 1))
+    return min(1.0, float(chances[sums >= observed].sum()))
 
 
-def paired_interval(only_a: int, only_b: int, n: int) -> tuple[float, float]:
-    """95 % interval of accuracy a - accuracy b on the same n problems (Bonett and Price, JEBS 2012).
+def paired_interval(differences: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean of differences of shares, problem by problem, each from -1 to 1.
 
-    `only_a`, `only_b`: problems that only one of the two got right. Adding one to each keeps the interval honest
-    for small counts. Raises ValueError unless both are at least 0 and at most n together.
+    Bonett and Price (JEBS 2012) for -1, 0 and 1; their one problem more on either side keeps the interval honest for
+    small counts, and does so for means of several answers. Raises ValueError for none, or for one beyond 1.
     """
-    if only_a < 0 or only_b < 0 or only_a + only_b > n:
-        raise ValueError(f"{only_a} and {only_b} of {n}")
-    a, b = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
-    half = Z95 * math.sqrt((a + b - (a - b) ** 2) / (n + 2))
-    return max(-1.0, a - b - half), min(1.0, a - b + half)
+    if not differences or max(map(abs, differences)) > 1:
+        raise ValueError("no differences of shares")
+    n = len(differences) + 2
+    mean = math.fsum(differences) / n
+    square = (math.fsum(d * d for d in differences) + 2) / n
+    half = Z95 * math.sqrt((square - mean**2) / n)
+    return max(-1.0, mean - half), min(1.0, mean + half)
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -72,19 +88,78 @@ def holm(values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def right_counts(samples: Iterable[Mapping[str, Any]]) -> tuple[dict[str, int], int]:
+    """Right answers to each problem, in the order of the rows, and answers to each problem.
+
+    Raises ValueError where problems have different numbers of answers.
+    """
+    right: dict[str, int] = {}
+    asked: dict[str, int] = {}
+    for sample in samples:
+        id_ = sample["id"]
+        right[id_] = right.get(id_, 0) + bool(sample["correct"])
+        asked[id_] = asked.get(id_, 0) + 1
+    if len(set(asked.values())) > 1:
+        raise ValueError("problems have different numbers of answers")
+    return right, next(iter(asked.values()), 0)
+
+
+def effective(shares: Sequence[float], answers: float = math.inf) -> float:
+    """As many independent answers as several to each problem are worth for the accuracy's interval.
+
+    Answers to one problem are alike, so that they count for less (Kish, Survey Sampling, 1965: the design effect).
+    `shares`: of right answers, problem by problem. At least the number of problems, at most that of all answers.
+    """
+    n = len(shares)
+    if answers == 1 or n < 2:
+        return float(n)
+    mean = math.fsum(shares) / n
+    variance = math.fsum((share - mean) ** 2 for share in shares) / (n - 1)
+    if variance == 0:
+        # All alike: nothing tells how alike the answers to one problem are.
+        return float(n)
+    return min(n * answers, max(float(n), mean * (1 - mean) / (variance / n)))
+
+
 def summary(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Counts, accuracy with its interval, and tokens of one evaluation: one or more rows of EVALUATION_SCHEMA."""
-    n, correct = len(samples), sum(sample["correct"] for sample in samples)
+    """Counts, accuracy with its interval, and tokens of one evaluation: one or more rows of EVALUATION_SCHEMA.
+
+    `n` counts problems. Of several answers to each (SAMPLED_SCHEMA), accuracy is the mean over all, and beside it stand
+    `samples`, `pass_at_k` (any of them right) and, where answers could be read, `maj_at_k` (the most given one right).
+    """
+    right, answers = right_counts(samples)
+    n, total, correct = len(right), len(samples), sum(right.values())
     tokens = sum(sample["output_tokens"] for sample in samples)
-    low, high = wilson(correct, n)
-    return {
+    independent = effective([count / answers for count in right.values()], answers)
+    low, high = wilson(correct, n) if answers == 1 else wilson(correct / total * independent, independent)
+    found = {
         "n": n,
         "correct": correct,
-        "accuracy": correct / n,
+        "accuracy": correct / total,
         "ci_low": low,
         "ci_high": high,
         "output_tokens": tokens,
-        "mean_output_tokens": tokens / n,
-        "cut_share": sum(sample["finish_reason"] == "length" for sample in samples) / n,
+        "mean_output_tokens": tokens / total,
+        "cut_share": sum(sample["finish_reason"] == "length" for sample in samples) / total,
         "accuracy_per_1000_tokens": correct / max(1, tokens) * 1000,
     }
+    if answers > 1:
+        found |= {"samples": answers, "pass_at_k": sum(map(bool, right.values())) / n}
+        if any(sample["extracted"] is not None for sample in samples):
+            given: dict[str, list[tuple[str | None, bool]]] = {id_: [] for id_ in right}
+            for sample in samples:
+                given[sample["id"]].append((sample["extracted"], bool(sample["correct"])))
+            found["maj_at_k"] = sum(map(majority_right, given.values())) / n
+    return found
+
+
+def majority_right(answers: Iterable[tuple[str | None, bool]]) -> bool:
+    """Whether the answer given most is right (Wang et al., 2022: self-consistency), of (answer, whether right).
+
+    Outputs without an answer (None) do not vote; of answers given equally often the one given first counts.
+    """
+    votes: dict[str, list[bool]] = {}
+    for answer, right in answers:
+        if answer is not None:
+            votes.setdefault(answer, []).append(right)
+    return bool(votes) and max(votes.values(), key=len)[0]

@@ -1,44 +1,89 @@
 """What lighteval is asked to evaluate: a recipe's own held-out problems, or a task of its own.
 
+"gsm8k|5" -> TaskFacts("gsm8k|5", "openai/gsm8k", "main", ("test",), samples=1, examples="train", …)
+
 Problem {"problem": "State the final answer … 47 + 38 - 12 =", "answer": "73", …}
 -> lighteval's Doc(query="State the final answer …", choices=["73"], specific={"problem": …})
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib
 import json
 import logging
-import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from hubkit.errors import InputError, RecipeError
+from hubkit.evaluation.sampled import Sampled, of_metric
 from hubkit.records import PROBLEM_SCHEMA
 from hubkit.verifiers import verify_problem
 
-__all__ = ["built_in", "contained", "only", "own_task", "questions"]
+__all__ = [
+    "TaskFacts",
+    "Tasks",
+    "built_in",
+    "contained",
+    "describe",
+    "only",
+    "own_task",
+    "questions",
+    "reading",
+]
 
 METRIC: Final = "accuracy"
 
 
-def own_task(name: str, folder: Path, max_tokens: int) -> types.ModuleType:
-    """A module with TASKS_TABLE, as lighteval's custom tasks are, for problems.parquet in a folder."""
+@dataclass(frozen=True)
+class TaskFacts:
+    """What a task of lighteval reads and how it asks, as far as it is known without its dataset."""
+
+    task: str
+    """name|number of examples"""
+    dataset: str
+    config: str
+    splits: tuple[str, ...]
+    revision: str
+    """Commit of the dataset that lighteval itself pins; "" where it takes the newest."""
+    samples: int
+    """Answers to each problem."""
+    examples: str
+    """Split that examples in the prompt come from; "" where no other is there than the one evaluated."""
+
+    @property
+    def name(self) -> str:
+        return self.task.partition("|")[0]
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Tasks as lighteval's registry is given them, and what judged each answer where there are several."""
+
+    table: list[Any]
+    sampled: Sampled | None = None
+
+
+def own_task(name: str, folder: Path, max_tokens: int, samples: int = 1) -> Tasks:
+    """The task for problems.parquet in a folder."""
     import numpy as np
     from lighteval.metrics.metrics_sample import SampleLevelComputation
     from lighteval.metrics.utils.metric_utils import SampleLevelMetric
     from lighteval.tasks.lighteval_task import LightevalTaskConfig
     from lighteval.tasks.requests import Doc, SamplingMethod
 
-    class Judge(SampleLevelComputation):  # type: ignore[misc,unused-ignore]
-        """The verifier that the problem names, on the text after the thinking span."""
+    def judge(doc: Any, text: str) -> tuple[float, str | None]:
+        """By the verifier that the problem names, on the text after the thinking span."""
+        verdict = verify_problem(json.loads(doc.specific["problem"]), text)
+        return float(verdict.correct), verdict.answer or None
 
+    class Judge(SampleLevelComputation):  # type: ignore[misc,unused-ignore]
         def compute(self, doc: Any, model_response: Any, **_: Any) -> float:
-            problem = json.loads(doc.specific["problem"])
-            return float(verify_problem(problem, model_response.final_text[0]).correct)
+            return judge(doc, model_response.final_text[0])[0]
 
     def prompt(line: dict[str, Any], task_name: str) -> Any:
         problem = {name: line[name] for name in PROBLEM_SCHEMA.names}  # lighteval adds notes of its own
@@ -57,46 +102,115 @@ def own_task(name: str, folder: Path, max_tokens: int) -> types.ModuleType:
         sample_level_fn=Judge(),
         corpus_level_fn=np.mean,
     )
-    module = types.ModuleType("hubkit_tasks")
-    module.TASKS_TABLE = [  # type: ignore[attr-defined]
-        LightevalTaskConfig(
-            name=name,
-            prompt_function=prompt,
-            hf_repo=str(folder),
-            hf_subset="default",
-            hf_avail_splits=["train"],
-            evaluation_splits=["train"],
-            generation_size=max_tokens,
-            metrics=[metric],
-        )
-    ]
-    return module
+    sampled = Sampled(samples, judge) if samples > 1 else None
+    config = LightevalTaskConfig(
+        name=name,
+        prompt_function=prompt,
+        hf_repo=str(folder),
+        hf_subset="default",
+        hf_avail_splits=["train"],
+        evaluation_splits=["train"],
+        generation_size=max_tokens,
+        metrics=[sampled.metric() if sampled else metric],
+    )
+    return Tasks([config], sampled)
 
 
-def built_in(task: str, max_tokens: int, revision: str = "") -> types.ModuleType:
-    """The module of lighteval that defines a task such as gsm8k|0, with room for max_tokens in answers.
+def built_in(task: str, max_tokens: int, revision: str = "", samples: int = 1) -> Tasks:
+    """The task of lighteval such as gsm8k|0, with room for max_tokens in answers.
 
     `revision` is the commit of its dataset; "" leaves what the task itself says, mostly the newest.
-    Raises RecipeError for a task that lighteval does not have.
+    Raises RecipeError for a task that lighteval does not have, or that cannot be scored here (`describe`).
     """
+    config = _config(task)
+    _check_scored(task, config)
+    # A copy: the next student may be asked for other lengths in this process, and pass@k without a number of answers
+    # remembers that of its first.
+    values = {"generation_size": max_tokens, "metrics": copy.deepcopy(config.metrics)}
+    sampled = None
+    if max(samples, _samples(values["metrics"])) > 1:
+        sampled = of_metric(samples, values["metrics"][0])
+        values["metrics"] = (sampled.metric(),)
+    if revision:
+        values["hf_revision"] = revision
+    return Tasks([dataclasses.replace(config, **values)], sampled)
+
+
+def describe(task: str) -> TaskFacts:
+    """What a task of lighteval reads. Imports lighteval, 10 to 20 s once per process.
+
+    Raises RecipeError for a task that lighteval does not have, one that stands for several, and one that cannot be
+    scored here, with the reason: log-likelihoods, judges, scores of a whole set.
+    """
+    from lighteval.tasks.lighteval_task import LightevalTask
+
+    config = _config(task)
+    _check_scored(task, config)
+    whole = LightevalTask(dataclasses.replace(config, metrics=copy.deepcopy(config.metrics)))
+    return TaskFacts(
+        task=task,
+        dataset=config.hf_repo,
+        config=config.hf_subset,
+        splits=tuple(config.evaluation_splits),
+        revision=config.hf_revision or "",
+        samples=_samples(config.metrics),
+        examples=whole.fewshot_split or "",
+    )
+
+
+def _config(task: str) -> Any:
+    """lighteval's own configuration of one task."""
     name, bar, shots = task.partition("|")
     if not bar or not shots.isdecimal():
         raise RecipeError(f"{task!r} is not a lighteval task", "write name|number of examples: gsm8k|0")
     source = importlib.import_module(_module_of(name))
-    module = types.ModuleType("hubkit_tasks")
-    # Copies: the next student may be asked for other lengths in this process.
-    module.TASKS_TABLE = [  # type: ignore[attr-defined]
-        dataclasses.replace(
-            config, generation_size=max_tokens, **({"hf_revision": revision} if revision else {})
-        )
-        for config in source.TASKS_TABLE
-        if config.name == name or config.name.startswith(f"{name}:")
-    ]
-    return module
+    found = {c.name: c for c in source.TASKS_TABLE if c.name == name or c.name.startswith(f"{name}:")}
+    if name in found:
+        return found[name]
+    if not found:
+        raise _unknown(name)
+    names = [f"{n}|{shots}" for n in found]
+    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    raise RecipeError(
+        f"{task!r} is {len(names)} tasks of lighteval",
+        f"give each a benchmark of its own, the model is loaded once for all: {shown}",
+    )
+
+
+def _samples(metrics: Iterable[Any]) -> int:
+    """Answers to each problem that lighteval would ask for."""
+    from lighteval.metrics.metrics_sample import SamplingMetric
+
+    functions = [metric.sample_level_fn for metric in metrics]
+    return max([1, *(f.num_samples() or 1 for f in functions if isinstance(f, SamplingMetric))])
+
+
+def _check_scored(task: str, config: Any) -> None:
+    """Raise RecipeError where a metric of a task is none of right and wrong answers that the engines can give."""
+    from lighteval.metrics.metrics_sample import JudgeLLM, SampleLevelComputation
+    from lighteval.tasks.requests import SamplingMethod
+
+    for metric in config.metrics:
+        name = metric.metric_name if isinstance(metric.metric_name, str) else metric.metric_name[0]
+        if metric.category != SamplingMethod.GENERATIVE:
+            raise RecipeError(
+                f"{task!r} is scored by log-likelihoods ({name}), which engines that write answers do not give",
+                "choose a task that models answer in words, such as gpqa:diamond for gpqa:mc",
+            )
+        if isinstance(metric.sample_level_fn, JudgeLLM) or metric.batched_compute:
+            raise RecipeError(
+                f"{task!r} is scored by a language model over the network ({name})",
+                "choose a task whose answers are compared with known ones",
+            )
+        if not isinstance(metric.sample_level_fn, SampleLevelComputation):
+            raise RecipeError(
+                f"{task!r} is scored over all its answers at once ({name}), and not problem by problem",
+                "choose a task whose answers are right or wrong",
+            )
 
 
 @contextmanager
-def only(tasks: types.ModuleType) -> Iterator[None]:
+def only(tasks: Tasks) -> Iterator[None]:
     """Let lighteval's registry know these tasks and no others.
 
     Its own loader (lighteval 0.13.0, Registry.load_all_task_configs) imports every built-in task; one of
@@ -105,7 +219,7 @@ def only(tasks: types.ModuleType) -> Iterator[None]:
     from lighteval.tasks.registry import Registry
 
     def load(custom_tasks: Any = None, load_multilingual: bool = False) -> dict[str, Any]:
-        return {config.name: config for config in tasks.TASKS_TABLE}
+        return {config.name: config for config in tasks.table}
 
     original = Registry.load_all_task_configs
     Registry.load_all_task_configs = staticmethod(load)
@@ -115,29 +229,40 @@ def only(tasks: types.ModuleType) -> Iterator[None]:
         Registry.load_all_task_configs = staticmethod(original)
 
 
-def questions(task: str, cache: Path) -> list[str]:
+def questions(task: str, cache: Path, revision: str = "") -> list[str]:
     """What a lighteval task such as gsm8k|0 asks: its prompts, in the order of its dataset.
 
     Raises RecipeError for a task that lighteval does not have, InputError when its dataset cannot be had.
     """
     with contained(cache):
-        from httpx2 import HTTPError
         from lighteval.tasks.registry import Registry
 
-        module = built_in(task, 1)
+        module = built_in(task, 1, revision)
         with only(module):
             tasks = Registry(task).load_tasks()
-        try:
+        with reading(task):
             return [doc.query for name in sorted(tasks) for doc in tasks[name].eval_docs()]
-        except (
-            HTTPError,
-            OSError,
-            ValueError,
-        ) as error:  # datasets and huggingface_hub raise these, or their kinds
+
+
+@contextmanager
+def reading(task: str) -> Iterator[None]:
+    """Raise InputError where the problems of a task, or the examples in its prompts, cannot be had."""
+    from httpx2 import HTTPError
+
+    try:
+        yield
+    except (HTTPError, OSError, ValueError, KeyError) as error:
+        # datasets and huggingface_hub raise these, or their kinds
+        line = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        if line.startswith("Sample larger than population"):
             raise InputError(
-                f"the problems of {task} cannot be had: {(str(error).strip() or type(error).__name__).splitlines()[0]}",
-                "see that its dataset is there, and ask for access to it where it is gated",
+                f"{task} asks for more examples in its prompt than its dataset has",
+                "write a smaller number after |",
             ) from error
+        raise InputError(
+            f"the problems of {task} cannot be had: {line}",
+            "see that its dataset is there, and ask for access to it where it is gated",
+        ) from error
 
 
 @contextmanager
@@ -179,6 +304,15 @@ def _module_of(task: str) -> str:
         text = path.read_text(encoding="utf-8")
         if f'name="{task}"' in text or f'name="{task}:' in text:
             return "lighteval.tasks." + ".".join(path.relative_to(folder.parent).with_suffix("").parts)
-    raise RecipeError(
-        f"lighteval has no task {task!r}", "its names are in `lighteval tasks list`; write name|0"
+    raise _unknown(task)
+
+
+def _unknown(name: str) -> RecipeError:
+    if "@" in name:
+        return RecipeError(
+            f"{name!r} sets a metric's parameters",
+            f"write {name.partition('@')[0]}|0, and `samples: 4` beside it",
+        )
+    return RecipeError(
+        f"lighteval has no task {name!r}", "its names are in `lighteval tasks list`; write name|0"
     )

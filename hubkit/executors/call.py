@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hubkit import errors
+from hubkit.engines.kept import release
 from hubkit.errors import HubkitError, StepError
 from hubkit.processes import end_with_parent
 from hubkit.store import Record, StepContext, Store
@@ -109,6 +110,8 @@ def execute(call: StepCall) -> Record:
     threads = call.runtime.get("threads") or joblib.cpu_count()
     os.environ["OMP_NUM_THREADS"] = str(threads)  # for what is imported from here on
     context = replace(call, runtime=call.runtime | {"threads": threads}).context()
+    if call.kind != "evaluation":
+        release()  # the memory of a student that was evaluated last
     function = call.load()
     try:
         return Store(call.root).run(context, call.kind, call.version, call.key, call.inputs, function)

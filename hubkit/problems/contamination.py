@@ -39,7 +39,8 @@ def run(context: StepContext) -> None:
         from hubkit.evaluation.tasks import questions
 
         for task in tasks:
-            asked = questions(task, context.work / "datasets")
+            revision = context.models.get(task, {}).get("revision", "")
+            asked = questions(task, context.work / "datasets", revision)
             tests[task] = [(normalise(text), f"{task} {place}") for place, text in enumerate(asked)]
     # The tests are held in memory and the training set, which may be far larger, goes by.
     same: dict[str, list[tuple[str, str]]] = defaultdict(list)

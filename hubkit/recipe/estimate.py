@@ -133,7 +133,8 @@ def _of_limits(plan: Plan, step: Step, count: Callable[[str], int | None]) -> Es
             )
             return Estimate(tokens, seconds, size * 4 if size else None, "limits")
         case "evaluation":
-            return _generation(plan, step, "base", number * config["benchmark"]["sampling"]["max_tokens"])
+            asked = number * max(1, config["benchmark"].get("samples", 1))
+            return _generation(plan, step, "base", asked * config["benchmark"]["sampling"]["max_tokens"])
         case kind if kind in VARIANTS:
             limit = max(t.longest() for t in recipe.origins())
             return Estimate(None, rows / 500, rows * limit * BYTES_PER_TOKEN, "limits")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from hubkit.errors import InputError, RecipeError
+from hubkit.evaluation.tasks import TaskFacts
 from hubkit.problems.base import Pin, beside
 from hubkit.recipe.config import Recipe
 from hubkit.section import REPO_ID, ModelRef
 from hubkit.store import digest, digest_file, digest_folder, write_json
 
-__all__ = ["Model", "pin_models", "tokenizer_digests"]
+__all__ = ["Model", "pin_models", "task_facts", "tokenizer_digests"]
 
 TOKENIZER_FILES: Final = (
     "tokenizer.json",
@@ -41,7 +43,8 @@ def pin_models(
     recipe: Recipe, folder: Path, root: Path, remember: bool = True
 ) -> tuple[dict[str, Model], dict[str, Pin]]:
     """Pin every model, and what problems come from. Returns the models, with datasets as
-    problems/<set> and traces/<name>, and the pins of problem sets and existing traces.
+    problems/<set>, traces/<name> and, of lighteval tasks, benchmarks/<name>, and the pins of problem sets and
+    existing traces.
 
     Commits are resolved once and remembered below `root`, so that a recipe that names a branch stays what it was.
     Without `remember` nothing is written.
@@ -67,7 +70,27 @@ def pin_models(
         )
         if at.digest:
             models[f"traces/{origin.name}"] = Model(at.where, at.revision, at.digest)
+    for benchmark in recipe.benchmarks:
+        if benchmark.task:
+            facts = pins.task(benchmark.task)
+            commit = facts.revision or pins.commit("dataset", facts.dataset, "")
+            models[f"benchmarks/{benchmark.name}"] = Model(facts.dataset, commit, commit)
     return models, sources
+
+
+def task_facts(recipe: Recipe, root: Path, remember: bool = True) -> dict[str, TaskFacts]:
+    """Benchmark -> what the lighteval task that it names reads. Raises RecipeError for one that cannot be scored, or
+    asked as the recipe says."""
+    pins = _Pins(root / "resolved.json", remember)
+    found = {b.name: pins.task(b.task) for b in recipe.benchmarks if b.task}
+    for benchmark in recipe.benchmarks:
+        wanted = found[benchmark.name].samples if benchmark.task else 1
+        if wanted > 1 and not benchmark.samples and benchmark.sampling.temperature == 0:
+            raise RecipeError(
+                f"{benchmark.task!r} wants {wanted} answers to each problem, and greedy ones are one and the same",
+                f"give the benchmark {benchmark.name!r} a sampling temperature, or `samples: 1`",
+            )
+    return found
 
 
 def tokenizer_digests(
@@ -123,6 +146,20 @@ class _Pins:
         from hubkit.hub import resolve
 
         return self.remember(f"{kind}/{repo}@{revision}", lambda: resolve(repo, revision, kind))
+
+    def task(self, task: str) -> TaskFacts:
+        """What a lighteval task reads: to ask lighteval takes 10 to 20 s, so it is asked once per version."""
+        import importlib.metadata
+
+        def ask() -> str:
+            from hubkit.evaluation.tasks import contained, describe
+
+            with tempfile.TemporaryDirectory(prefix="hubkit-") as cache, contained(Path(cache)):
+                return json.dumps(asdict(describe(task)))
+
+        version = importlib.metadata.version("lighteval")
+        values = json.loads(self.remember(f"lighteval {version}/{task}", ask))
+        return TaskFacts(**values | {"splits": tuple(values["splits"])})
 
     def remember(self, name: str, find: Callable[[], str]) -> str:
         if name not in self._known:

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hubkit.evaluation.tasks import TaskFacts
 from hubkit.problems.base import Pin
 from hubkit.recipe.config import Base, Recipe, Student
-from hubkit.recipe.pins import Model, pin_models, tokenizer_digests
+from hubkit.recipe.pins import Model, pin_models, task_facts, tokenizer_digests
 from hubkit.recipe.steps import STEPS
 from hubkit.section import prompt_sha
 from hubkit.store import digest
@@ -75,7 +76,13 @@ def make_plan(recipe: Recipe, path: Path, root: Path, remember: bool = True) -> 
     of the Hub that are not known yet are looked up again next time.
     """
     models, pins = pin_models(recipe, path.parent, root, remember)
-    build = _Builder(recipe, models, pins, tokenizer_digests(recipe, models, root, remember))
+    build = _Builder(
+        recipe,
+        models,
+        pins,
+        tokenizer_digests(recipe, models, root, remember),
+        task_facts(recipe, root, remember),
+    )
     _problems(build)
     traces_of = {origin.name: _traces(build, origin) for origin in recipe.origins()}
     contamination = _contamination(build)
@@ -105,9 +112,14 @@ class _Builder:
     """The plan under way, and what its stages need of the recipe."""
 
     def __init__(
-        self, recipe: Recipe, models: dict[str, Model], pins: dict[str, Pin], tokenizers: dict[str, str]
+        self,
+        recipe: Recipe,
+        models: dict[str, Model],
+        pins: dict[str, Pin],
+        tokenizers: dict[str, str],
+        tasks: dict[str, TaskFacts],
     ) -> None:
-        self.recipe, self.models, self.pins = recipe, models, pins
+        self.recipe, self.models, self.pins, self.tasks = recipe, models, pins, tasks
         self.steps: list[Step] = []
         self.tokenizers = tokenizers
         """Base -> digest of its tokenizer."""
@@ -175,6 +187,7 @@ def _contamination(build: _Builder) -> str:
         "contamination",
         config={"tasks": tasks} if tasks else {},
         inputs=trained | tests,
+        models={b.task: f"benchmarks/{b.name}" for b in benchmarks if b.task},
     )
 
 
@@ -344,10 +357,10 @@ def _evaluations(build: _Builder, base: Base, student: Student | None = None, tr
         inputs = {"student": trained} if trained else {}
         if benchmark.problems:
             inputs["problems"] = f"problems/{benchmark.problems}"
-        config = _about(base, student) | {
-            "benchmark": benchmark.model_dump(mode="json", exclude={"leaderboard"}),
-            "system": build.recipe.students.system,
-        }
+        about = benchmark.model_dump(mode="json", exclude={"leaderboard"})
+        if benchmark.task and (samples := benchmark.samples or build.tasks[benchmark.name].samples) > 1:
+            about["samples"] = samples
+        config = _about(base, student) | {"benchmark": about, "system": build.recipe.students.system}
         names.append(
             build.add(
                 "evaluation",
@@ -355,8 +368,10 @@ def _evaluations(build: _Builder, base: Base, student: Student | None = None, tr
                 benchmark.name,
                 config=config,
                 inputs=inputs,
-                models={"base": base.name},
-                runtime=build.engine("students"),
+                models={"base": base.name}
+                | ({"benchmark": f"benchmarks/{benchmark.name}"} if benchmark.task else {}),
+                # The next benchmark of the same model finds it loaded, where it runs in the same process.
+                runtime=build.engine("students") | {"keep_engine": benchmark != build.recipe.benchmarks[-1]},
             )
         )
     return names

@@ -61,7 +61,7 @@ def _check_models(plan: Plan, states: list[State]) -> None:
     for name in sorted({ref for state in states for ref in state.step.models.values()}):
         folder = Path(plan.models[name].model)
         # Of one on the Hub it was seen that it exists when its commit was resolved.
-        if not name.startswith(("problems/", "traces/")) and folder.is_dir():
+        if "/" not in name and folder.is_dir():
             _check_folder(name, folder, name in templated)
 
 

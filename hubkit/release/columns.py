@@ -32,7 +32,7 @@ MEANING: Final = {
     "reasoning": "the text of the thinking span",
     "solution": "what follows the thinking span",
     "teacher": "the model that wrote the raw trace",
-    "sample": "which of the teacher's responses to this problem",
+    "sample": "which of the model's responses to this problem, from 0 on",
     "correct": "whether the final answer was found right",
     "verifier": "what judged the answer",
     "metadata": "JSON that the verifier needs besides the answer, or empty",
@@ -57,13 +57,17 @@ MEANING: Final = {
     "benchmark": "what it was evaluated on",
     "output": "its whole output, thinking included",
     "output_tokens": "tokens of output",
+    "extracted": "the answer as it was read, where a benchmark takes several of each problem; else null",
     "n": "problems",
-    "accuracy": "correct / n",
-    "ci_low": "lower end of Wilson's 95 % interval",
+    "accuracy": "share of right answers",
+    "ci_low": "lower end of Wilson's 95 % interval, by problems where each has several answers",
     "ci_high": "upper end of it",
     "mean_output_tokens": "mean of output_tokens",
     "cut_share": "share of outputs that the token limit ended",
     "accuracy_per_1000_tokens": "accuracy / mean_output_tokens x 1000",
+    "samples": "answers to each problem; null of one",
+    "pass_at_k": "share of problems of which any answer is right; null of one answer",
+    "maj_at_k": "share of problems of which the answer given most is right; null of one answer, or where none is told",
     "train_rows": "rows it was trained on",
     "train_tokens": "tokens processed in training, padding excluded",
     "train_seconds": "seconds of training",
@@ -91,9 +95,11 @@ OUTPUTS_SCHEMA: Final = pa.schema(
         ("correct", pa.bool_()),
         ("output_tokens", pa.int32()),
         ("finish_reason", pa.string()),
+        ("sample", pa.int32()),
+        ("extracted", pa.string()),
     ]
 )
-"""Config `outputs` of the evaluations: one row per student and problem."""
+"""Config `outputs` of the evaluations: one row per student, problem and answer."""
 
 
 def size_category(rows: int) -> list[str]:

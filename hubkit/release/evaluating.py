@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import HubError, InputError
 from hubkit.evaluation import evaluation
+from hubkit.evaluation.tasks import describe
 from hubkit.hub import Access, attempt, download_file, resolve
 from hubkit.records import PROBLEM_SCHEMA
 from hubkit.release.leaderboard import Board, find_board, parse_board
@@ -42,6 +43,8 @@ class Task:
     """Commit of the problems."""
     folder: Path | None
     """Of the problems of a benchmark that hubkit published."""
+    samples: int = 1
+    """Answers to each problem that the task wants."""
 
 
 def plan_task(access: Access, task: str, leaderboard: str, root: Path) -> Task:
@@ -49,20 +52,14 @@ def plan_task(access: Access, task: str, leaderboard: str, root: Path) -> Task:
     last = task.rpartition("#")[2].partition("|")[0]
     name = re.sub(r"[^a-z0-9.]+", "-", last.lower()).strip("-.")[:39].rstrip("-.") or "task"
     if "|" in task:
-        from hubkit.evaluation.tasks import built_in
-
-        (config, *more) = built_in(task, 1).TASKS_TABLE
-        if more:
-            names = ", ".join(f"{c.name}|{task.partition('|')[2]}" for c in (config, *more))
-            raise InputError(f"{task} is several tasks", f"choose from {names}"[:300])
+        facts = describe(task)
         if leaderboard:
-            board = find_board(access, *parse_board(leaderboard), name=config.name)
+            board = find_board(access, *parse_board(leaderboard), name=facts.name)
         else:
-            splits = config.evaluation_splits or ()
-            board = find_board(access, config.hf_repo, "", config.hf_subset, splits, config.name)
-        same = board.dataset.lower() == config.hf_repo.lower()
-        revision = board.revision if same else resolve(config.hf_repo, "", "dataset", access)
-        return Task(task, name, board, revision, None)
+            board = find_board(access, facts.dataset, "", facts.config, facts.splits, facts.name)
+        same = board.dataset.lower() == facts.dataset.lower()
+        newest = board.revision if same else resolve(facts.dataset, "", "dataset", access)
+        return Task(task, name, board, facts.revision or newest, None, facts.samples)
     board = find_board(access, *parse_board(task))
     # The configuration comes from the benchmark: it names no folder here.
     folder = (
@@ -119,9 +116,15 @@ def evaluate(
     runtime: EngineRuntime,
     device: str,
     root: Path,
+    samples: int = 1,
+    keep_engine: bool = False,
 ) -> tuple[Path, Record]:
-    """Folder and record of a finished evaluation of a model at a commit: found, or carried out now."""
+    """Folder and record of a finished evaluation of a model at a commit: found, or carried out now.
+
+    With `keep_engine` the model stays loaded for the next task.
+    """
     benchmark: dict[str, Any] = {"name": task.name, "sampling": sampling.model_dump(mode="json")}
+    benchmark |= {"samples": samples} if samples > 1 else {}
     own = task.folder is not None
     benchmark |= {"problems": task.name if own else None, "task": None if own else task.task}
     nobody = dict.fromkeys(("teacher", "variant", "method", "seed"))
@@ -136,6 +139,7 @@ def evaluate(
         runtime={
             "engine": runtime.model_dump(mode="json"),
             "device": device,
+            "keep_engine": keep_engine,
             "threads": len(os.sched_getaffinity(0))
             if hasattr(os, "sched_getaffinity")
             else os.cpu_count() or 1,

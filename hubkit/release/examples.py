@@ -1,4 +1,4 @@
-"""Traces for the report: a few that show how differently they were compressed, with what was removed marked.
+"""Traces for report and cards: a few that show how differently they were compressed, with what was removed marked.
 
 raw "I add the tens: 40 + 30 = 70. Then 7 + 8 = 15.", compressed "40 + 30 = 70, 7 + 8 = 15."
     -> [("dropped", "I add the tens:"), ("kept", " 40 + 30 = 70"), ("rewritten", ". Then"), ("kept", " 7 + 8 = 15.")]
@@ -25,10 +25,10 @@ _AT: Final = {"most shortened": 0.02, "in the middle": 0.5, "least shortened": 0
 _WORDS: Final = re.compile(r"\s*(?:\d+(?:\.\d+)?|[^\W\d]+|[^\w\s]|_)|\s+")
 
 
-def examples(facts: Facts) -> list[dict[str, Any]]:
-    """Traces of the first teacher that every variant has, beside each other; [] when there are none."""
-    teachers = facts.teachers()
-    variants = facts.variants(teachers[0]) if teachers else {}
+def examples(facts: Facts, teacher: str = "") -> list[dict[str, Any]]:
+    """Traces of a teacher, or the first one, that every variant has, beside each other; [] when there are none."""
+    teacher = teacher or next(iter(facts.teachers()), "")
+    variants = facts.variants(teacher) if teacher else {}
     short = [variant for variant in variants if variant.row.compressed]
     paths = {variant: facts.folders[step] / variant.row.file for variant, step in variants.items()}
     keys = {variant: _keys(path) for variant, path in paths.items()}
@@ -68,6 +68,7 @@ def _example(what: str, rows: dict[Variant, dict[str, Any]], short: list[Variant
                 "variant": variant.name,
                 "kind": variant.kind,
                 "tokens": row["reasoning_tokens"],
+                "text": row["reasoning"],
                 "ratio": row["ratio"],
                 "parts": removed if row is raw else added,
                 "longer": len(row["reasoning"]) > _LONGEST,
@@ -75,7 +76,8 @@ def _example(what: str, rows: dict[Variant, dict[str, Any]], short: list[Variant
                 "correct": row["correct"],
             }
         )
-    return {"what": what, "problem": raw["problem"], "answer": raw["answer"], "traces": traces}
+    about = {name: raw[name] for name in ("id", "sample", "problem", "answer")}
+    return {"what": what, **about, "traces": traces}
 
 
 def marked(raw: str, other: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:

@@ -196,7 +196,7 @@ def _outputs(facts: Facts) -> Iterator[dict[str, Any]]:
             "benchmark": config["benchmark"]["name"],
         }
         for row in read_rows(facts.folders[step] / "samples.parquet"):
-            yield about | row
+            yield about | {"sample": 0, "extracted": None} | row
 
 
 def _evals(cards: CardContext, material: Material) -> RepoFiles:
@@ -268,6 +268,7 @@ def space(cards: CardContext, repos: list[dict[str, Any]]) -> RepoFiles:
         "variants": _variants(facts),
         "traces": traces,
         "trace_revisions": {repo: cards.commits[repo] for repo in traces.values()},
+        "collection": cards.collection,
         "problems": cards.problems if facts.kind("problems") else None,
         "evals": cards.evals,
         "revision": cards.commits[cards.evals],

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hubkit.errors import InputError
-from hubkit.evaluation.statistics import Z95, wilson
+from hubkit.evaluation.statistics import Z95, effective, wilson
 
 __all__ = ["Score", "find_results", "read_run"]
 
@@ -79,10 +79,13 @@ def find_results(path: Path) -> Path:
     return found[-1]
 
 
-def read_run(path: Path, tasks: Sequence[str] = (), metric: str = "", main: bool = False) -> list[Score]:
+def read_run(
+    path: Path, tasks: Sequence[str] = (), metric: str = "", main: bool = False, every: bool = False
+) -> list[Score]:
     """The scores of a results file, or of the newest in a folder: of some tasks, or of the only one in it.
 
-    `main` takes the first of a task's metrics, which lighteval's tasks list as their main one.
+    `every` takes all tasks where none are named. `main` takes the first of a task's metrics, which lighteval's tasks
+    list as their main one.
     Raises InputError for a file that is no complete, plausible lighteval run.
     """
     file = find_results(path)
@@ -98,7 +101,7 @@ def read_run(path: Path, tasks: Sequence[str] = (), metric: str = "", main: bool
     keys = {match[1] + "|" + match[2]: key for key in results if (match := _KEY.fullmatch(str(key)))}
     keys = {name: key for name, key in keys.items() if not name.startswith("all|") and "_average" not in name}
     chosen = list(tasks) or list(keys)
-    if not tasks and len(keys) != 1:
+    if not tasks and len(keys) != 1 and not (every and keys):
         raise InputError(
             f"{file.name} has results of {', '.join(sorted(keys)) or 'no task'}",
             "say which with --task name|shots",
@@ -256,8 +259,10 @@ def _certainty(
     if all(value in (0.0, 1.0) for value in values):
         correct = int(sum(values))
         return n, correct, *wilson(correct, n)
-    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / max(1, n - 1) / n)
-    return n, None, max(0.0, mean - Z95 * spread), min(1.0, mean + Z95 * spread)
+    if not all(0 <= value <= 1 for value in values):
+        raise InputError(f"{where}: {metric} of a problem is no share from 0 to 1", "choose another --metric")
+    worth = effective(values)
+    return n, None, *wilson(mean * worth, worth)
 
 
 def _finite(value: float) -> bool:

@@ -48,6 +48,8 @@ class Manifest(BaseModel):
     """Student, base, teacher or compressor -> model."""
     pinned: dict[str, dict[str, str]]
     """What came from the Hub: name -> {"model": id, "revision": commit}."""
+    collection: str = ""
+    """Its slug."""
     made: dict[str, Any]
     """Versions of what published it, as in a record."""
     repos: list[PublishedRepo]

@@ -58,7 +58,7 @@ from hubkit.store import CheckContext, StepContext, manifest, write_json
 
 __all__ = ["VERSION", "check", "run", "usage"]
 
-VERSION: Final = 6
+VERSION: Final = 7
 
 
 @dataclass
@@ -109,7 +109,10 @@ def run(context: StepContext) -> None:
     facts = Facts.read(recipe, context.inputs)
     with _open_hub(recipe, context) as access:
         local = recipe.hub.endpoint == "local"
-        cards = _cards(recipe, facts, context, "" if local else access.endpoint)
+        # Made first, though empty, for the cards link it.
+        namespace, title = recipe.hub.namespace, f"{recipe.name}: traces and students"
+        slug = put_collection(access, namespace, title, recipe.description, [], recipe.hub.private)
+        cards = replace(_cards(recipe, facts, context, "" if local else access.endpoint), collection=slug)
         material = _material(cards, context, access)
         total = len(cards.models) + len(facts.teachers()) + 3  # problems, evaluations, Space
         release = _Release(access, context, cards, total)
@@ -119,7 +122,6 @@ def run(context: StepContext) -> None:
         items = [
             CollectionItem(p.repo_id, p.repo_type, release.notes[p.repo_id]) for p in release.pushed.values()
         ]
-        namespace, title = recipe.hub.namespace, f"{recipe.name}: traces and students"
         slug = put_collection(access, namespace, title, recipe.description, items, recipe.hub.private)
     write_json(
         context.out / "release.json",

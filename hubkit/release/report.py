@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "run", "seeds_table", "table"]
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 
 def run(context: StepContext) -> None:

@@ -18,10 +18,10 @@ from statistics import fmean
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hubkit.errors import InputError
 from hubkit.recipe.config import Recipe
+from hubkit.records import read_rows
 from hubkit.store import Record
 from hubkit.students.settings import method_card
 from hubkit.traces.variants import Variant, possible_variants, sort_key
@@ -60,6 +60,9 @@ RESULTS_SCHEMA: Final = pa.schema(
         ("mean_output_tokens", pa.float64()),
         ("cut_share", pa.float64()),
         ("accuracy_per_1000_tokens", pa.float64()),
+        ("samples", pa.int32()),
+        ("pass_at_k", pa.float64()),
+        ("maj_at_k", pa.float64()),
         ("train_rows", pa.int32()),
         ("train_tokens", pa.int64()),
         ("train_seconds", pa.float64()),
@@ -83,6 +86,8 @@ _MEASURED: Final = (
     "cut_share",
     "accuracy_per_1000_tokens",
 )
+_SAMPLED: Final = ("samples", "pass_at_k", "maj_at_k")
+"""Of several answers to each problem; null of one."""
 _SAME_STUDENT: Final = ("benchmark", "teacher", "base", "variant", "kind", "compressor", "method", "adapter")
 """All but the seed."""
 _TRAINING: Final = ("train_rows", "train_tokens", "train_seconds", "trainable_parameters")
@@ -150,6 +155,7 @@ def student_rows(facts: Facts) -> list[Row]:
                     f"the record of {step} has no {name}", "run that step again with this hubkit"
                 )
             row[name] = metrics[name]
+        row |= {name: metrics.get(name) for name in _SAMPLED}
         row["origin"] = "student" if "student" in record.inputs else "base"
         if row["origin"] == "student":
             variant = facts.variant(row["variant"])
@@ -237,9 +243,10 @@ def paired_tests(facts: Facts) -> list[Row]:
     """McNemar's exact test between every two variants that differ in nothing else, corrected by Holm.
 
     Both students answered the same problems, so the test is on pairs; it asks whether the two accuracies can be
-    told apart, for the hypothesis that they are equal.
+    told apart, for the hypothesis that they are equal. Where problems have several answers it is Fisher's
+    randomisation test, of which McNemar's is the case of one.
     """
-    from hubkit.evaluation.statistics import holm, mcnemar, paired_interval
+    from hubkit.evaluation.statistics import holm, paired_interval, sign_flip
 
     groups: dict[tuple[Any, ...], list[tuple[str, Record]]] = {}
     for step, record in facts.kind("evaluation").items():
@@ -251,13 +258,11 @@ def paired_tests(facts: Facts) -> list[Row]:
     for (benchmark, teacher, base, method, seed), group in groups.items():
         group.sort(key=lambda item: sort_key(facts.variant(item[1].config["variant"])))
         for (step_a, a), (step_b, b) in combinations(group, 2):
-            ids_a, correct_a = _answers(facts.folders[step_a])
-            ids_b, correct_b = _answers(facts.folders[step_b])
-            if ids_a != ids_b:
+            (right_a, answers), (right_b, answers_b) = (_answers(facts.folders[s]) for s in (step_a, step_b))
+            if list(right_a) != list(right_b) or answers != answers_b:
                 raise InputError(f"{step_a} and {step_b} answered different problems", "evaluate both again")
-            only_a = sum(x and not y for x, y in zip(correct_a, correct_b, strict=True))
-            only_b = sum(y and not x for x, y in zip(correct_a, correct_b, strict=True))
-            low, high = paired_interval(only_a, only_b, len(correct_a))
+            differences = [right_a[id_] - right_b[id_] for id_ in right_a]
+            low, high = paired_interval([difference / answers for difference in differences])
             tests.append(
                 {
                     "benchmark": benchmark,
@@ -270,9 +275,9 @@ def paired_tests(facts: Facts) -> list[Row]:
                     "difference": a.metrics["accuracy"] - b.metrics["accuracy"],
                     "ci_low": low,
                     "ci_high": high,
-                    "only_a": only_a,
-                    "only_b": only_b,
-                    "p": mcnemar(correct_a, correct_b),
+                    "only_a": sum(difference > 0 for difference in differences),
+                    "only_b": sum(difference < 0 for difference in differences),
+                    "p": sign_flip(differences),
                 }
             )
     for test, p in zip(tests, holm([test["p"] for test in tests]), strict=True):
@@ -280,6 +285,8 @@ def paired_tests(facts: Facts) -> list[Row]:
     return tests
 
 
-def _answers(folder: Path) -> tuple[list[str], list[bool]]:
-    table = pq.read_table(folder / "samples.parquet", columns=["id", "correct"])
-    return table["id"].to_pylist(), table["correct"].to_pylist()
+def _answers(folder: Path) -> tuple[dict[str, int], int]:
+    """Right answers to each problem, and answers to each."""
+    from hubkit.evaluation.statistics import right_counts
+
+    return right_counts(read_rows(folder / "samples.parquet", columns=["id", "correct"]))

@@ -51,6 +51,8 @@ class Wish:
     revision: str = ""
     max_tokens: int = 4096
     temperature: float = 0.0
+    samples: int = 0
+    """Answers to each problem; 0: as many as the task wants."""
     engine: str = "transformers"
     device: str = "auto"
     source: str = ""
@@ -177,13 +179,23 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
         from hubkit.release.evaluating import evaluate, plan_task
 
         tasks = [plan_task(access, task, wish.leaderboard, root) for task in wish.tasks]
+        for task in tasks:
+            if (wish.samples or task.samples) > 1 and wish.temperature == 0:
+                raise InputError(
+                    f"{task.task}: {wish.samples or task.samples} greedy answers to a problem are one and the same",
+                    "give a --temperature, or --samples 1",
+                )
         places = [place(task.board) for task in tasks]
         sampling = Sampling(max_tokens=wish.max_tokens, temperature=wish.temperature)
         runtime = EngineRuntime.model_validate({"engine": wish.engine})
         versions = {"lighteval": importlib.metadata.version("lighteval"), "hubkit": __version__}
         for task, where in zip(tasks, places, strict=True):
-            folder, record = evaluate(wish.model, commit, task, sampling, runtime, wish.device, root)
-            (score,) = read_run(folder, (), wish.metric)
+            samples = wish.samples or task.samples
+            more = task is not tasks[-1]
+            folder, record = evaluate(
+                wish.model, commit, task, sampling, runtime, wish.device, root, samples, keep_engine=more
+            )
+            (score,) = read_run(folder, (), wish.metric, main=True)
             found.append((where, replace(score, revision=task.revision), record.started))
     source = _source(access, wish, repo)
     items = [

@@ -383,6 +383,8 @@ class Evaluations:
         shape = (len(self.keys), len(self.names))
         self.row = np.full(shape, -1, np.int64)
         use = student >= 0
+        if "sample" in self.rows.column_names:  # of several answers to a problem the first is shown
+            use &= self._column("sample").to_numpy() == 0
         at = (problem[use], student[use])
         self.row[at] = np.flatnonzero(use)
         self.there = self.row >= 0

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from hubkit.engines.settings import EngineRuntime
-from hubkit.errors import EngineError, HubkitError, InputError, RecipeError
+from hubkit.errors import EngineError, InputError, RecipeError
 from hubkit.evaluation import evaluation
-from hubkit.records import EVALUATION_SCHEMA, PROBLEM_SCHEMA, write_rows
+from hubkit.records import EVALUATION_SCHEMA, PROBLEM_SCHEMA, SAMPLED_SCHEMA, write_rows
 from hubkit.store import StepContext
 from hubkit.traces.thinking import split
 from hubkit.verifiers import verify_problem
@@ -242,18 +242,95 @@ def test_a_base_is_asked_in_the_template_that_it_was_given(step: Any, models: Pa
 
 
 def test_built_in_tasks_are_found_and_given_room() -> None:
-    from hubkit.evaluation.tasks import built_in
+    from hubkit.evaluation.tasks import built_in, describe
 
     for task in ("gsm8k|0", "math_500|0", "aime24|0", "gpqa:diamond|0"):
-        (config,) = built_in(task, 4096).TASKS_TABLE
+        (config,) = built_in(task, 4096).table
         assert (config.name, config.generation_size) == (task.partition("|")[0], 4096)
     from lighteval.tasks.tasks.gsm8k import TASKS_TABLE
 
     assert TASKS_TABLE[0].generation_size == 256, "lighteval's own is left as it was"
+    facts = describe("gsm8k|5")
+    assert (facts.dataset, facts.config, facts.splits) == ("openai/gsm8k", "main", ("test",))
+    assert (facts.samples, facts.examples, facts.revision) == (1, "train", "")
+    assert describe("mmlu_pro|0").revision == "3373e0b32277875b8db2aa555a333b78a08477ea"
+    assert describe("aime24_gpassk|0").samples == 48 and describe("aime24|2").examples == ""
 
 
-@pytest.mark.parametrize("task", ["gsm9k|0", "gsm8k", "gsm8k|x", "|0"])
-def test_unknown_tasks_are_refused(step: Any, models: Path, task: str) -> None:
-    with pytest.raises(RecipeError) as caught:
-        evaluation.run(step("base", models / "student-s", problems=None, task=task))
-    assert isinstance(caught.value, HubkitError) and caught.value.remedy
+@pytest.mark.parametrize(
+    ("task", "why"),
+    [
+        ("gsm9k|0", "no task 'gsm9k'"),
+        ("gsm8k", "name.number of examples"),
+        ("gsm8k|x", "name.number of examples"),
+        ("|0", "no task ''"),
+        ("aime24_avg|0", "no task"),
+        ("aime24@n=4|0", r"write aime24\|0, and `samples: 4`"),
+        ("gpqa:mc|0", "scored by log-likelihoods .acc., which engines that write answers do not give"),
+        ("wikitext:103:document_level|0", "log-likelihoods"),
+        ("gpqa|0", r"4 tasks of lighteval .*gpqa:mc\|0, gpqa:diamond\|0"),
+        ("mt_bench|0", "language model over the network"),
+        ("coqa|0", "is scored|no task|several"),
+    ],
+)
+def test_tasks_that_cannot_be_scored_are_refused(task: str, why: str) -> None:
+    from hubkit.evaluation.tasks import describe
+
+    with pytest.raises(RecipeError, match=why) as caught:
+        describe(task)
+    assert caught.value.remedy and "\n" not in str(caught.value)
+
+
+def test_several_answers_to_each_problem(step: Any, models: Path) -> None:
+    sampling = {"max_tokens": 400, "temperature": 0.9}
+    context = step("several", models / "teacher", sampling=sampling, samples=3)
+    evaluation.run(context)
+    table = pq.read_table(context.out / "samples.parquet")
+    assert table.schema.equals(SAMPLED_SCHEMA)
+    samples = table.to_pylist()
+    assert [(s["id"], s["sample"]) for s in samples] == [(p["id"], i) for p in PROBLEMS for i in range(3)]
+    # Drawn apart: an answer three times over would be one answer.
+    assert len({s["output"] for s in samples}) > len(PROBLEMS)
+    for sample, source in zip(samples, [p for p in PROBLEMS for _ in range(3)], strict=True):
+        verdict = verify_problem(source, split(sample["output"]).solution)
+        assert (sample["correct"], sample["extracted"]) == (verdict.correct, verdict.answer or None)
+    metrics, right = context.metrics, [s["correct"] for s in samples]
+    assert (metrics["n"], metrics["samples"], metrics["correct"]) == (8, 3, sum(right))
+    assert metrics["accuracy"] == sum(right) / 24
+    assert metrics["pass_at_k"] == sum(any(right[i : i + 3]) for i in range(0, 24, 3)) / 8
+    results = json.loads((context.out / "results.json").read_text())["results"]["sums|0"]
+    assert next(iter(results)) == "avg@n:n=3", "the first of a run's metrics is its main one"
+    assert results["avg@n:n=3"] == pytest.approx(metrics["accuracy"])
+    assert results["pass@k:k=3&n=3"] == metrics["pass_at_k"]
+    assert results["maj@n:n=3"] == metrics["maj_at_k"]
+
+
+def test_benchmarks_of_one_model_load_it_once(
+    step: Any, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hubkit.engines.transformers import TransformersEngine
+
+    loaded: list[str] = []
+    enter, leave = TransformersEngine.__enter__, TransformersEngine.__exit__
+
+    def entering(self: Any) -> Any:
+        loaded.append(f"+{self._folder.name}")
+        return enter(self)
+
+    def leaving(self: Any, *error: Any) -> Any:
+        loaded.append(f"-{self._folder.name}")
+        return leave(self, *error)
+
+    monkeypatch.setattr(TransformersEngine, "__enter__", entering)
+    monkeypatch.setattr(TransformersEngine, "__exit__", leaving)
+    sampling = {"max_tokens": 20}
+    contexts = [step(f"s-{name}", models / "student-s", name=name, sampling=sampling) for name in "abc"]
+    contexts += [step("m", models / "student-m", sampling=sampling)]
+    for context, keep in zip(contexts, (True, True, False, True), strict=True):
+        context.runtime["keep_engine"] = keep
+        evaluation.run(context)
+    assert loaded == ["+student-s", "-student-s", "+student-m"]
+    assert rows(contexts[0]) == rows(contexts[1]) == rows(contexts[2]) != rows(contexts[3])
+    # Another student, and whatever else a worker does next, gets the memory.
+    evaluation.run(step("t", models / "teacher", sampling=sampling))
+    assert loaded[3:] == ["-student-m", "+teacher", "-teacher"]

@@ -134,7 +134,7 @@ def test_what_is_changed_after_the_release_is_caught(run: Run, tmp_path: Path) -
     for repo in ("traces", "evals", "s-raw-full", "s-compressed-short-full", "s-raw-lora", "s"):
         assert (repo, "main") in found
     assert ("traces", "config raw: sha256 of each file") in found
-    assert ("traces", "config truncated-short: text is the beginning of raw") in found
+    assert ("traces", "config truncated-short: made again from raw and compressed lengths") in found
     assert any(repo == "evals" and what.endswith("answers judged again") for repo, what in found)
     assert any(repo == "evals" and "accuracy" in what for repo, what in found)
     assert ("s-raw-full", "student: sha256 of each file") in found
@@ -260,7 +260,21 @@ def test_report_badge_and_exit_codes(run: Run, tmp_path: Path) -> None:
         assert "0 differ" in done.stdout and "✗" not in done.stdout
         assert (tmp_path / "r" / "badge.svg").read_text().startswith("<svg")
         card = fetch(api, "local/tiny-evals", "README.md", tmp_path).decode()
-        assert ".check/badge.svg" in card and "/datasets/local/tiny-evals/blob/main/.check/report.md" in card
+        (collection,) = api.list_collections(owner="local")
+        cards = {"evals": card}
+        cards |= {
+            n: fetch(api, f"local/tiny-{n}", "README.md", tmp_path).decode() for n in ("traces", "problems")
+        }
+        cards |= {
+            n: fetch(api, f"local/tiny-{n}", "README.md", tmp_path, "model").decode()
+            for n in ("s", "s-raw-lora")
+        }
+        cards["space"] = fetch(api, "local/tiny-compare", "README.md", tmp_path, "space").decode()
+        for name, text in cards.items():
+            assert "/datasets/local/tiny-evals/resolve/main/.check/badge.svg" in text, name
+            assert "/datasets/local/tiny-evals/blob/main/.check/report.md" in text, name
+            assert f"/collections/{collection.slug}" in text, name
+            assert "/datasets/local/tiny-evals/blob/main/provenance/recipe.json" in text, name
         text = fetch(api, "local/tiny-evals", ".check/report.md", tmp_path).decode()
         assert "0 differ" in text and "<script" not in text
         add(api, "local/tiny-short", {"config.json": b"{}"})

@@ -70,11 +70,10 @@ def _context(release: Published) -> CardContext:
         problems=problems_repo(recipe),
         evals=manifest.evals,
         space=f"{release.name}-compare",
+        collection=manifest.collection,
         models={n: m for n, m in manifest.models.items() if n not in manifest.pinned},
         pinned=manifest.pinned,
-        commits={
-            p["model"]: p["revision"] for n, p in manifest.pinned.items() if not n.startswith("problems/")
-        },
+        commits={p["model"]: p["revision"] for n, p in manifest.pinned.items() if "/" not in n},
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 from hubkit.errors import HubError, InputError
 from hubkit.hub import Access, RepoType, attempt, download_file, download_model, download_tokenizer
 from hubkit.recipe.config import Recipe
-from hubkit.records import EVALUATION_SCHEMA, read_rows, write_rows
+from hubkit.records import EVALUATION_SCHEMA, SAMPLED_SCHEMA, read_rows, write_rows
 from hubkit.release.manifest import PROVENANCE, Manifest, PublishedRepo
 from hubkit.release.results import Facts
 from hubkit.store import FileEntry, Record, digest
@@ -200,7 +200,9 @@ def _write_samples(release: Published, record: Record, path: Path) -> None:
     config = record.config
     wanted = (config["student"], config["benchmark"]["name"])
     if not path.exists():
-        write_rows(path, release.outputs().get(wanted, []), EVALUATION_SCHEMA)
+        several = config["benchmark"].get("samples", 1) > 1
+        schema = SAMPLED_SCHEMA if several else EVALUATION_SCHEMA
+        write_rows(path, release.outputs().get(wanted, []), schema)
 
 
 def look(access: Access, repo_id: str, repo_type: RepoType, released: PublishedRepo | None = None) -> Repo:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
+from hubkit.release.cards.context import BADGE, REPORT
 from hubkit.release.check.claims import Claims
 from hubkit.release.text import markdown
 
@@ -14,9 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["BADGE", "FOLDER", "REPORT", "as_json", "badge", "files", "report", "table", "unchecked_files"]
 
 FOLDER: Final = ".check/"
-"""Of the evaluations dataset. A dot file stays when a release is pushed again."""
-REPORT: Final = ".check/report.md"
-BADGE: Final = ".check/badge.svg"
+"""Of the evaluations dataset."""
 _COLOURS: Final = {"same": "#2da44e", "differs": "#cf222e", "not checked": "#6e7781"}
 _MARKS: Final = {"same": "✓", "differs": "✗", "not checked": "–"}
 

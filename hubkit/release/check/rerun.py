@@ -37,7 +37,8 @@ def check_again(release: Published, claims: Claims, n: int, device: str) -> None
         if not benchmark.get("problems"):
             claims.skip(where, what, "a task of lighteval: `hubkit submit` evaluates it")
             continue
-        published = release.outputs().get((student, benchmark["name"]), [])[:n]
+        rows = release.outputs().get((student, benchmark["name"]), [])
+        published = rows[: n * max(1, benchmark.get("samples", 1))]
         folder = release.work / "rerun" / str(len(list((release.work / "rerun").glob("*"))))
         try:
             context = _context(release, step, config, folder, n, device, "student" in record.inputs)

@@ -7,18 +7,24 @@ compressed row {"id": "x", "sample": 0, "reasoning": "…", "reasoning_tokens": 
 
 from __future__ import annotations
 
+import importlib
 import math
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, Final
 
 from hubkit.records import messages_of, read_rows
 from hubkit.release.check.claims import Claims
 from hubkit.release.check.published import Published
+from hubkit.store import StepContext, write_json
 from hubkit.traces.lengths import count_tokens, length_metrics
+from hubkit.traces.origins import Origin
 from hubkit.traces.variants import Variant
 from hubkit.verifiers import verify_problems
+from hubkit.verifiers.base import Verifier
+from hubkit.verifiers.gym import Gym
+from hubkit.verifiers.table import verifier_named
 
 __all__ = ["check_contamination", "check_traces"]
 
@@ -30,9 +36,10 @@ Key = tuple[str, int]
 def check_traces(release: Published, claims: Claims) -> None:
     """Everything that the trace datasets and their cards count."""
     facts = release.facts
-    problems = _Problems(release)
+    origins = {origin.name: origin for origin in release.recipe.origins()}
     for teacher, repo in release.manifest.traces.items():
         variants = facts.variants(teacher)
+        problems = _Problems(release, origins[teacher])
         raw: dict[Key, Row] = {}
         lengths: dict[Variant, dict[Key, int]] = {}
         for variant, step in variants.items():
@@ -54,15 +61,52 @@ def check_traces(release: Published, claims: Claims) -> None:
                 claims.compare(repo, f"{what}: {name.replace('_', ' ')}", said.get(name), found.get(name))
             counts = facts.records[step].counts
             claims.compare(repo, f"{what}: rows kept", counts.get("kept"), n)
+            if variant.row.matched:
+                claims.compare(
+                    repo, f"{what}: rows without exactly the budget", counts.get("inexact", 0), check.inexact
+                )
+                _make_again(release, claims, repo, variant, variants)
+
+
+def _make_again(
+    release: Published, claims: Claims, repo: str, variant: Variant, variants: Mapping[Variant, str]
+) -> None:
+    """Carry out the step of a control again, on the published raw and compressed traces, and compare its texts."""
+    facts, step = release.facts, variants[variant]
+    record, what = facts.records[step], f"config {variant.name}: made again from raw and compressed lengths"
+    module, _, function = variant.row.step.partition(":")
+    code = importlib.import_module(module)
+    if record.version != code.VERSION:
+        claims.skip(repo, what, f"made by version {record.version} of its step, this is {code.VERSION}")
+        return
+    of = {"raw": Variant("raw"), "compressed": Variant("compressed", variant.compressor)}
+    inputs = {name: facts.folders[variants[source]] for name, source in of.items() if source in variants}
+    for name, source in of.items():
+        if source in variants:
+            write_json(inputs[name] / "record.json", facts.records[variants[source]].model_dump())
+    out = release.work / "again" / variant.name
+    work = out / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    models = {"tokenizer": {"model": str(release.tokenizer()), "revision": ""}}
+    getattr(code, function)(StepContext(step, record.config, {}, inputs, models, out, work))
+    rows = zip_longest(read_rows(facts.folders[step] / variant.row.file), read_rows(out / variant.row.file))
+    wrong, n = [], 0
+    for n, (there, again) in enumerate(rows, 1):
+        if there is None or again is None:
+            wrong.append(f"row {n} is missing on one side")
+        elif any(there[name] != again[name] for name in ("id", "sample", "reasoning")):
+            wrong.append(f"{there['id']}, sample {there['sample']}: another text")
+    claims.compare_rows(repo, what, wrong, n)
 
 
 class _Problems:
     """Published problems of training by id, one set at a time in memory."""
 
-    def __init__(self, release: Published) -> None:
+    def __init__(self, release: Published, origin: Origin) -> None:
         # Origins that bring their own problems have them in their rows alone.
         step = f"problems/{release.recipe.train_on}"
-        rows = read_rows(release.facts.folders[step] / "problems.parquet") if step in release.records else []
+        known = step in release.records and not origin.brings_problems
+        rows = read_rows(release.facts.folders[step] / "problems.parquet") if known else []
         self.rows = {row["id"]: row for row in rows}
 
 
@@ -84,6 +128,7 @@ class _Variant:
         self.tokens: dict[Key, int] = {}
         self.wrong: dict[str, list[str]] = {}
         self.skipped: dict[str, str] = {}
+        self.inexact = 0
 
     def run(self, path: Path) -> dict[Key, Row]:
         """Returns what of each row the other variants are compared with."""
@@ -145,29 +190,37 @@ class _Variant:
         if self._budget is not None:
             budget = self._budget.get((row["id"], row["sample"]))
             note("budget is the compressed length", row, _unlike(row["budget_tokens"], budget))
-            # Where no cut has exactly the budget, the nearest one stands, and the record counts it.
-            note(
-                "length is the budget",
-                row,
-                "" if abs(tokens - row["budget_tokens"]) <= 1 else f"{tokens} tokens",
-            )
-            head = raw["reasoning"].startswith(row["reasoning"].rstrip("\ufffd"))
-            note("text is the beginning of raw", row, "" if head else "other text")
+            # Where no cut has exactly the budget, the nearest one below stands, and the record counts it.
+            limit = min(row["budget_tokens"], raw["tokens"])
+            note("length is the budget", row, f"{tokens} tokens" if tokens > limit else "")
+            self.inexact += tokens != limit
 
     def _verify(self, batch: list[Row]) -> None:
         what = "answer verified again"
-        if not self._problems.rows:
-            self.skipped[what] = "the problems came with the traces, and are published in their rows alone"
-            return
-        asked = [(self._problems.rows.get(row["id"]), row) for row in batch]
+        if self._problems.rows:
+            asked = [(self._problems.rows.get(row["id"]), row) for row in batch]
+        else:
+            # The problems came with the traces: each row has its own, with all that some verifiers need.
+            what += ", by the known answer of its row"
+            asked = [(row | {"metadata": ""}, row) for row in batch if row["correct"] is not None]
+            if len(asked) < len(batch):
+                self.skipped[what] = "these answers were not verified, as the card says"
         able = [(p, row) for p, row in asked if p is not None and p["verifier"] != "judge"]
-        if len(able) < len(batch) and any(p is not None and p["verifier"] == "judge" for p, _ in asked):
+        if len(able) < len(asked) and any(p is not None and p["verifier"] == "judge" for p, _ in asked):
             self.skipped[what] = "a language model judged these answers; ask it again with the recipe"
+        if not self._problems.rows and any(_needs_metadata(p["verifier"]) for p, _ in able):
+            self.skipped[what] = "their verifier needs more than the answer, which is published with no row"
+            return
         for (_, row), verdict in zip(able, verify_problems((p, r["solution"]) for p, r in able), strict=True):
             right = verdict.status == "correct"
             self._note(
                 what, row, "" if right == row["correct"] and right else f"{verdict.status}: {verdict.reason}"
             )
+
+
+def _needs_metadata(verifier: str) -> bool:
+    """Whether a verifier may read more of a problem than its answer."""
+    return type(verifier_named(verifier)).metadata is not Verifier.metadata or verifier == Gym.name
 
 
 def _unlike(published: Any, found: Any) -> str:

@@ -13,10 +13,10 @@ from typing import Any, Final
 import numpy as np
 
 from hubkit.records import read_rows
+from hubkit.release.examples import examples
 from hubkit.release.results import Facts, Row
-from hubkit.traces.variants import Variant
 
-__all__ = ["Question", "beside_raw", "citation", "examples", "histogram", "question"]
+__all__ = ["Question", "beside_raw", "citation", "excerpts", "histogram", "question"]
 
 _EXAMPLES: Final = 2
 _LONGEST: Final = 1_500
@@ -71,46 +71,22 @@ def beside_raw(rows: list[Row], tests: list[Row], facts: Facts) -> list[Row]:
     return [row | {"test": found.get((*key(row), row["variant"]))} for row in rows]
 
 
-def examples(facts: Facts, teacher: str) -> list[dict[str, Any]]:
-    """The first traces that every variant has, in all their forms; long texts are cut."""
-    variants = facts.variants(teacher)
-    paths = {v: facts.folders[step] / v.row.file for v, step in variants.items()}
-    fewest = min(paths, key=lambda v: facts.records[variants[v]].metrics.get("rows", 0))
-    shown: list[dict[str, Any]] = []
-    for key in _first_keys(facts, variants, fewest):
-        rows = {
-            v: next((r for r in read_rows(path, batch=64) if _key(r) == key), None)
-            for v, path in paths.items()
+def excerpts(facts: Facts, teacher: str) -> list[dict[str, Any]]:
+    """Two traces of a teacher in all their forms, most shortened and in the middle; long texts are cut."""
+    return [
+        {
+            "what": example["what"],
+            "id": example["id"],
+            "sample": example["sample"],
+            "problem": _cut(example["problem"]),
+            "answer": _cut(example["answer"]),
+            "forms": [
+                {"name": trace["variant"], "tokens": trace["tokens"], "text": _cut(trace["text"])}
+                for trace in example["traces"]
+            ],
         }
-        known = {v: row for v, row in rows.items() if row is not None}
-        first = next(iter(known.values()))
-        shown.append(
-            {
-                "id": first["id"],
-                "sample": first["sample"],
-                "problem": _cut(first["problem"]),
-                "answer": _cut(first["answer"]),
-                "forms": [
-                    {"name": v.name, "tokens": row["reasoning_tokens"], "text": _cut(row["reasoning"])}
-                    for v, row in known.items()
-                ],
-            }
-        )
-    return shown
-
-
-def _first_keys(facts: Facts, variants: Mapping[Variant, str], fewest: Variant) -> list[tuple[str, int]]:
-    keys = []
-    path = facts.folders[variants[fewest]] / fewest.row.file
-    for row in read_rows(path, batch=64, columns=["id", "sample"]):
-        keys.append(_key(row))
-        if len(keys) == _EXAMPLES:
-            break
-    return keys
-
-
-def _key(row: Mapping[str, Any]) -> tuple[str, int]:
-    return row["id"], row["sample"]
+        for example in examples(facts, teacher)[:_EXAMPLES]
+    ]
 
 
 def _cut(text: str) -> str:

@@ -1,0 +1,118 @@
+"""Results in the schema of Every Eval Ever, of a release and of a run by lighteval alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from small_release import build
+from support import ROOT, hubkit
+from typer.testing import CliRunner
+
+from hubkit.cli import app
+from hubkit.errors import InputError
+from hubkit.release import publish, report
+
+SCHEMAS = ROOT / "hubkit" / "release" / "schemas"
+
+
+def validated(out: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """(record, samples) of all that was written, by the package's own schemas and by what its datastore asks for."""
+    whole = json.loads((SCHEMAS / "eval.schema.json").read_text())
+    line = json.loads((SCHEMAS / "instance_level_eval.schema.json").read_text())
+    found = []
+    for path in sorted(out.rglob("*.json")):
+        record = json.loads(path.read_text())
+        jsonschema.validate(record, whole, jsonschema.Draft7Validator)
+        about = record["detailed_evaluation_results"]
+        data = (out / about["file_path"]).read_bytes()
+        assert (out / about["file_path"]) == path.with_name(f"{path.stem}_samples.jsonl")
+        assert about["checksum"] == hashlib.sha256(data).hexdigest()
+        samples = [json.loads(text) for text in data.splitlines()]
+        assert len(samples) == about["total_rows"]
+        for sample in samples:
+            jsonschema.validate(sample, line, jsonschema.Draft7Validator)
+            assert sample["evaluation_id"] == record["evaluation_id"]
+            assert sample["model_id"] == record["model_info"]["id"]
+        scores = [sample["evaluation"]["score"] for sample in samples]
+        (result,) = record["evaluation_results"]
+        assert sum(scores) / len(scores) == pytest.approx(result["score_details"]["score"])
+        assert path.parent.relative_to(out).parts[2:] == tuple(record["model_info"]["id"].split("/"))
+        found.append((record, samples))
+    return found
+
+
+def test_a_release(tmp_path: Path) -> None:
+    run = build(tmp_path / "run")
+    run.finish("report", report.run, run.root / "r")
+    run.finish("publish", publish.run, run.root / "p")
+    arguments = ["release", "export", "local/tiny", "--hub", str(run.root / "hub")]
+    home = {"HF_HOME": str(tmp_path / "home")}
+    done = hubkit(*arguments, "--out", str(tmp_path / "out"), cwd=tmp_path, **home)
+    assert done.returncode == 0, done.stderr
+    found = {record["model_info"]["id"]: (record, samples) for record, samples in validated(tmp_path / "out")}
+    assert len(found) == 6 and len(done.stdout.splitlines()) == 12
+    record, samples = found["local/tiny-s-raw-full"]
+    (result,) = record["evaluation_results"]
+    assert result["score_details"]["score"] == 0.75 and len(samples) == 20
+    assert result["source_data"]["hf_repo"] == "local/tiny-problems"
+    interval = result["score_details"]["uncertainty"]["confidence_interval"]
+    assert interval["lower"] < 0.75 < interval["upper"]
+    assert record["source_metadata"]["evaluator_relationship"] == "first_party"
+    # The same release gives the same files.
+    before = sorted(path.name for path in (tmp_path / "out").rglob("*.json*"))
+    assert hubkit(*arguments, "--out", str(tmp_path / "out"), cwd=tmp_path, **home).returncode == 0
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.json*")) == before
+
+
+def lighteval_run(folder: Path, model: str = "org/model", choices: Any = ("1",), value: float = 1.0) -> Path:
+    date = "2026-11-24T06-24-06.123456"
+    task = {"hf_repo": "openai/gsm8k", "hf_subset": "main", "evaluation_splits": ["test"]}
+    run = {
+        "config_general": {"max_samples": None, "model_name": model, "model_config": {}},
+        "results": {"gsm8k|5": {"extractive_match": value}, "all": {"extractive_match": value}},
+        "config_tasks": {"gsm8k|5": task},
+    }
+    (folder / "results").mkdir(parents=True)
+    (folder / "results" / f"results_{date}.json").write_text(json.dumps(run))
+    doc = {"id": "7", "query": "q <b>", "choices": list(choices), "gold_index": 0}
+    row = {"doc": doc, "metric": {"extractive_match": value}, "model_response": {"text": ["1"]}}
+    path = folder / "details" / "x" / date / f"details_gsm8k|5_{date}.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([row]), path)
+    return folder
+
+
+def export(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["release", "export", *arguments])
+
+
+def test_a_run_by_lighteval_alone(tmp_path: Path) -> None:
+    run = lighteval_run(tmp_path / "run")
+    assert export(str(run), "--out", str(tmp_path / "out"), "--by", "someone").exit_code == 0
+    ((record, (sample,)),) = validated(tmp_path / "out")
+    assert record["source_metadata"]["evaluator_relationship"] == "third_party"
+    assert record["evaluation_results"][0]["generation_config"]["additional_details"]["shots"] == "5"
+    assert record["eval_library"] == {"name": "lighteval", "version": "unknown", "additional_details": {}}
+    assert (sample["sample_id"], sample["input"]["reference"]) == ("7", ["1"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"model": "../../etc"}, "no model on the Hub"),
+        ({"model": "checkpoint"}, "--model org/name"),
+        ({"choices": []}, "no details file of lighteval"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line(tmp_path: Path, changes: dict[str, Any], why: str) -> None:
+    run = lighteval_run(tmp_path / "run", **changes)
+    result = export(str(run), "--out", str(tmp_path / "out"))
+    assert isinstance(result.exception, InputError) and why in str(result.exception)
+    assert not list((tmp_path / "out").rglob("*.json"))
