@@ -15,7 +15,7 @@ from hubkit.engines.base import Engine, Request
 from hubkit.errors import GateError
 from hubkit.section import Sampling
 
-__all__ = ["check_served", "merged", "trained_answers"]
+__all__ = ["AGREEMENT", "check_served", "merged", "trained_answers"]
 
 PROMPTS: Final = 3
 TOKENS: Final = 16

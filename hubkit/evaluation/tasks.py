@@ -163,7 +163,17 @@ def _config(task: str) -> Any:
     name, bar, shots = task.partition("|")
     if not bar or not shots.isdecimal():
         raise RecipeError(f"{task!r} is not a lighteval task", "write name|number of examples: gsm8k|0")
-    source = importlib.import_module(_module_of(name))
+    module, path = _module_of(name)
+    if "JudgeLLM" in path.read_text(encoding="utf-8"):
+        raise _judged(task)  # importing it would ask the network for the judge
+    try:
+        source = importlib.import_module(module)
+    except Exception as error:
+        # Of lighteval's 0.13.0 some need packages that it does not bring, or an older huggingface_hub.
+        line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise RecipeError(
+            f"lighteval cannot load {task!r} here: {type(error).__name__}: {line}", "choose another task"
+        ) from error
     found = {c.name: c for c in source.TASKS_TABLE if c.name == name or c.name.startswith(f"{name}:")}
     if name in found:
         return found[name]
@@ -198,10 +208,7 @@ def _check_scored(task: str, config: Any) -> None:
                 "choose a task that models answer in words, such as gpqa:diamond for gpqa:mc",
             )
         if isinstance(metric.sample_level_fn, JudgeLLM) or metric.batched_compute:
-            raise RecipeError(
-                f"{task!r} is scored by a language model over the network ({name})",
-                "choose a task whose answers are compared with known ones",
-            )
+            raise _judged(task)
         if not isinstance(metric.sample_level_fn, SampleLevelComputation):
             raise RecipeError(
                 f"{task!r} is scored over all its answers at once ({name}), and not problem by problem",
@@ -295,15 +302,22 @@ def contained(cache: Path) -> Iterator[None]:
         torch.set_grad_enabled(gradients)
 
 
-def _module_of(task: str) -> str:
-    """The module of lighteval that defines a task: found by its name in the source, without importing."""
+def _judged(task: str) -> RecipeError:
+    return RecipeError(
+        f"{task!r} is scored by a language model over the network",
+        "choose a task whose answers are compared with known ones",
+    )
+
+
+def _module_of(task: str) -> tuple[str, Path]:
+    """The module of lighteval that defines a task, and its file: found by its name in the source, without importing."""
     import lighteval.tasks
 
     folder = Path(lighteval.tasks.__file__).parent / "tasks"
     for path in sorted([*folder.glob("*.py"), *folder.glob("*/main.py")]):
         text = path.read_text(encoding="utf-8")
         if f'name="{task}"' in text or f'name="{task}:' in text:
-            return "lighteval.tasks." + ".".join(path.relative_to(folder.parent).with_suffix("").parts)
+            return "lighteval.tasks." + ".".join(path.relative_to(folder.parent).with_suffix("").parts), path
     raise _unknown(task)
 
 

@@ -50,6 +50,7 @@ def pin_models(
     Without `remember` nothing is written.
     Raises RecipeError for what is not there, HubError when the Hub cannot tell.
     """
+    tasks = task_facts(recipe, root, remember)
     pins = _Pins(root / "resolved.json", remember)
     models: dict[str, Model] = {}
     for name, reference in recipe.references():
@@ -70,11 +71,9 @@ def pin_models(
         )
         if at.digest:
             models[f"traces/{origin.name}"] = Model(at.where, at.revision, at.digest)
-    for benchmark in recipe.benchmarks:
-        if benchmark.task:
-            facts = pins.task(benchmark.task)
-            commit = facts.revision or pins.commit("dataset", facts.dataset, "")
-            models[f"benchmarks/{benchmark.name}"] = Model(facts.dataset, commit, commit)
+    for name, facts in tasks.items():
+        commit = facts.revision or pins.commit("dataset", facts.dataset, "")
+        models[f"benchmarks/{name}"] = Model(facts.dataset, commit, commit)
     return models, sources
 
 

@@ -9,6 +9,7 @@ It can be stopped and run again: answers are kept, and a finished evaluation is 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -22,13 +23,13 @@ from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import HubError, InputError
 from hubkit.evaluation import evaluation
 from hubkit.evaluation.tasks import describe
-from hubkit.hub import Access, attempt, download_file, resolve
+from hubkit.hub import Access, attempt, download_file, download_model, resolve
 from hubkit.records import PROBLEM_SCHEMA
 from hubkit.release.leaderboard import Board, find_board, parse_board
-from hubkit.section import Sampling
+from hubkit.section import REPO_ID, Sampling
 from hubkit.store import Record, StepContext, Store, digest
 
-__all__ = ["Task", "benchmark_rows", "evaluate", "plan_task"]
+__all__ = ["Task", "base_of", "benchmark_rows", "evaluate", "plan_task"]
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,44 @@ def benchmark_rows(access: Access, board: Board, folder: Path) -> Path:
     return temporary.replace(folder / "problems.parquet")
 
 
+def base_of(access: Access, model: str, revision: str) -> tuple[str, str] | None:
+    """Repo id and commit of the base that an adapter is for; None for whole weights.
+
+    Raises InputError for an adapter that names its base otherwise than by a Hub id, such as by a folder.
+    """
+    api = access.api()
+    info = attempt(
+        access, f"look up model {model}", lambda: api.model_info(model, revision=revision), patient=False
+    )
+    if not any(sibling.rfilename == "adapter_config.json" for sibling in info.siblings or []):
+        return None
+    path = download_file(model, "adapter_config.json", "model", revision, access)
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        base, at = str(about["base_model_name_or_path"]), str(about.get("revision") or "")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"adapter_config.json of {model} names no base", "save it with PEFT again") from None
+    if not REPO_ID.match(base) or "/" not in base:
+        raise InputError(
+            f"the adapter {model} names its base as {base[:80]!r}, which is no model on the Hub",
+            "name it by its id in adapter_config.json, or publish merged weights",
+        )
+    return base, resolve(base, at, "model", access)
+
+
+def _merged(access: Access, model: str, revision: str, base: tuple[str, str], root: Path) -> Path:
+    """The adapter's weights in its base's, with the adapter's own tokenizer and chat template where it has them."""
+    from hubkit.evaluation.published import merged
+
+    folder = root / "models" / f"{model.replace('/', '--')}-{digest([revision, base[1]])[:16]}"
+    if not folder.is_dir():
+        whole, adapter = download_model(*base, access), download_model(model, revision, access)
+        merged(whole, adapter, folder.with_name(f"{folder.name}.part")).rename(folder)
+    return folder
+
+
 def evaluate(
+    access: Access,
     model: str,
     revision: str,
     task: Task,
@@ -121,7 +159,7 @@ def evaluate(
 ) -> tuple[Path, Record]:
     """Folder and record of a finished evaluation of a model at a commit: found, or carried out now.
 
-    With `keep_engine` the model stays loaded for the next task.
+    An adapter is merged into its base first. With `keep_engine` the model stays loaded for the next task.
     """
     benchmark: dict[str, Any] = {"name": task.name, "sampling": sampling.model_dump(mode="json")}
     benchmark |= {"samples": samples} if samples > 1 else {}
@@ -130,9 +168,13 @@ def evaluate(
     nobody = dict.fromkeys(("teacher", "variant", "method", "seed"))
     config = {"student": model, "base": "model", **nobody, "benchmark": benchmark, "system": ""}
     step = f"evaluation/{model.replace('/', '--')}/{task.name}"
-    inputs = {"model": revision, "problems": task.revision}
+    base = base_of(access, model, revision)
+    inputs = {"model": revision, "problems": task.revision} | ({"base": base[1]} if base else {})
     key = digest([step, evaluation.VERSION, config, inputs])
     store = Store(root)
+    weights = {"model": model, "revision": revision}
+    if base and store.find(step, key) is None:
+        weights = {"model": str(_merged(access, model, revision, base, root)), "revision": ""}
     context = StepContext(
         step=step,
         config=config,
@@ -146,7 +188,7 @@ def evaluate(
         },
         inputs={"problems": task.folder} if task.folder else {},
         models={
-            "base": {"model": model, "revision": revision},
+            "base": weights,
             "benchmark": {"model": "", "revision": task.revision},
         },
         out=root / "tmp" / key[:16],

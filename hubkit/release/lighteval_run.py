@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from hubkit.errors import InputError
 from hubkit.evaluation.statistics import Z95, effective, wilson
@@ -180,14 +180,14 @@ def _score(
             half = Z95 * _number(error, f"{where}: {metric}_stderr")
             low, high = max(0.0, share - half), min(1.0, share + half)
         documents = config.get("effective_num_docs")
-        n = documents if isinstance(documents, int) and documents > 0 else 0
+        n = documents if _is_count(documents) else 0
     split = config.get("evaluation_splits")
     splits = split if isinstance(split, list | tuple) else [split] if split else []
-    parameters = (general.get("model_config") or {}).get("generation_parameters") or {}
-    tokens, temperature = (
-        parameters.get("max_new_tokens") or config.get("generation_size"),
-        parameters.get("temperature"),
-    )
+    model_config = general.get("model_config")
+    parameters = model_config.get("generation_parameters") if isinstance(model_config, dict) else None
+    parameters = parameters if isinstance(parameters, dict) else {}
+    tokens = parameters.get("max_new_tokens") or config.get("generation_size")
+    temperature = parameters.get("temperature")
     date = _DATE.search(file.name) or (_DATE.search(f"results_{details.parent.name}") if details else None)
     return Score(
         task=task,
@@ -203,11 +203,15 @@ def _score(
         splits=tuple(map(str, splits)),
         revision=str(config.get("hf_revision") or ""),
         date=date[1][:10] if date else "",
-        max_tokens=tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens > 0 else 0,
-        temperature=float(temperature) if isinstance(temperature, int | float) else None,
+        max_tokens=tokens if _is_count(tokens) else 0,
+        temperature=None if temperature is None else _number(temperature, f"{where}: temperature"),
         results=file,
         details=details,
     )
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 40
 
 
 def _number(value: Any, where: str) -> float:

@@ -81,6 +81,9 @@ def table(results: Mapping[str, Any], width: int = 160) -> Table:
         "cut off": [percent(row["cut_share"], 0) for row in rows],
         "acc./1k tokens": [number(row["accuracy_per_1000_tokens"], 2) for row in rows],
     }
+    if any(row.get("samples") for row in rows):
+        columns |= {"pass@k": [percent(row["pass_at_k"]) for row in rows]}
+        columns |= {"maj@k": [percent(row["maj_at_k"]) for row in rows]}
     return _fitted("student", names, columns, width)
 
 

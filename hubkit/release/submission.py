@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from hubkit.errors import HubError, InputError
@@ -52,6 +52,8 @@ __all__ = [
 
 _FILE: Final = re.compile(rf"{re.escape(FOLDER)}/[^/]+\.ya?ml")
 _NEAR: Final = 1e-9
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+_BRANCH: Final = re.compile(r"[A-Za-z0-9][\w./-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,11 @@ def fill(
 ) -> Item:
     """The file with a score in its place."""
     board, remarks = place.board, list(place.remarks)
+    if _BRANCH.fullmatch(score.revision) and not _COMMIT.fullmatch(score.revision):
+        remarks.append(
+            f"the run read {score.revision} of its dataset, which is no commit: the entry names none"
+        )
+        score = replace(score, revision="")
     if score.revision and score.revision != board.revision:
         remarks.append(f"{board.dataset} has changed since it was evaluated, at {score.revision[:12]}")
     value = place.scale.value(score.share)

@@ -193,7 +193,16 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
             samples = wish.samples or task.samples
             more = task is not tasks[-1]
             folder, record = evaluate(
-                wish.model, commit, task, sampling, runtime, wish.device, root, samples, keep_engine=more
+                access,
+                wish.model,
+                commit,
+                task,
+                sampling,
+                runtime,
+                wish.device,
+                root,
+                samples,
+                keep_engine=more,
             )
             (score,) = read_run(folder, (), wish.metric, main=True)
             found.append((where, replace(score, revision=task.revision), record.started))

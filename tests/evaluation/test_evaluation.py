@@ -270,7 +270,10 @@ def test_built_in_tasks_are_found_and_given_room() -> None:
         ("wikitext:103:document_level|0", "log-likelihoods"),
         ("gpqa|0", r"4 tasks of lighteval .*gpqa:mc\|0, gpqa:diamond\|0"),
         ("mt_bench|0", "language model over the network"),
-        ("coqa|0", "is scored|no task|several"),
+        (
+            "bigbench:auto_categorization|0",
+            "scored over all its answers at once .bleu., and not problem by problem",
+        ),
     ],
 )
 def test_tasks_that_cannot_be_scored_are_refused(task: str, why: str) -> None:
@@ -324,7 +327,7 @@ def test_benchmarks_of_one_model_load_it_once(
     monkeypatch.setattr(TransformersEngine, "__enter__", entering)
     monkeypatch.setattr(TransformersEngine, "__exit__", leaving)
     sampling = {"max_tokens": 20}
-    contexts = [step(f"s-{name}", models / "student-s", name=name, sampling=sampling) for name in "abc"]
+    contexts = [step(f"s-{part}", models / "student-s", sampling=sampling) for part in "abc"]
     contexts += [step("m", models / "student-m", sampling=sampling)]
     for context, keep in zip(contexts, (True, True, False, True), strict=True):
         context.runtime["keep_engine"] = keep

@@ -24,7 +24,8 @@ DRAWN = {"max_tokens": 60, "temperature": 0.8}
 BENCHMARKS = [
     {"name": "gsm8k", "task": "gsm8k|2", "sampling": {"max_tokens": 60}},
     {"name": "math", "task": "math_500|0", "samples": 2, "sampling": DRAWN},
-    {"name": "sums", "problems": "test", "samples": 3, "sampling": DRAWN},
+    {"name": "drawn", "problems": "test", "samples": 3, "sampling": DRAWN},
+    {"name": "sums", "problems": "test", "sampling": {"max_tokens": 60}},
 ]
 
 
@@ -72,7 +73,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     about["students"]["bases"] = about["students"]["bases"][:1]
     about["students"] |= {"variants": ["raw", "compressed-nano-compressor"]}
     about["students"]["methods"] = {
-        "full": {"sft": {"learning_rate": 1e-3, "max_length": 512, "max_steps": 1}}
+        "full": {"sft": {"learning_rate": 3e-3, "max_length": 512, "per_device_train_batch_size": 4}}
     }
     about |= {"name": "tasks", "benchmarks": BENCHMARKS}
     about["run"]["workers"] = 1
@@ -112,7 +113,7 @@ def test_tasks_are_pinned_few_shot_and_sampled(root: Path, hub: LocalHub) -> Non
     assert not {f"Anna has {n} apples" for n in (0, 1)} & {turn["content"][10:25] for turn in first[:4]}
     assert (records["math"]["metrics"]["n"], records["math"]["metrics"]["samples"]) == (3, 2)
     assert len(pq.read_table(found["math"] / "samples.parquet")) == 6
-    assert records["sums"]["metrics"]["samples"] == 3 and "samples" not in records["gsm8k"]["metrics"]
+    assert records["drawn"]["metrics"]["samples"] == 3 and "samples" not in records["gsm8k"]["metrics"]
 
 
 def test_their_results_are_published(root: Path, hub: LocalHub, tmp_path: Path) -> None:
@@ -123,7 +124,8 @@ def test_their_results_are_published(root: Path, hub: LocalHub, tmp_path: Path) 
     entry = entries["openai/gsm8k"]
     assert entry.dataset_revision == api.dataset_info("openai/gsm8k").sha
     assert "lighteval gsm8k|2, 2-shot" in entry.notes and "n = 2" in entry.notes
-    assert "avg@n:n=3" in entries["local/tasks-problems"].notes
+    tasks = {e.task_id: e for e in info.eval_results or [] if e.dataset_id == "local/tasks-problems"}
+    assert set(tasks) == {"drawn", "sums"} and "avg@n:n=3" in tasks["drawn"].notes
     lines = api.get_dataset_leaderboard("openai/gsm8k", base_model_only=False)
     assert {line.model_id for line in lines} >= {"local/tasks-s-raw-full"}
     (release,) = (root / "steps/publish").rglob("release.json")
@@ -137,10 +139,28 @@ def test_the_release_checks_itself(root: Path, hub: LocalHub, tmp_path: Path) ->
     said = json.loads(done.stdout)
     assert [c for c in said["claims"] if c["status"] == "differs"] == [] and done.returncode == 0, done.stderr
     what = {claim["what"]: claim["status"] for claim in said["claims"]}
-    assert what["s-raw-full on sums: the benchmark's problems, each 3 times, in order"] == "same"
-    assert what["s-raw-full on sums: answers judged again"] == "same"
+    assert what["s-raw-full on drawn: the benchmark's problems, each 3 times, in order"] == "same"
+    assert what["s-raw-full on drawn: answers judged again"] == "same"
+    assert what["s-raw-full on drawn: answered again"] == "same"
     assert what["s-raw-full on sums: answered again"] == "same"
     assert what["s-raw-full on math: answers judged again"] == "not checked"
+    assert what["config compressed-nano-compressor: answer verified again"] == "same"
+
+
+def test_weights_of_another_student_are_caught_by_their_answers(
+    root: Path, hub: LocalHub, tmp_path: Path
+) -> None:
+    api = HfApi(endpoint=hub.endpoint, token=hub.token)
+    name = "local/tasks-s-compressed-nano-compressor-full"
+    other = api.hf_hub_download("local/tasks-s", "model.safetensors", cache_dir=tmp_path / "cache")
+    add(api, name, {"model.safetensors": other})
+    home = environment(hub, tmp_path)
+    done = hubkit("release", "check", "local/tasks", "--rerun", "2", "--device", "cpu", "--json", **home)
+    differ = {(c["repo"], c["what"]) for c in json.loads(done.stdout)["claims"] if c["status"] == "differs"}
+    assert done.returncode == 1 and (name, "student: sha256 of each file") in differ
+    again = {what for repo, what in differ if repo == "local/tasks-evals"}
+    assert "s-compressed-nano-compressor-full on sums: answered again" in again
+    assert not any(what.startswith("s-raw-full on sums") for what in again)
 
 
 @pytest.mark.parametrize(

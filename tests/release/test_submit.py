@@ -199,6 +199,65 @@ def test_a_model_is_evaluated_submitted_and_read_back(hub: LocalHub, api: HfApi,
     assert run(code, environment).startswith("4 ['config_general', 'results'")
 
 
+@pytest.mark.timeout(600)
+def test_an_adapter_of_another_toolkit_on_two_benchmarks(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
+    """By PEFT alone; a task of lighteval with examples, and problems that a recipe published, drawn three times."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from hubkit.records import PROBLEM_SCHEMA, write_rows
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(MODELS / "teacher", dtype=torch.float32)
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
+    adapted.save_pretrained(tmp_path / "adapter")
+    about = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    files = {p.name: str(p) for p in (tmp_path / "adapter").iterdir() if p.name != "README.md"}
+    api.create_repo("local/adapter")
+    files["adapter_config.json"] = json.dumps(about | {"base_model_name_or_path": "/home/me/base"}).encode()
+    add(api, "local/adapter", files)
+    problem = {"source": "x", "verifier": "math", "metadata": ""}
+    rows = [
+        problem | {"id": f"p{i}", "problem": s["question"], "answer": s["answer"][-2:].strip()}
+        for i, s in enumerate(sums())
+    ]
+    write_rows(tmp_path / "problems.parquet", rows, PROBLEM_SCHEMA)
+    api.create_repo("local/x-problems", repo_type="dataset")
+    card = b"---\nconfigs:\n- {config_name: test, data_files: data/test/*}\n---\nAccuracies from 0 to 100.\n"
+    definition = b"tasks:\n- {id: sums, config: test, split: test}\n"
+    data = {"README.md": card, "eval.yaml": definition}
+    data["data/test/test-00000-of-00001.parquet"] = (tmp_path / "problems.parquet").read_bytes()
+    add(api, "local/x-problems", data, repo_type="dataset")
+    command = ["submit", "local/adapter", "--task", "gsm8k|1", "--task", "local/x-problems#sums"]
+    command += ["--samples", "3", "--temperature", "0.7", "--max-tokens", "100", "--hub", str(hub.folder)]
+    command += ["--out", str(tmp_path / "runs"), "--device", "cpu", "--yes", "--json"]
+    home = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": "", "HF_TOKEN": ""}
+    done = hubkit(*command, **home)
+    assert done.returncode == 2 or done.returncode == 1
+    assert "names its base as '/home/me/base', which is no model on the Hub" in " ".join(done.stderr.split())
+    named = json.dumps(about | {"base_model_name_or_path": "local/student"}).encode()
+    add(api, "local/adapter", {"adapter_config.json": named})
+    done = hubkit(*command, **home)
+    assert done.returncode == 0, done.stderr
+    entries = {
+        e.dataset_id: e for e in api.model_info("local/adapter", expand=["evalResults"]).eval_results or []
+    }
+    assert set(entries) == {"openai/gsm8k", "local/x-problems"}
+    for entry in entries.values():
+        assert "metric avg@n:n=3, temperature 0.7" in entry.notes and "n = 4" in entry.notes
+        assert 0 <= entry.value <= 100
+    assert "gsm8k|1, 1-shot" in entries["openai/gsm8k"].notes
+    shown = api.get_dataset_leaderboard("local/x-problems", base_model_only=False)
+    assert [line.model_id for line in shown] == ["local/adapter"]
+
+
+def test_a_branch_is_no_revision(mine: Access, model: str, tmp_path: Path) -> None:
+    run = run_of(tmp_path, model, **{"config_tasks__gsm8k|0__hf_revision": "main"})
+    (item,) = plan(Wish(model, results=run), tmp_path, mine).items
+    assert item.entry.dataset_revision is None and "which is no commit" in item.remarks[0]
+
+
 def test_another_s_model_gets_a_pull_request(api: HfApi, mine: Access, theirs: str, tmp_path: Path) -> None:
     wish = Wish(theirs, results=run_of(tmp_path, theirs))
     planned = plan(wish, tmp_path, mine)
@@ -315,6 +374,11 @@ def test_boards_are_found_by_their_eval_yaml(api: HfApi, mine: Access) -> None:
         ({"config_tasks__gsm8k|0__hf_repo": "<b>x</b>/y"}, "could not look up"),
         ({"config_tasks__gsm8k|0__hf_revision": "main\nvalue: 100"}, "a revision that is no commit"),
         ({"results__gsm8k|0": {"x<img src=y>": 0.375}}, "has no x<img|markup"),
+        ({"config_general__model_config": {"generation_parameters": {"temperature": 10**400}}}, "no number"),
+        ({"config_general__model_config": {"generation_parameters": {"temperature": "hot"}}}, "no number"),
+        ({"config_general__model_name": ["x"]}, "not of"),
+        ({"config_tasks__gsm8k|0": "x"}, "no configuration"),
+        ({"config_tasks": []}, "no config_tasks"),
     ],
 )
 def test_hostile_results_are_one_line(

@@ -104,6 +104,9 @@ def lineage(context: CardContext, record: Record, steps: Mapping[str, Record]) -
         if hub_id := origin.hub_id():
             revision = context.pinned.get(f"traces/{origin.name}", {}).get("revision", "")
             sources.append({"name": f"traces/{origin.name}", "where": hub_id, "revision": revision})
+    for name, pin in context.pinned.items():
+        if name.startswith("benchmarks/"):
+            sources.append({"name": name, "where": pin["model"], "revision": pin["revision"]})
     for name, source in recipe.problems.items():
         about = source.describe()
         if where := about.dataset or about.link:

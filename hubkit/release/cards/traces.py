@@ -48,6 +48,7 @@ def dataset_card(
     asked = None if origin.brings_problems else recipe.problems[recipe.train_on].describe()
     problems = facts.records.get(f"problems/{recipe.train_on}") if asked else None
     raw = facts.records[variants[Variant("raw")]]
+    judged = {n: c for n, c in raw.counts.items() if n == "kept" or n.startswith("dropped_")}
     body = markdown(
         "dataset.md",
         {
@@ -72,6 +73,12 @@ def dataset_card(
             "histogram": histogram(facts, teacher),
             "checked": facts.records["contamination"].metrics if "contamination" in facts.records else {},
             "places": context.places(),
+            "made": raw.started[:10],
+            "owner": recipe.hub.namespace,
+            "rows_in_all": sum(rows for rows, _ in sizes.values()),
+            "megabytes": sum(size for _, size in sizes.values()) / 1e6,
+            "kept": judged.get("kept", 0),
+            "written": sum(judged.values()),
             "citation": context.citation(repo_id, "dataset"),
             "links": context.links(),
             "about": about,
