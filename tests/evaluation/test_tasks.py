@@ -172,7 +172,6 @@ def test_weights_of_another_student_are_caught_by_their_answers(
             "wants 48 answers to each problem, and greedy ones are one and the same",
         ),
         ({"task": "gsm8k|0", "samples": 4}, "4 greedy answers to a problem are one and the same"),
-        ({"task": "openbookqa|0"}, "scored by log-likelihoods|no task"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_before_the_run(

@@ -32,7 +32,8 @@ def student_card(
             task_name=f"accuracy on {row['benchmark']}",
             dataset_type=context.evals,
             dataset_name=f"{recipe.name} {row['benchmark']}",
-            dataset_config="outputs",
+            # Results of one dataset and configuration are put under one name by huggingface_hub, the first one's.
+            dataset_config=row["benchmark"],
             dataset_split="test",
             metric_type=kind,
             metric_name=name,
