@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CHAT_TEMPLATE", "save_tiny_model", "save_tiny_tokenizer"]
+__all__ = ["CHAT_TEMPLATE", "renamed_marks", "save_tiny_model", "save_tiny_tokenizer"]
 
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
@@ -65,4 +67,19 @@ def save_tiny_model(folder: Path, kind: str = "qwen3", ends: list[int] | None = 
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.generation_config = GenerationConfig(eos_token_id=ends or [2, *range(20, 29)], pad_token_id=0)
     model.save_pretrained(folder)
+    return folder
+
+
+def renamed_marks(model: Path, folder: Path) -> Path:
+    """A copy of a model whose <think> and </think> are the special tokens <r> and </r>."""
+    shutil.copytree(model, folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        text = (folder / name).read_text(encoding="utf-8")
+        (folder / name).write_text(
+            text.replace("<think>", "<r>").replace("</think>", "</r>"), encoding="utf-8"
+        )
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    for token in tokenizer["added_tokens"]:
+        token["special"] = True
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     return folder

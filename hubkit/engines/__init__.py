@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 from hubkit.engines.base import Engine, Request, Response
@@ -33,20 +34,24 @@ def open_engine(
     device: str = "auto",
     threads: int = 1,
     adapter: Path | None = None,
+    marks: Sequence[str] = (),
 ) -> Engine:
-    """The engine for a model folder and a PEFT adapter on it, or for a model that an endpoint serves."""
+    """The engine for a model folder and a PEFT adapter on it, or for a model that an endpoint serves.
+
+    `marks` are the (open, close) of thinking spans that a recipe adds: where they are special tokens they stay.
+    """
     runtime = choose(runtime, device, adapter is not None)
     if runtime.engine == "transformers":
         from hubkit.engines.transformers import TransformersEngine
 
-        return TransformersEngine(Path(model), runtime.batch_size, device, threads, adapter)
+        return TransformersEngine(Path(model), runtime.batch_size, device, threads, adapter, marks)
     if adapter is not None:
         # It would answer with the base model, and nobody would notice.
         raise EngineError("an adapter cannot be sent to a server", "use engine: transformers for students")
     if runtime.engine == "vllm":
         from hubkit.engines.vllm import VLLMEngine
 
-        return VLLMEngine(Path(model), runtime)
+        return VLLMEngine(Path(model), runtime, marks)
     from hubkit.engines.openai import OpenAIEngine
 
     name = Path(model).name if Path(model).is_dir() else str(model)

@@ -72,8 +72,11 @@ def token_bound(request: Request) -> int:
     return prompt + request.sampling.max_tokens
 
 
-def hidden_tokens(tokenizer: Any) -> set[int]:
-    """Ids that are left out of an answer's text: special tokens, but for the marks of thinking spans."""
+def hidden_tokens(tokenizer: Any, marks: Sequence[str] = ()) -> set[int]:
+    """Ids that are left out of an answer's text: special tokens, but for the marks of thinking spans.
+
+    `marks` are those that a recipe adds; special tokens that they are made of stay, too.
+    """
     known = tokenizer.get_vocab()
     harmony = HARMONY if "<|message|>" in known else ()
     added = getattr(tokenizer, "added_tokens_decoder", {})
@@ -81,7 +84,9 @@ def hidden_tokens(tokenizer: Any) -> set[int]:
     ids = sorted(special)
     names = tokenizer.convert_ids_to_tokens(ids)
     return {
-        number for number, name in zip(ids, names, strict=True) if name not in harmony and not is_mark(name)
+        number
+        for number, name in zip(ids, names, strict=True)
+        if name not in harmony and not is_mark(name) and not any(name in mark for mark in marks)
     }
 
 

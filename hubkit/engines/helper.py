@@ -38,7 +38,9 @@ def main() -> None:
 
     adapter = Path(settings["adapter"]) if settings["adapter"] else None
     size, threads = settings["batch_size"], settings["threads"]
-    with TransformersEngine(Path(settings["model"]), size, "cpu", threads, adapter) as engine:
+    with TransformersEngine(
+        Path(settings["model"]), size, "cpu", threads, adapter, settings["marks"]
+    ) as engine:
         torch.set_num_threads(threads)  # the engine's are for helpers of its own too
         answer("ready")
         while True:

@@ -3,7 +3,7 @@
     python -m hubkit.engines.helper
 
 A helper is told its model, then requests as it has room, and answers them. Each line is JSON:
-    in:   {"model": "/models/teacher", "adapter": "", "batch_size": 64, "threads": 1}
+    in:   {"model": "/models/teacher", "adapter": "", "batch_size": 64, "threads": 1, "marks": []}
     out:  "ready"
     in:   [{"key": "7", "messages": [{"role": "user", "content": "2 + 2?"}], "sampling": {…}, "seed": 7}, …]
     out:  {"key": "7", "text": "4", "finish_reason": "stop", …}

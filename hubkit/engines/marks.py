@@ -10,9 +10,10 @@ marks; `traces.thinking` reads them.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-__all__ = ["HARMONY", "PAIRS", "PIECES", "TAG", "Marks", "is_mark", "opened_by"]
+__all__ = ["FAMILY", "HARMONY", "PAIRS", "PIECES", "TAG", "Marks", "is_mark", "opened_by", "opens_span"]
 
 
 class Marks(NamedTuple):
@@ -45,6 +46,7 @@ PAIRS: Final = (
     ),
     Marks(("<|im_start|>think",), ("<|im_start|>answer",)),  # s1
     Marks(("[unused16]",), ("[unused17]",)),  # openPangu
+    Marks(("<unused94>thought", "<unused94>"), ("<unused95>",)),  # MedGemma
     Marks(("Here are my reasoning steps:",), ("[BEGIN FINAL RESPONSE]",)),  # Apriel
     Marks(  # Granite 3.2
         ("Here is my thought process:", "Here's my thought process:"),
@@ -58,15 +60,23 @@ TAG: Final = r"(?:\w+[:|_])?(?:think(?:ing)?|thoughts?|reason(?:ing)?)(?:[:_]\w+
 MiniMax M2, Nemotron, OLMo, Phi 4 and most others), thinking, thought (EXAONE Deep, Marco-o1), reasoning (Reka),
 seed:think (Seed-OSS), mm:think (MiniMax M3), longcat_think, ifm|think_fast (K2), think:… (Hunyuan)."""
 
+_NAME: Final = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?)"
+FAMILY: Final = re.compile(
+    rf"<\|?(?:(?P<begin>begin|start)|end)_(?:of_)?(?P<of>{_NAME})\|?>"
+    rf"|<\|(?P<name>{_NAME})[_:](?:(?P<start>begin|start)|end)\|>|<(?P<slash>/?)\|(?P<inner>/?)(?P<bare>{_NAME})\|>",
+    re.IGNORECASE,
+)
+"""Control tokens made like those of the table: <|end_of_reasoning|>, <|thinking_start|>, <|thinking|>."""
+
 HARMONY: Final = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>")
 
 PIECES: Final = frozenset({"<|open|>", "<|close|>", "<|sep|>", "<|message_model|>"})
 """Control tokens of which longer marks are made."""
 
 _WHOLE: Final = frozenset(mark for pair in PAIRS for mark in (*pair.opens, *pair.closes))
-_TAG: Final = re.compile(rf"</?{TAG}>", re.IGNORECASE)
+_TAG: Final = re.compile(rf"</?{TAG}\s*>", re.IGNORECASE)
 _OPENING: Final = re.compile(
-    r"(?:<\|channel\|>analysis<\|message\|>|{}|<(?i:{})>)\s*\Z".format(
+    r"(?:<\|channel\|>analysis<\|message\|>|{}|<(?i:{})\s*>)\s*\Z".format(
         "|".join(re.escape(mark) for pair in PAIRS for mark in pair.opens), TAG
     )
 )
@@ -76,13 +86,26 @@ LONGEST: Final = 200
 
 def is_mark(token: str) -> bool:
     """Whether a vocabulary entry is a mark of the table, or a piece of one."""
-    return token in _WHOLE or token in PIECES or _TAG.fullmatch(token) is not None
+    return token in _WHOLE or token in PIECES or bool(_TAG.fullmatch(token) or FAMILY.fullmatch(token))
 
 
-def opened_by(prompt: str) -> str:
+def opened_by(prompt: str, marks: Sequence[str] = ()) -> str:
     """The mark by which a rendered prompt opens the reasoning at its end; "" if it does not.
+
+    `marks` are the (open, close) that a recipe adds.
 
     Put before the answer, it tells a span that was cut off from an answer without one.
     """
-    found = _OPENING.search(prompt[-LONGEST:])
-    return found[0].rstrip() if found else ""
+    end = prompt[-LONGEST:].rstrip()
+    if marks and end.endswith(marks[0]):
+        return marks[0]
+    found = _OPENING.search(end)
+    if found:
+        return found[0]
+    mark = next((match for match in FAMILY.finditer(end) if match.end() == len(end)), None)
+    return mark[0] if mark and opens_span(mark) else ""
+
+
+def opens_span(mark: re.Match[str]) -> bool:
+    """Whether a mark of FAMILY begins a span."""
+    return bool(mark["begin"] or mark["start"] or (mark["bare"] and not mark["slash"] and not mark["inner"]))

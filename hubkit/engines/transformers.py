@@ -14,7 +14,7 @@ import asyncio
 import inspect
 import itertools
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -55,8 +55,10 @@ class TransformersEngine:
         device: str = "auto",
         threads: int = 1,
         adapter: Path | None = None,
+        marks: Sequence[str] = (),
     ) -> None:
         self._folder = model
+        self._marks = tuple(marks)
         self._size = batch_size
         self._device = device
         self._threads = threads
@@ -108,7 +110,7 @@ class TransformersEngine:
                 f"{self._folder.name} names no end token", "set eos_token_id in generation_config.json"
             )
         self._ends = torch.tensor(ends, device=self._device)
-        self._hidden = hidden_tokens(self._tokenizer)
+        self._hidden = hidden_tokens(self._tokenizer, self._marks)
         self._processes = self._affordable_processes() if self._device == "cpu" else 1
         threads = self._threads // self._processes
         torch.set_num_threads(threads)
@@ -117,6 +119,7 @@ class TransformersEngine:
             adapter=str(self._adapter or ""),
             batch_size=self._size,
             threads=threads,
+            marks=self._marks,
         )
         return self
 
@@ -208,7 +211,7 @@ class TransformersEngine:
         )
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         # Without the tag, an answer that was cut off could not be told from one that never thought.
-        return ids, opened_by(text)
+        return ids, opened_by(text, self._marks)
 
     def _limit(self) -> int:
         config = self._model.config.get_text_config()

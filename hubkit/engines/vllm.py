@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import ExitStack, aclosing
 from pathlib import Path
 from types import TracebackType
@@ -56,9 +56,10 @@ class VLLMEngine:
 
     notes: tuple[str, ...] = ()
 
-    def __init__(self, model: Path, runtime: EngineRuntime) -> None:
+    def __init__(self, model: Path, runtime: EngineRuntime, marks: Sequence[str] = ()) -> None:
         self._model = model
         self._runtime = runtime
+        self._marks = tuple(marks)
         self._key = secrets.token_urlsafe(24)
         self._servers: list[_Server] = []
         self._stack = ExitStack()
@@ -70,6 +71,8 @@ class VLLMEngine:
         try:
             for port, visible in zip(free_ports(replicas), devices, strict=True):
                 given = {"max_num_seqs": self._runtime.window} | arguments
+                if self._runtime.in_process:
+                    given |= {"keep": list(self._marks) or None}
                 command = _command(self._model, port, given, self._runtime.in_process)
                 server = _Server(command, port, self._key, visible)
                 self._servers.append(self._stack.enter_context(server))
@@ -84,7 +87,8 @@ class VLLMEngine:
             self._runtime.model_copy(update={"endpoint": addresses, "window": 2 * self._runtime.window}),
             SERVED,
             key=self._key,
-            extra={"return_token_ids": True},
+            # vLLM's own server leaves out all special tokens, or none.
+            extra={"return_token_ids": True, "skip_special_tokens": not self._marks},
         )
         return self
 
@@ -131,7 +135,7 @@ class VLLMEngine:
         except (aiohttp.ClientError, OSError):
             return ""  # the first request will tell
         # Byte-level and SentencePiece vocabularies write blanks as letters of their own.
-        return opened_by(re.sub("[\u010a\u0120\u2581]", " ", "".join(tokens)))
+        return opened_by(re.sub("[\u010a\u0120\u2581]", " ", "".join(tokens)), self._marks)
 
 
 class _Server:

@@ -2,8 +2,8 @@
 
 Serves AsyncLLM over a minimal HTTP front end, which takes the requests that the vllm engine sends in the form of
 vLLM's own server. A request costs less here, which matters when answers are short or cores are few:
-`benchmarks/engine_vllm.py`. Arguments are AsyncEngineArgs' own; those of the API server
-alone are refused. The key is read from VLLM_API_KEY.
+`benchmarks/engine_vllm.py`. Arguments are AsyncEngineArgs' own; those of the API server alone are refused. `--keep
+OPEN CLOSE` are marks of thinking spans that a recipe adds. The key is read from VLLM_API_KEY.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ LARGEST_REQUEST: Final = 64 * 2**20
 class Front:
     """Three routes before an AsyncLLM."""
 
-    def __init__(self, llm: Any) -> None:
+    def __init__(self, llm: Any, marks: list[str]) -> None:
         self._llm = llm
         self._tokenizer = llm.get_tokenizer()
-        self._hidden = hidden_tokens(self._tokenizer)
+        self._hidden = hidden_tokens(self._tokenizer, marks)
         self._number = itertools.count()
         self._key = os.environ.get("VLLM_API_KEY", "")
 
@@ -118,6 +118,7 @@ async def serve(arguments: list[str]) -> None:
     parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)
+    parser.add_argument("--keep", nargs=2, default=[])
     options = parser.parse_args(arguments)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -125,7 +126,9 @@ async def serve(arguments: list[str]) -> None:
     llm = AsyncLLM.from_engine_args(AsyncEngineArgs.from_cli_args(options))
     gc.freeze()  # a model's worth of Python objects need not be gone through again and again
     try:
-        runner = web.AppRunner(Front(llm).application(), handler_cancellation=True, access_log=None)
+        runner = web.AppRunner(
+            Front(llm, options.keep).application(), handler_cancellation=True, access_log=None
+        )
         await runner.setup()
         await web.TCPSite(runner, options.host, options.port, backlog=4096).start()
         await stopped.wait()

@@ -316,7 +316,14 @@ def step_engine(context: StepContext, model: str, prefix: str = "") -> Engine:
     runtime = choose(EngineRuntime(**context.runtime[f"{prefix}engine"]), context.runtime["device"])
     context.runtime[f"{prefix}engine"] = runtime.model_dump(mode="json")  # the record says which one it was
     folder = Path(context.models[model]["model"]) if runtime.engine == "openai" else context.model(model)
-    return open_engine(folder, runtime, context.runtime["device"], context.runtime["threads"])
+    marks = None if prefix else context.config.get("thinking")
+    return open_engine(
+        folder,
+        runtime,
+        context.runtime["device"],
+        context.runtime["threads"],
+        marks=(marks["open"], marks["close"]) if marks else (),
+    )
 
 
 def answer(

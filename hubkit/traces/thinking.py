@@ -24,11 +24,17 @@ from __future__ import annotations
 import re
 from typing import Final, Literal, NamedTuple
 
-from hubkit.engines.marks import PAIRS, TAG, Marks
+from hubkit.engines.marks import FAMILY, PAIRS, TAG, Marks, opens_span
 
 __all__ = ["Thought", "inert", "split"]
 
 STARTS: Final = (
+    "\ufeff",
+    "<s>",
+    "<bos>",
+    "<|begin_of_text|>",
+    "<|startoftext|>",
+    "<｜begin▁of▁sentence｜>",
     "<|im_start|>assistant",
     "<|assistant|>",
     "<｜Assistant｜>",
@@ -79,8 +85,10 @@ MOST_SPANS: Final = 50
 """Spans of different marks, or empty ones, in a row; more are no model's, and each costs a pass over the text."""
 _WRAPPER: Final = re.compile(r"(<(answer|response|output)>\s*)\1*", re.IGNORECASE)
 """Tags that models put around the whole of a solution."""
-_TAG: Final = re.compile(rf"<(/?)((?i:{TAG}))>")
+_TAG: Final = re.compile(rf"<(/?)((?i:{TAG}))\s*>")
 _THINK: Final = re.compile(r"<(/?think)>", re.IGNORECASE)
+_HEADER_OPENED: Final = re.compile(r"(?:analysis|commentary|final)<\|message\|>")
+"""Harmony after a template that ends with <|channel|>."""
 _QUOTES: Final = frozenset("`'\"\u2018\u2019\u201c\u201d\u00ab\u00bb")
 
 _TOKEN: Final = re.compile(r"<\|(start|channel|message|end|return|call|constrain)\|>")
@@ -139,6 +147,8 @@ def _split(text: str, marks: tuple[str, str] | None, after_span: bool = False) -
     reasonings: list[str] = []
     for _ in range(MOST_SPANS):
         text = _trimmed(text, unwrap=after_span)
+        if not after_span and _HEADER_OPENED.match(text):
+            text = _CHANNEL + text
         hits = _hits(text, marks)
         first = _first(text, hits, after_span)
         channel = -1 if after_span else text.find(_CHANNEL)
@@ -167,7 +177,7 @@ def _trimmed(text: str, unwrap: bool) -> str:
         for mark in STARTS:
             text = text.removeprefix(mark)
         for mark in ENDS:
-            if mark != "</s>" or "<s>" not in text:  # HTML
+            if mark != "</s>" or "<s>" not in text:  # strikethrough in HTML
                 text = text.removesuffix(mark)
         if unwrap and (tag := _WRAPPER.match(text)):
             close = text.lower().find(f"</{tag[2].lower()}>")
@@ -178,7 +188,11 @@ def _trimmed(text: str, unwrap: bool) -> str:
 
 def _hits(text: str, marks: tuple[str, str] | None) -> list[_Hit]:
     """All marks in their order, but for those in quotation marks."""
-    found = [
+    found: list[_Hit] = []
+    for match in FAMILY.finditer(text):
+        name = match["of"] or match["name"] or match["bare"]
+        found.append(_Hit(match.start(), match.end(), f"<|{name.lower()}|>", opens_span(match)))
+    found += [
         _Hit(match.start(), match.end(), match[2].lower(), not match[1]) for match in _TAG.finditer(text)
     ]
     pairs = [*PAIRS, *([Marks((marks[0],), (marks[1],))] if marks else [])]

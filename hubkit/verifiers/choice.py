@@ -6,8 +6,9 @@ r"""The choice verifier: the answer is a letter, or with `options` the text of o
 - "B", "(B)", "B) Paris", "\\text{B}", "**B**" and "Option B" are all B; lower case letters are not choices, since "a"
   is a word. With options a letter behind the last of them is none.
 - The full text of an option stands for its letter. A letter with the text of another option is unparseable.
+- With options that are formulas a formula equal to one of them stands for its letter.
 - Without a box or an <answer> tag the last "answer is B" counts, else the letter at the end ("so it is B"), else a text
-  that is a choice by itself. "A" and "I" before another word are words.
+  that is a choice by itself. "A" and "I" before another word are words; "A is wrong" does not say A.
 - Two letters, as in "A or B", are no answer: unparseable.
 """
 
@@ -18,8 +19,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from hubkit.verifiers.base import RowSettings, Task, Verdict, Verifier, list_of, verdict
+from hubkit.verifiers.base import SHOWN, RowSettings, Task, Verdict, Verifier, list_of, verdict
+from hubkit.verifiers.compare import equal
 from hubkit.verifiers.extract import answer_in, key_of
+from hubkit.verifiers.forms import Words, read
+from hubkit.verifiers.plain import Inline
+from hubkit.verifiers.spelling import spell
 
 __all__ = ["Choice"]
 
@@ -31,12 +36,19 @@ _LETTER: Final = re.compile(
     re.DOTALL,
 )
 _SECOND: Final = re.compile(r"[\s).*}\],]*(?:,|/|&|or\b|and\b|\+)?[\s(*\[]*[A-Z](?![A-Za-z'])")
+_DENIED: Final = re.compile(
+    r"[\s).:\]*_}$-]*(?:(?:is|was|are)\s+)?(?:not\b|n't|wrong|incorrect|false|ruled out|out\b)|[\s).:\]*_}$]*isn't",
+    re.IGNORECASE,
+)
+"""What takes a letter back: "A is wrong", "B. Incorrect"."""
+_OTHER_LINE: Final = re.compile(r"\n[\s>*(\[-]*[A-Z][).:\]]")
 _WORD_AFTER: Final = re.compile(r"[ \t]+(?!(?:because|since|as|due|for|which|with|is|and|or|by)\b)[A-Za-z]")
 _ANSWER_IS: Final = re.compile(
-    r"(?i:answer|choice|option)(?i:\s+is)?(?i:\s+(?:option|choice|letter))?[\s:*_\"'$(\[]{0,8}(?:\\text(?:bf)?\{)?\(?([A-Z])(?![A-Za-z'])"
+    r"(?:(?i:answer|choice|option)|(?:答案|选项?)(?:是|为|选)?：?)(?i:\s+is)?(?i:\s+(?:option|choice|letter))?[\s:*_\"'$(\[]{0,8}(?:\\text(?:bf)?\{)?\(?([A-Z])(?![A-Za-z'])"
 )
+_STATED: Final = re.compile(r"(?i:answer)(?i:\s+is)?[\s:*_]+([^\n]+?)[.\s*_]*$", re.MULTILINE)
 _AT_THE_END: Final = re.compile(
-    r"(?:\b(?:is|be|choose|pick|select|chose|picked|selected|option|choice)\b|[:=→])[\s*_(\[$]*([A-Z])[)\]*_$]*[.!\s*]*\Z"
+    r"(?:\b(?:is|be|think|say|guess|with|choose|pick|select|chose|picked|selected|option|choice)\b|[:=→])[\s*_(\[$]*([A-Z])[)\]*_$]*[.!\s*]*\Z"
 )
 
 
@@ -56,7 +68,7 @@ class Choice(Verifier):
         return json.dumps({"options": options}, ensure_ascii=False)
 
     def verify_inline(self, problem: Mapping[str, Any], text: str) -> Verdict | Task:
-        options = [_folded(str(o)) for o in json.loads(problem["metadata"] or "{}").get("options", [])]
+        options = [str(option) for option in json.loads(problem["metadata"] or "{}").get("options", [])]
         key = _choice(key_of(problem["answer"]), options)
         if not key:
             return verdict("unparseable", "", f"the answer key {str(problem['answer'])[:40]!r} is no choice")
@@ -70,32 +82,52 @@ def _said(text: str, options: list[str]) -> str:
     marked = answer_in(text) if re.search(r"boxed|fbox|<answer>|####", text) else None
     if marked is not None:
         return _choice(marked.text, options)
-    said = [match for match in _ANSWER_IS.finditer(text) if not _is_word(match[1], text[match.end(1) :])]
+    said = [
+        match
+        for match in _ANSWER_IS.finditer(text)
+        if not _is_word(match[1], text[match.end(1) :]) and not _DENIED.match(text, match.end(1))
+    ]
     if said:
         last = said[-1]
         return "" if _names_another(last[1], text[last.end(1) :]) else _in_range(last[1], options)
     if match := _AT_THE_END.search(text):
         return _in_range(match[1], options)
-    return _choice(text, options)
+    stated = _STATED.findall(text)
+    return _choice(stated[-1] if stated else text, options)
 
 
 def _choice(text: str, options: list[str]) -> str:
     """The letter that a short text stands for; "" if it is none, or not one alone."""
-    bare = _bare(text)
-    folded = _folded(bare)
-    if folded in options:
+    bare, folded = _bare(text), [_folded(option) for option in options]
+    if (said := _folded(bare)) in folded:
         # Of two options with one text neither can be meant.
-        return chr(ord("A") + options.index(folded)) if options.count(folded) == 1 else ""
+        return chr(ord("A") + folded.index(said)) if folded.count(said) == 1 else ""
     match = _LETTER.match(bare)
     if match is None or _is_word(match[1], bare[match.end(1) :]):
-        return ""
+        return _by_value(text, options)
     letter, rest = match[1], bare[match.end(1) :]
-    if _names_another(letter, rest):
+    if _names_another(letter, rest) or _DENIED.match(rest) or _OTHER_LINE.search(rest):
         return ""
     said = _folded(match[2].strip(" ).:]-*_"))
-    if said in options and options.index(said) != ord(letter) - ord("A") and options.count(said) == 1:
+    if said in folded and folded.index(said) != ord(letter) - ord("A") and folded.count(said) == 1:
         return ""
     return _in_range(letter, options)
+
+
+def _by_value(text: str, options: list[str]) -> str:
+    """The letter of the only option that is the same formula."""
+    if not options or len(text) > SHOWN:
+        return ""
+    try:
+        answer = read(spell(text))
+        equal_ones = [
+            index
+            for index, option in enumerate(options)
+            if not isinstance(answer, Words) and equal(answer, read(spell(option[:SHOWN])), Inline())
+        ]
+    except RecursionError:
+        return ""
+    return chr(ord("A") + equal_ones[0]) if len(equal_ones) == 1 else ""
 
 
 def _names_another(letter: str, rest: str) -> bool:

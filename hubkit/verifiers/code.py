@@ -10,6 +10,7 @@ Doubtful cases, decided here once:
   {"input": …, "output": …}: the program's standard input, and what it must print. Output is compared line by
   line, white space at line ends and at the end of the output aside. Other layouts become these when a problem is read,
   and tests that check nothing are refused then (programs.py).
+- Tests of which not even one fails without any program (`if False: assert …`) check nothing: unparseable.
 - A test passes when its end is reached: a program that calls exit(0) before the assert has failed it.
 - The standard library only: what a program may import must not depend on the machine that verifies.
 - The first test that fails decides; one that runs out of time is a timeout, out of memory is wrong.
@@ -95,6 +96,8 @@ def judge_code(text: str, metadata: str) -> Verdict:
         return Verdict("unparseable", "", "no fenced program found")
     program = python[-1] if python else blocks[-1][1]
     shown = program.strip()[:SHOWN]
+    if not _checks_something(metadata):
+        return Verdict("unparseable", "", "the tests check nothing: they pass without any program")
     end = time.monotonic() + PROGRAM_SECONDS
     for number, test in enumerate(tests, 1):
         where = f"test {number} of {len(tests)}"
@@ -106,6 +109,18 @@ def judge_code(text: str, metadata: str) -> Verdict:
         if failure:
             return Verdict("wrong", shown, f"{where}: {failure}")
     return Verdict("correct", shown, f"passed {len(tests)} of {len(tests)} tests")
+
+
+@functools.lru_cache(maxsize=256)
+def _checks_something(metadata: str) -> bool:
+    """Whether a test fails without a program. An empty program prints nothing, and each pair expects something."""
+    for test in json.loads(metadata)["tests"]:
+        try:
+            if not isinstance(test, str) or _run_test("", test, TEST_SECONDS):
+                return True
+        except subprocess.TimeoutExpired:
+            return True
+    return False
 
 
 def _dedented(fence: re.Match[str]) -> str:

@@ -171,8 +171,18 @@ def _named(a: Form, b: Form, by: Expressions) -> bool | None:
 def _relation(form: Form) -> Relation | None:
     if isinstance(form, Relation):
         return form
-    if isinstance(form, Named) and isinstance(form.form, Number):
+    if not isinstance(form, Named):
+        return None
+    if isinstance(form.form, Number):
         return Relation("=", form.name, form.form.text)
+    if isinstance(form.form, Several) and form.form.kind[0] in "([" and len(form.form.items) == 2:
+        # x < 3 is read as an interval without a lower end.
+        low, high = form.form.items
+        if isinstance(low, Number) and isinstance(high, Number):
+            if low.text == "-\\infty" and high.text != "\\infty":
+                return Relation("\\le" if form.form.kind[1] == "]" else "<", form.name, high.text)
+            if high.text == "\\infty" and low.text != "-\\infty":
+                return Relation("\\le" if form.form.kind[0] == "[" else "<", low.text, form.name)
     return None
 
 

@@ -1,7 +1,7 @@
 """The exact verifier: the same text, case included.
 
-White space around it and dollar signs do not count. Without a box the whole text is the answer. "1,000" equals
-"1000", and "1000.0" does not.
+White space around it and dollar signs do not count. The answer is the last box, else the last <answer>…</answer>, else
+what follows "####", else the whole text. "1,000" equals "1000", and "1000.0" does not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hubkit.verifiers.base import Task, Verdict, Verifier, verdict
-from hubkit.verifiers.extract import boxed, key_of
+from hubkit.verifiers.extract import key_of, marked_in
 
 __all__ = ["Exact"]
 
@@ -20,8 +20,8 @@ class Exact(Verifier):
     name = "exact"
 
     def verify_inline(self, problem: Mapping[str, Any], text: str) -> Verdict | Task:
-        box = boxed(text)
-        answered = text if box is None else box
+        marked = marked_in(text)
+        answered = text if marked is None else marked
         same = _plain(answered) == _plain(key_of(problem["answer"]))
         return verdict("correct" if same else "wrong", answered, "compared as text")
 

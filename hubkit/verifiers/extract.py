@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-__all__ = ["Answer", "answer_in", "boxed", "key_of"]
+__all__ = ["Answer", "answer_in", "boxed", "key_of", "marked_in"]
 
 
 class Answer(NamedTuple):
@@ -44,21 +44,28 @@ _UNBRACED: Final = re.compile(r"\\[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\}|-?[^\s$,;{
 _TAG: Final = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
 _HASHES: Final = re.compile(r"####[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
 _SAID: Final = re.compile(
-    r"(?:final answer|answer)(?:\s+is|\*{0,2}\s*:|\s*=)+[\s*:]*(?P<said>\S[^\n]*)", re.IGNORECASE
+    r"(?:(?:final answer|answer)(?:\s+is|\*{0,2}\s*:|\s*=)+|答案(?:\*{0,2}(?:是|为|：|:)){1,2})"
+    r"[\s*:：]*(?P<said>\S[^\n]*)",
+    re.IGNORECASE,
 )
 _TAKEN_BACK: Final = re.compile(
     r"\b(?:not?|but|wait|actually|correct(?:ed|ion)?|instead|wrong|rather|mistake|hmm|i\.?e|that is|so|thus|hence"
     r"|therefore|gives?|giving|which|equals?|simplif\w+|(?:or )?equivalently|namely|final(?:ly)?|becomes|then|yields?"
-    r"|approximately|about)\b|=\s*[$\s]*\Z|\\approx|≈|\\(?:R|r|Longr)ightarrow|\\implies|→",
+    r"|approximately|about)\b|\\approx|≈|\\(?:R|r|Longr)ightarrow|\\implies|→",
     re.IGNORECASE,
 )
+_GOES_ON: Final = re.compile(r"=[$\s]*\Z")
+_OF_ITS_OWN: Final = re.compile(
+    r"(?:\$|\\\(|\\\[|[,;&]|\b[A-Za-z]{2,}\s)\s*\\?[A-Za-z]+(?:\([a-z]\))?(?:_\{?\w+\}?)?\s*=[$\s]*\Z"
+)
+"""An "=" before a box goes on from the box before it, but not in "as well as $x = "."""
 _NO: Final = re.compile(r"\b(?:no|not|but|wait|so|then|final\w*|answer|correct\w*)\b", re.IGNORECASE)
 _ONLY_JOINED: Final = re.compile(
     r"(?:[\s$,;.&*_~|]|-\s|\\[\[\](),;:! ]|\\q?quad|\\\\|\\text(?:bf)?\{\s*,?\s*(?:and|or)?,?\s*\}|\b(?:and|or)\b"
     r"|\(?\b[a-h1-9ivx]{1,3}[.)]\s|(?:\\?[A-Za-z]+(?:\([a-z]\))?(?:_\{?\w+\}?)?\s*(?:=|:|\\in|\\approx)\s*))*",
     re.IGNORECASE,
 )
-_SENTENCE_END: Final = re.compile(r"[.!?][\s$)\]*]*\s|\n")
+_SENTENCE_END: Final = re.compile(r"[.!?][\s$)\]*]*\s|\n|。")
 _COMMANDS: Final = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+")
 _WORDS: Final = re.compile(r"[A-Za-z]{2,}")
 _PROSE: Final = re.compile(r"[A-Za-z]{2,}")
@@ -72,6 +79,14 @@ def boxed(text: str) -> str | None:
     """Content of the last \\boxed{…} with balanced braces. Returns None if there is none."""
     box = _last_box(text, len(text))
     return None if box is None else box.content
+
+
+def marked_in(text: str) -> str | None:
+    """What stands in the last box as it is, else in the last tag, else behind "####". Returns None without these."""
+    if any(mark in text for mark in _MARKS):
+        return boxed(text)
+    found = _TAG.findall(text) or _HASHES.findall(text)
+    return str(found[-1]).strip() if found else None
 
 
 def key_of(answer: object) -> str:
@@ -89,9 +104,9 @@ def answer_in(text: str) -> Answer | None:
     if any(mark in text for mark in _MARKS):
         last = _last_box(text, end)
         return None if last is None else Answer(_boxes(text, last), True)
-    tags = _TAG.findall(text)
-    if tags:
-        return Answer(tags[-1].strip(), True) if tags[-1].strip() else None
+    if tags := _TAG.findall(text):
+        content = tags[-1].strip()
+        return (_said(content) if _SAID.search(content) else Answer(content, True)) if content else None
     hashes = _HASHES.findall(text)
     if hashes:
         return Answer(hashes[-1], True)
@@ -130,7 +145,8 @@ def _boxes(text: str, last: _Box) -> str:
         if len(between) > 200:
             break
         joined = bool(_ONLY_JOINED.fullmatch(between)) and not _NO.search(between)
-        if not joined and (_SENTENCE_END.search(between) or _TAKEN_BACK.search(between)):
+        goes_on = _GOES_ON.search(between) and not _OF_ITS_OWN.search(between)
+        if not joined and (goes_on or _SENTENCE_END.search(between) or _TAKEN_BACK.search(between)):
             break
         part = _with_surroundings(text, before)
         if joined and not re.search(r"\w|[,;&]", between) and part.strip() == parts[0].strip():
@@ -246,5 +262,5 @@ def _first_sentence(said: str) -> str:
     formula = _FORMULA.match(said)
     if formula and not re.match(r"\s*(?:\\?%|,?\s*(?:and|or)\b|[,^])", said[formula.end() :]):
         return str(next(filter(None, formula.groups())))
-    end = re.search(r"[.!?](?=\s|\*|\Z)(?!\d)", said)
+    end = re.search(r"[.!?](?=\s|\*|\Z)(?!\d)|。", said)
     return said[: end.start() if end else len(said)].strip().strip("*").strip()

@@ -167,6 +167,7 @@ _SIGNS: Final = {
 _CLOCK: Final = re.compile(
     r"(\d{1,2}):(\d{2})(?::(\d{2}))? ?(?:\\text\{)? ?(?:([ap])\.? ?m\.?)? ?\}?", re.IGNORECASE
 )
+_HOUR: Final = re.compile(r"(\d{1,2}) ?(?:\\text\{)? ?([ap])\.? ?m\.? ?\}?", re.IGNORECASE)
 _BASED: Final = re.compile(
     r"\(?((?:[0-9][0-9A-Fa-f]*)|[A-F][0-9A-F]+)\)?_\{?(?:\\text\{)?\(?([0-9]{1,2}|[a-z]{3,12})\)?\}?\}?"
 )
@@ -240,6 +241,8 @@ def _special(text: str, depth: int) -> Form | None:
         if hours < 24 and minutes < 60 and seconds < 60 and not (half and not 1 <= hours <= 12):
             hours = hours % 12 + (12 if half == "p" else 0) if half else hours
             return Clock(hours * 3600 + minutes * 60 + seconds)
+    if (match := _HOUR.fullmatch(text)) and 1 <= int(match[1]) <= 12:
+        return Clock((int(match[1]) % 12 + (12 if match[2] in "pP" else 0)) * 3600)
     if match := _BASED.fullmatch(text):
         base = int(match[2]) if match[2].isdecimal() else _BASES.get(match[2], 0)
         if 2 <= base <= 36 and all(int(digit, 36) < base for digit in match[1]):
@@ -287,11 +290,19 @@ def _several(text: str, depth: int) -> Form | None:
         either = bool(re.search(r"\bor\b|\\lor", text)) and not re.search(r"\band\b|\\land", text)
         return _listed([_read(part, depth + 1) for part in parts], either)
     if "\\cup" in pieces:
-        return Union(tuple(_read(part, depth + 1) for part in _split_at(pieces, "\\cup")))
+        return _united([_read(part, depth + 1) for part in _split_at(pieces, "\\cup")])
     signs = [piece for piece in pieces if "\\pm" in piece or "\\mp" in piece]
     if signs:
         return _both_signs(text, depth)
     return None
+
+
+def _united(parts: list[Form]) -> Form:
+    """Finite sets together are one."""
+    sets = [part for part in parts if isinstance(part, Several) and part.kind == "{}"]
+    if len(sets) == len(parts):
+        return Several("{}", tuple(item for part in sets for item in part.items))
+    return Union(tuple(parts))
 
 
 def _is_prose(text: str) -> bool:
@@ -358,7 +369,7 @@ def _related(text: str, depth: int) -> Form | None:
     if not all(parts[1:]):
         return None
     if not parts[0]:  # "= 5"
-        return _read(parts[1], depth + 1) if signs == ["="] else None
+        return _read(parts[1], depth + 1) if signs in (["="], ["\\approx"]) else None
     if set(signs) == {"="}:
         return _equal(parts, depth)
     if signs[-1] == "\\approx" and set(signs) <= {"=", "\\approx"}:

@@ -1,5 +1,7 @@
 """The verifier of reasoning-gym's problems: the scorer of the problem's own task.
 
+The answer is the last box, else the last <answer>…</answer>, else what follows "####", else the whole text.
+
 Only a full score is correct. A partial score (some scorers give 0.01 for any answer, 0.5 for a right one in the
 wrong form) is wrong, and named in the reason.
 """
@@ -13,7 +15,7 @@ from typing import Any
 
 from hubkit.errors import InputError
 from hubkit.verifiers.base import Task, Verdict, Verifier, verdict
-from hubkit.verifiers.extract import boxed, key_of
+from hubkit.verifiers.extract import key_of, marked_in
 
 __all__ = ["Gym"]
 
@@ -23,10 +25,12 @@ class Gym(Verifier):
     of_rows = False
 
     def verify_inline(self, problem: Mapping[str, Any], text: str) -> Verdict | Task:
-        box, answer = boxed(text), key_of(problem["answer"])
-        if box is not None and box.strip() == answer:
+        marked, answer = marked_in(text), key_of(problem["answer"])
+        if marked is not None and marked.strip() == answer:
             return verdict("correct", answer, "equal to the answer")
-        return Task(self.name, answer, text if box is None else box, problem["source"], problem["metadata"])
+        return Task(
+            self.name, answer, text if marked is None else marked, problem["source"], problem["metadata"]
+        )
 
     def verify_in_worker(self, task: Task) -> Verdict:
         scorer, entry = _scorer(task.source), json.loads(task.metadata)

@@ -8,14 +8,17 @@ r"""Tests of programs as public datasets have them, brought to the two kinds tha
 become
     ["assert double(2) == 4"], ["def check(…): …\n\ncheck(double)"], [{"input": "21\n", "output": "42\n"}]
 
-A test that checks nothing is refused when the problem is read: Python that asserts and raises nothing, a definition
-that is never called, inputs without outputs, and every other layout.
+A test that checks nothing is refused when the problem is read: Python that asserts and raises nothing, or uses no name
+that the program could define, a definition that is never called, inputs without outputs, and every other layout.
+What only running shows (`if False:`, a loop over nothing) `code.py` finds: such tests pass without any program.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -130,9 +133,44 @@ def _text(test: str, row: Mapping[str, Any], where: str) -> str:
             )
         whole = f"{whole}\n\ncheck({entry})"
         tree = ast.parse(whole)
-    if not _checks(tree):
+    if foreign := _foreign(tree):
+        raise InputError(
+            f"{where}: a test imports {foreign}, and programs run with the standard library alone",
+            "leave such problems out",
+        )
+    if not _checks(tree) or not _uses_program(tree):
         raise InputError(f"{where}: a test checks nothing: {test.strip()[:60]!r}", LAYOUTS)
     return whole
+
+
+def _foreign(tree: ast.Module) -> str:
+    """A module that the tests import and the sandbox lacks; "" if there is none."""
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        for name in names:
+            if name.partition(".")[0] not in sys.stdlib_module_names:
+                return name
+    return ""
+
+
+def _uses_program(tree: ast.Module) -> bool:
+    """Whether a name is used that neither Python nor the test itself defines."""
+    known = {*vars(builtins), "__name__"} - {"globals", "locals", "eval", "exec", "__import__"}
+    used = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            (used if isinstance(node.ctx, ast.Load) else known).add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            known.add(node.name)
+        elif isinstance(node, ast.arg):
+            known.add(node.arg)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            known |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            known.add(node.name)
+    return not used <= known
 
 
 def _called(tree: ast.Module, name: str) -> bool:
@@ -158,8 +196,10 @@ def _checks(tree: ast.Module) -> bool:
             return True
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
+            ends = called in ("sys.exit", "exit", "quit", "os._exit")
+            status = node.args[0] if node.args else ast.Constant(0)
             if (
-                called in ("sys.exit", "exit", "quit", "os._exit")
+                (ends and not (isinstance(status, ast.Constant) and status.value in (0, None)))
                 or ".assert_" in called
                 or ".testing." in called
             ):

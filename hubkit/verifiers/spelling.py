@@ -8,7 +8,8 @@ Nothing that changes the answer is dropped: units, words, signs and brackets sta
 - Groups of three digits between commas, {,}, \,, \  or spaces are one number; "1,5" and "1.234,5" are none, and in
   brackets "(1,200)" is a pair, unless other elements there are set apart by a comma and a space.
 - "3 1/4" and 3\frac{1}{4} are three and a quarter; 3\frac{5}{4} may be a product and stays as it is.
-- A bar or dots over decimals, and digits in parentheses after them, repeat: 0.2\overline{7} is 5/18.
+- A bar or dots over decimals, and digits in parentheses after them, repeat: 0.2\overline{7} is 5/18. So do those before
+  three dots that are written three times, or twice from the point on (0.333…, 0.1212…); 3.14… is no number.
 """
 
 from __future__ import annotations
@@ -85,10 +86,19 @@ _SAME: Final = {
 _NAMES: Final = {other: name for name, others in _SAME.items() for other in others.split()}
 _DROPPED: Final = frozenset(
     """left right big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr displaystyle textstyle limits nolimits rm bf it
-    boxed fbox framebox mathbf textbf boldsymbol bm emph underline mathop""".split()  # noqa: SIM905
+    boxed fbox framebox mathbf textbf boldsymbol bm emph underline mathop tiny scriptsize footnotesize small normalsize
+    large Large LARGE huge Huge""".split()  # noqa: SIM905
 )
 """Commands that only change the looks. Their argument stays, in braces if it had some."""
 _SPACES: Final = frozenset("quad qquad thinspace enspace medspace thickspace space nobreakspace".split())  # noqa: SIM905
+_LOOKS: Final = re.compile(r"\\(?:color|textcolor|colorbox|[hv]space\*?|[hv]?phantom)\s*\{[^{}]*\}\s*")
+"""What only changes the looks, with its first argument."""
+_ASCII: Final = re.compile(
+    r"(?<![A-Za-z\\{])(sqrt|pi|sin|cos|tan|cot|sec|csc|ln|log|exp|arcsin|arccos|arctan|theta|infinity)"
+    r"(?![A-Za-z])(?=\s*(?:[-+*/^()=<>,;|\d]|\Z))"
+)
+"""Names as they are typed without LaTeX, beside an operator or a bracket: 2*pi*r, sin(x)."""
+_ROOT: Final = re.compile(r"\\sqrt\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)")
 _COMMAND: Final = re.compile(r"\\([A-Za-z]+)\s*")
 _GAP: Final = "\u2009"
 """A space that LaTeX was asked for: in a number it parts groups of digits."""
@@ -109,10 +119,15 @@ _MIXED: Final = re.compile(
     r"(?<![\d.A-Za-z}^_{)])(\d+)\s*(?:\\frac\{(\d+)\}\{(\d+)\}|(?<=\s)(\d{1,2})/(\d+))(?![\d.]|\s*/)"
 )
 _REPEATING: Final = re.compile(
-    r"(\d+)\.(\d*)(?:\\(?:overline|bar)\s*\{(\d+)\}|\\(?:overline|bar)\s*(\d)|\((\d+)\)"
+    r"(\d*)\.(\d*)(?:\\(?:overline|bar)\s*\{(\d+)\}|\\(?:overline|bar)\s*(\d)|\((\d+)\)"
     r"|((?:\\dot\s*\{?\d\}?\d*)+))(?![\d\\])"
 )
+_CONTINUED: Final = re.compile(
+    r"(?<![\d.])(\d*)\.(?:(\d*?)(?:(\d)\3{2,}|(\d{2,9}?)\4{2,})|(\d{2,9}?)\5+)\s*(?:\.{3}|\\dots)\s*\Z"
+)
+"""0.333… and 0.1212…: what is written three times, or twice from the point on, goes on so (2.718281828… does not)."""
 _TEXT: Final = re.compile(r"\\text\s*\{([^{}]*)\}")
+_TEXT_ALONE: Final = re.compile(r"\s*\\(?:text|textbf|mathrm|textrm|mbox)\s*\{([-+\d.,/ ]+)\}\s*")
 _SPACE: Final = re.compile(r"\s+")
 _LOOSE: Final = re.compile(r" ?([-+*/=<>^_(){}\[\],;|!&]) ?")
 _CURRENCY: Final = {"€": "eur", "£": "gbp", "¥": "yen", "₹": "rupee", "¢": "cent"}
@@ -124,6 +139,9 @@ def spell(text: str) -> str:
     if text.isdecimal() and text.isascii():
         return text
     text = text.translate(_LOOKALIKES)
+    if whole := _TEXT_ALONE.fullmatch(text):
+        text = whole[1]
+    text = _LOOKS.sub("", text)
     if "√" in text:
         text = re.sub(
             r"√\s*(?:\{([^{}]*)\}|\(([^()]*)\)|(\d+|[A-Za-z]))",
@@ -134,6 +152,8 @@ def spell(text: str) -> str:
         text = text.replace(sign, f"\\text{{{name}}}")
     text = _without_delimiters(text)
     text = re.sub(r"\\\\(?=(?:d?frac|sqrt|pi|cdot|times|text|left|right|infty)(?![A-Za-z]))", r"\\", text)
+    text = _ROOT.sub(r"\\sqrt{\1}", _ASCII.sub(r"\\\1", text))
+    text = re.sub(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\cdot ", text)
     text = _COMMAND.sub(_command, text)
     text = (
         text.replace("\\{", "\\lbrace ")
@@ -161,7 +181,7 @@ def spell(text: str) -> str:
     text = text.replace(" \\", "\\")
     text = re.sub(r"(\\[A-Za-z]+) (?![A-Za-z])", r"\1", text).strip()
     text = text.replace("...", "\\dots ").rstrip()
-    while text[-1:] in (".", ",", ";", ":"):
+    while text[-1:] in (".", ",", ";", ":", "\\"):  # of "\\ " at the end the blank is gone
         text = text[:-1].rstrip()
     return _unwrapped(text)
 
@@ -221,7 +241,7 @@ def _structured(text: str) -> str:
         lambda m: f"\\frac{{{m[1].strip('{}').strip()}}}{{{m[2].strip('{}').strip()}}}", text
     )
     text = _BARE_SQRT.sub(r"\\sqrt{\1}", text)
-    text = _REPEATING.sub(_repeated, text)
+    text = _REPEATING.sub(_repeated, _CONTINUED.sub(_continued, text))
     text = _MIXED.sub(_mixed, text)
     return _LOOSE_BRACES.sub(r"\1", _BARE_POWER.sub(r"\1{\2}", text))
 
@@ -231,6 +251,10 @@ def _mixed(match: re.Match[str]) -> str:
     if int(top[:9]) >= int(below[:9]) or len(top) > 9 or len(below) > 9:
         return match[0] if match[2] else f"{match[1]}?{top}/{below}"
     return f"({match[1]}+\\frac{{{top}}}{{{below}}})"
+
+
+def _continued(match: re.Match[str]) -> str:
+    return f"{match[1]}.{match[2] or ''}({match[3] or match[4] or match[5]})"
 
 
 def _repeated(match: re.Match[str]) -> str:

@@ -119,15 +119,20 @@ def _same(one: str, other: str) -> bool | None:
             return _same_numbers(one, other, a, b)
         if a.free_symbols != b.free_symbols and not _cancels(a, b):
             return False
-        seen = 0
+        real: list[bool] = []
+        others: list[bool] = []
         for point in _points(symbols):
             x, y = _at(a, point), _at(b, point)
             if x is None or y is None:
                 continue
-            if not _close(x, y):
+            # Letters are real, so where neither side is a real number, both have no value: \\sqrt{1/n} for n < 0.
+            (real if x.is_real or y.is_real else others).append(_close(x, y))
+            if real and not real[-1]:
                 return False
-            seen += 1
-        if seen >= 3:
+        seen = real if len(real) >= 3 else real + others
+        if not all(seen):
+            return False
+        if len(seen) >= 3:
             return True
     return _by_math_verify(a, b)
 

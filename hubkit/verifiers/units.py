@@ -56,6 +56,7 @@ _UNITS: Final = {
     "mph": "mi/h",
     "km/h": "kmh kph",
     "m/s": "",
+    "m/s^2": "m/s²",
     "hz": "Hz hertz",
     "w": "W watt watts",
     "kw": "kW",
@@ -65,6 +66,8 @@ _UNITS: Final = {
     "v": "V volt volts",
     "a": "A ampere amperes amp amps",
     "ohm": "ohms Omega",
+    "kohm": "kilohm kilohms",
+    "Mohm": "megohm megohms",
     "mol": "mole moles",
     "k": "K kelvin",
     "pa": "Pa",
@@ -89,10 +92,14 @@ _TRAILING: Final = re.compile(
 )
 _PLAIN_TRAILING: Final = re.compile(
     r"(?P<number>[-+]?(?:\d[\d.]*|\\frac\{\d+\}\{\d+\}|\(\d+\+\\frac\{\d+\}\{\d+\}\)|\d+/\d+)) ?"
-    r"(?P<unit>[A-Za-z]{2,}(?:/[A-Za-z]+)?(?:\^\{\d\})?(?: [A-Za-z]{2,}(?:\^\{\d\})?){0,4})"
+    r"(?P<unit>(?:[A-Za-z]{2,}(?:/[A-Za-z]+)?|(?<= )[mgJNWVL]/(?:[a-z]{2,}|[shLK]))(?:\^\{\d\})?"
+    r"(?: [A-Za-z]{2,}(?:\^\{\d\})?){0,4})"
 )
 _KNOWN_TRAILING: Final = re.compile(
     r"(?P<number>.*\S) (?P<unit>[A-Za-z]{2,}(?:/[A-Za-z]+)?(?:\^\{\d\})?)", re.DOTALL
+)
+_OHM: Final = re.compile(
+    r"(?P<number>[-+]?\d[\d.]*(?:\\cdot10\^\{-?\d+\})?) ?(?:\\text\{\s*(?P<scale>[kM]?)\s*\})?\\Omega"
 )
 _LEADING: Final = re.compile(
     r"(?P<sign>[-+]?)\\text\{\s*(?P<unit>usd|eur|gbp|yen|rupee|[Rr]s\.?|US)\s*\}\s?(?P<number>[-+]?.*)"
@@ -122,6 +129,8 @@ def split_unit(text: str) -> tuple[str, str]:
             else f"\\frac{{1}}{{100}}({number})",
             "",
         )
+    if match := _OHM.fullmatch(text):
+        return match["number"], f"{match['scale'] or ''}ohm"
     if (match := _DEGREE.fullmatch(text)) and match["number"].strip() and not _TRIGONOMETRY.search(text):
         scale = re.sub(r"[^CF]", "", (match["scale"] or "").replace("\\text", ""))
         return match["number"].strip(), f"°{scale.lower()}" if scale else "degree"

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_model import CHAT_TEMPLATE, save_tiny_model, save_tiny_tokenizer
+from support import MODELS
+from tiny_model import CHAT_TEMPLATE, renamed_marks, save_tiny_model, save_tiny_tokenizer
 
 from hubkit.engines import Engine, Request, Response, open_engine
 from hubkit.engines.batch import Batch
@@ -246,6 +247,18 @@ def test_marks_of_thinking_stay_and_other_special_tokens_do_not(tmp_path: Path) 
         assert isinstance(engine, TransformersEngine)
         hidden = engine._hidden
     assert hidden == set(tokenizer.convert_tokens_to_ids(["<|pad|>", "<|im_start|>", "<|im_end|>"]))
+
+
+def test_marks_that_a_recipe_names_stay_where_they_are_special_tokens(tmp_path: Path) -> None:
+    folder = renamed_marks(MODELS / "teacher", tmp_path / "model")
+    request = ask(0, Sampling(max_tokens=400))
+    request.messages[0]["content"] = (
+        "State the final answer to the following arithmetic problem: 47 + 38 - 12 ="
+    )
+    for marks in ((), ("<r>", "</r>")):
+        text = answers(folder, [request], 1, marks=marks)["0"].text
+        assert split(text, None, ("<r>", "</r>")).form == ("closed" if marks else "none"), text
+        assert "<|im_end|>" not in text
 
 
 def test_what_a_model_folder_lacks_is_named(model: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from support import MODELS
+from tiny_model import renamed_marks
 
 from hubkit.engines import Engine, Request, Response, open_engine
 from hubkit.engines.settings import EngineRuntime
@@ -134,6 +135,17 @@ def test_marks_of_thinking_stay_where_they_are_special_tokens(tmp_path: Path) ->
     with opened(model) as engine:
         (response,) = answers(engine, [ask(47, 400)]).values()
     assert split(response.text).form == "closed" and "<|im_end|>" not in response.text
+
+
+@both
+def test_marks_that_a_recipe_names_stay_where_they_are_special_tokens(
+    in_process: bool, tmp_path: Path
+) -> None:
+    folder, marks = renamed_marks(TEACHER, tmp_path / "model"), ("<r>", "</r>")
+    runtime = EngineRuntime(engine="vllm", vllm=CPU, in_process=in_process)
+    with open_engine(folder, runtime, marks=marks) as engine:
+        (response,) = answers(engine, [ask(47, 400)]).values()
+    assert split(response.text, None, marks).form == "closed"
 
 
 @both

@@ -67,6 +67,18 @@ def verdict(verifier: str, answer: str, text: str, **metadata: Any) -> Verdict:
         ("Answer: A city on the Seine", "unparseable"),
         ("Answer: I am sure it is B", "correct"),
         ("I choose B", "correct"),
+        ("Answer: I think B", "correct"),
+        ("So I would say B.", "correct"),
+        ("I'd go with B", "correct"),
+        ("Answer: Paris", "correct"),
+        ("The answer is **Paris**.", "correct"),
+        ("答案：B", "correct"),
+        ("答案是B", "correct"),
+        ("The answer is not B", "unparseable"),
+        ("Answer: B is wrong", "unparseable"),
+        ("Option B is right, option A is wrong.", "correct"),
+        ("(A) is wrong. (B) is right.", "unparseable"),
+        ("A. Wrong\nB. Right\nC. Wrong", "unparseable"),
     ],
 )
 def test_choices(text: str, status: str) -> None:
@@ -112,10 +124,75 @@ def test_choices(text: str, status: str) -> None:
         ("12", "\\boxed{2 \\cdot 7 = 12}", 1e-6, "unparseable"),
         ("12 * 12 = <<12*12=144>>144.\n#### 1,440", "\\boxed{1440}", 1e-6, "correct"),
         ("12 * 12 = <<12*12=144>>144.\n#### 144", "\\boxed{12}", 1e-6, "wrong"),
+        ("9.8 m/s^2", "\\boxed{9.8}", 1e-6, "correct"),
+        ("9.8 m/s^2", "\\boxed{9.8 \\text{ m/s}^2}", 1e-6, "correct"),
+        ("9.8 m/s^2", "\\boxed{9.8 \\text{ m/s}}", 1e-6, "wrong"),
+        ("50 \\Omega", "\\boxed{50}", 1e-6, "correct"),
+        ("50 \\Omega", "\\boxed{50\\text{ k}\\Omega}", 1e-6, "wrong"),
+        ("5", "\\boxed{\\approx 5}", 1e-6, "correct"),
+        ("5000", "\\boxed{5 x 10^3}", 1e-6, "correct"),
+        ("5", "\\boxed{5 \\times 10^3}", 1e-6, "wrong"),
+        ("5", "\\boxed{5 \\pm 0.1}", 1e-6, "unparseable"),
+        ("5", "\\boxed{> 5}", 1e-6, "unparseable"),
+        ("5", "\\boxed{5x}", 1e-6, "unparseable"),
+        ("1e-30", "\\boxed{2e-30}", 1e-6, "wrong"),
+        ("2^{10}", "\\boxed{2}", 1e-6, "wrong"),
+        ("\\binom{5}{2}", "\\boxed{10}", 1e-6, "correct"),
+        ("\\log_2 8", "\\boxed{8}", 1e-6, "wrong"),
+        ("\\frac13", "\\boxed{0.333...}", 1e-6, "correct"),
+        ("\\pi", "\\boxed{3.14...}", 0.01, "unparseable"),
+        ("8:30", "\\boxed{8.5}", 1e-6, "unparseable"),
+        ("25 °C", "\\boxed{25 °F}", 1e-6, "wrong"),
+        ("48480", "<answer>The answer is 48480.</answer>", 1e-6, "correct"),
     ],
 )
 def test_numbers(answer: str, text: str, tolerance: float, status: str) -> None:
     assert verdict("numeric", answer, text, tolerance=tolerance).status == status
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("\\boxed{\\frac{1}{2}}", "correct"),
+        ("\\boxed{$\\dfrac12$}", "correct"),
+        ("The answer is $\\frac12$.", "correct"),
+        ("\\boxed{\\frac{1}{3}}", "wrong"),
+        ("\\boxed{\\frac{1}{5}}", "unparseable"),
+        ("\\boxed{\\text{half}}", "unparseable"),
+    ],
+)
+def test_options_that_are_formulas(text: str, status: str) -> None:
+    assert verdict("choice", "A", text, options=["$1/2$", "1/3", "1/4"]).status == status
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("\\boxed{Paris}", "correct"),
+        ("It is <answer>Paris</answer>.", "correct"),
+        ("<answer>Rome</answer> no, <answer> Paris </answer>", "correct"),
+        ("So.\n#### Paris", "correct"),
+        ("Paris", "correct"),
+        ("<answer>paris</answer>", "wrong"),
+        ("<answer>Rome</answer> Paris", "wrong"),
+        ("It is Paris", "wrong"),
+        ("\\boxed{Rome} <answer>Paris</answer>", "wrong"),
+    ],
+)
+def test_exact_texts(text: str, status: str) -> None:
+    assert verdict("exact", "Paris", text).status == status
+
+
+def test_problems_of_reasoning_gym_read_tags() -> None:
+    row = {"answer": "85", "verifier": "reasoning-gym", "source": "reasoning-gym/chain_sum"}
+    row["metadata"] = json.dumps({"question": "84 + 1", "answer": "85", "metadata": {}})
+    for text, status in (
+        ("<answer>85</answer>", "correct"),
+        ("<answer>84</answer> 85", "wrong"),
+        ("#### 85", "correct"),
+    ):
+        found = verify_inline(row, text)
+        assert (verify_in_worker(found) if isinstance(found, Task) else found).status == status
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, width=32), st.sampled_from(["%s", "\\boxed{%s}"]))
@@ -172,7 +249,7 @@ def test_programs(text: str, tests: list[Any], status: str, reason: str) -> None
 )
 @needs_bubblewrap
 def test_a_program_cannot_leave_the_sandbox(program: str, reason: str) -> None:
-    found = judge_code(f"```python\n{program}\n```", json.dumps({"tests": ["pass"]}))
+    found = judge_code(f"```python\n{program}\n```", json.dumps({"tests": ["done"]}))
     assert found.status == "wrong" and reason in found.reason, found
 
 
@@ -180,7 +257,7 @@ def test_a_program_cannot_leave_the_sandbox(program: str, reason: str) -> None:
 def test_a_program_has_no_network_not_even_this_machine() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         program = f"import socket; socket.create_connection({listener.getsockname()!r}, 2)"
-        found = judge_code(f"```python\n{program}\n```", json.dumps({"tests": ["pass"]}))
+        found = judge_code(f"```python\n{program}\n```", json.dumps({"tests": ["done"]}))
     assert found.status == "wrong" and "refused" in found.reason, found
 
 
@@ -188,7 +265,7 @@ def test_a_program_has_no_network_not_even_this_machine() -> None:
 def test_a_program_that_hangs_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify_code, "TEST_SECONDS", 1)
     for program in ("while True: pass", "import time; time.sleep(60)"):
-        found = judge_code(f"```python\n{program}\n```", json.dumps({"tests": ["pass"]}))
+        found = judge_code(f"```python\n{program}\n```", json.dumps({"tests": ["done"]}))
         assert found.status == "timeout" and "test 1 of 1" in found.reason
 
 

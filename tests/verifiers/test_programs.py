@@ -78,6 +78,12 @@ def test_layouts_are_read_as_what_they_are(
         "import math\nprint(double(2))",
         "assert True",
         "pass",
+        "assert 1 == 1",
+        "x = 3\nassert x == 3",
+        "import sys\ndouble(2)\nsys.exit(0)",
+        "import numpy as np\nassert np.all(double(2) == 4)",
+        ">>> double(2)\n4",
+        "['assert double(2) == 4']",
         "class Test:\n    def test(self):\n        assert double(2) == 4",
         "def a():\n    b()\n\ndef b():\n    assert double(2) == 4",
         "assert double(2) == 4)",
@@ -115,6 +121,24 @@ def test_tests_that_check_nothing_are_refused_when_they_are_read(tests: Any) -> 
 )
 def test_tests_that_check_something_are_kept(tests: str) -> None:
     assert read_tests(tests, {}, "row 3") == [tests]
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "if False:\n    assert double(2) == 4",
+        "for x in []:\n    assert double(x) == 2 * x",
+        "try:\n    assert double(2) == 4\nexcept Exception:\n    pass",
+        "assert True or double(2) == 4",
+        "assert all(double(x) == 4 for x in ())",
+    ],
+)
+@needs_bubblewrap
+def test_tests_that_pass_without_a_program_check_nothing(test: str) -> None:
+    for program in (DOUBLE, NONSENSE):
+        assert judge_code(program, json.dumps({"tests": [test]})).status == "unparseable"
+    both = json.dumps({"tests": [test, "assert double(2) == 4"]})
+    assert judge_code(DOUBLE, both).correct and judge_code(NONSENSE, both).status == "wrong"
 
 
 @pytest.mark.parametrize(
