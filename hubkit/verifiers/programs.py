@@ -158,7 +158,7 @@ def _foreign(tree: ast.Module) -> str:
 def _uses_program(tree: ast.Module) -> bool:
     """Whether a name is used that neither Python nor the test itself defines."""
     known = {*vars(builtins), "__name__"} - {"globals", "locals", "eval", "exec", "__import__"}
-    used = set()
+    used: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             (used if isinstance(node.ctx, ast.Load) else known).add(node.id)
