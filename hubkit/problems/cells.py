@@ -15,14 +15,14 @@ import datetime
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, NoReturn
 
 from hubkit.errors import InputError
 
-__all__ = ["Cell", "choice_letter", "choices", "listed", "look_up"]
+__all__ = ["Cell", "look_up"]
 
 _ROLES: Final = {
     "system": "system",
@@ -87,6 +87,10 @@ class Cell:
     def system(self) -> str:
         """Returns the system message of a chat, "" if there is none."""
         return "\n".join(text for role, text in self._chat() or () if role == "system")
+
+    def holding(self, value: Any) -> Cell:
+        """The same cell with another value, such as one element of its list."""
+        return Cell(self.where, self.column, value)
 
     def _plain(self) -> str:
         value = self.only
@@ -210,70 +214,3 @@ def look_up(row: Mapping[str, Any], column: str) -> Any:
         else:
             raise KeyError(column)
     return value
-
-
-def choices(cell: Cell) -> tuple[list[str], list[str]]:
-    """Returns the texts and labels of the choices: a list of texts, {"text": […], "label": […]}, [{"text", "label"}, …]
-    or {"A": …, "B": …}; labels are letters from A on where the data has none."""
-    value = cell.value
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-        try:
-            value = json.loads(value)  # lists of mixed kinds are often stored so in Parquet
-        except ValueError as error:
-            cell.refuse(f"options are not JSON: {error}", "see docs/verifiers.md")
-    texts, labels = value, None
-    if isinstance(value, Mapping) and value.keys() >= {"text", "label"}:
-        texts, labels = value["text"], value["label"]
-    elif isinstance(value, Mapping) and list(value) == _letters(len(value)):
-        texts = list(value.values())
-    elif isinstance(value, list) and all(isinstance(v, Mapping) and "text" in v for v in value):
-        texts = [v["text"] for v in value]
-        labels = [v["label"] for v in value] if all("label" in v for v in value) else None
-    if isinstance(texts, str) and texts:
-        texts = [texts]
-    if not isinstance(texts, list) or not texts or len(texts) > 26:
-        cell.refuse("the options are not a list", "see docs/verifiers.md")
-    if labels is not None and (not isinstance(labels, list) or len(labels) != len(texts)):
-        cell.refuse(f"{len(texts)} options have other labels", "give each option one label")
-    said = [Cell(cell.where, cell.column, text).answer() for text in texts]
-    return said, [str(label) for label in labels or _letters(len(said))]
-
-
-def choice_letter(cell: Cell, texts: Sequence[str], labels: Sequence[str]) -> str:
-    """Returns the answer as the verifier `choice` reads it: the letter of a label or of a whole number, which counts
-    from 0; any other text as it is. Raises InputError for a number that names no option, or may name two."""
-    value, letters = cell.only, _letters(26)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # whole numbers beside missing ones are floats in many files
-    if isinstance(value, int) and not isinstance(value, bool):
-        if str(value) in labels:
-            return letters[labels.index(str(value))]
-        known = len(texts) or 26
-        if not 0 <= value < known:
-            cell.refuse(
-                f"{value} is not an option: {known} options count from 0",
-                "give the letter of the right option",
-            )
-        if str(value) in texts and texts[value] != str(value):
-            cell.refuse(
-                f"{value} may be the option {letters[value]} or the text of another",
-                "give the letter of the right option",
-            )
-        return letters[value]
-    answer = cell.answer()
-    if answer in labels:
-        return letters[labels.index(answer)]
-    if answer.strip().isdecimal() and answer.strip() not in texts:
-        cell.refuse(
-            f"{answer!r} is neither a label nor the text of an option", "give the letter of the right option"
-        )
-    return answer
-
-
-def listed(texts: Sequence[str]) -> str:
-    """Returns the options as they follow a problem that does not show them itself."""
-    return "".join(f"\n{letter}. {text}" for letter, text in zip(_letters(26), texts, strict=False))
-
-
-def _letters(number: int) -> list[str]:
-    return [chr(ord("A") + index) for index in range(number)]

@@ -6,15 +6,14 @@ is its report; any other number than 0 stops the run before anything is trained.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from typing import Any, Final
 
 from hubkit.errors import GateError
 from hubkit.problems.base import normalise
-from hubkit.problems.cells import listed
 from hubkit.records import read_rows
 from hubkit.store import StepContext, write_json
+from hubkit.verifiers.table import verifier_named
 
 __all__ = ["VERSION", "run"]
 
@@ -84,9 +83,7 @@ def _trained_on(name: str) -> bool:
 
 def _without_options(row: dict[str, Any]) -> str:
     """The problem without the options that were put after it: benchmarks write the same ones in other ways."""
-    problem: str = row["problem"]
-    options = json.loads(row["metadata"] or "{}").get("options") if row["verifier"] == "choice" else None
-    return problem.removesuffix(listed(options)) if options else problem
+    return verifier_named(row["verifier"]).as_written(row["problem"], row["metadata"])
 
 
 def _windows(text: str) -> list[str]:

@@ -1,8 +1,9 @@
-"""Problems from a file beside the recipe: JSON lines, a JSON list, CSV, TSV or Parquet.
+"""Problems from files beside the recipe: JSON lines, a JSON list, CSV, TSV or Parquet.
 
     problems.jsonl.gz, line 3: {"question": "1 + 1?", "answer": 2, "audio": "…"}
 is a row that errors call "problems.jsonl.gz:3: row 2", rows from 0. Text is UTF-8, with or without a byte order mark,
-or UTF-16; other encodings cannot be told apart and are refused.
+or UTF-16; other encodings cannot be told apart and are refused. A folder's files, and those of a pattern such as
+data/train-*.parquet, are read one after the other in the order of their names.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,22 +20,25 @@ from typing import Any, Final, Literal, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hubkit.errors import InputError
+from hubkit.errors import InputError, RecipeError
 from hubkit.problems.base import Description, Pin, beside
 from hubkit.problems.rows import Row, RowSource
 from hubkit.records import Problem
-from hubkit.store import digest_file
+from hubkit.store import digest, digest_file
 
-__all__ = ["FileSource", "read_file"]
+__all__ = ["FileSource", "files_of", "read_file"]
 
 _COMPRESSED: Final = (".gz", ".bz2", ".zst", ".lz4")
+_PATTERN: Final = re.compile(r"[*?\[]")
+_FORMATS: Final = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet")
+"""Of the files that are read in a folder; others, such as README.md, are not."""
 
 
 class FileSource(RowSource):
     source: Literal["file"]
     path: str
     """JSON lines, a JSON list, CSV, TSV (all these also compressed: .gz, .bz2, .zst, .lz4) or Parquet beside the
-    recipe."""
+    recipe: a file, a folder of such files, or a pattern such as data/train-*.parquet."""
 
     def rows(self, pin: Pin) -> Iterator[Problem]:
         assert pin.path is not None
@@ -42,15 +47,43 @@ class FileSource(RowSource):
         )
 
     def describe(self) -> Description:
-        return self.described("a file beside the recipe")
+        alone = not _PATTERN.search(self.path) and any(_format(Path(self.path)) == f for f in _FORMATS)
+        return self.described("a file beside the recipe" if alone else "files beside the recipe")
 
     def pin(self, folder: Path, key: str, commit: Callable[[str, str], str]) -> Pin:
-        path = beside(folder, self.path, f"{key}.path", "file")
-        return Pin(self.path, "", digest_file(path), path)
+        path = (folder / self.path).absolute()
+        if not _PATTERN.search(self.path) and not path.is_dir():
+            path = beside(folder, self.path, f"{key}.path", "file")
+            return Pin(self.path, "", digest_file(path), path)
+        try:
+            found = files_of(path)
+            named = [(file.name, digest_file(file)) for file in found]
+        except OSError as error:
+            raise RecipeError(
+                f"{key}.path: cannot read {self.path!r}: {error.strerror}", "see the folder"
+            ) from None
+        if not found:
+            formats = ", ".join(_FORMATS)
+            raise RecipeError(
+                f"{key}.path: no file is called {self.path!r}, or lies there", f"files end in {formats}"
+            )
+        return Pin(self.path, "", digest(named), path)
 
     def count(self, pin: Pin) -> int | None:
         assert pin.path is not None
-        return min(_count(pin.path), self.limit or sys.maxsize)
+        return min(sum(map(_count, files_of(pin.path))), self.limit or sys.maxsize)
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file itself, those of a folder, or those that a pattern names, in the order of their names."""
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        return sorted(p for p in path.iterdir() if p.is_file() and _format(p) in _FORMATS)
+    parts = path.parts
+    first = next((place for place, part in enumerate(parts) if _PATTERN.search(part)), len(parts))
+    found = Path(*parts[:first]).glob(str(Path(*parts[first:]))) if first < len(parts) else iter(())
+    return sorted(p for p in found if p.is_file())
 
 
 def _stem(path: Path) -> str:
@@ -96,8 +129,13 @@ def _bytes(path: Path) -> io.BufferedReader:
 
 
 def read_file(path: Path, columns: list[str] | None) -> Iterator[Row]:
-    """Yield the rows of a file in order, with these columns at least; None: all, and texts of a JSON list as rows with
-    one column `text`. Raises InputError that names the line or row."""
+    """Yield the rows of a file, or of all those of `files_of`, in order, with these columns at least; None: all, and
+    texts of a JSON list as rows with one column `text`. Raises InputError that names the line or row."""
+    for file in files_of(path) or [path]:
+        yield from _rows_of(file, columns)
+
+
+def _rows_of(path: Path, columns: list[str] | None) -> Iterator[Row]:
     try:
         if _is_parquet(path):
             yield from _parquet(path, columns)

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model
 
 from hubkit.errors import InputError
 from hubkit.problems.base import Description, Source, problem_id
-from hubkit.problems.cells import Cell, choice_letter, choices, listed, look_up
+from hubkit.problems.cells import Cell, look_up
 from hubkit.records import Problem
 from hubkit.verifiers.table import TABLE
 
@@ -114,25 +114,16 @@ class RowSource(Source):
                     "a problem is the user message alone; put into it what the system message says",
                 )
             system = said
-            problem, answer = cells[self.problem].problem(), cells[self.answer]
-            prepared = {name: row.values.get(name) for name in self.more_columns()}
-            if self.verifier == "choice":
-                texts, labels = choices(cells[self.options]) if self.options else ([], [])
-                text = choice_letter(answer, texts, labels)
-                prepared |= {self.options: texts} if self.options else {}
-                if not all(option in problem for option in texts):
-                    problem += listed(texts)
-            else:
-                text = answer.answer()
+            asked = TABLE[self.verifier].asked(self, cells[self.problem].problem(), cells[self.answer], cells)
+            values = {column: cell.value for column, cell in cells.items()} | asked.prepared
+            values |= {column: row.values.get(column) for column in self.more_columns()}
             yield {
-                "id": problem_id(name.split("/")[-1], problem),
+                "id": problem_id(name.split("/")[-1], asked.problem),
                 "source": name,
-                "problem": problem,
-                "answer": text,
+                "problem": asked.problem,
+                "answer": asked.answer,
                 "verifier": self.verifier,
-                "metadata": self._metadata(
-                    {c: cell.value for c, cell in cells.items()} | prepared, row.where
-                ),
+                "metadata": self._metadata(values, row.where),
             }
 
     def _metadata(self, values: dict[str, Any], where: str) -> str:

@@ -5,6 +5,7 @@ Everything here is part of the steps' identity; `run` (runtime.py) says how, and
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +118,13 @@ class Hub(Section):
     """local, or the address of a Hub such as https://huggingface.co."""
     namespace: str = Field(default="local", pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,41}$")
     private: bool = False
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint_is_an_address(cls, endpoint: str) -> str:
+        if not re.fullmatch(r"local|https?://[^\s/]+(/\S*)?", endpoint):
+            raise ValueError(f"{endpoint!r} is neither local nor an address such as https://huggingface.co")
+        return endpoint
 
 
 class Recipe(Section):

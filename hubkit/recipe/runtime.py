@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -88,7 +89,7 @@ class Run(Section):
     """Cores for one step: torch's threads in training, the transformers engine's processes on a CPU. Unset: with
     ray and slurm its cpus; with hf-jobs the job's; else this machine's, shared by the workers."""
     device: str = "auto"
-    """auto, cpu, cuda, mps."""
+    """auto, cpu, cuda, cuda:1, mps."""
     engines: dict[str, EngineRuntime] = Field(default={})
     """Model name -> engine; `default` for all others."""
     accelerate: dict[str, Any] = Field(default={})
@@ -101,6 +102,13 @@ class Run(Section):
     layout: Literal["auto", "packed", "padded"] = "auto"
     """Training: examples behind each other in one row, or each in a row of its own padded to the longest. auto:
     packed on GPUs, padded on CPUs, which are faster so."""
+
+    @field_validator("device")
+    @classmethod
+    def _device_is_known(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|(cuda|mps|xpu)(:\d+)?", device):
+            raise ValueError(f"no device is called {device!r}: use auto, cpu, cuda, cuda:1 or mps")
+        return device
 
     @field_validator("resources")
     @classmethod

@@ -4,7 +4,8 @@
 
 A rewritten trace can reach the right answer over steps that are wrong, or of another problem; students would learn
 those. Numbers are compared by value: 1,000 is 1000, 2.50 is 2.5, 25 % is 0.25. A number spelt in words (twelve, half,
-squared) is one too where it is in the source. Numbers of a list ("1.", "Step 2:") count nothing.
+squared) is one too where it is in the source; these words are English, and a number that another language spells and a
+rewrite writes in digits is taken for made up. Numbers of a list ("1.", "Step 2:") count nothing.
 """
 
 from __future__ import annotations

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Final, Literal, NamedTuple, NoReturn, Protocol, Self
 
 from hubkit.errors import InputError
 
-__all__ = ["RowSettings", "Status", "Task", "Verdict", "Verifier", "list_of", "verdict"]
+__all__ = ["Asked", "RowCell", "RowSettings", "Status", "Task", "Verdict", "Verifier", "list_of", "verdict"]
 
 Status = Literal["correct", "wrong", "unparseable", "timeout", "unjudged"]
 SHOWN: Final = 200
@@ -59,6 +59,26 @@ class RowSettings(Protocol):
     def tests(self) -> str: ...
 
 
+class RowCell(Protocol):
+    """One value of a row (problems.cells.Cell), which errors name by row and column."""
+
+    @property
+    def value(self) -> Any: ...
+    @property
+    def only(self) -> Any: ...
+    def answer(self) -> str: ...
+    def holding(self, value: Any) -> Self: ...
+    def refuse(self, what: str, remedy: str) -> NoReturn: ...
+
+
+class Asked(NamedTuple):
+    """A problem as it is asked: its text, its answer key, and values that `metadata` takes instead of the row's."""
+
+    problem: str
+    answer: str
+    prepared: dict[str, Any]
+
+
 class Verifier:
     """One way to compare answers. Its module's docstring says how it decides doubtful cases."""
 
@@ -75,6 +95,16 @@ class Verifier:
     def more_columns(self, source: RowSettings) -> list[str]:
         """Columns that it reads in rows that have them."""
         return []
+
+    def asked(
+        self, source: RowSettings, problem: str, answer: RowCell, cells: Mapping[str, RowCell]
+    ) -> Asked:
+        """What becomes of a row with this problem; `cells` are those of `columns`. Raises InputError."""
+        return Asked(problem, answer.answer(), {})
+
+    def as_written(self, problem: str, metadata: str) -> str:
+        """The problem of the row, without what `asked` put after it."""
+        return problem
 
     def check_machine(self) -> None:
         """Raise StepError, with what to do, if it cannot work on this machine. Called before a run starts."""

@@ -19,10 +19,21 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from hubkit.verifiers.base import SHOWN, RowSettings, Task, Verdict, Verifier, list_of, verdict
+from hubkit.verifiers.base import (
+    SHOWN,
+    Asked,
+    RowCell,
+    RowSettings,
+    Task,
+    Verdict,
+    Verifier,
+    list_of,
+    verdict,
+)
 from hubkit.verifiers.compare import equal
 from hubkit.verifiers.extract import answer_in, key_of
 from hubkit.verifiers.forms import Words, read
+from hubkit.verifiers.options import choice_letter, choices, listed
 from hubkit.verifiers.plain import Inline
 from hubkit.verifiers.spelling import spell
 
@@ -58,6 +69,20 @@ class Choice(Verifier):
     def columns(self, source: RowSettings) -> list[str]:
         return [source.options] if source.options else []
 
+    def asked(
+        self, source: RowSettings, problem: str, answer: RowCell, cells: Mapping[str, RowCell]
+    ) -> Asked:
+        """The options are put after problems that do not show them; the key is a letter where it is clear which."""
+        if not source.options:
+            return Asked(problem, choice_letter(answer, [], []), {})
+        texts, labels = choices(cells[source.options])
+        shown = all(option in problem for option in texts)
+        whole = problem if shown else problem + listed(texts)
+        return Asked(whole, choice_letter(answer, texts, labels), {source.options: texts})
+
+    def as_written(self, problem: str, metadata: str) -> str:
+        return problem.removesuffix(listed(_options(metadata)))
+
     def metadata(self, source: RowSettings, row: Mapping[str, Any], where: str) -> str:
         return self.checked({"options": row[source.options]}, where) if source.options else ""
 
@@ -68,7 +93,7 @@ class Choice(Verifier):
         return json.dumps({"options": options}, ensure_ascii=False)
 
     def verify_inline(self, problem: Mapping[str, Any], text: str) -> Verdict | Task:
-        options = [str(option) for option in json.loads(problem["metadata"] or "{}").get("options", [])]
+        options = _options(problem["metadata"])
         key = _choice(key_of(problem["answer"]), options)
         if not key:
             return verdict("unparseable", "", f"the answer key {str(problem['answer'])[:40]!r} is no choice")
@@ -76,6 +101,10 @@ class Choice(Verifier):
         if not found:
             return verdict("unparseable", "", "no single choice found")
         return verdict("correct" if found == key else "wrong", found, f"choice {found}")
+
+
+def _options(metadata: str) -> list[str]:
+    return [str(option) for option in json.loads(metadata or "{}").get("options", [])]
 
 
 def _said(text: str, options: list[str]) -> str:

@@ -11,6 +11,9 @@ import pytest
 import yaml
 from support import NANO
 
+from hubkit.errors import InputError, RecipeError
+from hubkit.problems.base import Pin
+from hubkit.problems.file import FileSource
 from hubkit.recipe.estimate import estimate_all
 from hubkit.recipe.file import load_recipe
 from hubkit.recipe.pipeline import status
@@ -114,6 +117,31 @@ def test_estimates_count_the_rows_of_a_file(tmp_path: Path, limit: int | None, e
     guess = estimate_all(plan, store, status(plan, store))
     assert guess["problems/train"].bytes == expected * 500
     assert guess["traces/nano-teacher/0"].tokens == expected * 400
+
+
+def test_a_folder_or_a_pattern_names_many_files(tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    (shards / "README.md").write_text("# Not read")
+    (shards / "b-1.jsonl").write_text(
+        '{"problem": "1 + 1", "answer": "2"}\n{"problem": "1 + 2", "answer": "3"}\n'
+    )
+    (shards / "a-0.csv").write_text("problem,answer\n2 + 2,4\n")
+    for path, wanted in (("shards", ["4", "2", "3"]), ("shards/b-*.jsonl", ["2", "3"]), ("sh*/*-0.*", ["4"])):
+        source = FileSource(source="file", path=path)
+        pin = source.pin(tmp_path, "problems.train", lambda dataset, revision: "")
+        assert [row["answer"] for row in source.rows(pin)] == wanted
+        assert source.count(pin) == len(wanted)
+    before = pin.digest
+    (shards / "a-0.csv").write_text("problem,answer\n2 + 2,5\n")
+    assert source.pin(tmp_path, "problems.train", lambda dataset, revision: "").digest != before
+    (shards / "b-1.jsonl").write_text('{"problem": "1 + 1", "answer": "2"}\n{torn')
+    with pytest.raises(InputError, match=r"^b-1\.jsonl:2: row 1: not JSON"):
+        list(FileSource(source="file", path="shards").rows(Pin(path=shards)))
+    for path in ("shards/*.parquet", "none-*.jsonl", str(tmp_path / "empty")):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with pytest.raises(RecipeError, match="no file is called"):
+            FileSource(source="file", path=path).pin(tmp_path, "problems.train", lambda dataset, revision: "")
 
 
 def test_a_file_counts_by_content_and_its_place_stays_out_of_the_identity(tmp_path: Path) -> None:
