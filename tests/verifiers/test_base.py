@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import needs_bubblewrap
 
@@ -195,11 +195,13 @@ def test_problems_of_reasoning_gym_read_tags() -> None:
         assert (verify_in_worker(found) if isinstance(found, Task) else found).status == status
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False, width=32), st.sampled_from(["%s", "\\boxed{%s}"]))
 def test_any_number_equals_itself(number: float, form: str) -> None:
     assert verdict("numeric", repr(number), form % repr(number)).status == "correct"
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60), st.sampled_from(["choice", "numeric", "exact"]))
 def test_hostile_text_gets_a_verdict(text: str, verifier: str) -> None:
     for whole in (text, f"\\boxed{{{text}}}"):
