@@ -170,9 +170,13 @@ def build(root: Path) -> Run:
         if name.startswith(("student/", "evaluation/")):
             inputs["model:base"] = base_digest
         if name == "contamination":
-            given = {"train": run.inputs["problems/train"], "test": run.inputs["problems/test"]}
-        # The check carries out the truncation again, if it is of the same version.
+            given = {
+                "training/problems/train": run.inputs["problems/train"],
+                "test": run.inputs["problems/test"],
+            }
+        # The check carries these out again, if they are of the same version.
         version = truncated.VERSION if name.startswith("truncated/") else 1
+        version = contamination.VERSION if name == "contamination" else version
         key = digest({"step": name, "version": version, "config": config, "inputs": inputs})
         work = root / "work" / name
         context = StepContext(name, config, {}, given, {}, root / "tmp" / digest(name), work)

@@ -13,11 +13,13 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 
 from hubkit.evaluation.benchmark import Benchmark
 from hubkit.problems import SOURCES, Source
+from hubkit.problems.contamination import Decontamination
 from hubkit.recipe.runtime import Run
 from hubkit.section import AtKey, ModelRef, Name, Sampling, Section, union_of
 from hubkit.students.settings import METHODS, Method
 from hubkit.traces.compressors import COMPRESSORS, Compressor
 from hubkit.traces.origins import EXISTING, Origin, Teacher
+from hubkit.traces.select import Selection
 from hubkit.traces.variants import Variant, possible_variants
 
 __all__ = [
@@ -141,6 +143,10 @@ class Recipe(Section):
     """Models that answer the problems."""
     traces: list[ExistingTraces] = Field(default=[])
     """Traces that exist, in place of teachers or beside them."""
+    decontamination: Decontamination = Decontamination()
+    """What is done about training problems that are test problems, or like them, or like each other."""
+    select: Selection | None = None
+    """Which of the correct traces all variants are made from; all of them if left out."""
     judge: Judge | None = None
     """Wanted when the problems of `train_on` have `verifier: judge`."""
     compressors: list[AnyCompressor] = Field(default=[])
@@ -164,6 +170,11 @@ class Recipe(Section):
                     f"problem set {name!r} is not under `problems` ({', '.join(sorted(sets))})", *keys
                 )
         self._judge_fits()
+        unverified = next((origin.name for origin in self.origins() if not origin.is_verified), None)
+        if unverified and self.select and self.select.pass_rate:
+            raise AtKey(
+                f"the traces {unverified!r} are not verified: they have no pass rate", "select", "pass_rate"
+            )
         known = possible_variants(c.name for c in self.compressors)
         for index, variant in enumerate(self.students.variants):
             if variant not in known:
@@ -264,7 +275,9 @@ class Recipe(Section):
     def _without_absent_parts(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What a recipe does not have is not written, so that it is identified as before there was such a thing."""
         written: dict[str, Any] = dump(self)
-        for name in ("judge", "traces"):
+        for name in ("judge", "traces", "select"):
             if not written.get(name):
                 written.pop(name, None)
+        if self.decontamination == Decontamination():
+            written.pop("decontamination", None)
         return written

@@ -111,6 +111,8 @@ def _of_limits(plan: Plan, step: Step, count: Callable[[str], int | None]) -> Es
     if number is None:
         return Estimate(None, None, None, "limits")
     rows = max(origin.count(number) for origin in recipe.origins())
+    if recipe.select and recipe.select.rows and step.kind not in ("traces", "judge", "raw"):
+        rows = min(rows, recipe.select.rows)
     match step.kind:
         case "problems":
             return Estimate(None, 3, number * 500, "limits")
@@ -135,7 +137,7 @@ def _of_limits(plan: Plan, step: Step, count: Callable[[str], int | None]) -> Es
         case "evaluation":
             asked = number * max(1, config["benchmark"].get("samples", 1))
             return _generation(plan, step, "base", asked * config["benchmark"]["sampling"]["max_tokens"])
-        case kind if kind in VARIANTS:
+        case kind if kind in VARIANTS or kind == "selected":
             limit = max(t.longest() for t in recipe.origins())
             return Estimate(None, rows / 500, rows * limit * BYTES_PER_TOKEN, "limits")
         case _:

@@ -16,6 +16,7 @@ from typing import Any
 
 from hubkit.evaluation.tasks import TaskFacts
 from hubkit.problems.base import Pin
+from hubkit.problems.contamination import TRAINING, Decontamination
 from hubkit.recipe.config import Base, Recipe, Student
 from hubkit.recipe.pins import Model, pin_models, task_facts, tokenizer_digests
 from hubkit.recipe.steps import STEPS
@@ -90,7 +91,7 @@ def make_plan(recipe: Recipe, path: Path, root: Path, remember: bool = True) -> 
     for origin in recipe.origins():
         traces = traces_of[origin.name]
         verdicts = _verdicts(build, origin, traces)
-        raw = _raw(build, origin, traces, verdicts)
+        raw = _selected(build, origin, _raw(build, origin, traces, verdicts), contamination)
         variants = _variants(build, origin, raw)
         matched = _matched(build, origin, variants)
         published += variants.values()
@@ -179,25 +180,25 @@ def _problems(build: _Builder) -> None:
 def _contamination(build: _Builder) -> str:
     """No problem that students are tested on may be among those they learn from."""
     recipe, benchmarks = build.recipe, build.recipe.benchmarks
-    trained = {"train": f"problems/{recipe.train_on}"} if recipe.teachers else {}
-    trained |= {f"train-{t.name}": f"traces/{t.name}/0" for t in recipe.traces if t.brings_problems}
+    trained = {
+        f"{TRAINING}{step}": step for step in dict.fromkeys(_asked(build, o) for o in recipe.origins())
+    }
     tests = {b.problems: f"problems/{b.problems}" for b in benchmarks if b.problems}
     tasks = [b.task for b in benchmarks if b.task]
-    return build.add(
-        "contamination",
-        config={"tasks": tasks} if tasks else {},
-        inputs=trained | tests,
-        models={b.task: f"benchmarks/{b.name}" for b in benchmarks if b.task},
-    )
+    config: dict[str, Any] = {"tasks": tasks} if tasks else {}
+    if recipe.decontamination != Decontamination():
+        config["decontamination"] = recipe.decontamination.model_dump(mode="json")
+    models = {b.task: f"benchmarks/{b.name}" for b in benchmarks if b.task}
+    return build.add("contamination", config=config, inputs=trained | tests, models=models)
+
+
+def _asked(build: _Builder, origin: Origin) -> str:
+    """The step that writes the problems which an origin's traces answer: the recipe's, or those that came with them."""
+    return f"traces/{origin.name}/0" if origin.brings_problems else f"problems/{build.recipe.train_on}"
 
 
 def _problems_of(build: _Builder, origin: Origin) -> dict[str, str]:
-    """The problems that an origin's traces answer: the recipe's, or those that came with them."""
-    return {
-        "problems": f"traces/{origin.name}/0"
-        if origin.brings_problems
-        else f"problems/{build.recipe.train_on}"
-    }
+    return {"problems": _asked(build, origin)}
 
 
 def _traces(build: _Builder, origin: Origin) -> dict[str, str]:
@@ -250,6 +251,22 @@ def _raw(build: _Builder, origin: Origin, traces: Mapping[str, str], verdicts: M
     inputs = {**_problems_of(build, origin), **traces, **verdicts}
     config = {"unverified": True} if not origin.is_verified else {}
     return build.add("raw", origin.name, config=config, inputs=inputs, models=build.tokenizer)
+
+
+def _selected(build: _Builder, origin: Origin, raw: str, contamination: str) -> str:
+    """Of the correct traces those that all variants are made from; without a selection that is all of them."""
+    recipe = build.recipe
+    config: dict[str, Any] = {"teacher": origin.name}
+    inputs, models = {"raw": raw}, {}
+    if recipe.select:
+        config["select"] = recipe.select.model_dump(mode="json")
+        inputs, models = inputs | _problems_of(build, origin), build.tokenizer
+    if recipe.decontamination.drops:
+        config["asked"] = _asked(build, origin)
+        inputs["contamination"] = contamination
+    if len(config) == 1:
+        return raw
+    return build.add("selected", origin.name, config=config, inputs=inputs, models=models)
 
 
 def _variants(build: _Builder, origin: Origin, raw: str) -> dict[Variant, str]:

@@ -13,6 +13,7 @@ STEPS: Final[dict[str, str]] = {
     "contamination": "hubkit.problems.contamination:run",
     "traces": "",
     "judge": "hubkit.traces.judge:run",
+    "selected": "hubkit.traces.select:run",
     "compress": "",
     **{kind: row.step for kind, row in VARIANTS.items()},
     "matched": "hubkit.traces.matched:run",

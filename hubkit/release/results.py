@@ -123,11 +123,18 @@ class Facts:
     def variants(self, teacher: str) -> dict[Variant, str]:
         """Variant -> step name, of what was made of one teacher's traces, in the table's order."""
         possible = possible_variants(c.name for c in self.recipe.compressors).values()
-        found = {v: v.step(teacher) for v in possible if v.step(teacher) in self.records}
+        found = {v: step for v in possible if (step := self._step(v, teacher)) in self.records}
         return dict(sorted(found.items(), key=lambda item: sort_key(item[0])))
 
+    def _step(self, variant: Variant, teacher: str) -> str:
+        """The step that wrote a variant. Of what is selected raw traces are the beginning."""
+        selected = f"selected/{teacher}"
+        return (
+            selected if not variant.row.of_compressor and selected in self.records else variant.step(teacher)
+        )
+
     def teachers(self) -> list[str]:
-        return [t.name for t in self.recipe.origins() if Variant("raw").step(t.name) in self.records]
+        return [t.name for t in self.recipe.origins() if self._step(Variant("raw"), t.name) in self.records]
 
     def benchmarks(self) -> list[str]:
         names = (record.config["benchmark"]["name"] for record in self.kind("evaluation").values())
@@ -218,9 +225,10 @@ def variant_rows(facts: Facts) -> list[Row]:
         for variant, step in facts.variants(teacher).items():
             record = facts.records[step]
             row: Row = {"teacher": teacher, "variant": variant.name, "kind": variant.kind, "step": step}
+            verified = facts.records.get(variant.step(teacher), record)
             row["dropped"] = {
                 reason.removeprefix("dropped_"): number
-                for reason, number in record.counts.items()
+                for reason, number in (verified.counts | record.counts).items()
                 if reason.startswith("dropped_")
             }
             for name in (

@@ -42,7 +42,7 @@ def problems(root: Path, name: str, source: Path) -> StepCall:
 def contamination(root: Path, train: str, test: str) -> StepCall:
     call = problems(root, "x", root / "x")
     folders = {side: root / "steps" / "problems" / name / f"{name:0<16}" for side, name in
-               (("train", train), ("test", test))}  # fmt: skip
+               (("training/problems/train", train), ("test", test))}  # fmt: skip
     values = call.__dict__ | {
         "function": "hubkit.problems.contamination:run",
         "step": "contamination",

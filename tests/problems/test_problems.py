@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from hubkit.errors import GateError, InputError
-from hubkit.problems import contamination, split_of
+from hubkit.errors import InputError
+from hubkit.problems import split_of
 from hubkit.problems.problems import run
-from hubkit.records import PROBLEM_SCHEMA, read_rows, write_rows
+from hubkit.records import read_rows
 from hubkit.store import StepContext
 
 GYM = {
@@ -35,33 +35,6 @@ def test_the_splits_of_any_seeds_never_share_a_problem(tmp_path: Path) -> None:
     for split, problems in rows.items():
         assert len(problems) == 30 == len({p["id"] for p in problems})
         assert {split_of(p["problem"]) for p in problems} == {split}
-    context = StepContext(
-        "contamination",
-        {},
-        {},
-        {"train": tmp_path / "train", "test": tmp_path / "test"},
-        {},
-        tmp_path,
-        tmp_path,
-    )
-    contamination.run(context)
-    assert context.metrics == {"test": {"problems": 30, "in_training": 0}}
-
-
-def test_a_shared_problem_stops_the_run_even_when_spelt_differently(tmp_path: Path) -> None:
-    row = {
-        "id": "a",
-        "source": "s",
-        "problem": "What is 1 + 1?",
-        "answer": "2",
-        "verifier": "math",
-        "metadata": "",
-    }
-    for name, changed in (("train", row), ("test", row | {"id": "b", "problem": "what  is 1 + 1?"})):
-        write_rows(tmp_path / name / "problems.parquet", [changed], PROBLEM_SCHEMA)
-    folders = {"train": tmp_path / "train", "test": tmp_path / "test"}
-    with pytest.raises(GateError, match="training set"):
-        contamination.run(StepContext("contamination", {}, {}, folders, {}, tmp_path, tmp_path))
 
 
 def test_the_same_seed_gives_the_same_problems(tmp_path: Path) -> None:

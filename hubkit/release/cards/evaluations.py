@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from hubkit.release.cards.context import TAGS, CardContext, lineage
+from hubkit.release.cards.evidence import checked
 from hubkit.release.columns import (
     MEANING,
     OUTPUTS_SCHEMA,
@@ -71,7 +72,7 @@ def evals_card(
             "citation": context.citation(context.evals, "dataset"),
             "links": context.links(),
             "benchmarks": recipe.benchmarks,
-            "checked": facts.records["contamination"].metrics if "contamination" in facts.records else {},
+            "checked": checked(facts),
             "fields": [
                 {"config": name, "name": f.name, "type": type_name(f.type), "meaning": MEANING[f.name]}
                 for name, schema in schemas.items()

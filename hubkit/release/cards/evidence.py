@@ -16,7 +16,16 @@ from hubkit.records import read_rows
 from hubkit.release.examples import examples
 from hubkit.release.results import Facts, Row
 
-__all__ = ["Question", "beside_raw", "citation", "excerpts", "histogram", "question"]
+__all__ = [
+    "Question",
+    "alike",
+    "beside_raw",
+    "checked",
+    "citation",
+    "excerpts",
+    "histogram",
+    "question",
+]
 
 _EXAMPLES: Final = 2
 _LONGEST: Final = 1_500
@@ -144,3 +153,21 @@ def citation(name: str, namespace: str, version: int, address: str) -> str:
         "  archivePrefix = {arXiv}\n"
         "}"
     )
+
+
+def checked(facts: Facts) -> dict[str, dict[str, Any]]:
+    """Benchmark's problems or task -> what the contamination step found of them; {} where there is no such step."""
+    record = facts.records.get("contamination")
+    near = alike(facts).get("tests", {})
+    return {
+        name: {**found, "near": near.get(name), "dropped": facts.recipe.decontamination.tests == "drop"}
+        for name, found in (record.metrics if record else {}).items()
+        if name != "near_duplicates"
+    }
+
+
+def alike(facts: Facts) -> dict[str, Any]:
+    """Near-duplicates, as the contamination step found them; {} where none were looked for."""
+    record = facts.records.get("contamination")
+    found: dict[str, Any] = record.metrics.get("near_duplicates", {}) if record else {}
+    return found

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from hubkit.release.cards.context import TAGS, CardContext, lineage
-from hubkit.release.cards.evidence import question
+from hubkit.release.cards.evidence import checked, question
 from hubkit.release.text import markdown
 from hubkit.students.settings import method_card
 
@@ -61,7 +61,10 @@ def student_card(
         eval_results=results or None,
     )
     arguments = {name: config[name] for name in ("sft", "lora") if config.get(name)}
-    names = [facts.variant(config["variant"]).step(config["teacher"]), f"matched/{config['teacher']}"]
+    names = [
+        facts.variants(config["teacher"])[facts.variant(config["variant"])],
+        f"matched/{config['teacher']}",
+    ]
     names += [f"student/{student}"]
     names += [n for n, r in facts.kind("evaluation").items() if r.config["student"] == student]
     steps = {name: facts.records[name] for name in names if name in facts.records}
@@ -133,9 +136,7 @@ def _model_values(context: CardContext) -> dict[str, Any]:
         "links": context.links(),
         "places": context.places(),
         "checked": {
-            b.name: facts.records["contamination"].metrics.get(b.task or b.problems or "")
-            for b in context.recipe.benchmarks
-            if "contamination" in (facts := context.facts).records
+            b.name: checked(context.facts).get(b.task or b.problems or "") for b in context.recipe.benchmarks
         },
     }
 

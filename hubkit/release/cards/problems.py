@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from hubkit.evaluation.benchmark import Benchmark
 from hubkit.records import PROBLEM_SCHEMA
 from hubkit.release.cards.context import CardContext, lineage
+from hubkit.release.cards.evidence import alike, checked
 from hubkit.release.columns import MEANING, card_configs, dataset_info, size_category, type_name
 from hubkit.release.text import markdown
 
@@ -41,7 +42,6 @@ def problems_card(
     )
     uses = {b.problems: f"evaluation, as {b.name}" for b in tasks} | {recipe.train_on: "training"}
     steps = facts.kind("problems", "contamination")
-    checked = facts.records["contamination"].metrics if "contamination" in facts.records else {}
     first = next(iter(splits))
     body = markdown(
         "problems.md",
@@ -61,7 +61,8 @@ def problems_card(
                 for name, split in splits.items()
             ],
             "tasks": tasks,
-            "checked": {n: c for n, c in checked.items() if n in {b.problems for b in tasks}},
+            "checked": {n: c for n, c in checked(facts).items() if n in {b.problems for b in tasks}},
+            "alike": alike(facts),
             "submit": "\n".join(
                 f"hubkit submit org/model --task '{context.problems}#{b.name}'" for b in tasks
             ),

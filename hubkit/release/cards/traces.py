@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from hubkit.recipe.config import Recipe
 from hubkit.release.cards.context import TAGS, CardContext, lineage
-from hubkit.release.cards.evidence import excerpts, histogram
+from hubkit.release.cards.evidence import alike, checked, excerpts, histogram
 from hubkit.release.columns import card_configs, dataset_info, size_category, variant_fields
 from hubkit.release.results import Facts, variant_rows
 from hubkit.release.text import markdown
@@ -47,7 +47,7 @@ def dataset_card(
     about = lineage(context, facts.records[variants[Variant("raw")]], _of_teacher(facts, teacher))
     asked = None if origin.brings_problems else recipe.problems[recipe.train_on].describe()
     problems = facts.records.get(f"problems/{recipe.train_on}") if asked else None
-    raw = facts.records[variants[Variant("raw")]]
+    raw = facts.records[Variant("raw").step(teacher)]
     judged = {n: c for n, c in raw.counts.items() if n == "kept" or n.startswith("dropped_")}
     body = markdown(
         "dataset.md",
@@ -71,7 +71,8 @@ def dataset_card(
             "rows": [row for row in context.rows if row["teacher"] in (teacher, None)],
             "examples": excerpts(facts, teacher),
             "histogram": histogram(facts, teacher),
-            "checked": facts.records["contamination"].metrics if "contamination" in facts.records else {},
+            "checked": checked(facts),
+            "alike": alike(facts),
             "places": context.places(),
             "made": raw.started[:10],
             "owner": recipe.hub.namespace,
@@ -102,7 +103,7 @@ def _sources(recipe: Recipe, teacher: str) -> list[str]:
 
 def _of_teacher(facts: Facts, teacher: str) -> dict[str, Record]:
     """Steps that a teacher's traces came from: those of the teacher, and those that are no teacher's."""
-    own = ("traces", "judge", "compress", *VARIANTS)
+    own = ("traces", "judge", "selected", "compress", *VARIANTS)
     return {
         name: record
         for name, record in facts.kind("problems", "contamination", *own).items()

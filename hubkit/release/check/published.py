@@ -171,7 +171,7 @@ def _restore(release: Published, step: str, record: Record, folder: Path) -> Non
     if record.kind == "problems":
         names = release.problems.below(f"data/{step.partition('/')[2]}/")
         sources = [(release.problems, name, "problems.parquet") for name in names[:1]]
-    elif record.kind in VARIANTS:
+    elif record.kind in (*VARIANTS, "selected"):
         for teacher, repo_id in manifest.traces.items():
             for variant, name in release.facts.variants(teacher).items():
                 if name == step:

@@ -244,7 +244,9 @@ def check_contamination(release: Published, claims: Claims) -> None:
         return
     sets = {name.partition("/")[2]: folder for name, folder in _problem_folders(release)}
     used = {b.problems for b in release.recipe.benchmarks if b.problems}
-    inputs = {"train": sets[release.recipe.train_on]} | {name: sets[name] for name in sorted(used)}
+    train_on = release.recipe.train_on
+    inputs = {f"{contamination.TRAINING}problems/{train_on}": sets[train_on]}
+    inputs |= {name: sets[name] for name in sorted(used)}
     out, work = release.work / "contamination", release.work / "contamination-work"
     out.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
@@ -254,10 +256,16 @@ def check_contamination(release: Published, claims: Claims) -> None:
     except GateError as error:
         claims.wrong(where, "contamination: test problems in the training set", record.metrics, error.message)
         return
-    except HubkitError as error:
-        claims.skip(where, "contamination", error.message)
+    except (HubkitError, ValueError) as error:  # a record may hold anything
+        claims.skip(where, "contamination", getattr(error, "message", "its settings are not to be read"))
         return
-    claims.compare(where, "contamination: test problems in the training set", record.metrics, context.metrics)
+    # Of near-duplicates older records say nothing, and problems that came with traces are not all published.
+    here = release.recipe.origins() == release.recipe.teachers and record.version == contamination.VERSION
+    said, found = (
+        {n: v for n, v in metrics.items() if here or n != "near_duplicates"}
+        for metrics in (record.metrics, context.metrics)
+    )
+    claims.compare(where, "contamination: test problems in the training set", said, found)
 
 
 def _problem_folders(release: Published) -> Iterable[tuple[str, Path]]:

@@ -12,7 +12,7 @@ from huggingface_hub import HfApi
 from support import MODELS
 
 import hubkit
-from hubkit.errors import InputError
+from hubkit.errors import GateError, InputError
 from hubkit.localhub import LocalHub
 from hubkit.problems.base import Pin
 from hubkit.records import read_rows
@@ -205,6 +205,36 @@ def test_a_recipe_of_existing_traces_alone_is_published(tmp_path: Path) -> None:
     assert repos == {"local/existing-s", "local/existing-s-raw-full"}, (
         "nothing of the model that wrote them is pushed"
     )
+
+
+def test_all_variants_see_what_is_selected_and_what_is_not_in_the_tests(tmp_path: Path) -> None:
+    asked = "A farmer has {} cows, sells 12 of them on Monday, buys 7 more on Friday and counts {} cows in the evening?"
+    rows = [
+        {
+            "problem": asked.format(i, i - 5),
+            "answer": str(i - 5),
+            "text": f"<think>\n{'so ' * i}\n</think>\n{i - 5}",
+        }
+        for i in (20, 30, 40, 50)
+    ]
+    rows += [row | {"text": row["text"].replace("so", "then so")} for row in rows[:2]]
+    tests = [{"problem": asked.format(30, 25).upper(), "answer": "25"}]
+    for name, found in (("traces", rows), ("tests", tests)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in found))
+    (tmp_path / "student-s").symlink_to(MODELS / "student-s")
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "runs"
+    recipe.write_text(RECIPE)
+    overrides = ["problems.test={source: file, path: tests.jsonl}", "select={by: shortest}"]
+    with pytest.raises(GateError, match=r"leave them out: decontamination: \{tests: drop\}"):
+        hubkit.run(recipe, out=out, until=["contamination"], overrides=overrides)
+    overrides += ["decontamination={tests: drop, similarity: 0.95}"]
+    records = hubkit.run(recipe, out=out, until=["matched"], overrides=overrides)
+    # That problem has two ids, as its traces do not follow each other, and both are left out.
+    assert records["selected/mine"].counts == {"dropped_in_test": 2, "dropped_longer": 1, "kept": 3}
+    folder = out / "steps" / "selected/mine" / records["selected/mine"].key[:16]
+    kept = [row["reasoning"].split() for row in read_rows(folder / "data.parquet")]
+    assert [len(words) for words in kept] == [20, 40, 50] and {w for words in kept for w in words} == {"so"}
+    assert records["matched/mine"].counts == {"kept": 3}
 
 
 def test_traces_without_keys_are_kept_only_when_the_recipe_says_so(tmp_path: Path) -> None:

@@ -1,0 +1,186 @@
+"""The step `selected`: which of the correct traces all variants are made from, under a budget.
+
+    select {"tokens": 2000000, "by": "shortest", "pass_rate": [0.1, 0.9], "seed": 0}
+    raw {"id": "x", "sample": 0, "reasoning_tokens": 210, …}, {"id": "x", "sample": 1, "reasoning_tokens": 90, …}
+    -> data.parquet with (x, 1), in raw's order
+
+It stands before the variants, so that compressing costs only what is trained on, and all variants see the same rows.
+Problems that `decontamination` leaves out are left out here, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from hubkit.errors import GateError
+from hubkit.problems.base import normalise
+from hubkit.records import read_rows, write_rows
+from hubkit.section import Section
+from hubkit.store import StepContext
+from hubkit.traces.lengths import LENGTH_COLUMNS, count_tokens, length_metrics
+from hubkit.traces.variants import VARIANTS
+
+__all__ = ["VERSION", "Selection", "run"]
+
+VERSION: Final = 1
+BATCH: Final = 512
+"""Traces whose solutions are counted together."""
+
+
+class Selection(Section):
+    """A recipe's `select`: for each teacher, or each entry of `traces`."""
+
+    rows: int | None = Field(default=None, gt=0)
+    """Traces at most."""
+    tokens: int | None = Field(default=None, gt=0)
+    """Tokens at most, of reasoning and solution, by the tokenizer of the first base."""
+    by: Literal["random", "shortest"] = "random"
+    """random: traces in random order. shortest: the shortest correct trace of each problem, these in random order."""
+    pass_rate: tuple[float, float] | None = None
+    """Only problems of which this share of the samples is correct, from and to, as [0.1, 0.9]."""
+    seed: int = 0
+    """Of the random order."""
+
+    @model_validator(mode="after")
+    def _chooses(self) -> Selection:
+        if self.by == "random" and not (self.rows or self.tokens or self.pass_rate):
+            raise ValueError("nothing is selected: give rows, tokens, pass_rate, or by: shortest")
+        if self.pass_rate and not 0 <= self.pass_rate[0] <= self.pass_rate[1] <= 1:
+            raise ValueError("pass_rate is from and to, each from 0 to 1, as [0.1, 0.9]")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keys that are not given are not written, so that later ones change no identity."""
+        return {name: value for name, value in dump(self).items() if value is not None}
+
+    def describe(self) -> str:
+        """For cards."""
+        parts = ["the shortest correct trace of each problem"] if self.by == "shortest" else []
+        if self.pass_rate:
+            low, high = self.pass_rate
+            parts.append(f"only problems of which {low:g} to {high:g} of the samples are correct")
+        limits = [f"{n:,} {unit}" for n, unit in ((self.rows, "traces"), (self.tokens, "tokens")) if n]
+        if limits:
+            parts.append(f"in random order (seed {self.seed}) up to {' or '.join(limits)}")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class _Trace:
+    place: int
+    """In raw's order."""
+    problem: bytes
+    """Digest of its text: the same problem may come under several ids."""
+    tokens: int
+    """Of reasoning and solution; 0 where the selection does not need to know."""
+
+
+def run(context: StepContext) -> None:
+    """Write data.parquet. Raises GateError if nothing is left."""
+    given = context.config.get("select")
+    settings = Selection.model_validate(given) if given else None
+    traces = list(_traces(context, settings))
+    if settings and settings.pass_rate:
+        low, high = settings.pass_rate
+        rates = _pass_rates(context)
+        inside = [t for t in traces if low <= rates[t.problem] <= high]
+        _count(context, "pass_rate", len(traces) - len(inside))
+        traces = inside
+    chosen = _within_budget(context, settings, traces) if settings else traces
+    places = {trace.place for trace in chosen}
+    out, schema = context.out / "data.parquet", VARIANTS["raw"].schema
+    raw = read_rows(context.inputs["raw"] / "data.parquet")
+    kept = write_rows(out, (row for place, row in enumerate(raw) if place in places), schema)
+    if not kept:
+        reasons = ", ".join(f"{name} {n}" for name, n in sorted(context.counts.items()))
+        raise GateError(f"{context.step}: no trace is selected ({reasons})", "ask for more in `select`")
+    context.count("kept", kept)
+    context.metrics.update(length_metrics(read_rows(out, columns=LENGTH_COLUMNS)))
+    if settings and _needs_tokens(settings):
+        context.metrics["response_tokens"] = sum(trace.tokens for trace in chosen)
+
+
+def _within_budget(context: StepContext, settings: Selection, traces: list[_Trace]) -> list[_Trace]:
+    """Traces in their random order until one does not fit: to take a shorter one instead would favour short ones."""
+    if settings.by == "shortest":
+        shortest: dict[bytes, _Trace] = {}
+        for trace in traces:
+            if trace.tokens < shortest.setdefault(trace.problem, trace).tokens:
+                shortest[trace.problem] = trace
+        _count(context, "longer", len(traces) - len(shortest))
+        traces = list(shortest.values())
+    order = sorted(traces, key=lambda trace: trace.place)
+    random.Random(f"{settings.seed}/{context.config['teacher']}").shuffle(order)  # noqa: S311 (a seeded draw)
+    chosen = order[: settings.rows]
+    if settings.tokens:
+        total = 0
+        for number, trace in enumerate(chosen):
+            total += trace.tokens
+            if total > settings.tokens:
+                chosen = chosen[:number]
+                break
+    _count(context, "budget", len(order) - len(chosen))
+    return chosen
+
+
+def _count(context: StepContext, reason: str, number: int) -> None:
+    if number:
+        context.count(f"dropped_{reason}", number)
+
+
+def _needs_tokens(settings: Selection) -> bool:
+    return settings.by == "shortest" or settings.tokens is not None
+
+
+def _traces(context: StepContext, settings: Selection | None) -> Iterator[_Trace]:
+    """What is known of each raw trace whose problem is not left out."""
+    left_out = _left_out(context)
+    counted = settings is not None and _needs_tokens(settings)
+    columns = ["id", "problem", "reasoning_tokens", *(["solution"] if counted else [])]
+    rows = enumerate(read_rows(context.inputs["raw"] / "data.parquet", columns=columns))
+    while batch := list(islice(rows, BATCH)):
+        tokens = [0] * len(batch)
+        if counted:
+            told = count_tokens(context.model("tokenizer"), [row["solution"] for _, row in batch])
+            tokens = [n + row["reasoning_tokens"] for n, (_, row) in zip(told, batch, strict=True)]
+        for (place, row), number in zip(batch, tokens, strict=True):
+            if reason := left_out.get(row["id"]):
+                context.count(f"dropped_{reason}")
+            else:
+                yield _Trace(place, _digest(row["problem"]), number)
+
+
+def _left_out(context: StepContext) -> dict[str, str]:
+    """Id -> reason, of the problems that decontamination leaves out."""
+    folder = context.inputs.get("contamination")
+    rows = read_rows(folder / "dropped.parquet") if folder else iter(())
+    return {row["id"]: row["reason"] for row in rows if row["input"] == context.config["asked"]}
+
+
+def _pass_rates(context: StepContext) -> dict[bytes, float]:
+    """Problem -> share of its samples that are correct."""
+    problems = {
+        row["id"]: _digest(row["problem"]) for row in read_rows(_problems(context), columns=["id", "problem"])
+    }
+    raw = context.inputs["raw"]
+    right = Counter(problems[row["id"]] for row in read_rows(raw / "data.parquet", columns=["id"]))
+    wrong = Counter(problems[row["id"]] for row in read_rows(raw / "rejected.parquet", columns=["id"]))
+    return {problem: n / (n + wrong[problem]) for problem, n in right.items()}
+
+
+def _problems(context: StepContext) -> Path:
+    return context.inputs["problems"] / "problems.parquet"
+
+
+def _digest(problem: str) -> bytes:
+    return hashlib.blake2b(normalise(problem).encode("utf-8", "replace"), digest_size=16).digest()
