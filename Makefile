@@ -4,6 +4,7 @@
 # make sweep     the nano recipe with three seeds per student; what it shares with `make nano` is not made again
 # make smol      a real model on real problems: fetches 100 MB, then an hour or two on two cores with AMX
 # make docs      what docs/ takes from the code: cli.md, keys.md, recipe.schema.json
+# make picture   docs/nano.png, from the report of `make sweep`
 # make site      the documentation as a website, in site/
 # All make .venv and install into it first. PYTHON=python3.12 chooses another interpreter, WORKERS=4 the number of
 # processes that tests run in.
@@ -19,7 +20,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c $(CON
 # The tests of a file run in one process; the longest files begin (tests/conftest.py).
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: nano sweep smol check test test-all format docs site clean
+.PHONY: nano sweep smol picture check test test-all format docs site clean
 
 nano: $(VENV)/installed
 	$(BIN)/hubkit recipe run recipes/nano/recipe.yaml
@@ -31,6 +32,10 @@ smol: $(VENV)/installed
 	test -f recipes/smol/data/SmolLM2-135M-Instruct/tokenizer.json || $(BIN)/python recipes/smol/prepare.py
 	test -f recipes/smol/data/compressor/tokenizer.json || $(BIN)/python recipes/smol/compressor.py
 	$(BIN)/hubkit recipe run recipes/smol/recipe.yaml
+
+picture: sweep
+	cp "$$($(BIN)/hubkit recipe report recipes/nano/recipe.yaml --set students.seeds=[0,1,2] | \
+	    sed -n 's/^report: \(.*\)report.html$$/\1tradeoff.png/p')" docs/nano.png
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -10,10 +10,12 @@ is completed by running it again. Failures raise HubError, whose text says what 
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
@@ -248,12 +250,28 @@ def push(
             for name, content in sorted(files.items())
         ]
         operations += [CommitOperationDelete(name, is_folder=False) for name in stale]
-        result = api.create_commit(
-            repo_id, operations, commit_message=message, repo_type=repo_type, parent_commit=info.sha
-        )
+        with _no_word_of_nothing():
+            result = api.create_commit(
+                repo_id, operations, commit_message=message, repo_type=repo_type, parent_commit=info.sha
+            )
         return Pushed(repo_id, repo_type, str(result.oid), changed=result.oid != info.sha)
 
     return attempt(access, f"push {repo_type} {repo_id}", commit)
+
+
+@contextmanager
+def _no_word_of_nothing() -> Iterator[None]:
+    """huggingface_hub warns when a commit would change nothing: here that is what a second push is meant to find."""
+    logger = logging.getLogger("huggingface_hub.hf_api")
+
+    def changed(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("No files have been modified")
+
+    logger.addFilter(changed)
+    try:
+        yield
+    finally:
+        logger.removeFilter(changed)
 
 
 def add_files(

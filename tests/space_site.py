@@ -48,7 +48,7 @@ class Site:
 
 def students() -> list[dict[str, Any]]:
     found = []
-    for base in ("s", "m"):
+    for base in ("s", "m", "l"):  # two of them fit one page of students
         for variant in (Variant("raw"), SHORT, CUT):
             about = {"base": base, "variant": variant.name, "kind": variant.kind, "method": "full"}
             found.append({**about, "student": f"{base}-{variant.name}", "origin": "student", "seed": 0})
@@ -110,7 +110,7 @@ def _traces(variant: Variant) -> list[dict[str, Any]]:
         columns |= {
             "messages": messages_of(problem, text, "ok"),
             "reasoning": text,
-            "solution": f"{i + 1} {payload}",
+            "solution": f"\\boxed{{{i + 1}}}",
         }
         columns |= {"teacher": "sage", "correct": variant.kind != "truncated", "verifier": "math"}
         columns |= {
@@ -128,7 +128,7 @@ def publish(hub: LocalHub, folder: Path) -> dict[str, Any]:
     api = HfApi(endpoint=hub.endpoint, token=hub.token)
     outputs = {student["student"]: _outputs(student) for student in students()}
     results = [_results(student, outputs[student["student"]]) for student in students()]
-    evals, traces = folder / "evals", folder / "traces"
+    evals, traces, more = folder / "evals", folder / "traces", folder / "more-traces"
     for name, rows, schema in (
         ("outputs", [row for answers in outputs.values() for row in answers], OUTPUTS_SCHEMA),
         ("results", results, RESULTS_SCHEMA),
@@ -140,11 +140,13 @@ def publish(hub: LocalHub, folder: Path) -> dict[str, Any]:
     (evals / "results.json").write_text(json.dumps(report))
     variants = [Variant("raw"), SHORT, CUT]
     for variant in variants:
-        path = traces / "data" / variant.name / "train-00000-of-00001.parquet"
-        write_rows(path, _traces(variant), variant.row.schema)
+        for teacher in (traces, more):
+            path = teacher / "data" / variant.name / "train-00000-of-00001.parquet"
+            write_rows(path, _traces(variant), variant.row.schema)
     for path, names, part in (
         (evals, ["outputs", "results"], "test"),
         (traces, [v.name for v in variants], "train"),
+        (more, [v.name for v in variants], "train"),
     ):
         (path / "README.md").write_text(f"---\nconfigs: {json.dumps(card_configs(names, part))}\n---\n")
         api.create_repo(f"local/{path.name}", repo_type="dataset")
@@ -155,7 +157,7 @@ def publish(hub: LocalHub, folder: Path) -> dict[str, Any]:
         "recipe": "tiny",
         "description": f"A release {PAYLOADS[3]}",
         "evals": "local/evals",
-        "traces": {PAYLOADS[0]: "local/traces"},
+        "traces": {PAYLOADS[0]: "local/traces", "another": "local/more-traces"},
         "models": {"s-raw": "local/student", "s-compressed-x": "local/student"},
         "variants": [variant.published("sage") for variant in variants],
         "max_new_tokens": 60,

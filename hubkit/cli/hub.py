@@ -103,7 +103,7 @@ def token(
 ) -> None:
     """Make a token and print it. It is kept hashed: it cannot be shown again.
 
-    Example: hubkit hub token runs/hub alice --role fineGrained --scope local/demo=repo.write
+    Example: hubkit hub token runs/hub alice --role read
     """
     from hubkit.localhub import make_token
 

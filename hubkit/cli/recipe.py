@@ -76,10 +76,10 @@ def _width() -> int:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
 
 
-def _print(renderable: Any) -> None:
+def _print(renderable: Any, wrap: bool = True) -> None:
     from rich.console import Console
 
-    Console(width=_width()).print(renderable)
+    Console(width=_width()).print(renderable, soft_wrap=not wrap)
 
 
 @app.command("list")
@@ -338,7 +338,9 @@ def _closing(a_plan: Plan, store: Store, records: dict[str, Record]) -> None:
     folder = store.folder("report", records["report"].key)
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     if results.get("headline"):
-        typer.echo(f"{results['headline']}\n")
+        from rich.text import Text
+
+        _print(Text(f"{results['headline']}\n"), wrap=sys.stdout.isatty())
     _print(table(results, _width()))
     if (seeds := seeds_table(results, _width())) is not None:
         typer.echo()

@@ -67,7 +67,7 @@ def inspect(
 ) -> None:
     """Show what a recipe would read: columns, yields, lengths, a sample's answers verified, and two examples.
 
-    Example: hubkit traces inspect open-r1/OpenR1-Math-220k --tokenizer Qwen/Qwen3-0.6B
+    Example: hubkit traces inspect open-r1/OpenR1-Math-220k --rows 5000
     """
     from dataclasses import asdict
 
@@ -166,7 +166,7 @@ def compress(
 ) -> None:
     """Let a model shorten verified traces, and write those that still reach the right answer.
 
-    Example: hubkit traces compress verified --model Qwen/Qwen3-4B-Instruct-2507 --out short
+    Example: hubkit traces compress verified --model Qwen/Qwen3-4B --out short
     """
     from hubkit.stages import stages
     from hubkit.stages.compressing import engine_of, prompt_of, rewriter
@@ -220,7 +220,7 @@ def truncate(
 ) -> None:
     """Cut the reasoning of verified traces off: at a number of tokens, or at the length of compressed ones.
 
-    Example: hubkit traces truncate verified --to short --tokenizer Qwen/Qwen3-4B-Instruct-2507 --out cut
+    Example: hubkit traces truncate good --to short --tokenizer ./model --out cut
     """
     from hubkit.stages import stages
 

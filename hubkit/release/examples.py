@@ -1,28 +1,26 @@
 """Traces for report and cards: a few that show how differently they were compressed, with what was removed marked.
 
-raw "I add the tens: 40 + 30 = 70. Then 7 + 8 = 15.", compressed "40 + 30 = 70, 7 + 8 = 15."
-    -> [("dropped", "I add the tens:"), ("kept", " 40 + 30 = 70"), ("rewritten", ". Then"), ("kept", " 7 + 8 = 15.")]
+the rows of all variants -> [{"what": "most shortened", "problem": "47 + 38 = ?", "traces": [
+    {"variant": "raw", "tokens": 212, "parts": [("dropped", "I add the tens:", 0), …], …}, …]}, …]
 """
 
 from __future__ import annotations
 
-import difflib
-import re
 from typing import Any, Final
 
 import pyarrow.parquet as pq
 
 from hubkit.records import read_rows
+from hubkit.release.align import marked
 from hubkit.release.results import Facts
 from hubkit.traces.variants import Variant
 
-__all__ = ["examples", "marked"]
+__all__ = ["examples"]
 
 _LONGEST: Final = 6_000
 """Characters of a trace that the report shows."""
 _AT: Final = {"most shortened": 0.02, "in the middle": 0.5, "least shortened": 0.98}
 """What is said of an example, and the quantile of `ratio` at which it stands."""
-_WORDS: Final = re.compile(r"\s*(?:\d+(?:\.\d+)?|[^\W\d]+|[^\w\s]|_)|\s+")
 
 
 def examples(facts: Facts, teacher: str = "") -> list[dict[str, Any]]:
@@ -78,22 +76,3 @@ def _example(what: str, rows: dict[Variant, dict[str, Any]], short: list[Variant
         )
     about = {name: raw[name] for name in ("id", "sample", "problem", "answer")}
     return {"what": what, **about, "traces": traces}
-
-
-def marked(raw: str, other: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Both texts in parts: ("kept" | "dropped" | "rewritten", text). Joined, the parts are the texts."""
-    a, b = _WORDS.findall(raw), _WORDS.findall(other)
-    matcher = difflib.SequenceMatcher(None, [w.strip() for w in a], [w.strip() for w in b], autojunk=False)
-    left: list[tuple[str, str]] = []
-    right: list[tuple[str, str]] = []
-    for tag, i, i_end, j, j_end in matcher.get_opcodes():
-        signs = not any(c.isalnum() for word in a[i:i_end] for c in word)
-        # A comma that both happen to have between other words is no text that was kept.
-        inside = i > 0 and i_end < len(a)
-        kind = {"equal": "kept", "delete": "dropped"}.get(tag, "rewritten")
-        kind = "rewritten" if kind == "kept" and signs and inside else kind
-        if i < i_end:
-            left.append((kind, "".join(a[i:i_end])))
-        if j < j_end:
-            right.append((kind, "".join(b[j:j_end])))
-    return left, right

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from hubkit.traces.variants import VARIANTS
+from hubkit.traces.variants import VARIANTS, Variant
 
 __all__ = ["headline"]
 
@@ -48,10 +48,17 @@ def headline(rows: Sequence[Mapping[str, Any]], tests: Sequence[Mapping[str, Any
         if known:
             sentence += f", {_told(known)}"
         sentences.append(sentence)
-        control = name.partition("-")[2]
-        for other, found in pairs.items():
-            if VARIANTS[found[0][1]["kind"]].matched and other.partition("-")[2] == control:
-                sentences.append(f"Cut to the same length instead: {_points(found)}")
+        controls = {
+            kind: found
+            for kind, row in VARIANTS.items()
+            for other, found in pairs.items()
+            if row.matched and other == Variant(kind, name.partition("-")[2]).name
+        }
+        if [*controls] == ["truncated"]:
+            sentences.append(f"Cut to the same length instead: {_points(controls['truncated'])}")
+        elif controls:
+            found = ", ".join(f"{kind} {_points(pair)}" for kind, pair in controls.items())
+            sentences.append(f"At the same length by other means: {found}")
     return " ".join(f"{sentence}." for sentence in sentences)
 
 

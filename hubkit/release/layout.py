@@ -43,6 +43,7 @@ from hubkit.store import FileEntry, environment
 __all__ = ["Files", "Material", "RepoFiles", "layout", "model_files", "space", "space_files"]
 
 _SPACE_FILES: Final = ("app.py", "README.md", "requirements.txt")
+"""Those that a folder of the Space has at least; its other modules, style and script stand beside them."""
 
 Files = dict[str, Path | bytes]
 
@@ -89,7 +90,10 @@ def space_files() -> dict[str, Path]:
     package = Path(__file__).parents[1]
     for folder in (package / "spaces" / "compare", package.parent / "spaces" / "compare"):
         if all((folder / name).is_file() for name in _SPACE_FILES):
-            return {name: folder / name for name in _SPACE_FILES}
+            found = (
+                path for path in folder.iterdir() if path.suffix in (".py", ".css", ".js", ".md", ".txt")
+            )
+            return {path.name: path for path in sorted(found)}
     raise InputError("the files of the Space are missing", "install hubkit again")
 
 

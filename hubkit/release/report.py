@@ -19,8 +19,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from hubkit.recipe.config import Recipe
 from hubkit.release.examples import examples
 from hubkit.release.headline import headline
+from hubkit.release.histograms import lengths
 from hubkit.release.names import repos
-from hubkit.release.plot import figures, lengths
+from hubkit.release.plot import figures
 from hubkit.release.results import Facts, Row, over_seeds, paired_tests, student_rows, variant_rows
 from hubkit.release.text import number, percent
 from hubkit.store import StepContext
@@ -142,12 +143,12 @@ def _html(results: dict[str, Any], facts: Facts, pictures: Mapping[str, bytes]) 
     )
     environment.filters |= {"number": number, "percent": percent}
     first = next(iter(facts.kind("evaluation").values()))
-    drawn = {name: content for name, content in pictures.items() if name.endswith(".svg")}
+    drawings = {name: content for name, content in pictures.items() if name.endswith(".svg")}
     return environment.get_template("report.html").render(
         results,
         examples=examples(facts),
         pictures={
-            "tradeoff": {name.removeprefix("tradeoff-"): _address(svg) for name, svg in drawn.items()},
+            "tradeoff": {name.removeprefix("tradeoff-"): _address(svg) for name, svg in drawings.items()},
             "lengths": {name: _address(svg) for name, svg in lengths(_lengths(facts)).items()},
         },
         repos=repos(facts),

@@ -29,7 +29,7 @@ __all__ = ["open_space"]
 
 _SUFFIX: Final = "-compare"
 _START_S: Final = 180
-"""Seconds that the app may take to start: gradio and datasets import slowly on a busy machine."""
+"""Seconds that the app may take to start: gradio imports slowly on a busy machine."""
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def open_space(
             "GRADIO_SERVER_NAME": "127.0.0.1",
             "GRADIO_SERVER_PORT": str(port),
             "GRADIO_ANALYTICS_ENABLED": "False",
-            "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         }
         environment.pop("HUBKIT_EVALS", None)
         app = subprocess.Popen([sys.executable, str(space_files()["app.py"])], env=environment, cwd=temporary)

@@ -2,17 +2,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from support import NANO, ROOT, hubkit
 
+from hubkit.cli import app
 from hubkit.localhub import LocalHub
+from hubkit.release.results import RESULTS_SCHEMA
+from hubkit.store import StepContext, Store
 
 COMMANDS = [
     [],
@@ -142,3 +149,69 @@ def test_dry_run_shows_the_plan_and_makes_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "steps to run" in done.stdout and "publish" in done.stdout
     assert not (tmp_path / "runs" / "steps").exists()
+
+
+def commands() -> Iterator[tuple[str, Callable[[int], str]]]:
+    """Each command's name, and its help for a terminal of so many columns."""
+
+    def below(command: Any, name: str, parent: Any) -> Iterator[tuple[str, Callable[[int], str]]]:
+        def text(width: int) -> str:
+            own = command.context_class(
+                command, info_name=name, parent=parent, terminal_width=width, max_content_width=width
+            )
+            return str(command.get_help(own))
+
+        yield name, text
+        for of, child in getattr(command, "commands", {}).items():
+            yield from below(child, f"{name} {of}", None)
+
+    return below(typer.main.get_command(app), "hubkit", None)
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_help_keeps_to_the_terminal(width: int) -> None:
+    for name, text in commands():
+        long = [line for line in text(width).splitlines() if len(line) > width]
+        assert not long, (name, long)
+
+
+def test_examples_can_be_pasted_at_80_columns() -> None:
+    """An example that goes on in a second line is two commands when it is pasted."""
+    for name, text in commands():
+        lines = text(80).splitlines()
+        for line, after in zip(lines, [*lines[1:], ""], strict=True):
+            assert "Example: " not in line or not after.strip(), (name, line, after)
+
+
+def test_a_run_says_its_estimate_first_and_a_report_is_never_lost(tmp_path: Path) -> None:
+    """Also when settings have changed since: nothing runs again to show it."""
+    arguments = [str(NANO), "--out", str(tmp_path / "runs")]
+    done = hubkit("recipe", "run", *arguments, "--until", "problems/train")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(
+        r"1 of 1 steps to run, about [0-9.]+ (s|min)(, 1 of unknown time)?", done.stderr.splitlines()[0]
+    )
+    done = hubkit("recipe", "report", *arguments)
+    assert done.returncode == 2 and "has no report yet; run it first" in done.stderr
+    # A report of this recipe, as a run with other settings leaves it.
+    row = dict.fromkeys(RESULTS_SCHEMA.names) | {
+        "student": "s-raw-full",
+        "origin": "student",
+        "benchmark": "sums",
+    }
+    row |= {"accuracy": 0.75, "ci_low": 0.7, "ci_high": 0.8, "mean_output_tokens": 90.0, "cut_share": 0.0}
+    row |= {"accuracy_per_1000_tokens": 1.0}
+    results = {"recipe": "nano", "headline": "Short ones are as good.", "students": [row], "over_seeds": []}
+
+    def write(context: StepContext) -> None:
+        (context.out / "results.json").write_text(json.dumps(results))
+
+    store = Store(tmp_path / "runs")
+    context = StepContext("report", {}, {}, {}, {}, tmp_path / "tmp", tmp_path / "work")
+    store.run(context, "report", 1, "0" * 64, {}, write)
+    done = hubkit("recipe", "report", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "an earlier run's" in done.stderr
+    assert done.stdout.startswith("Short ones are as good.") and "s-raw-full" in done.stdout
+    shown = hubkit("recipe", "report", *arguments, "--json")
+    assert json.loads(shown.stdout) == results

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import json
+import logging
 import os
 import re
 import subprocess
@@ -240,6 +241,27 @@ def test_terminal_table(run: Run) -> None:
     assert "75.0 %" in text and "[red]s[/red] (untrained)" in text and "13 %" in text
 
 
+@pytest.mark.parametrize("width", [160, 80, 60, 40])
+def test_names_are_whole_at_any_width(run: Run, width: int) -> None:
+    from rich.console import Console
+
+    results = json.loads((run.inputs["report"] / "results.json").read_text())
+    results["students"][1]["student"] = "a-base-whose-name-is-long-truncated-by-a-compressor-full-seed1"
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(report.table(results, width))
+    seeds = report.seeds_table(results, width)
+    assert seeds is not None
+    console.print(seeds)
+    text = console.export_text()
+    assert all(len(line) <= width for line in text.splitlines())
+    # A name may fold; no letter of it is lost, and its accuracy stands beside it.
+    letters = "".join(line[: width - 10].split("  ")[0] for line in text.splitlines())
+    for row in results["students"]:
+        assert row["student"] in letters or row["student"] in text, row["student"]
+    assert text.count("75.0 %") >= 1
+    assert ("more column" in text) == (width < 160)
+
+
 # Publishing, against the local Hub and read back as its users would.
 
 
@@ -319,8 +341,15 @@ def test_cards_and_space_on_the_hub(
     assert config["base_model_name_or_path"] == "local/tiny-s" and config["revision"] == base["sha"]
 
 
-def test_publishing_again_commits_nothing(run: Run, published: dict[str, Any], tmp_path: Path) -> None:
+def test_publishing_again_commits_nothing(
+    run: Run, published: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    logger = logging.getLogger("huggingface_hub.hf_api")
+    monkeypatch.setattr(logger, "callHandlers", lambda record: said.append(record.getMessage()))
     record = run.finish("publish", publish.run, tmp_path)
+    # It is no warning that a push found everything there.
+    assert not said
     again = json.loads((run.inputs["publish"] / "release.json").read_text())
     assert again == published
     assert record.counts == {"unchanged": len(published["repos"])}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import re
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,14 +19,12 @@ HOSTILE = "<img src=x onerror=alert(1)>${alert(1)}{{7*7}}`</div><script>x</scrip
 
 
 @pytest.fixture(scope="module")
-def app() -> ModuleType:
-    path = ROOT / "spaces" / "compare" / "app.py"
-    spec = importlib.util.spec_from_file_location("compare_app", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def app() -> Iterator[SimpleNamespace]:
+    """The Space's modules, as its folder has them: they find each other by their plain names."""
+    folder = ROOT / "spaces" / "compare"
+    sys.path.insert(0, str(folder))
+    yield SimpleNamespace(**{name: importlib.import_module(name) for name in ("cards", "data", "text")})
+    sys.path.remove(str(folder))
 
 
 def row(**values: Any) -> dict[str, Any]:
@@ -41,11 +40,10 @@ def row(**values: Any) -> dict[str, Any]:
     } | values
 
 
-def data(app: ModuleType) -> Any:
+def data(app: SimpleNamespace) -> Any:
     """What a card needs of the evaluations: the table of variants."""
-    return SimpleNamespace(
-        variants=app.variant_table({}, [{"variant": "raw", "kind": "raw"}, {"variant": None}])
-    )
+    rows = [{"variant": "raw", "kind": "raw"}, {"variant": None}]
+    return SimpleNamespace(variants=app.data.variant_table({}, rows))
 
 
 class Reader(HTMLParser):
@@ -65,22 +63,42 @@ class Reader(HTMLParser):
         self.text += data
 
 
-def test_hostile_outputs_are_shown_as_they_are(app: ModuleType) -> None:
-    page = Reader(app.card(data(app), row()))
+def test_hostile_outputs_are_shown_as_they_are(app: SimpleNamespace) -> None:
+    page = Reader(app.cards.card(data(app), row()))
     assert not page.tags & {"img", "script"}
     assert page.text.count(HOSTILE) == 5 and "right" in page.text and "cut off" in page.text
 
 
 @given(st.text())
 @settings(max_examples=200, deadline=None)
-def test_any_text_comes_back_and_starts_no_template(app: ModuleType, text: str) -> None:
-    escaped = app.esc(text)
+def test_any_text_comes_back_and_starts_no_template(app: SimpleNamespace, text: str) -> None:
+    escaped = app.text.esc(text)
     assert not re.search(r"[<>${}`\\%\n]", escaped)
     assert Reader(f"<p>{escaped}</p>").text == text or "\r" in text or "\0" in text
 
 
-def test_a_span_that_never_closed_has_no_answer(app: ModuleType) -> None:
-    assert app.split("<think>\nstill") == ("still", "")
-    assert app.split("<think>\na\n</think>\n\nb") == ("a", "b")
-    assert app.split("b") == ("", "b")
-    assert "no answer after the thinking" in app.card(data(app), row(output="<think>\nstill"))
+def test_a_span_that_never_closed_has_no_answer(app: SimpleNamespace) -> None:
+    assert app.text.split("<think>\nstill") == ("still", "")
+    assert app.text.split("<think>\na\n</think>\n\nb") == ("a", "b")
+    assert app.text.split("b") == ("", "b")
+    assert "no answer after the thinking" in app.cards.card(data(app), row(output="<think>\nstill"))
+
+
+@pytest.mark.parametrize(
+    "text", ["$" * 100_000, "\\(" * 50_000, "a\n" * 50_000, "\\boxed{" * 20_000, "x" * 9]
+)
+def test_a_text_gets_no_more_room_than_it_is_given(app: SimpleNamespace, text: str) -> None:
+    for limit in (5_000, 60_000):
+        assert len(app.text.shown(text, limit)) < limit + 100
+    page = app.cards.card(data(app), row(output=f"<think>{text}</think>{text}"), limit=20_000)
+    assert len(page) < 22_000
+
+
+def test_mathematics_gets_the_delimiters_that_are_looked_for(app: SimpleNamespace) -> None:
+    assert (
+        app.text.maths(r"so $x^2$ is \boxed{4}, for $5 or $6") == r"so \(x^2\) is \(\boxed{4}\), for $5 or $6"
+    )
+    assert (
+        app.text.maths(r"\(a\) $$b$$ \[c\] \boxed{\frac{1}{2}}")
+        == r"\(a\) $$b$$ \[c\] \(\boxed{\frac{1}{2}}\)"
+    )

@@ -69,7 +69,7 @@ def ready(page: Page, name: str) -> None:
 
 
 def count(page: Page, number: int) -> None:
-    expect(page.locator("#list .pager")).to_contain_text(f"of {number} problems")
+    expect(page.locator("#list .pager:not(.students)")).to_contain_text(f"of {number} problems")
 
 
 def test_hostile_texts_are_shown_as_they_are(visit: Open) -> None:
@@ -85,11 +85,16 @@ def test_hostile_texts_are_shown_as_they_are(visit: Open) -> None:
         assert page.locator("#side :is(script, iframe, img, svg[onload], a[href^='javascript'])").count() == 0
         assert page.locator("#side .question .katex").count() >= 1
     tab(page, "Traces")
+    ready(page, "traces")
     for number, payload in enumerate(PAYLOADS):
         page.locator(f'#trace-list [data-key="t{number}/0"]').click()
         expect(page.locator("#trace .question")).to_contain_text(f"Trace problem {number}")
-        expect(page.locator("#trace .raw")).to_contain_text(payload.strip().splitlines()[0].strip())
-        assert page.locator("#trace :is(script, iframe, img, a)").count() == 0
+        if "\\(" not in payload and "$" not in payload:
+            expect(page.locator("#trace .raw")).to_contain_text(payload.strip().splitlines()[0].strip())
+        assert page.locator("#trace :is(script, iframe, img, svg[onload], a)").count() == 0
+        expect(page.locator("#trace .solution .katex")).to_have_count(
+            3
+        )  # of the boxed answer, in all three forms
 
 
 def test_search_presets_order_and_students(visit: Open) -> None:
@@ -117,10 +122,27 @@ def test_search_presets_order_and_students(visit: Open) -> None:
 def test_disagreement_counts_those_shown_alone(visit: Open) -> None:
     page = visit("?show=disagree&variant=raw~compressed-x")
     count(page, 9)
-    expect(page.locator("#side .card")).to_have_count(4)
+    expect(page.locator("#side .card")).to_have_count(6)
     # Truncated students are always wrong: with them, students disagree wherever one is right.
     page = visit("?show=disagree")
     count(page, 29)
+
+
+def test_students_come_a_few_at_a_time(visit: Open) -> None:
+    page = visit()
+    expect(page.locator("#side .card")).to_have_count(6)
+    expect(page.locator("#list .students")).to_contain_text("students 1–6 of 9")
+    page.get_by_role("button", name="Students after").click()
+    expect(page.locator("#side .card h3")).to_have_text(["l-raw", "l-compressed-x", "l-truncated-x"])
+    expect(page.locator("#list thead th")).to_have_count(4)
+    page.wait_for_function("new URLSearchParams(location.search).get('set') === '1'")
+    page.reload()
+    expect(page.locator("#side .card")).to_have_count(3)
+    expect(page.get_by_role("button", name="Students after")).to_be_disabled()
+    # What fits them all on one page needs no buttons; a page that is not there is the last.
+    page = visit("?set=9&base=s")
+    expect(page.locator("#side .card")).to_have_count(3)
+    expect(page.locator("#list .students")).to_have_count(0)
 
 
 def test_an_address_holds_the_state(visit: Open) -> None:
@@ -129,7 +151,7 @@ def test_an_address_holds_the_state(visit: Open) -> None:
     expect(page.locator("#trace .question")).to_contain_text("Trace problem 4")
     tab(page, "Compare")
     expect(page.locator("#side .question")).to_contain_text("Problem 8:")
-    expect(page.locator("#side .card")).to_have_count(2)
+    expect(page.locator("#side .card")).to_have_count(3)
     assert "dark" in (page.locator("body").get_attribute("class") or "")
     page.get_by_role("button", name="Light / dark").click()
     page.locator("#compare-move").get_by_role("button", name="Next").click()
@@ -142,6 +164,27 @@ def test_an_address_holds_the_state(visit: Open) -> None:
     # What the release does not have is left out.
     page = visit("?p=none&variant=none&show=none&least=nan&tab=none&sort=../x")
     count(page, PROBLEMS)
+
+
+def test_an_address_holds_the_trace_that_is_shown(visit: Open) -> None:
+    page = visit("?tab=traces")
+    ready(page, "traces")
+    page.get_by_label("Teacher").click()
+    page.get_by_role("option", name="another").click()
+    page.get_by_label("Order").locator("visible=true").click()
+    page.get_by_role("option", name="Shortest share of raw").click()
+    page.locator("#trace-list tbody tr:nth-child(3) button").click()
+    page.wait_for_function("new URLSearchParams(location.search).get('ts') === 'share'")
+    page.wait_for_function("new URLSearchParams(location.search).get('tt') === 'another'")
+    chosen = page.locator("#trace-list tr[aria-current] button").get_attribute("data-key")
+    assert chosen is not None
+    page.reload()
+    ready(page, "traces")
+    expect(page.locator("#trace-list tr[aria-current] button")).to_have_attribute("data-key", chosen)
+    expect(page.locator("#trace .question")).to_contain_text(
+        f"Trace problem {chosen.strip('t').split('/')[0]} "
+    )
+    expect(page.get_by_label("Teacher")).to_have_value("another")
 
 
 def test_by_keyboard_alone(visit: Open) -> None:
@@ -182,7 +225,14 @@ def test_a_phone_needs_no_scrolling_sideways(visit: Open, theme: str) -> None:
         tab(page, name.capitalize())
         ready(page, name)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+    tab(page, "Compare")
+    # Long problems leave room for the students beside them.
+    for column in (2, 3):
+        cell = page.locator(f"#list tbody tr:first-child td:nth-child({column})").bounding_box()
+        assert cell is not None and cell["x"] + cell["width"] <= 390, column
     tab(page, "Results")
+    cell = page.locator("#results tbody tr:nth-child(2) td:nth-child(3)").first.bounding_box()
+    assert cell is not None and cell["x"] + cell["width"] / 2 <= 390
     figure = page.locator(f"#results .on-{theme} img")
     expect(figure).to_be_visible()
     assert figure.evaluate("e => e.currentSrc.length > 1000 && e.getBoundingClientRect().width <= 390")
@@ -211,12 +261,12 @@ def test_results_sort(visit: Open) -> None:
     page = visit("?tab=results")
     ready(page, "results")
     table = page.locator("#results table").first
-    expect(page.locator("#results .headline")).to_contain_text("Students of compressed traces answer in")
+    expect(page.locator("#about .headline")).to_contain_text("Students of compressed traces answer in")
     table.get_by_role("button", name="output tokens").click()
-    tokens = [float(text) for text in table.locator("tbody tr td:nth-child(5)").all_inner_texts()]
-    assert tokens == sorted(tokens) and len(tokens) == 7
+    tokens = [float(text) for text in table.locator("tbody tr td:nth-child(4)").all_inner_texts()]
+    assert tokens == sorted(tokens) and len(tokens) == 10
     table.get_by_role("button", name="output tokens").click()
-    tokens = [float(text) for text in table.locator("tbody tr td:nth-child(5)").all_inner_texts()]
+    tokens = [float(text) for text in table.locator("tbody tr td:nth-child(4)").all_inner_texts()]
     assert tokens == sorted(tokens, reverse=True)
 
 

@@ -1,0 +1,196 @@
+"""Asking the students: they load from the Hub and answer a visitor's problem side by side, token by token."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+if os.environ.get("SPACES_ZERO_GPU"):
+    # The package is there on such hardware alone, and must come before torch.
+    import spaces
+
+from cards import card
+from data import Evaluations, Row
+from text import MATHS, badge, esc, note, split
+
+MOST_LIVE = 4
+"""Students that answer a visitor's own problem together: each is a model in memory."""
+LONGEST_QUESTION = 4_000
+MOST_TOKENS = 4_096
+
+
+@lru_cache(maxsize=MOST_LIVE)
+def load_student(repo: str, revision: str | None) -> tuple[Any, Any]:
+    """Tokenizer and model from the Hub: safetensors only, none of the repo's code."""
+    import torch
+    from huggingface_hub import file_exists
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or max(1, (os.cpu_count() or 2) // 2))
+    loader: Any = AutoModelForCausalLM
+    if file_exists(repo, "adapter_config.json", revision=revision):
+        from peft import AutoPeftModelForCausalLM
+
+        loader = AutoPeftModelForCausalLM
+    tokenizer = AutoTokenizer.from_pretrained(repo, revision=revision)
+    model = loader.from_pretrained(repo, revision=revision, use_safetensors=True)
+    return tokenizer, model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+LOADING = threading.Lock()
+"""One model at a time: transformers imports its modules when they are first asked for, which threads must not share."""
+
+
+class Stopped(Exception):
+    """The visitor left, or asked for something else."""
+
+
+class Answer(threading.Thread):
+    """One student at work. Reading its fields at any time shows how far it is."""
+
+    def __init__(
+        self, repo: str, revision: str | None, messages: list[Row], options: Row, stop: threading.Event
+    ):
+        super().__init__(daemon=True)
+        self.repo, self.revision, self.messages, self.options, self.stop = (
+            repo,
+            revision,
+            messages,
+            options,
+            stop,
+        )
+        self.state, self.error, self.opened = "loading the model …", "", ""
+        self.ids: list[int] = []
+        self.started: float | None = None
+        self.seconds = 0.0
+        self.tokenizer: Any = None
+        self.cut = False
+        self._prompt = True
+
+    def run(self) -> None:
+        import torch
+
+        try:
+            with LOADING:
+                self.tokenizer, model = load_student(self.repo, self.revision)
+            inputs = self.tokenizer.apply_chat_template(
+                self.messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            ).to(model.device)
+            prompt = self.tokenizer.decode(inputs["input_ids"][0][-8:])
+            self.opened = "<think>" if prompt.rstrip().endswith("<think>") else ""
+            self.state, self.started = "answering …", time.monotonic()
+            with torch.inference_mode():
+                model.generate(**inputs, **self.options, streamer=self)
+            ends = model.generation_config.eos_token_id
+            ends = set(ends) if isinstance(ends, list) else {ends}
+            self.cut = not self.ids or self.ids[-1] not in ends
+            self.state = ""
+        except Stopped:
+            self.state = "stopped"
+        except Exception as error:  # whatever a stranger's model does, the page goes on
+            self.state, self.error = "failed", str(error)[:400]
+
+    # What `generate` asks of a streamer.
+    def put(self, value: Any) -> None:
+        if self.stop.is_set():
+            raise Stopped
+        if self._prompt:
+            self._prompt = False
+            return
+        self.ids += value.reshape(-1).tolist()
+        self.seconds = time.monotonic() - (self.started or 0)
+
+    def end(self) -> None:
+        pass
+
+    def row(self, name: str, about: Row) -> Row:
+        text = self.tokenizer.decode(list(self.ids), skip_special_tokens=True) if self.ids else ""
+        reason = "length" if self.cut and not self.state else "stop"
+        got = {"output": self.opened + text, "output_tokens": len(self.ids), "finish_reason": reason}
+        return {**about, "student": name, "correct": None, **got}
+
+
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
+
+
+def number_of(text: str) -> Fraction | None:
+    try:
+        return Fraction(text.replace(",", "").strip().rstrip("."))
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def same_answer(solution: str, known: str) -> bool | None:
+    """Whether a solution ends in the known answer, as a number or as text; None where it gives none."""
+    if not solution.strip() or not known.strip():
+        return None
+    boxed = re.findall(r"\\boxed\{([^{}]*)\}", solution)
+    wanted = number_of(known.strip(" $"))
+    if wanted is not None:
+        numbers = NUMBER.findall(boxed[-1] if boxed else solution)
+        return bool(numbers) and number_of(numbers[-1]) == wanted
+    last = boxed[-1] if boxed else solution.strip().splitlines()[-1]
+    return " ".join(known.casefold().split()).strip(" .$") == " ".join(last.casefold().split()).strip(" .$")
+
+
+def ask(
+    release: Row,
+    data: Evaluations,
+    text: str,
+    known: str,
+    chosen: list[str],
+    heat: float,
+    top_p: float,
+    limit: float,
+) -> Iterator[str]:
+    """Students answer a visitor's problem, all at once; yields their cards as the tokens come."""
+    text = text.strip()[:LONGEST_QUESTION]
+    chosen = [name for name in chosen if name in release["models"]][:MOST_LIVE]
+    if not text or not chosen:
+        yield note("Write a problem and choose at least one student.")
+        return
+    system = [{"role": "system", "content": release["system"]}] if release.get("system") else []
+    messages = [*system, {"role": "user", "content": text}]
+    options: Row = {"max_new_tokens": int(min(max(limit, 1), MOST_TOKENS)), "do_sample": heat > 0}
+    if heat > 0:
+        options |= {"temperature": float(heat), "top_p": float(min(max(top_p, 0.01), 1)), "top_k": 0}
+    stop = threading.Event()
+    revisions = release.get("revisions", {})
+    at_work = {
+        name: Answer(release["models"][name], revisions.get(name), messages, options, stop) for name in chosen
+    }
+
+    def cards() -> str:
+        parts = []
+        for name, answer in at_work.items():
+            row = answer.row(name, data.students[name])
+            badges = badge(f"{answer.seconds:.1f} s")
+            if answer.state:
+                badges += badge(f"{esc(answer.state)} {esc(answer.error)}")
+            else:
+                found = same_answer(split(row["output"])[1], known)
+                if found is not None:
+                    said = "matches the known answer" if found else "is not the known answer"
+                    badges += badge(said, "yes" if found else "no")
+            parts.append(card(data, row, badges=badges, waiting=bool(answer.state)))
+        return f'{MATHS}<div><div class="side">{"".join(parts)}</div></div>'
+
+    try:
+        for answer in at_work.values():
+            answer.start()
+        while any(answer.is_alive() for answer in at_work.values()):
+            yield cards()
+            time.sleep(0.15)
+        yield cards()
+    finally:
+        stop.set()
+
+
+if os.environ.get("SPACES_ZERO_GPU"):
+    ask = spaces.GPU(duration=120)(ask)

@@ -1,0 +1,137 @@
+"""HTML of the results: the figure, a table that sorts, means over seeds, paired tests."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from cards import label, mark
+from data import Evaluations, Row
+from text import esc, note, percent
+
+Cell = tuple[str, Any]
+"""HTML, and what a column sorts by."""
+
+
+def figure(data: Evaluations, headline: str) -> str:
+    """The published figure, drawn for light and dark, wide and narrow; as images, so nothing in it can run."""
+
+    def source(name: str) -> str:
+        return "data:image/svg+xml;base64," + base64.b64encode(data.figures[name]).decode()
+
+    if len(data.figures) < 4:
+        return ""
+    pictures = "".join(
+        f'<picture class="on-{theme}"><source media="(max-width: 640px)" srcset="{source(f"{theme}-narrow")}">'
+        f'<img alt="Accuracy against mean output tokens. {esc(headline)}" src="{source(theme)}"></picture>'
+        for theme in ("light", "dark")
+    )
+    return f'<div class="figure">{pictures}</div>'
+
+
+def grid(heads: list[str], rows: list[list[Cell]]) -> str:
+    """A table that sorts by its heads."""
+    top = "".join(f'<th scope="col"><button data-sort>{esc(name)}</button></th>' for name in heads)
+    body = "".join(
+        "<tr>"
+        + "".join(f'<td data-v="{esc("" if v is None else v)}">{cell}</td>' for cell, v in row)
+        + "</tr>"
+        for row in rows
+    )
+    table = f'<table class="grid"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{esc(heads[0])}">{table}</div>'
+
+
+def results_page(data: Evaluations) -> str:
+    several = len({r["benchmark"] for r in data.results}) > 1
+    parts = [figure(data, data.report.get("headline", "")), _students(data, several)]
+    if data.report.get("over_seeds"):
+        parts += ["<h2>Over seeds</h2>", _over_seeds(data, several)]
+    if data.report.get("tests"):
+        parts += [
+            "<h2>Can they be told apart?</h2>",
+            _tests(data, several),
+            note(
+                "McNemar’s exact test on the same problems, corrected for the number of tests; intervals for paired "
+                "proportions. A large p says that these problems do not tell the two apart, not that they are equal."
+            ),
+        ]
+    return "".join(parts)
+
+
+def _text(value: Any) -> Cell:
+    return esc(value), value
+
+
+def _students(data: Evaluations, several: bool) -> str:
+    seeds = len({r["seed"] for r in data.results} - {None}) > 1
+    teachers = len({r["teacher"] for r in data.results} - {None}) > 1
+
+    def teacher(r: Row) -> str:
+        return f"of {r['teacher']}" if teachers and r["teacher"] else ""
+
+    rows: list[list[Cell]] = []
+    for r in data.results:
+        seed = f"seed {r['seed']}" if seeds and r["seed"] is not None else ""
+        name = " ".join(p for p in (r["base"], label(data, r["variant"]), r["method"], teacher(r), seed) if p)
+        trained = "–" if r["train_tokens"] is None else f"{r['train_tokens']:,}"
+        rows.append(
+            [
+                (f'<span title="{esc(r["student"])}">{mark(data, r)}{esc(name)}</span>', name),
+                *([_text(r["benchmark"])] if several else []),
+                (percent(r["accuracy"]), r["accuracy"]),
+                (f"{percent(r['ci_low'])} to {percent(r['ci_high'])}", r["ci_low"]),
+                (f"{r['mean_output_tokens']:,.1f}", r["mean_output_tokens"]),
+                (percent(r["output_tokens_of_raw"], 0), r["output_tokens_of_raw"]),
+                (percent(r["cut_share"]), r["cut_share"]),
+                (f"{r['accuracy_per_1000_tokens']:.3f}", r["accuracy_per_1000_tokens"]),
+                (trained, r["train_tokens"]),
+                (percent(r["train_tokens_of_raw"], 0), r["train_tokens_of_raw"]),
+            ]
+        )
+    heads = ["student", *(["benchmark"] if several else []), "accuracy", "95 % CI", "output tokens", "of raw"]
+    return grid([*heads, "cut off", "accuracy per 1,000 tokens", "training tokens", "of raw's"], rows)
+
+
+def _over_seeds(data: Evaluations, several: bool) -> str:
+    rows: list[list[Cell]] = [
+        [
+            _text(f"{g['base']} {label(data, g['variant'])} {g['method']}"),
+            *([_text(g["benchmark"])] if several else []),
+            _text(g["seeds"]),
+            (percent(g["accuracy"]), g["accuracy"]),
+            (f"{percent(g['accuracy_min'])} to {percent(g['accuracy_max'])}", g["accuracy_min"]),
+            (f"{g['mean_output_tokens']:,.1f}", g["mean_output_tokens"]),
+        ]
+        for g in data.report["over_seeds"]
+    ]
+    heads = [
+        "mean over seeds",
+        *(["benchmark"] if several else []),
+        "seeds",
+        "accuracy",
+        "range",
+        "output tokens",
+    ]
+    return grid(heads, rows)
+
+
+def _tests(data: Evaluations, several: bool) -> str:
+    rows: list[list[Cell]] = []
+    for t in data.report["tests"]:
+        low, high = t.get("ci_low"), t.get("ci_high")  # an older release has none
+        between = "–" if low is None or high is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
+        rows.append(
+            [
+                _text(f"{label(data, t['a'])} – {label(data, t['b'])}"),
+                _text(f"{t['base']} {t['method']}, seed {t['seed']}"),
+                *([_text(t["benchmark"])] if several else []),
+                (f"{100 * t['difference']:+.1f} points", t["difference"]),
+                (between, low),
+                _text(t["only_a"]),
+                _text(t["only_b"]),
+                (f"{t['p_holm']:.3g}", t["p_holm"]),
+            ]
+        )
+    heads = ["compared", "students", *(["benchmark"] if several else []), "difference", "95 % CI"]
+    return grid([*heads, "only first right", "only second right", "p, Holm"], rows)
