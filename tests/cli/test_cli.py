@@ -192,7 +192,7 @@ def test_a_run_says_its_estimate_first_and_a_report_is_never_lost(tmp_path: Path
         r"1 of 1 steps to run, about [0-9.]+ (s|min)(, 1 of unknown time)?", done.stderr.splitlines()[0]
     )
     done = hubkit("recipe", "report", *arguments)
-    assert done.returncode == 2 and "has no report yet; run it first" in done.stderr
+    assert done.returncode != 0 and "has no report yet" in done.stderr and "run it first" in done.stderr
     # A report of this recipe, as a run with other settings leaves it.
     row = dict.fromkeys(RESULTS_SCHEMA.names) | {
         "student": "s-raw-full",
