@@ -58,7 +58,7 @@ from hubkit.store import CheckContext, StepContext, manifest, write_json
 
 __all__ = ["VERSION", "check", "run", "usage"]
 
-VERSION: Final = 7
+VERSION: Final = 8
 
 
 @dataclass

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "run", "seeds_table", "table"]
 
-VERSION: Final = 4
+VERSION: Final = 5
 
 
 def run(context: StepContext) -> None:
