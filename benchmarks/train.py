@@ -53,6 +53,19 @@ SHAPES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
             "vocab_size": 600,
         },
     ),
+    "smollm2-135m": (
+        "llama",
+        {
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "vocab_size": 49152,
+            "max_position_embeddings": 8192,
+            "tie_word_embeddings": True,
+        },
+    ),
     "qwen3-0.6b": (
         "qwen3",
         DENSE
@@ -114,6 +127,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tokens-per-device", type=int)
     parser.add_argument("--attention", default="auto")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto", help="hubkit's run.precision")
+    parser.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, help="default: on GPUs")
     parser.add_argument("--peak-tflops", type=float, default=989.0)
     parser.add_argument("--only", choices=["hubkit", "trl"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -156,6 +171,8 @@ def make_rows(options: argparse.Namespace, folder: Path) -> None:
 
 def trainer_of(options: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
     """The trainer, rows, and what hubkit says of the layout that it chose."""
+    import torch
+
     from hubkit.store import StepContext
     from hubkit.students.gates import open_tokenizer
     from hubkit.students.loading import open_trainer
@@ -163,6 +180,7 @@ def trainer_of(options: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
     from hubkit.students.watch import watcher
 
     base, folder = options.folder / "base", options.folder
+    cpu = options.device == "cpu" or not torch.cuda.is_available()
     rows = TokenRows(folder, folder, None, 1.0)
     sft = {
         "learning_rate": 1e-5,
@@ -170,7 +188,7 @@ def trainer_of(options: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
         "per_device_train_batch_size": options.examples,
         "gradient_accumulation_steps": 1,
         "max_length": options.length,
-        "gradient_checkpointing": options.shape != "tiny",
+        "gradient_checkpointing": not cpu if options.checkpointing is None else options.checkpointing,
     }
     lora = {"r": 64, "lora_alpha": 128, "target_modules": "all-linear"} if options.method == "lora" else None
     work = folder / options.only
@@ -183,6 +201,7 @@ def trainer_of(options: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
                 "device": options.device,
                 "tokens_per_device": options.tokens_per_device,
                 "attention": options.attention,
+                "precision": options.precision,
             },
             inputs={},
             models={},
@@ -195,12 +214,10 @@ def trainer_of(options: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
         )
         return trainer, rows, context.metrics
     import datasets
-    import torch
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer
 
-    cpu = options.device == "cpu" or not torch.cuda.is_available()
     config = SFTConfig(
         **sft | {"per_device_train_batch_size": 1 if not cpu else options.examples},
         output_dir=str(work),
@@ -221,7 +238,8 @@ def trainer_of(options: argparse.Namespace) -> tuple[Any, Any, dict[str, Any]]:
         processing_class=open_tokenizer(base),
         peft_config=LoraConfig(task_type="CAUSAL_LM", **lora) if lora else None,
     )
-    return trainer, rows, {"attention": trainer.model.config._attn_implementation, "layout": "TRL's"}
+    chosen = {"attention": trainer.model.config._attn_implementation, "layout": "TRL's"}
+    return trainer, rows, chosen | {"precision": "bfloat16" if config.bf16 else "float32"}
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -263,6 +281,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "attention": chosen.get("attention"),
         "layout": chosen.get("layout"),
+        "precision": chosen.get("precision"),
     }
 
 

@@ -35,16 +35,18 @@ def open_engine(
     threads: int = 1,
     adapter: Path | None = None,
     marks: Sequence[str] = (),
+    precision: str = "auto",
 ) -> Engine:
     """The engine for a model folder and a PEFT adapter on it, or for a model that an endpoint serves.
 
     `marks` are the (open, close) of thinking spans that a recipe adds: where they are special tokens they stay.
+    `precision` is a recipe's `run.precision`, for the embedded engine.
     """
     runtime = choose(runtime, device, adapter is not None)
     if runtime.engine == "transformers":
         from hubkit.engines.transformers import TransformersEngine
 
-        return TransformersEngine(Path(model), runtime.batch_size, device, threads, adapter, marks)
+        return TransformersEngine(Path(model), runtime.batch_size, device, threads, adapter, marks, precision)
     if adapter is not None:
         # It would answer with the base model, and nobody would notice.
         raise EngineError("an adapter cannot be sent to a server", "use engine: transformers for students")

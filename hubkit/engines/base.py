@@ -98,6 +98,11 @@ class Engine(Protocol):
         """What was asked otherwise than the recipe says, a line each: for the record."""
         ...
 
+    @property
+    def precision(self) -> str:
+        """What the weights are in, once it is open, such as bfloat16; "" where only a server knows."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(

@@ -39,7 +39,7 @@ def main() -> None:
     adapter = Path(settings["adapter"]) if settings["adapter"] else None
     size, threads = settings["batch_size"], settings["threads"]
     with TransformersEngine(
-        Path(settings["model"]), size, "cpu", threads, adapter, settings["marks"]
+        Path(settings["model"]), size, "cpu", threads, adapter, settings["marks"], settings["precision"]
     ) as engine:
         torch.set_num_threads(threads)  # the engine's are for helpers of its own too
         answer("ready")

@@ -3,7 +3,8 @@
     python -m hubkit.engines.helper
 
 A helper is told its model, then requests as it has room, and answers them. Each line is JSON:
-    in:   {"model": "/models/teacher", "adapter": "", "batch_size": 64, "threads": 1, "marks": []}
+    in:   {"model": "/models/teacher", "adapter": "", "batch_size": 64, "threads": 1, "marks": [],
+           "precision": "float32"}
     out:  "ready"
     in:   [{"key": "7", "messages": [{"role": "user", "content": "2 + 2?"}], "sampling": {…}, "seed": 7}, …]
     out:  {"key": "7", "text": "4", "finish_reason": "stop", …}

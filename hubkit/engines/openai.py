@@ -66,6 +66,8 @@ class _Failure:
 class OpenAIEngine:
     """Chat completions over HTTP. The key is read from the environment and put nowhere else."""
 
+    precision = ""
+
     def __init__(
         self, runtime: EngineRuntime, model: str, key: str | None = None, extra: dict[str, Any] | None = None
     ) -> None:

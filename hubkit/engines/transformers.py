@@ -27,6 +27,7 @@ from hubkit.engines.helpers import Helpers
 from hubkit.engines.marks import opened_by
 from hubkit.engines.slots import register_attention
 from hubkit.errors import EngineError, InputError
+from hubkit.precision import choose_precision, parameter_count, stored_dtype
 
 if TYPE_CHECKING:
     pass
@@ -44,6 +45,8 @@ class TransformersEngine:
 
     On a CPU, `threads` is the number of cores to use: by processes, as long as memory allows and there are requests
     for them, and by torch's threads where a model is too large for so many processes.
+    `precision` is `run.precision`, and once the engine is open what its weights are in. auto: as they are stored, but
+    float32 on a CPU where bfloat16 is not faster (hubkit/precision.py).
     """
 
     notes: tuple[str, ...] = ()
@@ -56,7 +59,9 @@ class TransformersEngine:
         threads: int = 1,
         adapter: Path | None = None,
         marks: Sequence[str] = (),
+        precision: str = "auto",
     ) -> None:
+        self.precision = precision
         self._folder = model
         self._marks = tuple(marks)
         self._size = batch_size
@@ -70,12 +75,13 @@ class TransformersEngine:
 
         if self._device == "auto":
             self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        # CPUs of today are slower in half precision at these sizes; GPUs get the dtype as stored.
-        dtype = torch.float32 if self._device == "cpu" else "auto"
         try:
+            dtype = self._dtype()
+            # An adapter is merged before weights are rounded.
+            loaded = torch.float32 if self._device == "cpu" and self._adapter is not None else dtype
             self._tokenizer: Any = AutoTokenizer.from_pretrained(self._folder)
             model: Any = AutoModelForCausalLM.from_pretrained(
-                self._folder, dtype=dtype, use_safetensors=True, attn_implementation=register_attention()
+                self._folder, dtype=loaded, use_safetensors=True, attn_implementation=register_attention()
             )
         except (OSError, ValueError) as error:
             raise InputError(
@@ -100,7 +106,11 @@ class TransformersEngine:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, self._adapter).merge_and_unload()
+            if loaded != dtype:
+                for weight in model.parameters():  # buffers, such as rotary frequencies, stay exact
+                    weight.data = weight.data.to(dtype)
         self._model: Any = model.to(self._device).eval()
+        self.precision = str(self._model.dtype).removeprefix("torch.")
         ends = self._model.generation_config.eos_token_id
         ends = [ends] if isinstance(ends, int) else list(ends or [])
         if (own := self._tokenizer.eos_token_id) is not None and own not in ends:
@@ -120,8 +130,19 @@ class TransformersEngine:
             batch_size=self._size,
             threads=threads,
             marks=self._marks,
+            precision=self.precision,
         )
         return self
+
+    def _dtype(self) -> Any:
+        """What weights are loaded in."""
+        import torch
+
+        if self.precision == "auto" and self._device != "cpu":
+            return "auto"
+        narrow = self.precision == "auto" and stored_dtype(self._folder) != "BF16"
+        asked = "float32" if narrow else self.precision
+        return getattr(torch, choose_precision(asked, self._device, parameter_count(self._folder)))
 
     def _affordable_processes(self) -> int:
         weights = sum(weight.numel() * weight.element_size() for weight in self._model.parameters())

@@ -55,6 +55,7 @@ class VLLMEngine:
     """vLLM servers on this machine, on loopback and with a key of their own."""
 
     notes: tuple[str, ...] = ()
+    precision = ""
 
     def __init__(self, model: Path, runtime: EngineRuntime, marks: Sequence[str] = ()) -> None:
         self._model = model

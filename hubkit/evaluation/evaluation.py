@@ -161,6 +161,7 @@ def _evaluate(
         bootstrap_iters=0,
     )
     device, threads = context.runtime["device"], context.runtime["threads"]
+    precision = context.runtime.get("precision", "auto")
     runtime = EngineRuntime(**context.runtime["engine"])
     chats = _chats(problems, config["system"])
     served = digest(
@@ -169,7 +170,7 @@ def _evaluate(
             context.models["base"],
             config.get("chat_template", ""),
             runtime.model_dump(mode="json"),
-            [device, threads],
+            [device, threads, precision],
         ]
     )
     expected: list[list[int]] = []
@@ -180,10 +181,12 @@ def _evaluate(
         Journal(context.work / "journal.sqlite", digest(config), token_ids=True) as journal,
         kept_engine(
             served,
-            lambda: open_engine(weights, runtime, device, threads, adapter),
+            lambda: open_engine(weights, runtime, device, threads, adapter, precision),
             context.runtime.get("keep_engine", False),
         ) as kept,
     ):
+        if kept.engine.precision:
+            context.metrics["precision"] = kept.engine.precision
         if expected:
             agreement = asyncio.run(check_served(kept.engine, chats, expected, tokenizer))
             kept.notes["served_agreement"] = agreement

@@ -132,7 +132,7 @@ class _Builder:
     def add(self, kind: str, *of: str | int, config: dict[str, Any], function: str = "", **parts: Any) -> str:
         """Add a step of a kind; returns its name."""
         run = self.recipe.run
-        common = {"device": run.device, "threads": run.threads_of(kind)}
+        common = {"device": run.device, "precision": run.precision, "threads": run.threads_of(kind)}
         parts["runtime"] = common | parts.get("runtime", {})
         step = Step(kind, "/".join([kind, *map(str, of)]), function or STEPS[kind], config, **parts)
         self.steps.append(step)

@@ -90,6 +90,10 @@ class Run(Section):
     ray and slurm its cpus; with hf-jobs the job's; else this machine's, shared by the workers."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What matrices are multiplied in when students train and the transformers engine generates. auto: bfloat16 on GPUs
+    that have it, and on CPUs with AMX for models of 10M parameters or more that are stored in it; else float32. Weights
+    that train are float32 either way; `sft.bf16` is stronger, since it is part of what a student is."""
     engines: dict[str, EngineRuntime] = Field(default={})
     """Model name -> engine; `default` for all others."""
     accelerate: dict[str, Any] = Field(default={})

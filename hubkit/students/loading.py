@@ -1,8 +1,9 @@
 """The model and TRL's trainer for a student: what is loaded, how precise, and with which of the recipe's arguments.
 
 Precision is policy. Weights, gradients and moments of full fine-tuning are float32, since at the learning rates of
-fine-tuning most updates of bfloat16 weights round to nothing; products are bfloat16 on GPUs that have it. An adapter is
-float32 on the base as it is stored. `sft.weights: bfloat16` is for an optimizer that rounds stochastically (torchao).
+fine-tuning most updates of bfloat16 weights round to nothing; products are bfloat16 where the device is faster so
+(hubkit/precision.py). An adapter is float32, on the base as it is stored where products are bfloat16.
+`sft.weights: bfloat16` is for an optimizer that rounds stochastically (torchao).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hubkit.errors import RecipeError
+from hubkit.precision import choose_precision, parameter_count
 from hubkit.store import StepContext
 from hubkit.students.rows import TokenRows
 from hubkit.students.settings import training_arguments
@@ -48,19 +50,21 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
     cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
     set_seed(config["seed"])  # LoRA's initial weights are drawn before the trainer sets its own seed
     stored = AutoConfig.from_pretrained(base).dtype or torch.float32
+    if sft.get("bf16") is None:
+        asked = context.runtime.get("precision", "auto")
+        sft["bf16"] = choose_precision(asked, "cpu" if cpu else "cuda", parameter_count(base)) == "bfloat16"
+    context.metrics["precision"] = "bfloat16" if sft["bf16"] else "float32"
     narrow = sft.get("weights") == "bfloat16"
     sft = training_arguments(sft)
     if not config["lora"]:
         loaded = torch.bfloat16 if narrow else torch.float32
     else:
         # float16 has too small a range to compute in, and bfloat16 cannot hold what it holds.
-        loaded = torch.bfloat16 if stored == torch.bfloat16 and not cpu else torch.float32
+        loaded = torch.bfloat16 if stored == torch.bfloat16 and sft["bf16"] else torch.float32
     model = AutoModelForCausalLM.from_pretrained(base, dtype=loaded, use_safetensors=True)
     _make_saveable(model)
     per_step = examples_per_step(sft)
     total = total_steps(len(rows), per_step, sft["num_train_epochs"], sft.get("max_steps", -1))
-    if sft.get("bf16") is None:
-        sft["bf16"] = not cpu and torch.cuda.is_bf16_supported()
     arguments = SFTConfig(
         # TRL adds a mixture's own balancing loss, a mean over a micro-batch; only who asks for it gets it.
         **{"router_aux_loss_coef": 0.0}

@@ -37,7 +37,8 @@ _BY_HUBKIT: Final = "hubkit sets it"
 SFT_SETS: Final[dict[str, str]] = {
     **dict.fromkeys(("seed", "data_seed", "full_determinism"), "give students.seeds"),
     **dict.fromkeys(
-        ("use_cpu", "fp16", "tf32", "bf16_full_eval", "fp16_full_eval"), "give run.device, or sft.bf16"
+        ("use_cpu", "fp16", "tf32", "bf16_full_eval", "fp16_full_eval"),
+        "give run.device, run.precision or sft.bf16",
     ),
     **dict.fromkeys(("packing", "packing_strategy", "padding_free", "pad_to_multiple_of"), "give run.layout"),
     **dict.fromkeys(
@@ -150,7 +151,7 @@ class Sft(_Passed):
     optim: str = "adamw_torch"
     gradient_checkpointing: bool = False
     bf16: bool | None = None
-    """Products in bfloat16, with float32 weights. Unset: on GPUs that have it."""
+    """Products in bfloat16, with float32 weights. Unset: as run.precision says."""
     weights: Literal["float32", "bfloat16"] = "float32"
     """Not TRL's: what the weights of full fine-tuning are held in. bfloat16 needs torchao, whose optimizer does not
     lose small updates by rounding."""

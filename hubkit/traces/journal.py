@@ -322,6 +322,7 @@ def step_engine(context: StepContext, model: str, prefix: str = "") -> Engine:
         runtime,
         context.runtime["device"],
         context.runtime["threads"],
+        precision=context.runtime.get("precision", "auto"),
         marks=(marks["open"], marks["close"]) if marks else (),
     )
 
@@ -409,6 +410,8 @@ def answer(
         if following is left:
             raise budget.reached()
     journal.commit()
+    if engine.precision:
+        context.metrics[f"{prefix}precision"] = engine.precision
     if engine.notes:
         context.metrics[f"{prefix}sent_otherwise"] = list(engine.notes)
     if tokens:

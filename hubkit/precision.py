@@ -1,0 +1,61 @@
+"""One policy of precision for training and the embedded engine: where matrices are multiplied in bfloat16.
+
+It is how a step runs, not what it makes. Weights that train are float32 in either case, with their gradients and
+moments, and no weight is rounded: what differs is the rounding of products, as between any two devices.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["BFLOAT16_PARAMETERS", "choose_precision", "parameter_count", "stored_dtype"]
+
+BFLOAT16_PARAMETERS: Final = 10_000_000
+"""Parameters from which bfloat16 is faster on a CPU with AMX, in training, prefilling and decoding. Measured on
+one core, float32 to bfloat16: at 0.5M x1.2, x1.4 and x1.1, at 20M x1.8, x3.0 and x1.5, at 135M x2.0, x3.0 and x1.8."""
+
+
+def choose_precision(asked: str, device: str, parameters: int) -> str:
+    """`float32` or `bfloat16`: what the matrices of a model are multiplied in on this machine's `device`.
+
+    `asked` is a recipe's `run.precision`. auto: bfloat16 on GPUs that have it, and on CPUs with AMX for models of
+    BFLOAT16_PARAMETERS or more.
+    """
+    if asked != "auto":
+        return asked
+    import torch
+
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    large = device == "cpu" and parameters >= BFLOAT16_PARAMETERS
+    return "bfloat16" if large and torch.cpu._is_amx_tile_supported() else "float32"
+
+
+def _tensors(folder: Path) -> dict[str, dict[str, Any]]:
+    """Name -> {"dtype", "shape"} of a model's weights, from the headers of its safetensors files."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        if path.name.startswith("consolidated"):  # the same weights in Mistral's own form
+            continue
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            found |= json.loads(file.read(length))
+    found.pop("__metadata__", None)
+    return found
+
+
+def parameter_count(folder: Path) -> int:
+    """Parameters of the model in a folder; tied ones are stored, and counted, once."""
+    return sum(math.prod(tensor["shape"]) for tensor in _tensors(folder).values())
+
+
+def stored_dtype(folder: Path) -> str:
+    """What most of a model's weights are stored in, in safetensors' words: F32, BF16, F16."""
+    sizes: dict[str, int] = {}
+    for tensor in _tensors(folder).values():
+        sizes[tensor["dtype"]] = sizes.get(tensor["dtype"], 0) + math.prod(tensor["shape"])
+    return max(sizes, key=lambda name: sizes[name], default="")
