@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from students_support import LORA, SFT, context, uneven
 from support import MODELS
 from tiny_model import save_tiny_model
@@ -27,6 +29,17 @@ def amx(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU with AMX, for which the tiny models of the tests are large enough."""
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     monkeypatch.setattr(precision, "BFLOAT16_PARAMETERS", 10_000)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher that is stored in bfloat16, as models of today are."""
+    folder = Path(shutil.copytree(MODELS / "teacher", tmp_path_factory.mktemp("stored") / "teacher"))
+    weights = {name: w.to(torch.bfloat16) for name, w in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -50,7 +63,7 @@ def test_models_are_measured_by_their_files(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     assert parameter_count(MODELS / "student-s") == 279_360 < precision.BFLOAT16_PARAMETERS
-    assert stored_dtype(MODELS / "student-s") == "BF16"
+    assert stored_dtype(MODELS / "student-s") == "F16"
     assert stored_dtype(save_tiny_model(tmp_path / "one")) == "F32"
     model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "one")
     model.save_pretrained(tmp_path / "many", max_shard_size="30KB")
@@ -62,7 +75,7 @@ def trained(folder: Path, asked: str, **config: Any) -> tuple[StepContext, dict[
     step = context(folder, uneven(), sft=SFT | {"learning_rate": 1e-4}, **config)
     step.runtime["precision"] = asked
     student.run(step)
-    name = "adapter_model.safetensors" if config else "model.safetensors"
+    name = "adapter_model.safetensors" if "lora" in config else "model.safetensors"
     return step, load_file(step.out / "model" / name)
 
 
@@ -104,9 +117,11 @@ def answers(model: Path, asked: str = "auto", **options: Any) -> tuple[str, dict
         return engine.precision, {response.key: response.text for response in found}
 
 
-def test_the_embedded_engine_serves_weights_as_they_are_stored(amx: None, tmp_path: Path) -> None:
-    name, found = answers(MODELS / "teacher")
-    exact, expected = answers(MODELS / "teacher", "float32")
+def test_the_embedded_engine_serves_weights_as_they_are_stored(
+    stored: Path, amx: None, tmp_path: Path
+) -> None:
+    name, found = answers(stored)
+    exact, expected = answers(stored, "float32")
     assert (name, exact) == ("bfloat16", "float32")
     same = [found[key][:8] == expected[key][:8] for key in expected]
     assert sum(same) >= 5, "the same model, whose answers part at near ties at most"
@@ -115,21 +130,19 @@ def test_the_embedded_engine_serves_weights_as_they_are_stored(amx: None, tmp_pa
     assert found == answers(tmp_path, "float32")[1]
 
 
-def test_a_model_that_is_too_small_stays_in_float32() -> None:
-    assert answers(MODELS / "teacher")[0] == "float32"
+def test_a_model_that_is_too_small_stays_in_float32(stored: Path) -> None:
+    assert answers(stored)[0] == "float32"
 
 
-def test_an_adapter_is_merged_before_weights_are_rounded(
-    amx: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_adapter_is_merged_before_weights_are_rounded(stored: Path, amx: None, tmp_path: Path) -> None:
     from hubkit.engines.transformers import TransformersEngine
 
-    step, _ = trained(tmp_path, "float32", lora=LORA)
+    step, _ = trained(tmp_path, "float32", model=stored, lora=LORA)
     adapter = step.out / "model"
-    with TransformersEngine(MODELS / "student-s", 2, "cpu", adapter=adapter) as engine:
+    with TransformersEngine(stored, 2, "cpu", adapter=adapter) as engine:
         served = dict(engine._model.state_dict())
         frequencies = engine._model.model.rotary_emb.inv_freq
         assert engine.precision == "bfloat16" and frequencies.dtype == torch.float32
-    with TransformersEngine(MODELS / "student-s", 2, "cpu", adapter=adapter, precision="float32") as engine:
+    with TransformersEngine(stored, 2, "cpu", adapter=adapter, precision="float32") as engine:
         for name, weight in engine._model.state_dict().items():
             assert torch.equal(served[name], weight.to(torch.bfloat16)), name
