@@ -79,6 +79,14 @@ def trained(folder: Path, asked: str, **config: Any) -> tuple[StepContext, dict[
     return step, load_file(step.out / "model" / name)
 
 
+def losses(step: StepContext) -> tuple[float, float]:
+    """Of the first and of the last step."""
+    found = [
+        entry["loss"] for entry in json.loads((step.out / "training.json").read_text()) if "loss" in entry
+    ]
+    return found[0], found[-1]
+
+
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_a_student_on_a_cpu_with_amx_differs_by_rounding_alone(
     method: str, amx: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -87,8 +95,10 @@ def test_a_student_on_a_cpu_with_amx_differs_by_rounding_alone(
     narrow, weights = trained(tmp_path / "auto", "auto", **config)
     exact, same = trained(tmp_path / "float32", "float32", **config)
     assert (narrow.metrics["precision"], exact.metrics["precision"]) == ("bfloat16", "float32")
-    assert narrow.metrics["final_loss"] != exact.metrics["final_loss"]
-    assert narrow.metrics["final_loss"] == pytest.approx(exact.metrics["final_loss"], rel=2e-2)
+    (first, last), (first_exact, last_exact) = map(losses, (narrow, exact))
+    assert first != first_exact
+    assert first == pytest.approx(first_exact, rel=5e-3), "before any step: products' rounding alone"
+    assert last == pytest.approx(last_exact, rel=5e-2)
     assert narrow.metrics["steps"] == exact.metrics["steps"]
     # bfloat16 weights that were updated in place would hardly have moved.
     assert narrow.metrics["weights_moved"] > 0.9
