@@ -24,8 +24,10 @@ from markupsafe import escape
 from small_release import HOSTILE, PROMPT, Run, build
 
 from hubkit.errors import HubError, InputError
+from hubkit.evaluation.statistics import summary
 from hubkit.localhub import LocalHub
 from hubkit.problems.file import FileSource
+from hubkit.records import SAMPLED_SCHEMA, read_rows, write_rows
 from hubkit.release import publish, report
 from hubkit.release.cards import CardContext, dataset_card, evals_card, model_card, student_card
 from hubkit.release.results import Facts, over_seeds, paired_tests, student_rows, variant_rows
@@ -97,6 +99,35 @@ def test_paired_tests_use_the_pairs(facts: Facts) -> None:
     one = tests["raw", "truncated-short", "full", 0]
     assert one["only_a"] == 12 and one["only_b"] == 0 and one["p"] == pytest.approx(2 / 2**12)
     assert one["p_holm"] >= one["p"]
+
+
+def test_answers_given_twice_tell_no_more_than_once(facts: Facts, cards: CardContext, tmp_path: Path) -> None:
+    """Every problem answered twice alike: the same tests, and the cards say what several answers are."""
+    folders, records = dict(facts.folders), dict(facts.records)
+    for step, record in facts.kind("evaluation").items():
+        rows = [
+            row | {"sample": sample, "extracted": row["answer"] if row["correct"] else "no"}
+            for row in read_rows(facts.folders[step] / "samples.parquet")
+            for sample in (0, 1)
+        ]
+        folders[step] = tmp_path / step
+        write_rows(folders[step] / "samples.parquet", rows, SAMPLED_SCHEMA)
+        metrics = record.metrics | summary(rows)
+        records[step] = record.model_copy(update={"metrics": metrics})
+    twice = Facts(facts.recipe, folders, records)
+    for one, two in zip(paired_tests(facts), paired_tests(twice), strict=True):
+        assert {n: v for n, v in one.items() if n != "p"} == pytest.approx(
+            {n: two[n] for n in one if n != "p"}
+        )
+        assert one["p"] == pytest.approx(two["p"])
+    row = next(row for row in student_rows(twice) if row["student"] == "s-raw-full")
+    assert (row["n"], row["correct"], row["samples"]) == (20, 30, 2)
+    assert row["accuracy"] == row["pass_at_k"] == row["maj_at_k"] == 0.75
+    before = next(row for row in student_rows(facts) if row["student"] == "s-raw-full")
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((before["ci_low"], before["ci_high"]), abs=0.01)
+    text = student_card(replace(cards, facts=twice), "s-raw-full", "local/tiny-s", "local/tiny-traces")
+    check_markdown(text)
+    assert "| s-raw-full | test | 2 | 75.0 % | 75.0 % | 75.0 % |" in text
 
 
 def test_dataset_card(run: Run, facts: Facts, cards: CardContext) -> None:

@@ -59,7 +59,8 @@ class CardContext:
         """BibTeX of the release that a repo belongs to, and of the paper."""
         recipe = self.recipe
         address = f"{self.endpoint or 'a local Hub'}/{repo_path(repo_id, repo_type)}"
-        return citation(recipe.name, recipe.hub.namespace, recipe.version, address)
+        year = max(record.started for record in self.facts.records.values())[:4]
+        return citation(recipe.name, recipe.hub.namespace, recipe.version, year, address)
 
     @property
     def local(self) -> bool:

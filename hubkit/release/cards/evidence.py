@@ -135,7 +135,7 @@ def histogram(facts: Facts, teacher: str) -> list[dict[str, Any]]:
     ]
 
 
-def citation(name: str, namespace: str, version: int, address: str) -> str:
+def citation(name: str, namespace: str, version: int, year: str, address: str) -> str:
     """BibTeX of a release, and of the paper that it follows."""
     key = "".join(c for c in f"{namespace}{name}" if c.isalnum())
     braces = str.maketrans({"{": "", "}": "", "\\": ""})
@@ -143,6 +143,7 @@ def citation(name: str, namespace: str, version: int, address: str) -> str:
         f"@misc{{{key}v{version},\n"
         f"  title = {{{name}: reasoning traces and students, version {version}}},\n"
         f"  author = {{{{{namespace}}}}},\n"
+        f"  year = {{{year}}},\n"
         f"  howpublished = {{{address.translate(braces)}}}\n"
         "}\n\n"
         "@misc{compressdistill2026,\n"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi
 from support import MODELS
+from support import hubkit as command
 
 import hubkit
 from hubkit.errors import GateError, InputError
@@ -205,6 +206,13 @@ def test_a_recipe_of_existing_traces_alone_is_published(tmp_path: Path) -> None:
     assert repos == {"local/existing-s", "local/existing-s-raw-full"}, (
         "nothing of the model that wrote them is pushed"
     )
+    arguments = ["release", "check", "local/existing", "--hub", str(tmp_path / "runs" / "hub"), "--json"]
+    done = command(*arguments, "--rerun", "2", "--device", "cpu", HF_HOME=str(tmp_path / "home"))
+    said = {claim["what"]: claim for claim in json.loads(done.stdout)["claims"]}
+    assert [claim for claim in said.values() if claim["status"] == "differs"] == [] and done.returncode == 0
+    # There are no published problems of training: each row has its own, with its known answer.
+    assert said["config raw: answer verified again, by the known answer of its row"]["status"] == "same"
+    assert said["s-raw-full on sums: answered again"]["status"] == "same"
 
 
 def test_all_variants_see_what_is_selected_and_what_is_not_in_the_tests(tmp_path: Path) -> None:
