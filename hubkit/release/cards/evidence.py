@@ -45,12 +45,14 @@ class Question:
     max_tokens: int
     right: bool
     """Whether this model's published output is right."""
+    temperature: float
+    """0: it is what anybody gets who asks again."""
 
 
 def question(facts: Facts, name: str) -> Question | None:
-    """The shortest problem that a student or base got right, else that it was asked. Returns None if it was never
-    evaluated."""
-    found: list[tuple[bool, int, Question]] = []
+    """The shortest problem that a student or base got right, greedily where it can be, else that it was asked. Returns
+    None if it was never evaluated."""
+    found: list[tuple[bool, bool, int, Question]] = []
     for step, record in facts.kind("evaluation").items():
         if record.config["student"] != name:
             continue
@@ -58,9 +60,10 @@ def question(facts: Facts, name: str) -> Question | None:
         for row in read_rows(facts.folders[step] / "samples.parquet"):
             right = row["correct"] and row["finish_reason"] == "stop"
             limit = benchmark["sampling"]["max_tokens"]
-            one = Question(row["problem"], row["answer"], benchmark["name"], limit, right)
-            found.append((not right, len(row["problem"]), one))
-    return min(found, key=lambda item: item[:2])[2] if found else None
+            drawn = benchmark["sampling"].get("temperature", 0.0)
+            one = Question(row["problem"], row["answer"], benchmark["name"], limit, right, drawn)
+            found.append((not right, drawn > 0, len(row["problem"]), one))
+    return min(found, key=lambda item: item[:3])[3] if found else None
 
 
 def beside_raw(rows: list[Row], tests: list[Row], facts: Facts) -> list[Row]:

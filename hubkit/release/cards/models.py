@@ -159,6 +159,8 @@ def _snippet(
     says = ""
     if asked:
         verdict = "it gets this one right" if asked.right else "it got none right, nor this one"
+        if asked.right and asked.temperature:
+            verdict = f"it got this one right when drawn at temperature {asked.temperature:g}"
         says = f"  # of {asked.benchmark}, answer {asked.answer[:80]!r}: {verdict}"
     limit = asked.max_tokens if asked else 512
     return (
