@@ -27,6 +27,10 @@ GENERATE_FLOPS: Final = 1e10
 """One CPU thread, of 2 x parameters per token, batched; small models are bound by overhead instead."""
 BYTES_PER_TOKEN: Final = 8
 """Of a published row: text at about 4 bytes a token, twice (`reasoning` and `messages`)."""
+TOKENIZE: Final = 100_000
+"""Tokens a second of a variant on one core; 60,000 to 330,000 were measured, with the gates of training."""
+TOKEN_BYTES: Final = 4.3
+"""Of a token in its Arrow file, with keys and spans."""
 TASK_ROWS: Final = 1000
 """Questions of a lighteval task, whose dataset is not asked before the run."""
 
@@ -137,6 +141,11 @@ def _of_limits(plan: Plan, step: Step, count: Callable[[str], int | None]) -> Es
         case "evaluation":
             asked = number * max(1, config["benchmark"].get("samples", 1))
             return _generation(plan, step, "base", asked * config["benchmark"]["sampling"]["max_tokens"])
+        case "tokens":
+            tokens = rows * max((t.longest() or 0) for t in recipe.origins())
+            return Estimate(tokens, 1 + tokens / TOKENIZE, int(tokens * TOKEN_BYTES), "limits")
+        case "rows":
+            return Estimate(None, 1 + rows / 50_000, rows * 40, "limits")
         case kind if kind in VARIANTS or kind == "selected":
             limit = max(t.longest() for t in recipe.origins())
             return Estimate(None, rows / 500, rows * limit * BYTES_PER_TOKEN, "limits")

@@ -158,9 +158,12 @@ def _work(
             try:
                 record = future.result()
             except BrokenProcessPool:
+                lower = {"student": "lower run.tokens_per_device or sft.max_length; "}.get(
+                    state.step.kind, ""
+                )
                 failure = failure or StepError(
                     f"{state.step.name}: its worker process died (killed, or out of memory)",
-                    "run again: it goes on where it stopped; fewer run.workers need less memory",
+                    f"run again: it goes on where it stopped; {lower}fewer run.workers need less memory",
                 )
             except Exception as error:
                 failure = failure or error

@@ -363,6 +363,7 @@ def _student(build: _Builder, student: Student, tokens: str, rows: str, contamin
             "attention": run.attention,
             "tokens_per_device": run.tokens_per_device,
             "accelerate": run.accelerate,
+            "gpu_memory_gb": run.resources_of("student").gpu_memory_gb,
         },
     )
 

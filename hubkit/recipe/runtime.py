@@ -23,13 +23,15 @@ SbatchOption = Annotated[str, Field(pattern=r"^--[a-z][^\r\n]*$")]
 class Resources(Section):
     """What one step asks of where it runs.
 
-    ray: cpus, gpus, memory_gb; hf-jobs: flavor, timeout; slurm: all others.
+    ray: cpus, gpus, memory_gb; hf-jobs: flavor, timeout; slurm: all others. gpu_memory_gb is for checks alone.
     """
 
     cpus: int = Field(default=1, gt=0)
     gpus: int = Field(default=0, ge=0)
     memory_gb: int | None = Field(default=None, gt=0)
     """Unset: what the cluster gives."""
+    gpu_memory_gb: int | None = Field(default=None, gt=0)
+    """Memory of one GPU of it, which this machine cannot see: students that cannot fit are refused before the run."""
     partition: SbatchWord = ""
     account: SbatchWord = ""
     time: SbatchWord = ""

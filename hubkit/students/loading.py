@@ -21,6 +21,7 @@ from typing import Any, Final
 from hubkit.errors import RecipeError
 from hubkit.precision import choose_precision, parameter_count
 from hubkit.store import StepContext
+from hubkit.students import memory
 from hubkit.students.rows import TokenRows
 from hubkit.students.settings import training_arguments
 from hubkit.students.steps import Layout, total_steps
@@ -31,7 +32,7 @@ __all__ = ["examples_per_step", "library_warnings", "open_trainer", "rounding_op
 CHECKPOINTS: Final = 10
 """Checkpoints per run; the last one is kept."""
 TOKENS_PER_DEVICE: Final = 8192
-"""Tokens of a micro-batch, where the recipe does not say."""
+"""Tokens of a micro-batch at most, where the recipe does not say and memory allows: more are no faster."""
 
 
 def examples_per_step(sft: dict[str, Any]) -> int:
@@ -92,7 +93,7 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
     try:
         trainer = trainer_class()(
             lengths=rows.lengths,
-            layout=_layout(context, cpu),
+            layout=_layout(context, base, cpu, bool(sft["bf16"]), max(rows.lengths, default=1)),
             model=model,
             args=arguments,
             train_dataset=rows.dataset,
@@ -105,6 +106,9 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
     ) as error:  # what TRL and PEFT refuse: target modules that are not there, settings that clash
         told = str(error).strip().splitlines()[0][:300]
         raise RecipeError(f"{context.step}: {told}", "change the method's sft or lora") from error
+    if trainer.args.world_size > 1:  # all processes deal a step alike
+        tokens = torch.tensor([trainer.layout.tokens], device=trainer.args.device)
+        trainer.layout.tokens = int(trainer.accelerator.gather(tokens).min())
     if config["lora"] and (bare := uncovered(trainer.model)):
         logging.getLogger("hubkit").warning(
             "sft.lora.target_modules leave these linear layers without an adapter: %s", ", ".join(bare)
@@ -160,12 +164,23 @@ def rounding_optimizer(arguments: Any) -> tuple[Any, dict[str, Any]]:
     }
 
 
-def _layout(context: StepContext, cpu: bool) -> Layout:
-    """Packed on GPUs; on CPU attention that costs three times as much."""
-    wanted = context.runtime.get("layout", "auto")
+def _layout(context: StepContext, base: Path, cpu: bool, narrow: bool, longest: int) -> Layout:
+    """Packed on GPUs; on CPU attention that costs three times as much. As many tokens at once as memory allows.
+
+    Raises RecipeError where the longest row alone does not fit.
+    """
+    wanted, device = context.runtime.get("layout", "auto"), "cpu" if cpu else "cuda"
+    tokens = context.runtime.get("tokens_per_device")
+    needs = memory.reckon(base, context.config, context.runtime, narrow, device, longest)
+    if needs is not None:
+        processes = context.runtime.get("accelerate", {}).get("num_processes", 1) if cpu else 1
+        free = memory.free_bytes(device) // processes
+        memory.check_fits(context.step, needs, free, longest)
+        tokens = tokens or memory.tokens_that_fit(needs, free, TOKENS_PER_DEVICE)
+        reckoned = memory.reckon(base, context.config, context.runtime, narrow, device, max(tokens, longest))
+        context.metrics["memory_bytes"] = reckoned.total if reckoned else None
     return Layout(
-        packed=not cpu if wanted == "auto" else wanted == "packed",
-        tokens=context.runtime.get("tokens_per_device") or TOKENS_PER_DEVICE,
+        packed=not cpu if wanted == "auto" else wanted == "packed", tokens=tokens or TOKENS_PER_DEVICE
     )
 
 

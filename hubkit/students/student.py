@@ -22,7 +22,7 @@ from typing import Any, Final
 from hubkit.errors import GateError
 from hubkit.hub import download_tokenizer
 from hubkit.store import CheckContext, StepContext, write_json
-from hubkit.students import launch
+from hubkit.students import launch, memory
 from hubkit.students.gates import check_base, open_tokenizer
 from hubkit.students.loading import examples_per_step, library_warnings, open_trainer
 from hubkit.students.rows import TokenRows
@@ -42,6 +42,7 @@ def check(context: CheckContext) -> None:
     )
     if accelerate := context.runtime.get("accelerate"):
         _check_accelerate(json.dumps(accelerate))
+    memory.check(context)
 
 
 @functools.cache  # a base has many students
@@ -104,6 +105,7 @@ def _train_and_write(context: StepContext) -> None:
         trainable_parameters=sum(p.numel() for p in parameters if p.requires_grad),
     )
     _train(context, trainer, [rows.dataset[place]["input_ids"] for place in (0, -1)])
+    context.metrics["peak_memory_bytes"] = memory.peak_bytes(trainer.args.device.type)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     context.metrics.update(
         train_tokens=_trained(trainer, rows.lengths),

@@ -97,7 +97,9 @@ def trainer_class() -> Any:
             while True:
                 try:
                     return self._micro_steps(model, inputs["micro"], num_items_in_batch)
-                except torch.OutOfMemoryError as error:
+                except (RuntimeError, MemoryError) as error:
+                    if not _for_memory(error):
+                        raise
                     self._use_less(model, inputs["micro"], error)
 
         def _micro_steps(self, model: Any, micro: list[list[Any]], tokens: Any) -> torch.Tensor:
@@ -145,6 +147,14 @@ def trainer_class() -> Any:
             torch.cuda.empty_cache()
 
     return StudentTrainer
+
+
+def _for_memory(error: Exception) -> bool:
+    """Whether memory ran out: torch's allocator for CPUs says so in a plain RuntimeError."""
+    import torch
+
+    out = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return out or any(told in str(error) for told in ("can't allocate memory", "not enough memory"))
 
 
 def _step(micro: list[list[dict[str, Any]]]) -> dict[str, Any]:

@@ -87,7 +87,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
         "tokens_per_device": 90,
     },
 }
-HOW = ("layout", "layout_difference", "tokens_per_device")
+HOW = ("layout", "layout_difference", "tokens_per_device", "memory_bytes", "peak_memory_bytes")
 # Two processes take ten seconds to start; the other two pairs are always run.
 SLOW = [("two processes, padded", "lora"), ("two processes, packed", "full")]
 

@@ -1,0 +1,294 @@
+"""Memory that training takes, reckoned before it: bytes on each device, from the model's configuration alone.
+
+    Qwen3.5-9B, full, FSDP over 4, 32,768 tokens at once, checkpointing
+    -> weights 9.0 GB, gradients 9.0, moments 17.9, activations 9.5, logits 0.1: 46.9 GB on each device
+
+The model is built without storage (torch's meta device), so that every architecture is counted by its own modules.
+What a layer keeps for its backward pass was measured (KEPT); the rest is arithmetic.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from hubkit.errors import RecipeError
+from hubkit.hub import download_tokenizer
+from hubkit.precision import choose_precision
+from hubkit.store import CheckContext
+from hubkit.students.settings import training_arguments
+
+__all__ = [
+    "Needs",
+    "Shape",
+    "check",
+    "check_fits",
+    "free_bytes",
+    "peak_bytes",
+    "reckon",
+    "shape_of",
+    "tokens_that_fit",
+]
+
+PROCESS: Final = {"cpu": 700_000_000, "cuda": 1_500_000_000}
+"""Bytes of a process with torch, transformers and TRL loaded; on a GPU of its context and workspaces."""
+MOMENTS: Final = {"adamw": 2, "adam": 2, "sgd": 0, "adagrad": 1, "rmsprop": 1, "lion": 1, "adafactor": 0}
+"""Numbers that an optimizer keeps for each weight, by the beginning of its name; 2 for all others."""
+LOGITS_TOKENS: Final = 2048
+"""Tokens whose logits TRL has in memory at once: its loss goes through the vocabulary in tiles."""
+KEPT: Final = {(False, False): 4.7, (False, True): 2.8, (True, False): 4.7, (True, True): 3.8}
+"""Adapter, bfloat16 products -> bytes for each number that goes into or out of a linear layer. What norms, rotations,
+attention and activation functions keep is spread over them."""
+DROPPED: Final = {False: 8.0, True: 4.0}
+"""bfloat16 products -> further bytes for each input of a linear layer, of which an adapter's dropout keeps the mask and
+the result."""
+SLACK: Final = 0.9
+"""Share of the free memory that is given to micro-batches; the rest is for fragments and what is not reckoned."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a model memory depends on."""
+
+    parameters: int
+    trained: int
+    """Weights that get a gradient: all, or an adapter's."""
+    adapter: bool
+    layers: int
+    hidden: int
+    vocabulary: int
+    largest: int
+    """Parameters of the largest layer, which a sharded model gathers."""
+    inputs: int
+    """Numbers that go into the linear layers of all layers, for each token; experts that are not chosen not counted."""
+    outputs: int
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes on one device."""
+
+    process: int
+    weights: int
+    gradients: int
+    moments: int
+    activations: int
+    logits: int
+    per_token: float
+    """Of activations and logits, for each further token of a micro-batch."""
+
+    @property
+    def fixed(self) -> int:
+        """What is there whatever the tokens."""
+        return self.process + self.weights + self.gradients + self.moments
+
+    @property
+    def total(self) -> int:
+        return self.fixed + self.activations + self.logits
+
+    def words(self) -> str:
+        parts = [f.name for f in fields(self) if f.name not in ("process", "per_token")]
+        return ", ".join(f"{name} {getattr(self, name) / 1e9:.1f} GB" for name in parts)
+
+
+def shape_of(config: Any, lora: Mapping[str, Any] | None) -> Shape:
+    """The shape of the model of a transformers configuration, with the adapter that it gets. Allocates nothing."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config)
+    parameters = sum(p.numel() for p in model.parameters())
+    text = config.get_text_config()
+    head, inputs, outputs = model.get_output_embeddings(), 0, 0
+    chosen = getattr(text, "num_experts_per_tok", None) or getattr(text, "experts_per_token", None) or 1
+    blocks = [m for m in model.modules() if type(m).__name__ in (model._no_split_modules or ())]
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear) and module is not head:
+            inputs, outputs = inputs + module.in_features, outputs + module.out_features
+        for weight in module.parameters(recurse=False):
+            if weight.dim() == 3 and not isinstance(module, torch.nn.modules.conv._ConvNd):  # experts
+                inputs += chosen * min(weight.shape[1:])
+                outputs += chosen * max(weight.shape[1:])
+    trained = parameters
+    if lora is not None:
+        from peft import LoraConfig, get_peft_model
+
+        with torch.device("meta"):
+            model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **lora), low_cpu_mem_usage=True)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return Shape(
+        parameters=parameters,
+        trained=trained,
+        adapter=lora is not None,
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        vocabulary=text.vocab_size,
+        largest=max((sum(p.numel() for p in block.parameters()) for block in blocks), default=parameters),
+        inputs=inputs,
+        outputs=outputs,
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _shape_in(folder: Path, lora: str) -> Shape | None:
+    from transformers import AutoConfig
+
+    try:
+        return shape_of(AutoConfig.from_pretrained(folder), json.loads(lora))
+    except (ValueError, KeyError, AttributeError, NotImplementedError, RuntimeError, OSError):
+        return None  # what does not build here is told by who loads it
+
+
+def reckon(
+    folder: Path,
+    config: Mapping[str, Any],
+    runtime: Mapping[str, Any],
+    narrow: bool,
+    device: str,
+    tokens: int,
+) -> Needs | None:
+    """What a student's training needs on each device with so many `tokens` at once.
+
+    `config` and `runtime` are a student step's; `narrow` says whether products are bfloat16. Returns None for a model
+    whose configuration does not say.
+    """
+    shape = _shape_in(folder, json.dumps(config["lora"], sort_keys=True))
+    if shape is None:
+        return None
+    sft = training_arguments(config["sft"])
+    width = 2 if config["sft"].get("weights") == "bfloat16" else 4
+    if shape.adapter:
+        # The base as it is stored where products are bfloat16: loading.py.
+        weights = (2 if narrow else 4) * (shape.parameters) + 4 * shape.trained
+    else:
+        # Under autocast every weight of a product has a copy in bfloat16 until the step ends.
+        weights = (width + (2 if narrow and width == 4 else 0)) * shape.parameters
+    optimizer = str(sft.get("optim", "adamw"))
+    numbers = next((n for name, n in MOMENTS.items() if optimizer.startswith(name)), 2)
+    moments = numbers / 4 if "8bit" in optimizer else float(numbers)
+    parts = _sharded(runtime.get("accelerate") or {})
+    gathered = 0 if parts["weights"] == 1 else 2 * width * shape.largest
+    per_layer = _kept(shape, config["lora"], narrow) / shape.layers
+    stream = shape.hidden * (2 if narrow and shape.adapter else 4)
+    # With checkpoints each layer keeps its input, and one at a time all else.
+    per_token = (
+        shape.layers * stream + per_layer if sft.get("gradient_checkpointing") else shape.layers * per_layer
+    )
+    # The last hidden states, their gradient and two norms are whole; of the logits only tiles.
+    per_token += 6 * stream
+    full = sft.get("loss_type", "nll") != "nll" or sft.get("label_smoothing_factor", 0)
+    logits = (tokens if full else min(tokens, LOGITS_TOKENS)) * shape.vocabulary * (12 if full else 4)
+    gradients = width if not shape.adapter else 4
+    return Needs(
+        process=PROCESS[device],
+        weights=round(weights / parts["weights"] + gathered),
+        gradients=round(gradients * shape.trained / parts["gradients"]),
+        moments=round(gradients * moments * shape.trained / parts["moments"]),
+        activations=round(per_token * tokens),
+        logits=logits,
+        per_token=per_token + (12 * shape.vocabulary if full else 0),
+    )
+
+
+def _kept(shape: Shape, lora: Mapping[str, Any] | None, narrow: bool) -> float:
+    """Bytes that all layers keep for each token until the backward pass."""
+    kept = (shape.inputs + shape.outputs) * KEPT[shape.adapter, narrow]
+    if lora is not None and lora.get("lora_dropout"):
+        kept += shape.inputs * DROPPED[narrow]
+    return kept
+
+
+def _sharded(accelerate: Mapping[str, Any]) -> dict[str, int]:
+    """Over how many devices weights, gradients and moments are spread."""
+    processes = int(accelerate.get("num_processes", 1))
+    kind = accelerate.get("distributed_type", "MULTI_GPU")
+    zero = int((accelerate.get("deepspeed_config") or {}).get("zero_stage", 2)) if kind == "DEEPSPEED" else 0
+    whole = kind == "FSDP"
+    return {
+        "weights": processes if whole or zero >= 3 else 1,
+        "gradients": processes if whole or zero >= 2 else 1,
+        "moments": processes if whole or zero >= 1 else 1,
+    }
+
+
+def tokens_that_fit(needs: Needs, free: int, most: int) -> int:
+    """Tokens of a micro-batch for which `free` bytes are enough, `most` at most."""
+    return max(1, min(most, int((free * SLACK - needs.fixed - needs.logits) / needs.per_token)))
+
+
+def free_bytes(device: str) -> int:
+    """Memory that a training on this machine's device may take now."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    try:  # of a container or a job of Slurm
+        return min(free, int(limit.read_text()) - int(used.read_text()))
+    except (OSError, ValueError):
+        return free
+
+
+def peak_bytes(device: str) -> int:
+    """The most memory that this process has had: on a GPU what torch allocated, else what was resident."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def check_fits(step: str, needs: Needs, free: int, tokens: int) -> None:
+    """Raise RecipeError where a device with `free` bytes cannot train on an example of so many tokens."""
+    if needs.total <= free:
+        return
+    if needs.fixed > free:
+        lower = "train an adapter (lora), spread the model with run.accelerate (FSDP), or take a smaller base"
+    else:
+        lower = "set sft.gradient_checkpointing: true, lower sft.max_length, or spread the model with run.accelerate"
+    raise RecipeError(
+        f"{step}: training on {tokens} tokens needs {needs.total / 1e9:.1f} GB on each device and {free / 1e9:.1f} GB "
+        f"are free: {needs.words()}",
+        lower,
+    )
+
+
+def check(context: CheckContext) -> None:
+    """Raise RecipeError where a student cannot fit on the device that it will be given, as far as that is known."""
+    config, runtime = context.config, context.runtime
+    base = context.models["base"]
+    folder = context.folder("base") or download_tokenizer(base["model"], base["revision"])
+    shape = _shape_in(folder, json.dumps(config["lora"], sort_keys=True))
+    known = runtime.get("gpu_memory_gb")
+    if shape is None or not (context.here or known):
+        return
+    device, free = _device(runtime["device"]) if context.here else ("cuda", int(known or 0) * 10**9)
+    asked = runtime.get("precision", "auto")
+    narrow = config["sft"].get("bf16")
+    if narrow is None:
+        narrow = not context.here or choose_precision(asked, device, shape.parameters) == "bfloat16"
+    # On a CPU rows may be far shorter than the limit: what they take is looked at when they are there.
+    tokens = config["sft"]["max_length"] if device == "cuda" else 1
+    needs = reckon(folder, config, runtime, narrow, device, tokens)
+    processes = (runtime.get("accelerate") or {}).get("num_processes", 1) if device == "cpu" else 1
+    if needs is not None:
+        check_fits(context.step, needs, free // processes, tokens)
+
+
+def _device(asked: str) -> tuple[str, int]:
+    """Where training will run on this machine, and its memory; of a GPU all that it has."""
+    import torch
+
+    if asked != "cpu" and torch.cuda.is_available():
+        return "cuda", int(torch.cuda.get_device_properties(0).total_memory)
+    return "cpu", free_bytes("cpu")

@@ -1,0 +1,206 @@
+"""Memory is reckoned before training, and a micro-batch that does not fit is taken in parts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from students_support import LORA, SFT, context, uneven
+from support import MODELS
+from tiny_model import save_tiny_model
+
+from hubkit.errors import RecipeError
+from hubkit.store import CheckContext
+from hubkit.students import memory, student
+from hubkit.students.memory import reckon, tokens_that_fit
+
+NINE = {
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "vocab_size": 248320,
+    "linear_num_value_heads": 32,
+    "linear_num_key_heads": 16,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "tie_word_embeddings": False,
+}
+"""The shape of a hybrid model of nine billion parameters."""
+FULL = SFT | {"learning_rate": 1e-5, "max_length": 32768, "gradient_checkpointing": True, "bf16": True}
+FSDP = {"num_processes": 4, "distributed_type": "FSDP", "fsdp_config": {"fsdp_version": 2}}
+
+
+@pytest.fixture(scope="module")
+def nine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its configuration alone, as preflight finds it of a model on the Hub."""
+    from transformers import AutoConfig
+
+    folder = tmp_path_factory.mktemp("nine")
+    AutoConfig.for_model("qwen3_5_text", **NINE).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_weights_are_counted_by_the_models_own_modules(lora: dict[str, Any] | None) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(MODELS / "student-s", dtype=torch.float32)
+    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **lora)) if lora else model
+    shape = memory.shape_of(model.config, lora)
+    assert shape.trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    needs = reckon(MODELS / "student-s", {"sft": SFT, "lora": lora}, {}, False, "cpu", 100)
+    assert needs is not None
+    assert needs.gradients == 4 * shape.trained and needs.moments == 8 * shape.trained
+    assert needs.weights == 4 * sum(p.numel() for p in model.parameters())
+
+
+def test_nine_billion_parameters_are_laid_out_by_arithmetic(nine: Path) -> None:
+    config = {"sft": FULL, "lora": None}
+    alone = reckon(nine, config, {}, True, "cuda", 32768)
+    spread = reckon(nine, config, {"accelerate": FSDP}, True, "cuda", 32768)
+    adapter = reckon(nine, {"sft": FULL, "lora": LORA}, {}, True, "cuda", 32768)
+    assert alone and spread and adapter
+    parameters = alone.gradients // 4
+    assert 8e9 < parameters < 10e9 and alone.moments == 2 * alone.gradients
+    assert alone.total > 141e9, "float32 weights, gradients and moments do not fit the largest GPU of today"
+    assert spread.gradients == parameters and spread.moments == 2 * parameters
+    assert spread.total < 80e9
+    assert adapter.gradients < 1e9 and adapter.total < 80e9
+    # TRL's loss goes through the vocabulary in tiles: whole logits would be 32 GB.
+    assert alone.logits < 3e9 < 32768 * NINE["vocab_size"] * 4
+
+
+def checked(base: Path, method: dict[str, Any], **runtime: Any) -> None:
+    memory.check(
+        CheckContext(
+            step="student/a",
+            config={"sft": FULL, "lora": None} | method,
+            runtime={"device": "auto", "accelerate": {}} | runtime,
+            models={"base": {"model": str(base), "revision": ""}},
+            problems=set(),
+            inputs=set(),
+            here=False,
+        )
+    )
+
+
+def test_what_cannot_fit_is_refused_before_the_run(nine: Path) -> None:
+    with pytest.raises(
+        RecipeError, match=r"needs 1\d\d\.\d GB on each device and 141.0 GB are free: weights"
+    ):
+        checked(nine, {}, gpu_memory_gb=141)
+    checked(nine, {}, gpu_memory_gb=141, accelerate=FSDP)
+    checked(nine, {"lora": LORA}, gpu_memory_gb=141)
+    checked(nine, {})  # nothing is known of the GPUs
+    without = {"sft": FULL | {"gradient_checkpointing": False}, "lora": LORA}
+    with pytest.raises(RecipeError) as told:
+        checked(nine, without, gpu_memory_gb=141)
+    assert "sft.gradient_checkpointing" in told.value.remedy
+
+
+def test_tokens_at_once_follow_from_the_memory_that_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And change no step: the student is the one of a large machine."""
+    plain = SFT | {"optim": "sgd", "learning_rate": 0.3, "warmup_steps": 0}
+    large = context(tmp_path / "large", uneven(), sft=plain)
+    student.run(large)
+    assert large.metrics["tokens_per_device"] == 8192
+    assert large.metrics["memory_bytes"] > 0 and large.metrics["peak_memory_bytes"] > 1e8
+    needs = reckon(MODELS / "student-s", {"sft": plain, "lora": None}, {}, False, "cpu", 1)
+    assert needs is not None
+    free = int((needs.fixed + needs.logits + 200 * needs.per_token) / memory.SLACK)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: free)
+    small = context(tmp_path / "small", uneven(), sft=plain)
+    student.run(small)
+    assert 100 < small.metrics["tokens_per_device"] < 300
+    assert small.metrics["steps"] == large.metrics["steps"]
+    first, second = (load_file(step.out / "model" / "model.safetensors") for step in (large, small))
+    for name, tensor in first.items():
+        torch.testing.assert_close(tensor, second[name], rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: needs.fixed // 2)
+    with pytest.raises(RecipeError, match="GB are free"):
+        student.run(context(tmp_path / "none", uneven(), sft=plain))
+    assert tokens_that_fit(needs, 0, 8192) == 1
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+sys.path[:0] = {paths!r}
+from students_support import SFT, context, uneven
+from hubkit.students import student
+train = student._train
+
+def limited(context, trainer, examples):
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + int(sys.argv[3]) * 2**20, resource.RLIM_INFINITY))
+    try:
+        train(context, trainer, examples)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+student._train = limited
+sft = SFT | {{"optim": "sgd", "per_device_train_batch_size": 20, "num_train_epochs": 2}}
+step = context(Path(sys.argv[1]), uneven(), model=Path(sys.argv[2]), sft=sft)
+step.runtime |= {{"layout": "padded", "tokens_per_device": 8192}}
+try:
+    student.run(step)
+    print(step.metrics["steps"], step.metrics["tokens_per_device"])
+except Exception as error:
+    print(type(error).__name__, error, getattr(error, "remedy", ""))
+"""
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Little weights, large activations: some 0.8 GB for a step of 20 examples."""
+    return save_tiny_model(tmp_path_factory.mktemp("wide"), hidden_size=16, intermediate_size=16384)
+
+
+def limited(folder: Path, model: Path, megabytes: int) -> str:
+    here = Path(__file__).parent
+    code = LIMITED.format(paths=[str(here.parent), str(here)])
+    command = [sys.executable, "-c", code, str(folder), str(model), str(megabytes)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip()
+
+
+def test_a_step_that_memory_ran_out_on_is_taken_in_parts(wide: Path, tmp_path: Path) -> None:
+    steps, tokens = limited(tmp_path, wide, 400).split()
+    assert steps == "2" and 100 < int(tokens) < 2000
+
+
+def test_an_example_that_does_not_fit_says_which_setting_to_lower(wide: Path, tmp_path: Path) -> None:
+    told = limited(tmp_path, wide, 40)
+    assert told.startswith("StepError") and "out of memory on the device" in told
+    assert "lower sft.max_length" in told and "run.accelerate" in told
+
+
+def test_a_plan_reckons_tokens_and_rows(tmp_path: Path) -> None:
+    from support import ROOT
+
+    from hubkit.recipe.estimate import estimate_all
+    from hubkit.recipe.file import load_recipe
+    from hubkit.recipe.pipeline import status
+    from hubkit.recipe.plan import make_plan
+    from hubkit.store import Store
+
+    path = ROOT / "recipes" / "nano" / "recipe.yaml"
+    plan = make_plan(load_recipe(path), path, tmp_path)
+    found = estimate_all(plan, Store(tmp_path), status(plan, Store(tmp_path)))
+    tokens = [guess for name, guess in found.items() if name.startswith("tokens/")]
+    assert tokens and all(guess.tokens and guess.bytes and guess.bytes > guess.tokens for guess in tokens)
+    assert all(guess.bytes for name, guess in found.items() if name.startswith("rows/"))
+    json.dumps([guess.__dict__ for guess in found.values()])
