@@ -15,7 +15,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Column
 
 if TYPE_CHECKING:
     from hubkit.recipe.pipeline import State
@@ -26,6 +35,8 @@ EVERY_S: Final = 5.0
 """Between two JSON lines about one step."""
 RECENT_S: Final = 300.0
 """What the estimated end is computed from: long answers come late, and a resumed step begins with a leap."""
+_ONE_LINE: Final = 140
+"""Columns of a terminal from which on a step's name, bar and numbers stand in one line."""
 NAMES: Final = {
     "tokens_per_s": "tok/s out",
     "prompt_tokens_per_s": "tok/s in",
@@ -75,16 +86,10 @@ class Display:
         self._json = as_json
         self._steps = steps
         self._done = 0
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[info]}"),
-            console=Console(stderr=True),
-            disable=as_json or not sys.stderr.isatty(),
-        )
-        self._total = self._progress.add_task(recipe, total=steps, info="")
+        console = Console(stderr=True)
+        disable = as_json or not sys.stderr.isatty()
+        self._progress = Progress(*_columns(console.width), console=console, disable=disable)
+        self._total = self._progress.add_task(recipe, total=steps, info="", below="")
         self._tasks: dict[str, TaskID] = {}
         self._paces: dict[str, Pace] = {}
         self._said: dict[str, float] = {}
@@ -105,14 +110,15 @@ class Display:
             return
         if event == "start":
             self.ran += 1
-            self._tasks[name] = self._progress.add_task(f"  {name}", total=None, info="")
+            self._tasks[name] = self._progress.add_task(f"  {name}", total=None, info="", below="")
             self._paces[name] = Pace()
             # A plain log gets one line when a step is done; why a step runs again is worth one more.
             if state.why and state.why != "never run":
                 self._say(f"{name} runs again: {state.why}")
         else:
             self._done += 1
-            self._progress.update(self._total, completed=self._done)
+            below = f"  {self._done}/{self._steps}"
+            self._progress.update(self._total, completed=self._done, below=below)
             if name in self._tasks:
                 self._progress.remove_task(self._tasks.pop(name))
         if self._json:
@@ -130,7 +136,8 @@ class Display:
         if not self._json:
             end = [f"{timedelta(seconds=round(left))} left"] if left is not None else []
             text = ", ".join([*live_words(info), *end])
-            self._progress.update(self._tasks[name], completed=done, total=total, info=text)
+            below = f"  {done}/{total}" + (f"\n    {text}" if text else "")
+            self._progress.update(self._tasks[name], completed=done, total=total, info=text, below=below)
         elif name not in self._said or now - self._said[name] >= EVERY_S:
             self._said[name] = now
             line = {"event": "progress", "step": name, "done": done, "total": total, **live_values(info)}
@@ -148,5 +155,22 @@ class Display:
             self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def _columns(width: int) -> list[ProgressColumn]:
+    """A line per step; where a step's name and its numbers do not fit beside each other, the numbers stand below."""
+    fold = Column(overflow="fold")
+    if width < _ONE_LINE:
+        name = TextColumn("{task.description}{task.fields[below]}", markup=False, table_column=fold)
+        return [name, TimeElapsedColumn()]
+    return [
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[info]}", markup=False, table_column=fold),
+    ]
+
+
 def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return str(value)

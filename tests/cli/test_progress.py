@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import io
 import json
+import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from support import NANO, hubkit
 
 from hubkit.cli.progress import Display, Pace
@@ -50,6 +53,30 @@ def test_a_bar_says_the_same() -> None:
     assert display._progress.tasks[-1].fields["info"] == (
         "5120 tok/s out, 310 tok/s in, 256 in flight, 2 failed, kept 50%"
     )
+
+
+@pytest.mark.parametrize("width", [200, 140, 80, 60, 40])
+def test_names_of_steps_are_whole_at_any_width(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    names = [
+        "compress/nano-teacher/nano-compressor/0",
+        "student/s-[bold]-compressed-nano-compressor-lora-seed1",
+    ]
+    display = Display("compress-distill-with-a-long-name", 130, as_json=False)
+    told = {"tokens_per_s": 5120.4, "prompt_tokens_per_s": 310.0, "in_flight": 256, "failed": 2, "kept": 20}
+    for name in names:
+        state = State(Step("student", name, "hubkit.students.sft:run", {}), "ready", "key")
+        display.on_event("start", state, {})
+        display.on_event("progress", state, {"done": 4000, "total": 10000, "time": 0.0} | told)
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(display._progress.get_renderable())
+    lines = console.export_text().splitlines()
+    assert all(len(line.rstrip()) <= width for line in lines)
+    # Where a name is wider than the terminal it folds. Times stand at the right.
+    text = "".join(re.sub(r" +[0-9-]:[0-9-]{2}:[0-9-]{2} *$", "", line).strip() for line in lines)
+    for name in [*names, "compress-distill-with-a-long-name"]:
+        assert name in text
+    assert "5,120" in text
 
 
 def test_a_run_tells_scripts_how_far_it_is(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any
 
@@ -102,3 +104,25 @@ def test_mathematics_gets_the_delimiters_that_are_looked_for(app: SimpleNamespac
         app.text.maths(r"\(a\) $$b$$ \[c\] \boxed{\frac{1}{2}}")
         == r"\(a\) $$b$$ \[c\] \(\boxed{\frac{1}{2}}\)"
     )
+
+
+def test_the_gradio_that_is_tested_is_the_one_that_is_pinned() -> None:
+    folder = ROOT / "spaces" / "compare"
+    installed = version("gradio")
+    assert f"gradio=={installed}\n" in (folder / "requirements.txt").read_text()
+    assert f"sdk_version: {installed}\n" in (folder / "README.md").read_text()
+
+
+def test_the_space_imports_what_it_says_it_needs_and_nothing_of_hubkit() -> None:
+    folder = ROOT / "spaces" / "compare"
+    own = {path.stem for path in folder.glob("*.py")}
+    needed = set(re.findall(r"^[a-z_]+", (folder / "requirements.txt").read_text(), re.MULTILINE))
+    found = set()
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.partition(".")[0])
+    # numpy comes with gradio; `spaces` is there on ZeroGPU hardware alone.
+    assert found - own - set(sys.stdlib_module_names) - {"numpy", "spaces"} == needed

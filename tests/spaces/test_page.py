@@ -97,6 +97,26 @@ def test_hostile_texts_are_shown_as_they_are(visit: Open) -> None:
         )  # of the boxed answer, in all three forms
 
 
+def test_hostile_names_in_results_and_filters(visit: Open) -> None:
+    page = visit("?tab=results")
+    ready(page, "results")
+    for table in (1, 2):
+        rows = page.locator("#results table").nth(table).locator("tbody tr")
+        expect(rows).to_have_count(len(PAYLOADS))
+        for number, payload in enumerate(PAYLOADS):
+            expect(rows.nth(number)).to_contain_text(" ".join(payload.split()))
+    assert page.locator("#results :is(script, iframe, a, img[src=x])").count() == 0
+    tab(page, "Compare")
+    page.get_by_role("button", name="Filters").click()
+    page.get_by_label("Only these students").click()
+    # The student that is called as an image; others are called plainly.
+    page.get_by_role("option", name=PAYLOADS[1]).click()
+    expect(page.locator("#side .card h3")).to_have_text([PAYLOADS[1]])
+    expect(page.locator("#list tbody tr")).to_have_count(25)
+    tab(page, "Blind")
+    expect(page.locator("#blind")).to_contain_text("Two students of different variants are needed")
+
+
 def test_search_presets_order_and_students(visit: Open) -> None:
     page = visit()
     count(page, PROBLEMS)
@@ -190,6 +210,13 @@ def test_an_address_holds_the_trace_that_is_shown(visit: Open) -> None:
 def test_by_keyboard_alone(visit: Open) -> None:
     page = visit()
     ready(page, "compare")
+    page.get_by_role("button", name="Students after").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#side .card")).to_have_count(3)
+    page.get_by_role("button", name="Students before").focus()
+    page.keyboard.press("Space")
+    expect(page.locator("#side .card")).to_have_count(6)
+    page.locator("body").click(position={"x": 2, "y": 2})
     for key, number in (("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1)):
         page.keyboard.press(key)
         expect(page.locator("#side .question")).to_contain_text(f"Problem {number}:")
@@ -239,11 +266,12 @@ def test_a_phone_needs_no_scrolling_sideways(visit: Open, theme: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing_serious(visit: Open, theme: str) -> None:
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
+def test_axe_finds_nothing_serious(visit: Open, theme: str, width: int) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
-    page = visit(f"?__theme={theme}")
+    page = visit(f"?__theme={theme}", width=width)
+    page.get_by_role("button", name="Filters").click()
     for name in TABS:
         tab(page, name.capitalize())
         ready(page, name)
