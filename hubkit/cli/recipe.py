@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -45,6 +46,8 @@ Out = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 RUNS = Path("runs")
+_WIDE: Final = 110
+"""Columns of a terminal from which on a plan shows all that it knows of each step."""
 
 
 def _open(
@@ -62,12 +65,14 @@ def _open(
     return recipe, make_plan(recipe, path, root, remember), Store(root)
 
 
-def _table(*columns: str) -> Any:
+def _table(*columns: str, names: Iterable[str] = ()) -> Any:
+    """A table whose first column is as wide as the longest of `names`, where two thirds of the terminal are enough."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    wide = min(max(map(len, names), default=0), _width() * 2 // 3)
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", min_width=0 if number else wide)
     return table
 
 
@@ -196,6 +201,8 @@ def plan(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = F
 
     Example: hubkit recipe plan recipes/nano/recipe.yaml
     """
+    from rich.text import Text
+
     from hubkit.recipe.estimate import answered, estimate_all
     from hubkit.recipe.pipeline import status as states_of
 
@@ -217,17 +224,21 @@ def plan(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = F
         ]
         typer.echo(json.dumps(rows, indent=2))
         return
+    whole = _width() >= _WIDE
     table = _table("step", "state", "tokens", "seconds", "bytes", "from", "why")
     for state in states:
-        guess = estimates[state.step.name]
-        table.add_row(
-            state.step.name,
-            "cached" if state.state == "done" else "to run",
-            *guess.cells(),
-            guess.source,
-            f"{had[state.step.name]} answers are there; {state.why}" if state.step.name in had else state.why,
-        )
-    _print(table)
+        name, guess = state.step.name, estimates[state.step.name]
+        what = "cached" if state.state == "done" else "to run"
+        why = f"{had[name]} answers are there; {state.why}" if name in had else state.why
+        table.add_row(name, what, *guess.cells(), guess.source, why)
+        if not whole:
+            _, seconds, _ = guess.cells()
+            reason = f": {why}" if why and state.state == "ready" else ""
+            _print(Text(f"{name}  {what}, {seconds} s{reason}"))
+    if whole:
+        _print(table)
+    else:
+        typer.echo("\ntokens, bytes and all reasons: in a wider terminal, or with --json")
     typer.echo(_words(_ahead(a_plan, store, states)))
 
 
@@ -380,7 +391,7 @@ def status(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json =
     if as_json:
         typer.echo(json.dumps({"recipe": recipe.name, "running": running, "steps": rows}, indent=2))
         return
-    table = _table("step", "state", "")
+    table = _table("step", "state", "", names=[row["step"] for row in rows])
     for row in rows:
         progress = row["progress"]
         words = [f"{progress['done']}/{progress['total']}", *live_words(progress)] if progress else []
