@@ -74,7 +74,9 @@ def export(
 ) -> None:
     """Write results in the schema of Every Eval Ever 0.3.0, validated: a JSON per score, a line per answer.
 
-    Nothing is sent anywhere. Example: hubkit release export local/nano --hub runs/hub --out every-eval-ever
+    Nothing is sent anywhere.
+
+    Example: hubkit release export local/nano --hub runs/hub --out scores
     """
     from hubkit.cli.submit import use_local_hub
     from hubkit.release.every_eval import Origin, export, export_release
