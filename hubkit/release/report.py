@@ -155,6 +155,7 @@ def _html(results: dict[str, Any], facts: Facts, pictures: Mapping[str, bytes]) 
         kinds=VARIANTS,
         untrained=BASE_LABEL,
         environment=first.environment,
+        sampled=any(row["samples"] for row in results["students"]),
         several_benchmarks=len(facts.benchmarks()) > 1,
         several_teachers=len(facts.teachers()) > 1,
     )

@@ -66,6 +66,7 @@ def _text(value: Any) -> Cell:
 def _students(data: Evaluations, several: bool) -> str:
     seeds = len({r["seed"] for r in data.results} - {None}) > 1
     teachers = len({r["teacher"] for r in data.results} - {None}) > 1
+    sampled = any(r.get("samples") for r in data.results)  # several answers to each problem
 
     def teacher(r: Row) -> str:
         return f"of {r['teacher']}" if teachers and r["teacher"] else ""
@@ -81,6 +82,7 @@ def _students(data: Evaluations, several: bool) -> str:
                 *([_text(r["benchmark"])] if several else []),
                 (percent(r["accuracy"]), r["accuracy"]),
                 (f"{percent(r['ci_low'])} to {percent(r['ci_high'])}", r["ci_low"]),
+                *([(percent(r[name]), r[name]) for name in ("pass_at_k", "maj_at_k")] if sampled else []),
                 (f"{r['mean_output_tokens']:,.1f}", r["mean_output_tokens"]),
                 (percent(r["output_tokens_of_raw"], 0), r["output_tokens_of_raw"]),
                 (percent(r["cut_share"]), r["cut_share"]),
@@ -89,8 +91,17 @@ def _students(data: Evaluations, several: bool) -> str:
                 (percent(r["train_tokens_of_raw"], 0), r["train_tokens_of_raw"]),
             ]
         )
-    heads = ["student", *(["benchmark"] if several else []), "accuracy", "95 % CI", "output tokens", "of raw"]
-    return grid([*heads, "cut off", "accuracy per 1,000 tokens", "training tokens", "of raw's"], rows)
+    heads = ["student", *(["benchmark"] if several else []), "accuracy", "95 % CI"]
+    heads += ["pass@k", "maj@k"] if sampled else []
+    heads += [
+        "output tokens",
+        "of raw",
+        "cut off",
+        "accuracy per 1,000 tokens",
+        "training tokens",
+        "of raw's",
+    ]
+    return grid(heads, rows)
 
 
 def _over_seeds(data: Evaluations, several: bool) -> str:
