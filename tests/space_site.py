@@ -77,6 +77,9 @@ def _outputs(student: dict[str, Any]) -> list[dict[str, Any]]:
                 "finish_reason": "length" if i == 3 else "stop",
             }
         )
+    if student["base"] == "l":  # answered twice
+        again = [row | {"sample": 1, "output": "the second answer", "correct": True} for row in rows]
+        rows = [row | {"sample": 0} for row in rows] + again
     return rows
 
 
@@ -91,6 +94,8 @@ def _results(student: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, A
         "ci_low": low,
         "ci_high": high,
     }
+    if student["base"] == "l":
+        measured |= {"samples": 2, "pass_at_k": 1.0, "maj_at_k": 0.625}
     measured |= {"mean_output_tokens": tokens, "cut_share": 1 / len(rows), "accuracy_per_1000_tokens": 1.0}
     about = {name: student.get(name) for name in RESULTS_SCHEMA.names}
     return {**about, "benchmark": "sums", "teacher": rows[0]["teacher"], **measured}

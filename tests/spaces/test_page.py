@@ -155,6 +155,8 @@ def test_students_come_a_few_at_a_time(visit: Open) -> None:
     page.get_by_role("button", name="Students after").click()
     expect(page.locator("#side .card h3")).to_have_text(["l-raw", "l-compressed-x", "l-truncated-x"])
     expect(page.locator("#list thead th")).to_have_count(4)
+    # Of several answers to a problem the first is shown.
+    expect(page.locator("#side")).not_to_contain_text("the second answer")
     page.wait_for_function("new URLSearchParams(location.search).get('set') === '1'")
     page.reload()
     expect(page.locator("#side .card")).to_have_count(3)
@@ -290,11 +292,13 @@ def test_results_sort(visit: Open) -> None:
     ready(page, "results")
     table = page.locator("#results table").first
     expect(page.locator("#about .headline")).to_contain_text("Students of compressed traces answer in")
+    expect(table.locator("thead")).to_contain_text("maj@k")
+    expect(table.locator("tbody")).to_contain_text("62.5 %")
     table.get_by_role("button", name="output tokens").click()
-    tokens = [float(text) for text in table.locator("tbody tr td:nth-child(4)").all_inner_texts()]
+    tokens = [float(text) for text in table.locator("tbody tr td:nth-child(6)").all_inner_texts()]
     assert tokens == sorted(tokens) and len(tokens) == 10
     table.get_by_role("button", name="output tokens").click()
-    tokens = [float(text) for text in table.locator("tbody tr td:nth-child(4)").all_inner_texts()]
+    tokens = [float(text) for text in table.locator("tbody tr td:nth-child(6)").all_inner_texts()]
     assert tokens == sorted(tokens, reverse=True)
 
 
