@@ -352,6 +352,11 @@ def test_cards_and_space_on_the_hub(
         api.hf_hub_download(published["space"], "README.md", repo_type="space", cache_dir=tmp_path)
     ).read_text()
     data = SpaceCard(text).data
+    # What the Space asks first comes with its image: the first raw student and its compressed one.
+    assert data.to_dict()["preload_from_hub"] == [
+        "local/tiny-s-raw-full",
+        "local/tiny-s-compressed-short-full",
+    ]
     assert (
         data.sdk == "gradio"
         and "local/tiny-evals" in data.datasets

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from hubkit.release.cards.context import CardContext
-from hubkit.release.results import Facts
+from hubkit.release.results import Facts, student_rows
 from hubkit.release.text import markdown
+from hubkit.traces.variants import VARIANTS
 
 __all__ = ["space_card"]
 
@@ -29,15 +30,7 @@ def space_card(context: CardContext, card: str, datasets: Iterable[str], sdk_ver
         "models": list(context.models.values()),
         "datasets": list(datasets),
         "tags": ["hubkit", "reasoning", "distillation"],
-        # The first student and its base come with the image: those that the Space asks first.
-        "preload_from_hub": list(
-            dict.fromkeys(
-                context.models[name]
-                for record in list(context.facts.kind("student").values())[:1]
-                for name in (record.config["base"], record.config["student"])
-                if name in context.models
-            )
-        ),
+        "preload_from_hub": _asked_first(context),  # they come with the image
         "suggested_hardware": _hardware(context.facts),
     }
     values = {
@@ -46,6 +39,22 @@ def space_card(context: CardContext, card: str, datasets: Iterable[str], sdk_ver
         "places": context.places(),
     }
     return str(SpaceCard(f"---\n{SpaceCardData(**data).to_yaml()}\n---\n\n{markdown('space.md', values)}"))
+
+
+def _asked_first(context: CardContext) -> list[str]:
+    """Repos of the models that the Space asks first: a raw and a compressed student, with the base of adapters."""
+    rows = [row for row in student_rows(context.facts) if row["origin"] == "student"]
+    alike = ("teacher", "base", "method", "seed")
+    raw = next((row for row in rows if row["kind"] == "raw"), next(iter(rows), None))
+    if raw is None:
+        return []
+    pair = [row for row in rows if all(row[name] == raw[name] for name in alike)]
+    chosen = [row for row in pair if row is raw or VARIANTS[row["kind"]].compressed]
+    names = [
+        name for row in chosen[:2] for name in ([row["base"]] if row["adapter"] else []) + [row["student"]]
+    ]
+    repos = [context.models.get(name) or context.pinned.get(name, {}).get("model", "") for name in names]
+    return [*dict.fromkeys(filter(None, repos))]
 
 
 def _hardware(facts: Facts) -> str:
