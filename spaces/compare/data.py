@@ -83,6 +83,13 @@ def configs_of(repo: str, revision: str | None, order: tuple[str, ...]) -> list[
     return sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
+@functools.lru_cache(maxsize=8)
+def row_group(path: Path, number: int, columns: tuple[str, ...] | None) -> Any:
+    """Kept for a while: who looks at one problem goes to the next, whose rows are beside it."""
+    with pq.ParquetFile(path) as file:
+        return file.read_row_group(number, columns=columns)
+
+
 class Table:
     """One config of a dataset, in the Parquet files it was published in: columns as a whole, rows when asked for.
 
@@ -119,8 +126,7 @@ class Table:
         found: dict[int, Row] = {}
         for group, inside in wanted.items():
             file, at = self.groups[group]
-            with pq.ParquetFile(self.paths[file], metadata=self.about[file]) as opened:
-                table = opened.read_row_group(at, columns=columns)
+            table = row_group(self.paths[file], at, columns and tuple(columns))
             offsets = [number - self.starts[group] for number in inside]
             found |= dict(zip(inside, table.take(offsets).to_pylist(), strict=True))
         return [found[number] for number in numbers]
