@@ -4,7 +4,7 @@
 # make sweep     the nano recipe with three seeds per student; what it shares with `make nano` is not made again
 # make smol      a real model on real problems: fetches 100 MB, then an hour or two on two cores with AMX
 # make docs      what docs/ takes from the code: cli.md, keys.md, recipe.schema.json
-# make picture   docs/nano.png, from the report of `make sweep`
+# make picture   the pictures of README and docs/, from what `make sweep` made
 # make site      the documentation as a website, in site/
 # All make .venv and install into it first. PYTHON=python3.12 chooses another interpreter, WORKERS=4 the number of
 # processes that tests run in.
@@ -33,9 +33,8 @@ smol: $(VENV)/installed
 	test -f recipes/smol/data/compressor/tokenizer.json || $(BIN)/python recipes/smol/compressor.py
 	$(BIN)/hubkit recipe run recipes/smol/recipe.yaml
 
-picture: sweep
-	cp "$$($(BIN)/hubkit recipe report recipes/nano/recipe.yaml --set students.seeds=[0,1,2] | \
-	    sed -n 's/^report: \(.*\)report.html$$/\1tradeoff.png/p')" docs/nano.png
+picture: sweep $(VENV)/installed-dev
+	$(BIN)/python docs/make_pictures.py
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
