@@ -28,7 +28,7 @@ from cards import comparison, problem_list, state, trace_list, trace_view
 from data import Evaluations, Row, Traces, settings, traces_of
 from results import results_page
 from text import DELIMITERS, esc
-from view import SHOW, SORT, View, find, find_traces, shown_students
+from view import SHOW, SORT, View, find, find_traces, shown_students, student_sets
 from votes import blind_view, cast, draw_pair, tally_text
 
 LIST_JS = """
@@ -111,6 +111,7 @@ def compare_tab(release: Row, data: Evaluations) -> tuple[list[Any], Opening]:
 
     def draw(view: View) -> list[Any]:
         """The problem that is shown stays where the filters still have it; else the first takes its place."""
+        view.set = min(view.set, max(len(student_sets(data, view)) - 1, 0))
         found, _ = find(data, view)
         if found and data.at.get(view.p) not in found:
             view.p = data.keys[found[0]]
