@@ -18,6 +18,7 @@ window.compare = {
     if (state) compare.link(JSON.parse(state.dataset.state));
     const scroll = element.querySelector('.scroll'), row = element.querySelector('tr[aria-current]');
     if (scroll && row) scroll.scrollTop = row.offsetTop - scroll.clientHeight / 2;
+    delete document.querySelector('#trace')?.dataset.at;  // another trace begins at its first step
   },
   theme() {
     const dark = document.body.classList.toggle('dark');
