@@ -42,8 +42,8 @@ def photograph(address: str, path: Path) -> None:
         page = browser.new_page(viewport={"width": 1120, "height": 900})
         page.goto(f"{address}/?tab=traces&ts=saved&__theme=light")
         page.locator("#trace .card").nth(2).wait_for()
-        for _ in range(4):
-            page.locator("#trace [data-move='1']").click()
+        page.locator("#trace-list tbody tr").first.get_by_role("button").click()  # the most that was saved
+        page.locator("#trace-list tr[aria-current]").wait_for()
         page.wait_for_timeout(500)  # what fades in has faded in
         page.locator("#trace").screenshot(path=path)
         browser.close()
