@@ -11,11 +11,16 @@ variants (`raw`, `compressed`, `truncated`) write rows of one shared schema, so 
 
 from __future__ import annotations
 
+import glob
+import itertools
+import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
 import pyarrow as pa
+import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from hubkit.errors import InputError
@@ -32,12 +37,31 @@ __all__ = [
     "Problem",
     "RowWriter",
     "Trace",
+    "arrow_size",
+    "count_rows",
+    "files_of",
+    "is_part",
     "messages_of",
+    "part_of",
+    "read_batches",
     "read_rows",
+    "read_table",
+    "shard_rows",
+    "split_files",
     "write_rows",
 ]
 
 SCHEMA_VERSION: Final = 1
+GROUP_BYTES: Final = 64 << 20
+"""Arrow data of a row group, which is what a reader or a worker takes at a time."""
+FILE_BYTES: Final = 500_000_000
+"""Arrow data of a file: the shard size of `datasets`."""
+CHUNKING: Final = {"min_chunk_size": 256 * 1024, "max_chunk_size": 1024 * 1024, "norm_level": 0}
+"""Of content-defined chunks in bytes, as `datasets` writes them."""
+_SLACK: Final = 0.05
+"""Of a row group's size, so that no group is left for a few rows."""
+_NEAR: Final = 0.1
+"""How far from an even division a shard may begin, of its length."""
 
 
 class Problem(TypedDict):
@@ -162,19 +186,28 @@ def messages_of(problem: str, reasoning: str, solution: str) -> list[dict[str, s
 
 
 class RowWriter:
-    """Writes rows as Parquet the way the Hub stores it best, in batches, so that memory stays flat.
+    """Writes a table the way the Hub stores it best and `datasets` itself writes it, in memory that stays flat.
 
-    zstd with content-defined chunks: an edited dataset then uploads only what changed.
+    A table that fits into FILE_BYTES is the file of its name; a larger one is several, which are put in place of it
+    when the writer is left: data.parquet, or data-00000-of-00003.parquet and so on (`files_of`). zstd with
+    content-defined chunks, so that of an edited dataset only what changed is uploaded, and a page index.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema, batch: int = 1024) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, batch: int = 256) -> None:
+        """`batch` rows are held as Python objects before they become Arrow data."""
+        self._path, self._batch = path, batch
         self._schema = schema.with_metadata({"hubkit_schema_version": str(SCHEMA_VERSION)})
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = pq.ParquetWriter(
-            path, self._schema, compression="zstd", use_content_defined_chunking=True
-        )
-        self._batch = batch
+        for earlier in _parts(path):
+            earlier.unlink()
+        self._files: list[Path] = []
+        self._file: pq.ParquetWriter | None = None
+        self._written = 0
+        """Bytes of Arrow data in the open file."""
         self._chunk: list[Any] = []
+        self._group: list[pa.RecordBatch] = []
+        self._held = 0
+        """Bytes of Arrow data in `_group`."""
         self.rows = 0
 
     def add(self, row: Any) -> None:
@@ -183,42 +216,208 @@ class RowWriter:
         if len(self._chunk) == self._batch:
             self._flush()
 
+    def add_batch(self, batch: pa.RecordBatch) -> None:
+        """Add rows that are Arrow data already, without a way through Python objects."""
+        self._flush()
+        self.rows += batch.num_rows
+        self._hold(batch)
+
     def _flush(self) -> None:
-        self._file.write_table(pa.Table.from_pylist(self._chunk, schema=self._schema))
-        self._chunk = []
+        if self._chunk:
+            self._hold(pa.RecordBatch.from_pylist(self._chunk, schema=self._schema))
+            self._chunk = []
+
+    def _hold(self, batch: pa.RecordBatch) -> None:
+        while batch.num_rows:
+            # A batch of long rows is divided, so that no group is much above its bound.
+            room = max(1, (GROUP_BYTES - self._held) * batch.num_rows // max(1, batch.nbytes))
+            part, batch = batch.slice(0, room), batch.slice(room)
+            self._group.append(part)
+            self._held += part.nbytes
+            if self._held >= GROUP_BYTES * (1 - _SLACK):
+                self._write_group()
+
+    def _write_group(self) -> None:
+        table = pa.Table.from_batches(self._group, schema=self._schema)
+        if self._file is not None and self._written + self._held > FILE_BYTES:
+            self._file.close()
+            self._file = None
+        if self._file is None:
+            self._files.append(self._path.with_name(f"{self._path.name}.{len(self._files)}.part"))
+            self._file, self._written = _open(self._files[-1], self._schema), 0
+        self._file.write_table(table, row_group_size=max(1, table.num_rows))
+        self._written += self._held
+        self._group, self._held = [], 0
 
     def __enter__(self) -> RowWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self._file:
-            if kind is None and (self._chunk or self.rows == 0):
+        try:
+            if kind is None:
                 self._flush()
+                if self._group or not self._files:
+                    self._write_group()
+        finally:
+            if self._file is not None:
+                self._file.close()
+        if kind is None:
+            for number, part in enumerate(self._files):
+                part.replace(part_of(self._path, number, len(self._files)))
 
 
-def write_rows(path: Path, rows: Iterable[Any], schema: pa.Schema, batch: int = 1024) -> int:
-    """Write rows as Parquet (see RowWriter); returns their number."""
+def _open(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    file = pq.ParquetWriter(
+        path, schema, compression="zstd", use_content_defined_chunking=CHUNKING, write_page_index=True
+    )
+    # datasets and the Hub know by this key that an upload can leave out what did not change.
+    file.add_key_value_metadata({"content_defined_chunking": json.dumps(CHUNKING)})
+    return file
+
+
+def write_rows(path: Path, rows: Iterable[Any], schema: pa.Schema, batch: int = 256) -> int:
+    """Write rows as a table (see RowWriter); returns their number."""
     with RowWriter(path, schema, batch) as writer:
         for row in rows:
             writer.add(row)
     return writer.rows
 
 
-def read_rows(path: Path, batch: int = 1024, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Stream the rows of a Parquet file, with all or some columns.
+def part_of(path: Path, number: int, parts: int) -> Path:
+    """The file of a table's part: data.parquet alone, data-00000-of-00003.parquet among several."""
+    return path if parts == 1 else path.with_name(f"{path.stem}-{number:05}-of-{parts:05}{path.suffix}")
 
-    Raises InputError for a file that is not ours to read.
+
+def is_part(name: str, table: str) -> bool:
+    """Whether a file of this name is a table's, such as data-00000-of-00003.parquet of data.parquet."""
+    stem, _, ending = table.rpartition(".")
+    return name == table or re.fullmatch(rf"{re.escape(stem)}-\d{{5}}-of-\d{{5}}\.{ending}", name) is not None
+
+
+def _parts(path: Path) -> list[Path]:
+    """The files of a table that are there."""
+    several = path.parent.glob(f"{glob.escape(path.stem)}-?????-of-?????{path.suffix}")
+    return ([path] if path.is_file() else []) + sorted(several)
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of a table, in order. Raises InputError when one is missing."""
+    found = _parts(path)
+    if not found or found != [part_of(path, number, len(found)) for number in range(len(found))]:
+        what = f"some of its {len(found)} parts are missing" if found else "there is no such file"
+        raise InputError(f"cannot read {path}: {what}", "delete the step's folder and run again")
+    return found
+
+
+def split_files(name: str, path: Path) -> dict[str, Path]:
+    """The files of a table, named as those of a dataset's split: train-00000-of-00002.parquet."""
+    found = files_of(path)
+    return {f"{name}-{n:05}-of-{len(found):05}{path.suffix}": file for n, file in enumerate(found)}
+
+
+def read_batches(
+    path: Path, columns: list[str] | None = None, batch: int = 256, start: int = 0, stop: int | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Stream a table's rows from `start` up to `stop`, with all or some columns, at most `batch` together.
+
+    Row groups without any of these rows are not read. Raises InputError for files that are not ours to read.
     """
-    try:
-        file = pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"cannot read {path}: {error}", "delete the step's folder and run again") from error
-    with file:
-        version = (file.schema_arrow.metadata or {}).get(b"hubkit_schema_version", b"").decode()
-        if version not in ("", str(SCHEMA_VERSION)):
+    first = 0
+    """Number of the first row of a file."""
+    for part in files_of(path):
+        try:
+            with pq.ParquetFile(part) as file:
+                _check_version(part, file)
+                groups: list[int] = []
+                skip, before = 0, first
+                for number in range(file.num_row_groups):
+                    rows = file.metadata.row_group(number).num_rows
+                    if before + rows > start and (stop is None or before < stop):
+                        skip = skip if groups else max(0, start - before)
+                        groups.append(number)
+                    before += rows
+                place = max(first, start) if groups else before
+                for found in file.iter_batches(batch, row_groups=groups, columns=columns) if groups else ():
+                    left, skip = found.slice(skip), max(0, skip - found.num_rows)
+                    wanted = left if stop is None else left.slice(0, max(0, stop - place))
+                    place += left.num_rows
+                    if wanted.num_rows:
+                        yield wanted
+                first = before
+        except (OSError, pa.ArrowException) as error:
             raise InputError(
-                f"{path} has schema version {version}, this hubkit reads {SCHEMA_VERSION}",
-                "use the hubkit that wrote it, or rerun the step",
-            )
-        for group in file.iter_batches(batch_size=batch, columns=columns):
-            yield from group.to_pylist()
+                f"cannot read {part}: {error}", "delete the step's folder and run again"
+            ) from error
+        if stop is not None and first >= stop:
+            return
+
+
+def _check_version(path: Path, file: pq.ParquetFile) -> None:
+    version = (file.schema_arrow.metadata or {}).get(b"hubkit_schema_version", b"").decode()
+    if version not in ("", str(SCHEMA_VERSION)):
+        raise InputError(
+            f"{path} has schema version {version}, this hubkit reads {SCHEMA_VERSION}",
+            "use the hubkit that wrote it, or rerun the step",
+        )
+
+
+def read_rows(
+    path: Path, batch: int = 256, columns: list[str] | None = None, start: int = 0, stop: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """Stream the rows of a table (see `read_batches`)."""
+    for found in read_batches(path, columns, batch, start, stop):
+        yield from found.to_pylist()
+
+
+def read_table(path: Path, columns: list[str]) -> pa.Table:
+    """Some columns of a table, in memory."""
+    return pa.concat_tables([pq.read_table(part, columns=columns) for part in files_of(path)])
+
+
+def count_rows(path: Path) -> int:
+    """Rows of a table, from its files' footers."""
+    return sum(pq.read_metadata(part).num_rows for part in files_of(path))
+
+
+def arrow_size(path: Path) -> tuple[int, int]:
+    """Rows of a table and bytes of its Arrow data, to the byte as `datasets` counts them when it loads the files.
+
+    It reads them in batches as long as a file's first row group (datasets 5.2, packaged_modules/parquet).
+    """
+    rows = size = 0
+    for part in files_of(path):
+        with part.open("rb") as file:
+            fragment = pads.ParquetFileFormat().make_fragment(file)
+            if fragment.row_groups:
+                batch = max(1, fragment.row_groups[0].num_rows)
+                for found in fragment.to_batches(
+                    batch_size=batch, batch_readahead=0, fragment_readahead=0, use_threads=False
+                ):
+                    rows, size = rows + found.num_rows, size + found.nbytes
+    return rows, size
+
+
+def _row_groups(path: Path) -> list[int]:
+    """Rows of each row group of a table."""
+    groups = []
+    for part in files_of(path):
+        metadata = pq.read_metadata(part)
+        groups += [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    return groups
+
+
+def shard_rows(path: Path, index: int, shards: int) -> tuple[int, int]:
+    """(start, stop) of the rows of one of several shards of a table.
+
+    Shards lie behind each other and are about equally long. They begin where a row group does if one begins near, so
+    that no shard of a large table decodes rows of another's.
+    """
+    bounds = [0, *itertools.accumulate(_row_groups(path))]
+    total = bounds[-1]
+
+    def place(number: int) -> int:
+        even = number * total // shards
+        near = min(bounds, key=lambda bound: abs(bound - even))
+        return near if abs(near - even) * shards < total * _NEAR and 0 < number < shards else even
+
+    return place(index), place(index + 1)

@@ -268,6 +268,11 @@ class StepContext:
     metrics: dict[str, Any] = field(default_factory=dict)
     _last_progress: float = 0.0
 
+    @property
+    def threads(self) -> int:
+        """Cores that the step may use."""
+        return int(self.runtime.get("threads") or 1)
+
     def count(self, reason: str, number: int = 1) -> None:
         """Add to the counts of the record, such as kept, wrong, unparseable."""
         self.counts[reason] = self.counts.get(reason, 0) + number

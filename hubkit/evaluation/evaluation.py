@@ -27,7 +27,7 @@ from hubkit.evaluation.benchmark import Benchmark
 from hubkit.evaluation.published import check_served, merged, trained_answers
 from hubkit.evaluation.statistics import summary
 from hubkit.evaluation.tasks import Tasks, built_in, contained, own_task
-from hubkit.records import EVALUATION_SCHEMA, SAMPLED_SCHEMA, read_rows, write_rows
+from hubkit.records import EVALUATION_SCHEMA, SAMPLED_SCHEMA, files_of, part_of, read_rows, write_rows
 from hubkit.store import CheckContext, StepContext, digest
 from hubkit.traces.journal import Journal, Key
 
@@ -64,8 +64,10 @@ def run(context: StepContext) -> None:
             # lighteval loads tasks through datasets, which wants a folder of its own for them.
             folder = context.work / "problems" / benchmark.problems
             folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(context.inputs["problems"] / "problems.parquet", folder / "train.parquet")
-            problems = list(read_rows(folder / "train.parquet"))
+            table = context.inputs["problems"] / "problems.parquet"
+            for number, file in enumerate(files := files_of(table)):
+                shutil.copyfile(file, part_of(folder / "train.parquet", number, len(files)))
+            problems = list(read_rows(table))
             name = f"{benchmark.name}|0"
             task = own_task(benchmark.name, folder, benchmark.sampling.max_tokens, answers)
         else:

@@ -146,7 +146,8 @@ def _of_limits(plan: Plan, step: Step, count: Callable[[str], int | None]) -> Es
             return Estimate(tokens, 1 + tokens / TOKENIZE, int(tokens * TOKEN_BYTES), "limits")
         case "rows":
             return Estimate(None, 1 + rows / 50_000, rows * 40, "limits")
-        case kind if kind in VARIANTS or kind == "selected":
+        case kind if kind in ("verify", "selected", "control") or kind in VARIANTS:
+            rows //= config.get("shard", (0, 1))[1]
             limit = max(t.longest() for t in recipe.origins())
             return Estimate(None, rows / 500, rows * limit * BYTES_PER_TOKEN, "limits")
         case _:

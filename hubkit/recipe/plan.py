@@ -12,7 +12,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hubkit.evaluation.tasks import TaskFacts
 from hubkit.problems.base import Pin
@@ -27,6 +27,10 @@ from hubkit.traces.origins import Origin
 from hubkit.traces.variants import Variant, possible_variants
 
 __all__ = ["Plan", "Step", "make_plan"]
+
+MANY: Final = 4
+"""Shards of traces from which on their verification and controls are shards too, and shards of a compressor that lie
+behind each other in raw instead of having every n-th row. One machine does fewer well; their keys stay valid."""
 
 
 @dataclass(frozen=True)
@@ -247,10 +251,28 @@ def _verdicts(build: _Builder, origin: Origin, traces: Mapping[str, str]) -> dic
 
 
 def _raw(build: _Builder, origin: Origin, traces: Mapping[str, str], verdicts: Mapping[str, str]) -> str:
-    """The traces that are verified correct."""
-    inputs = {**_problems_of(build, origin), **traces, **verdicts}
+    """The traces that are verified correct: shard by shard, where there are several."""
     config = {"unverified": True} if not origin.is_verified else {}
-    return build.add("raw", origin.name, config=config, inputs=inputs, models=build.tokenizer)
+    if origin.shards < MANY:
+        inputs = {**_problems_of(build, origin), **traces, **verdicts}
+        return build.add("raw", origin.name, config=config, inputs=inputs, models=build.tokenizer)
+    verified = {}
+    for i in range(origin.shards):
+        inputs = _problems_of(build, origin) | {
+            name: step[name] for step in (traces, verdicts) for name in step if name.endswith(f"-{i}")
+        }
+        shard = config | {"shard": [i, origin.shards]}
+        verified[f"shard-{i}"] = build.add(
+            "verify", origin.name, i, config=shard, inputs=inputs, models=build.tokenizer
+        )
+    return _joined(build, "raw", [origin.name], "hubkit.traces.variants.raw:join", config, verified)
+
+
+def _joined(
+    build: _Builder, kind: str, of: list[str], function: str, config: dict[str, Any], shards: dict[str, str]
+) -> str:
+    """A variant of which several steps made a part each."""
+    return build.add(kind, *of, function=function, config=config, inputs=shards, models=build.tokenizer)
 
 
 def _selected(build: _Builder, origin: Origin, raw: str, contamination: str) -> str:
@@ -286,6 +308,24 @@ def _variants(build: _Builder, origin: Origin, raw: str) -> dict[Variant, str]:
             made[variant] = raw
             continue
         of = variant.step(origin.name).split("/")[1:]
+        if variant.row.matched and origin.shards >= MANY:
+            parts = {
+                f"shard-{i}": build.add(
+                    "control",
+                    origin.name,
+                    variant.kind,
+                    variant.compressor,
+                    i,
+                    function=variant.row.step,
+                    config=config | {"shard": [i, origin.shards]},
+                    inputs=inputs,
+                    models=models,
+                )
+                for i in range(origin.shards)
+            }
+            join = "hubkit.traces.variants.controls:join"
+            made[variant] = _joined(build, variant.kind, of, join, config, parts)
+            continue
         made[variant] = build.add(variant.kind, *of, config=config, inputs=inputs, models=models)
     return made
 
@@ -304,6 +344,7 @@ def _compress(build: _Builder, origin: Origin, compressor: Compressor, raw: str)
                 "compressor": compressor.name,
                 "seed": build.recipe.seed,
                 "shard": [i, compressor.shards],
+                **({"contiguous": True} if compressor.shards >= MANY else {}),
                 **compressor.identity(),
                 **config,
             },

@@ -13,8 +13,10 @@ STEPS: Final[dict[str, str]] = {
     "contamination": "hubkit.problems.contamination:run",
     "traces": "",
     "judge": "hubkit.traces.judge:run",
+    "verify": "hubkit.traces.variants.raw:run",
     "selected": "hubkit.traces.select:run",
     "compress": "",
+    "control": "",
     **{kind: row.step for kind, row in VARIANTS.items()},
     "matched": "hubkit.traces.matched:run",
     "tokens": "hubkit.students.tokens:run",
@@ -24,4 +26,5 @@ STEPS: Final[dict[str, str]] = {
     "report": "hubkit.release.report:run",
     "publish": "hubkit.release.publish:run",
 }
-"""Kind -> module:function. Empty where a table has it: ORIGINS for `traces`, COMPRESSORS for `compress`."""
+"""Kind -> module:function. Empty where a table has it: ORIGINS for `traces`, COMPRESSORS for `compress`, VARIANTS for
+`control`. `verify` and `control` are the shards of `raw` and of the controls, where a teacher has several."""

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from hubkit.records import is_part
 from hubkit.store import Record
 from hubkit.traces.variants import Variant
 
@@ -130,7 +131,7 @@ def dataset_info(
         "splits": [{"name": split, "num_bytes": size, "num_examples": rows}],
     }
     if record is not None:
-        info["download_size"] = next(entry.size for entry in record.files if entry.path == file)
+        info["download_size"] = sum(entry.size for entry in record.files if is_part(entry.path, file))
     info["dataset_size"] = size
     return info
 

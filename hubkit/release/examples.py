@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import pyarrow.parquet as pq
-
-from hubkit.records import read_rows
+from hubkit.records import read_rows, read_table
 from hubkit.release.align import marked
 from hubkit.release.results import Facts
 from hubkit.traces.variants import Variant
@@ -49,7 +47,7 @@ def examples(facts: Facts, teacher: str = "") -> list[dict[str, Any]]:
 
 
 def _keys(path: Any) -> dict[tuple[str, int], float]:
-    table = pq.read_table(path, columns=["id", "sample", "ratio"]).to_pydict()
+    table = read_table(path, ["id", "sample", "ratio"]).to_pydict()
     return dict(zip(zip(table["id"], table["sample"], strict=True), table["ratio"], strict=True))
 
 

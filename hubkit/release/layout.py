@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from hubkit.errors import InputError
 from hubkit.hub import MODEL_FILES, RepoType
 from hubkit.recipe.repos import traces_repo
-from hubkit.records import read_rows, write_rows
+from hubkit.records import arrow_size, read_rows, split_files, write_rows
 from hubkit.release.boards import Boards, result_files
 from hubkit.release.cards import (
     CardContext,
@@ -118,8 +117,8 @@ def _problems(cards: CardContext) -> RepoFiles:
         name = step.partition("/")[2]
         splits[name] = "test" if name in held_out else "train"
         path = facts.folders[step] / "problems.parquet"
-        files[f"data/{name}/{splits[name]}-00000-of-00001.parquet"] = path
-        sizes[name] = _size(path)
+        files |= split_files(f"data/{name}/{splits[name]}", path)
+        sizes[name] = arrow_size(path)
     if tasks:
         about = {
             "name": f"{recipe.name}: held-out problems",
@@ -153,17 +152,10 @@ def _traces(cards: CardContext, teacher: str) -> RepoFiles:
     sizes = {}
     for variant, step in facts.variants(teacher).items():
         path = facts.folders[step] / variant.row.file
-        files[f"data/{variant.name}/train-00000-of-00001.parquet"] = path
-        sizes[variant.name] = _size(path)
+        files |= split_files(f"data/{variant.name}/train", path)
+        sizes[variant.name] = arrow_size(path)
     files["README.md"] = dataset_card(cards, teacher, repo_id, sizes).encode()
     return RepoFiles(repo_id, "dataset", files, f"Reasoning traces of {teacher}: {', '.join(sizes)}")
-
-
-def _size(path: Path) -> tuple[int, int]:
-    """Rows and bytes of a Parquet file's uncompressed data, from its footer."""
-    with pq.ParquetFile(path) as file:
-        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-        return file.metadata.num_rows, sum(group.total_byte_size for group in groups)
 
 
 def _students(cards: CardContext, material: Material) -> Iterator[RepoFiles]:
@@ -215,8 +207,8 @@ def _evals(cards: CardContext, material: Material) -> RepoFiles:
     for config, (rows, schema) in tables.items():
         path = work / f"{config}.parquet"
         write_rows(path, rows, schema)
-        files[f"data/{config}/test-00000-of-00001.parquet"] = path
-        sizes[config] = _size(path)
+        files |= split_files(f"data/{config}/test", path)
+        sizes[config] = arrow_size(path)
     details: dict[str, Files] = {}
     for step, record in facts.kind("evaluation").items():
         folder, student = facts.folders[step], record.config["student"]

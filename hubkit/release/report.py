@@ -13,10 +13,10 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hubkit.recipe.config import Recipe
+from hubkit.records import read_table
 from hubkit.release.examples import examples
 from hubkit.release.headline import headline
 from hubkit.release.histograms import lengths
@@ -169,9 +169,9 @@ def _address(svg: bytes) -> str:
 def _lengths(facts: Facts) -> dict[tuple[str, Variant], list[int]]:
     """(teacher, variant) -> tokens of reasoning of each trace."""
     return {
-        (teacher, variant): pq.read_table(
-            facts.folders[step] / variant.row.file, columns=["reasoning_tokens"]
-        )["reasoning_tokens"].to_pylist()
+        (teacher, variant): read_table(facts.folders[step] / variant.row.file, ["reasoning_tokens"])
+        .column(0)
+        .to_pylist()
         for teacher in facts.teachers()
         for variant, step in facts.variants(teacher).items()
     }

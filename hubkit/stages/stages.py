@@ -24,7 +24,7 @@ from typing import Any, Final
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import InputError
 from hubkit.hub import Pushed
-from hubkit.records import read_rows
+from hubkit.records import files_of, read_rows, split_files
 from hubkit.section import REPO_ID
 from hubkit.stages.inspect import Stats, stats
 from hubkit.stages.source import SourceOptions, open_source, tokenizer_folder
@@ -39,7 +39,6 @@ __all__ = ["Stage", "compress", "lengths_of", "push", "read_stage", "truncate", 
 
 INNER: Final = ".hubkit"
 STAGE: Final = "stage.json"
-DATA: Final = "train-00000-of-00001.parquet"
 
 
 @dataclass(frozen=True)
@@ -259,10 +258,10 @@ def push(folder: Path, repo_id: str, private: bool = False) -> Pushed:
         raise InputError(f"{repo_id!r} is no Hub id", "write org/name")
     access = default_access()
     check_namespace(access, namespace)
-    data = f"data/{stage.config}/{DATA}"
-    files: dict[str, Path | bytes] = {name: folder / name for name in (data, "rejected.parquet")}
-    if gone := [name for name in files if not (folder / name).is_file()]:
-        raise InputError(f"{folder / gone[0]} is gone", "run the stage again into a new folder")
+    shown = _shown(folder, stage)
+    if gone := [file for file in shown if not file.is_file()]:
+        raise InputError(f"{gone[0]} is gone", "run the stage again into a new folder")
+    files: dict[str, Path | bytes] = {file.relative_to(folder).as_posix(): file for file in shown}
     files["README.md"] = stage_card(asdict(stage), stage.records(folder), repo_id).encode()
     return to_hub(access, repo_id, "dataset", files, f"hubkit traces {stage.stage}", private)
 
@@ -358,14 +357,21 @@ def _put(out: Path, stage: Stage, last: str) -> Stage:
                 f"{out} holds other traces ({before.stage} of {before.source})", "choose another folder"
             )
         return before
-    data = out / "data" / stage.config / DATA
-    _place(stage.step(out, last) / "data.parquet", data)
-    rejecting = next((k for k in ("compressed", "raw") if k in stage.steps), "raw")
-    _place(stage.step(out, rejecting) / "rejected.parquet", out / "rejected.parquet")
+    for shown, made in _shown(out, stage).items():
+        _place(made, shown)
     card = stage_card(asdict(stage), stage.records(out), out.resolve().name)
     (out / "README.md").write_text(card, encoding="utf-8")
     write_json(out / INNER / STAGE, asdict(stage))
     return stage
+
+
+def _shown(folder: Path, stage: Stage) -> dict[Path, Path]:
+    """Files that a stage's folder shows -> those of its steps."""
+    last = stage.step(folder, stage.variant) / "data.parquet"
+    rejecting = stage.step(folder, "compressed" if "compressed" in stage.steps else "raw")
+    shown = {folder / n: file for n, file in split_files(f"data/{stage.config}/train", last).items()}
+    rejected = files_of(rejecting / "rejected.parquet")
+    return shown | {folder / file.name: file for file in rejected}
 
 
 def _place(made: Path, shown: Path) -> None:

@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hubkit.errors import GateError
-from hubkit.records import REJECTED_SCHEMA, read_rows, write_rows
+from hubkit.records import REJECTED_SCHEMA, files_of, read_rows, write_rows
 from hubkit.store import StepContext
 from hubkit.students.gates import Encoder, Failure, gate_error
 from hubkit.students.rows import open_shard
@@ -144,7 +144,7 @@ def _nothing_left(step: str, rejected: Sequence[dict[str, Any]]) -> GateError:
 
 def _pieces(folder: Path, work: Path) -> Iterator[_Piece]:
     number = 0
-    for path in sorted(folder.glob("data*.parquet")):
+    for path in files_of(folder / "data.parquet"):
         with pq.ParquetFile(path) as file:
             sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         groups: list[int] = []

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+
+from hubkit.traces.counting import WORTH_IT, word_counter
 
 __all__ = [
     "LENGTH_COLUMNS",
@@ -16,6 +20,7 @@ __all__ = [
     "load_tokenizer",
     "plain_backend",
     "token_counts",
+    "tokenizer_threads",
 ]
 
 _LENGTHS: Final = ("reasoning_tokens", "reasoning_chars", "raw_reasoning_tokens", "raw_reasoning_chars")
@@ -33,11 +38,34 @@ def count_tokens(tokenizer: Path, texts: Sequence[str], batch: int = 1000) -> li
 
 
 def token_counts(tokenizer: Any, texts: Sequence[str]) -> list[int]:
-    """Tokens of each text of one batch. The backend is asked directly: only lengths are wanted."""
+    """Tokens of each text of one batch."""
     if not tokenizer.is_fast:
         return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
-    encodings = plain_backend(tokenizer).encode_batch_fast(list(texts), add_special_tokens=False)
-    return [len(encoding) for encoding in encodings]
+    by_words = _by_words(tokenizer, texts) if sum(map(len, texts)) >= WORTH_IT else {}
+    left = [text for place, text in enumerate(texts) if place not in by_words]
+    # The backend is asked directly: only lengths are wanted.
+    encodings = iter(plain_backend(tokenizer).encode_batch_fast(left, add_special_tokens=False))
+    return [by_words[place] if place in by_words else len(next(encodings)) for place in range(len(texts))]
+
+
+_DIFFER: Final[set[int]] = set()
+"""Tokenizers, by id, that count otherwise than word by word."""
+
+
+def _by_words(tokenizer: Any, texts: Sequence[str]) -> dict[int, int]:
+    """Place -> tokens, of the texts that can be counted word by word."""
+    counter = word_counter(tokenizer)
+    if counter is None or id(tokenizer) in _DIFFER:
+        return {}
+    counts = {place: n for place, text in enumerate(texts) if (n := counter.count(text)) is not None}
+    if counts:
+        # One of each batch is counted by the library, too.
+        place = list(counts)[len(counts) // 2]
+        looked_at = plain_backend(tokenizer).encode(texts[place], add_special_tokens=False)
+        if len(looked_at) != counts[place]:
+            _DIFFER.add(id(tokenizer))
+            return {}
+    return counts
 
 
 def plain_backend(tokenizer: Any) -> Any:
@@ -48,6 +76,22 @@ def plain_backend(tokenizer: Any) -> Any:
     if backend.padding is not None:
         backend.no_padding()
     return backend
+
+
+@contextmanager
+def tokenizer_threads(threads: int) -> Iterator[None]:
+    """Let tokenizers use this many cores. The library asks for the number of threads at its first call in a process,
+    and at every call whether it may use them."""
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
 
 
 @functools.lru_cache(maxsize=4)

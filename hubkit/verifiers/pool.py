@@ -131,6 +131,11 @@ class Pool:
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
 
+    def limit(self, processes: int | None) -> None:
+        """Use no more workers than this; those that are there stay."""
+        if processes:
+            self._processes = processes
+
     def stream(self, items: Iterable[tuple[T, R | Task]]) -> Iterator[tuple[T, R | Verdict]]:
         """Replace the tasks among the pairs' second parts by their verdicts, in order.
 
@@ -230,9 +235,14 @@ class Pool:
             self._workers.clear()
 
 
-def shared_pool() -> Pool:
-    """This process's pool: its workers serve one step after the other, and single verdicts between."""
-    return _pool_of(os.getpid())  # a forked process must not use its parent's pipes
+def shared_pool(processes: int | None = None) -> Pool:
+    """This process's pool: its workers serve one step after the other, and single verdicts between.
+
+    It has at most `processes` workers from now on, such as the cores that a step may use; None: as many as before.
+    """
+    pool = _pool_of(os.getpid())  # a forked process must not use its parent's pipes
+    pool.limit(processes)
+    return pool
 
 
 @functools.cache

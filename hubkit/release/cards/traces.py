@@ -103,7 +103,7 @@ def _sources(recipe: Recipe, teacher: str) -> list[str]:
 
 def _of_teacher(facts: Facts, teacher: str) -> dict[str, Record]:
     """Steps that a teacher's traces came from: those of the teacher, and those that are no teacher's."""
-    own = ("traces", "judge", "selected", "compress", *VARIANTS)
+    own = ("traces", "judge", "verify", "selected", "compress", "control", *VARIANTS)
     return {
         name: record
         for name, record in facts.kind("problems", "contamination", *own).items()

@@ -17,7 +17,7 @@ from typing import Any, Final
 from hubkit.errors import HubError, InputError
 from hubkit.hub import Access, RepoType, attempt, download_file, download_model, download_tokenizer
 from hubkit.recipe.config import Recipe
-from hubkit.records import EVALUATION_SCHEMA, SAMPLED_SCHEMA, read_rows, write_rows
+from hubkit.records import EVALUATION_SCHEMA, SAMPLED_SCHEMA, part_of, read_rows, write_rows
 from hubkit.release.manifest import PROVENANCE, Manifest, PublishedRepo
 from hubkit.release.results import Facts
 from hubkit.store import FileEntry, Record, digest
@@ -170,14 +170,14 @@ def _restore(release: Published, step: str, record: Record, folder: Path) -> Non
     sources: list[tuple[Repo, str, str]] = []
     if record.kind == "problems":
         names = release.problems.below(f"data/{step.partition('/')[2]}/")
-        sources = [(release.problems, name, "problems.parquet") for name in names[:1]]
+        sources = _parts(release.problems, names, "problems.parquet")
     elif record.kind in (*VARIANTS, "selected"):
         for teacher, repo_id in manifest.traces.items():
             for variant, name in release.facts.variants(teacher).items():
                 if name == step:
                     repo = release.repos[repo_id]
                     files = repo.below(f"data/{variant.name}/")
-                    sources = [(repo, file, variant.row.file) for file in files[:1]]
+                    sources = _parts(repo, files, variant.row.file)
     elif record.kind == "evaluation":
         _write_samples(release, record, folder / "samples.parquet")
         sources = [
@@ -193,6 +193,11 @@ def _restore(release: Published, step: str, record: Record, folder: Path) -> Non
             raise InputError(f"the record of {step} names a file outside of it: {target[:80]!r}", "")
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(repo.path(name).resolve())
+
+
+def _parts(repo: Repo, names: list[str], table: str) -> list[tuple[Repo, str, str]]:
+    """Published files of a split, which are the parts of a step's table."""
+    return [(repo, name, part_of(Path(table), number, len(names)).name) for number, name in enumerate(names)]
 
 
 def _write_samples(release: Published, record: Record, path: Path) -> None:

@@ -24,7 +24,15 @@ from hubkit.engines.check import check_engine
 from hubkit.section import AtKey, ModelRef, Sampling, prompt_sha
 from hubkit.store import CheckContext, StepContext, digest
 from hubkit.traces.compressors.base import Compressor
-from hubkit.traces.compressors.writing import BATCH, Row, Shortened, raw_rows, shard_size, write_shortened
+from hubkit.traces.compressors.writing import (
+    ASKED_COLUMNS,
+    BATCH,
+    Row,
+    Shortened,
+    raw_rows,
+    shard_size,
+    write_shortened,
+)
 from hubkit.traces.join import ProblemReader
 from hubkit.traces.journal import (
     Journal,
@@ -36,7 +44,7 @@ from hubkit.traces.journal import (
     step_journal,
 )
 from hubkit.traces.judging import Judge
-from hubkit.traces.lengths import count_tokens
+from hubkit.traces.lengths import count_tokens, tokenizer_threads
 from hubkit.traces.thinking import inert, split
 from hubkit.verifiers.base import Task
 from hubkit.verifiers.extract import boxed
@@ -115,7 +123,7 @@ def check_asked(context: CheckContext) -> None:
 
 def first_requests(config: dict[str, Any], raw: Path) -> Iterator[tuple[Key, Request]]:
     """What a step with this configuration asks about the output of a raw step at first, before any second attempt."""
-    return (_request(config, row, 0) for row in raw_rows(config, raw))
+    return (_request(config, row, 0) for row in raw_rows(config, raw, ASKED_COLUMNS))
 
 
 class _Attempts:
@@ -166,6 +174,7 @@ def run_asked(context: StepContext, refuse: Callable[[Row, str], Refusal | None]
     context.metrics.update(prompt_tokens=0, completion_tokens=0)
     fingerprint = digest([config, context.models["compressor"]["revision"]])
     with (
+        tokenizer_threads(context.threads),
         step_journal(context, "compressor", "journal.sqlite", fingerprint) as journal,
         Judge(context) if "judge" in config else nullcontext() as judge,
         ExitStack() as engines,
@@ -194,7 +203,8 @@ def _rows(context: StepContext) -> Iterator[Row]:
 
 def _requests(context: StepContext, state: _Attempts, attempt: int) -> Iterator[tuple[Key, Request]]:
     """For the rows of which no attempt was kept yet."""
-    for place, row in enumerate(_rows(context)):
+    rows = raw_rows(context.config, context.inputs["raw"], ASKED_COLUMNS)
+    for place, row in enumerate(rows):
         if not state.accepted[place]:
             yield _request(context.config, row, attempt)
 
@@ -238,7 +248,7 @@ def _decide(
                 yield _Answer(place, row, response), _work(key, response, problem, row["solution"], judge)
 
     verdicts: Iterator[tuple[_Answer, tuple[Any, ...]]]
-    verdicts = judge.stream(answers) if judge else shared_pool().stream(answers())
+    verdicts = judge.stream(answers) if judge else shared_pool(context.threads).stream(answers())
     while batch := list(islice(verdicts, BATCH)):
         shorts = [strip_answer(_text(found.response)) for found, _ in batch]
         tokens = count_tokens(context.model("tokenizer"), shorts)

@@ -13,17 +13,27 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow.parquet as pq
-
-from hubkit.records import REJECTED_SCHEMA, RowWriter, messages_of, read_rows
+from hubkit.records import (
+    REJECTED_SCHEMA,
+    VARIANT_COLUMNS,
+    RowWriter,
+    count_rows,
+    messages_of,
+    read_rows,
+    shard_rows,
+)
 from hubkit.store import StepContext
 from hubkit.traces.lengths import count_tokens
 from hubkit.traces.variants import VARIANTS
 
-__all__ = ["BATCH", "Row", "Shortened", "raw_rows", "shard_size", "write_shortened"]
+__all__ = ["ASKED_COLUMNS", "BATCH", "Row", "Shortened", "raw_rows", "shard_size", "write_shortened"]
 
 BATCH: Final = 256
 """Traces that are read, and their tokens counted, together."""
+_COLUMNS: Final = [name for name, _ in VARIANT_COLUMNS if name != "messages"]
+"""`messages` repeats what the others say, and is half of what would have to be read."""
+ASKED_COLUMNS: Final = ["id", "sample", "problem", "reasoning"]
+"""Those of which requests are made."""
 
 Row = dict[str, Any]
 
@@ -38,15 +48,20 @@ class Shortened:
     detail: str = ""
 
 
-def raw_rows(config: dict[str, Any], raw: Path) -> Iterator[Row]:
-    """A shard's raw rows: every n-th from the i-th on."""
-    index, shards = config["shard"]
-    return islice(read_rows(raw / "data.parquet", batch=BATCH), index, None, shards)
+def raw_rows(config: dict[str, Any], raw: Path, columns: list[str] = _COLUMNS) -> Iterator[Row]:
+    """A shard's raw rows, without `messages`: those that lie behind each other, or every n-th of few shards."""
+    path, (index, shards) = raw / "data.parquet", config["shard"]
+    if shards > 1 and not config.get("contiguous"):
+        return islice(read_rows(path, BATCH, columns), index, None, shards)
+    return read_rows(path, BATCH, columns, *shard_rows(path, index, shards))
 
 
 def shard_size(context: StepContext) -> int:
-    index, shards = context.config["shard"]
-    return len(range(index, pq.read_metadata(context.inputs["raw"] / "data.parquet").num_rows, shards))
+    path, (index, shards) = context.inputs["raw"] / "data.parquet", context.config["shard"]
+    if shards > 1 and not context.config.get("contiguous"):
+        return len(range(index, count_rows(path), shards))
+    start, stop = shard_rows(path, index, shards)
+    return stop - start
 
 
 def write_shortened(context: StepContext, results: Iterable[tuple[Row, Shortened]]) -> None:

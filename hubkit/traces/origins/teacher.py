@@ -16,13 +16,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow.parquet as pq
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from hubkit.engines import Request, Response
 from hubkit.engines.check import check_engine
 from hubkit.errors import EngineError, GateError
-from hubkit.records import TRACE_SCHEMA, Trace, read_rows, write_rows
+from hubkit.records import TRACE_SCHEMA, Trace, count_rows, read_rows, write_rows
 from hubkit.section import ModelRef, Sampling, Section
 from hubkit.store import CheckContext, StepContext, digest
 from hubkit.traces.join import reject_reason
@@ -108,7 +107,7 @@ def run(context: StepContext) -> None:
     config = context.config
     index, shards = config["shard"]
     path = context.inputs["problems"] / "problems.parquet"
-    total = len(range(index, pq.read_metadata(path).num_rows, shards)) * config["samples"]
+    total = len(range(index, count_rows(path), shards)) * config["samples"]
 
     def requests() -> Iterator[tuple[Key, Request]]:
         return requests_of(config, context.inputs["problems"])

@@ -1,6 +1,6 @@
 """Compressed traces: the shards of one compressor, joined in raw's order.
 
-compress/<teacher>/<compressor>/0 with rows (x, 0), (z, 0) and /1 with (y, 0)
+compress/<teacher>/<compressor>/0 with rows (x, 0), (y, 0) and /1 with (z, 0)
 -> data.parquet (x, 0), (y, 0), (z, 0); rejected.parquet likewise; the counts and lengths of the whole
 """
 
@@ -13,6 +13,7 @@ from hubkit.errors import GateError, InputError
 from hubkit.records import REJECTED_SCHEMA, read_rows, write_rows
 from hubkit.store import StepContext
 from hubkit.traces.lengths import LENGTH_COLUMNS, length_metrics
+from hubkit.traces.shards import keys_of, shard_names
 from hubkit.traces.variants import VARIANTS
 
 __all__ = ["VERSION", "run"]
@@ -23,7 +24,7 @@ BATCH: Final = 256
 
 def run(context: StepContext) -> None:
     """All shards in raw's order, with the counts and lengths of the whole."""
-    shards = sorted((name for name in context.inputs if name.startswith("shard-")), key=lambda n: int(n[6:]))
+    shards = shard_names(context)
     out = context.out / "data.parquet"
     if not write_rows(out, _in_order(context, shards, out.name), VARIANTS["compressed"].schema):
         raise GateError(
@@ -39,14 +40,19 @@ def run(context: StepContext) -> None:
 
 
 def _in_order(context: StepContext, shards: list[str], file: str) -> Iterator[dict[str, Any]]:
-    """Rows of all shards in raw's order. The i-th shard has every n-th row of raw from the i-th on."""
-    streams = [read_rows(context.inputs[name] / file, batch=BATCH) for name in shards]
-    heads = [next(stream, None) for stream in streams]
-    for place, raw in enumerate(read_rows(context.inputs["raw"] / "data.parquet", columns=["id", "sample"])):
-        shard = place % len(shards)
-        row = heads[shard]
-        if row and (row["id"], row["sample"]) == (raw["id"], raw["sample"]):
+    """Rows of all shards in raw's order, which is that of each shard."""
+    heads: dict[tuple[str, int], tuple[dict[str, Any], Iterator[dict[str, Any]]]] = {}
+
+    def advance(stream: Iterator[dict[str, Any]]) -> None:
+        if row := next(stream, None):
+            heads[row["id"], row["sample"]] = row, stream
+
+    for name in shards:
+        advance(read_rows(context.inputs[name] / file, batch=BATCH))
+    for key in keys_of(context.inputs["raw"] / "data.parquet"):
+        if key in heads:
+            row, stream = heads.pop(key)
             yield row
-            heads[shard] = next(streams[shard], None)
-    if any(heads):
+            advance(stream)
+    if heads:
         raise InputError(f"{context.step}: {file} of a shard is not in raw's order", "run its step again")

@@ -12,19 +12,38 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final
 
 from hubkit.errors import GateError, InputError
-from hubkit.records import messages_of, read_rows, write_rows
+from hubkit.records import VARIANT_COLUMNS, messages_of, read_rows, shard_rows, write_rows
 from hubkit.store import StepContext
 from hubkit.traces.cut import Cut, cut_batch
-from hubkit.traces.lengths import LENGTH_COLUMNS, length_metrics, load_tokenizer, plain_backend, token_counts
+from hubkit.traces.lengths import (
+    LENGTH_COLUMNS,
+    length_metrics,
+    load_tokenizer,
+    plain_backend,
+    token_counts,
+    tokenizer_threads,
+)
+from hubkit.traces.shards import join_shards, keys_of
 from hubkit.traces.variants import VARIANTS
 
-__all__ = ["Task", "cut_parts", "run_control"]
+__all__ = ["VERSION", "Task", "cut_parts", "join", "run_control"]
+
+VERSION: Final = 1
+"""Of `join`; that of a control itself is its module's."""
 
 BATCH: Final = 512
 """Traces shortened together: enough to keep the tokenizer busy, few enough to hold in memory at 30k tokens each."""
+
+_COLUMNS: Final = [name for name, _ in VARIANT_COLUMNS if name != "messages"]
+"""Of raw; `messages` is made anew."""
+
+Row = dict[str, Any]
+_Pair = tuple[Row, Row]
+"""A raw row, and the length and compressor of its compressed one."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +67,31 @@ def run_control(context: StepContext, kind: str, shorten: Callable[[Any, list[Ta
     `shorten(tokenizer, tasks)` gives a text and its tokens for each; `inexact` counts those without exactly the budget.
     """
     tokenizer = load_tokenizer(context.model("tokenizer"))
-    out = context.out / "data.parquet"
-    total = context.record("raw" if "tokens" in context.config else "compressed").counts["kept"]
-    if not write_rows(out, _rows(context, tokenizer, shorten, total), VARIANTS[kind].schema):
+    of = context.inputs["raw" if "tokens" in context.config else "compressed"] / "data.parquet"
+    start, stop = shard_rows(of, *context.config.get("shard", (0, 1)))
+    with tokenizer_threads(context.threads):
+        rows = write_rows(
+            context.out / "data.parquet",
+            _rows(context, tokenizer, shorten, _pairs(context, start, stop), stop - start),
+            VARIANTS[kind].schema,
+        )
+    if "shard" not in context.config:
+        _finish(context, rows)
+
+
+def join(context: StepContext) -> None:
+    """Write the rows of all shards, one behind the other."""
+    schema = VARIANTS[context.step.partition("/")[0]].schema
+    _finish(context, join_shards(context, {"data.parquet": schema}))
+
+
+def _finish(context: StepContext, rows: int) -> None:
+    if not rows:
         raise GateError(
             f"{context.step}: nothing to shorten", "look at why the compressed traces were dropped"
         )
-    context.metrics.update(length_metrics(read_rows(out, columns=LENGTH_COLUMNS)))
+    lengths = read_rows(context.out / "data.parquet", columns=LENGTH_COLUMNS)
+    context.metrics.update(length_metrics(lengths))
 
 
 def cut_parts(tokenizer: Any, tasks: Sequence[Task], parts: Sequence[str]) -> list[Cut]:
@@ -64,9 +101,12 @@ def cut_parts(tokenizer: Any, tasks: Sequence[Task], parts: Sequence[str]) -> li
 
 
 def _rows(
-    context: StepContext, tokenizer: Any, shorten: Callable[[Any, list[Task]], list[Cut]], total: int
-) -> Iterator[dict[str, Any]]:
-    pairs = _pairs(context)
+    context: StepContext,
+    tokenizer: Any,
+    shorten: Callable[[Any, list[Task]], list[Cut]],
+    pairs: Iterator[_Pair],
+    total: int,
+) -> Iterator[Row]:
     while batch := list(islice(pairs, BATCH)):
         cuts = [(raw["reasoning"], raw["raw_reasoning_tokens"]) for raw, _ in batch]
         longer = [
@@ -90,12 +130,10 @@ def _rows(
                 "budget_tokens": short["reasoning_tokens"],
                 "matched_to": short["compressor"],
             }
-        context.progress(context.counts["kept"], max(total, context.counts["kept"]))
+        context.progress(context.counts["kept"], total)
 
 
-def _tasks(
-    context: StepContext, tokenizer: Any, pairs: list[tuple[dict[str, Any], dict[str, Any]]]
-) -> list[Task]:
+def _tasks(context: StepContext, tokenizer: Any, pairs: list[_Pair]) -> list[Task]:
     texts = [raw["reasoning"] for raw, _ in pairs]
     encodings = plain_backend(tokenizer).encode_batch(texts, add_special_tokens=False)
     seed = context.config.get("seed", 0)
@@ -111,22 +149,27 @@ def _tasks(
     ]
 
 
-def _pairs(context: StepContext) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """(raw, compressed) rows of the same trace. Both files are in raw's order, so neither is held whole.
+def _pairs(context: StepContext, start: int, stop: int) -> Iterator[_Pair]:
+    """(raw, compressed) rows of the same trace, for compressed rows from `start` up to `stop`. Both tables are in raw's
+    order, so neither is held whole, and of raw no more is read than what lies between the first and the last of them.
 
     Where the step has `tokens` instead of compressed traces, that is every row's length.
     """
-    rows = read_rows(context.inputs["raw"] / "data.parquet", batch=BATCH)
+    raw, compressed = context.inputs["raw"] / "data.parquet", context.inputs.get("compressed", Path())
     if tokens := context.config.get("tokens"):
-        yield from ((raw, {"reasoning_tokens": tokens, "compressor": None}) for raw in rows)
+        for row in read_rows(raw, BATCH, _COLUMNS, start, stop):
+            yield row, {"reasoning_tokens": tokens, "compressor": None}
         return
+    first = next(keys_of(compressed / "data.parquet", start, stop), None)
+    place = next((number for number, key in enumerate(keys_of(raw)) if key == first), 0)
+    rows = read_rows(raw, BATCH, _COLUMNS, place)
     columns = ["id", "sample", "reasoning_tokens", "compressor"]
-    for short in read_rows(context.inputs["compressed"] / "data.parquet", columns=columns):
+    for short in read_rows(compressed / "data.parquet", columns=columns, start=start, stop=stop):
         key = (short["id"], short["sample"])
-        raw = next((row for row in rows if (row["id"], row["sample"]) == key), None)
-        if raw is None:
+        found = next((row for row in rows if (row["id"], row["sample"]) == key), None)
+        if found is None:
             raise InputError(
                 f"{context.step}: the compressed trace {key} has no raw one after the one before it",
                 "run the compressed step again: its rows follow raw's order",
             )
-        yield raw, short
+        yield found, short

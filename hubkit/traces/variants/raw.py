@@ -7,6 +7,8 @@
 Only the text after the thinking span is judged; a trace whose span never closed has no solution. How
 answers are compared is said in `hubkit/verifiers`; what a language model had
 to judge was judged in the step before (`judge.py`), and is looked up.
+
+`run` makes all of a teacher's traces, or one shard of them, which `join` then puts behind each other.
 """
 
 from __future__ import annotations
@@ -19,13 +21,14 @@ from hubkit.errors import GateError, InputError
 from hubkit.records import REJECTED_SCHEMA, RowWriter, messages_of, read_rows
 from hubkit.store import CheckContext, StepContext
 from hubkit.traces.join import reject_reason, with_problems
-from hubkit.traces.lengths import LENGTH_COLUMNS, count_tokens, length_metrics
+from hubkit.traces.lengths import LENGTH_COLUMNS, count_tokens, length_metrics, tokenizer_threads
+from hubkit.traces.shards import join_shards, shard_names
 from hubkit.traces.variants import VARIANTS
 from hubkit.verifiers.base import Task
 from hubkit.verifiers.pool import shared_pool
 from hubkit.verifiers.table import verifier_named, verify_inline
 
-__all__ = ["VERSION", "check", "run"]
+__all__ = ["VERSION", "check", "join", "run"]
 
 VERSION: Final = 3
 BATCH: Final = 256
@@ -42,11 +45,12 @@ def check(context: CheckContext) -> None:
 
 def run(context: StepContext) -> None:
     """Write data.parquet with the correct traces, and rejected.parquet with the rest and their reasons."""
-    shards = sorted((n for n in context.inputs if n.startswith("shard-")), key=lambda n: int(n[6:]))
+    shards = shard_names(context)
     total = sum(context.record(name).counts.get("traces", 0) for name in shards)
     done = 0
-    judged = shared_pool().stream(work for name in shards for work in _works(context, name))
+    judged = shared_pool(context.threads).stream(work for name in shards for work in _works(context, name))
     with (
+        tokenizer_threads(context.threads),
         RowWriter(context.out / "data.parquet", VARIANTS["raw"].schema) as data,
         RowWriter(context.out / "rejected.parquet", REJECTED_SCHEMA) as rejected,
     ):
@@ -63,15 +67,27 @@ def run(context: StepContext) -> None:
                     rejected.add({**trace, "reason": reason, "detail": detail, "text": text})
             done += len(batch)
             context.progress(done, max(total, done), kept=data.rows)
-    if not data.rows:
+    if "shard" not in context.config:
+        _finish(context, data.rows)
+
+
+def join(context: StepContext) -> None:
+    """Write the rows of all shards, one behind the other."""
+    tables = {"data.parquet": VARIANTS["raw"].schema, "rejected.parquet": REJECTED_SCHEMA}
+    _finish(context, join_shards(context, tables))
+
+
+def _finish(context: StepContext, rows: int) -> None:
+    if not rows:
         reasons = ", ".join(f"{name} {n}" for name, n in sorted(context.counts.items()))
         raise GateError(
             f"{context.step}: not one trace is correct ({reasons})",
             "look at the teacher's sampling, its max_tokens and the verifier of the problems",
         )
     if "tokenizer" in context.models:
-        rows = read_rows(context.out / "data.parquet", columns=LENGTH_COLUMNS)
-        context.metrics.update(length_metrics(rows))
+        context.metrics.update(
+            length_metrics(read_rows(context.out / "data.parquet", columns=LENGTH_COLUMNS))
+        )
 
 
 def _count_disagreement(context: StepContext, claimed: bool | None, reason: str) -> None:
