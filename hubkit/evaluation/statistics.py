@@ -50,6 +50,14 @@ def sign_flip(differences: Sequence[int]) -> float:
     `differences`: of right answers, problem by problem. Of -1, 0 and 1 this is McNemar's exact test.
     """
     sizes = [abs(difference) for difference in differences if difference]
+    if max(sizes, default=1) == 1:
+        # A coin toss for each: the binomial's tail, in logarithms, since 2 ** n leaves the floats at n = 1024.
+        n, fewer = len(sizes), min(differences.count(1), differences.count(-1))
+        tail = math.fsum(
+            math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + n * math.log(0.5))
+            for k in range(fewer + 1)
+        )
+        return min(1.0, 2 * tail)
     # chances[i]: of the sum i - reach, in steps of all problems so far.
     chances = np.ones(1)
     for size in sizes:

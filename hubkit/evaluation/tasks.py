@@ -37,6 +37,17 @@ __all__ = [
 ]
 
 METRIC: Final = "accuracy"
+_GRADED: Final = (
+    "F1_score",
+    "ROUGE",
+    "BertScore",
+    "Extractiveness",
+    "Faithfulness",
+    "BLEURT",
+    "BLEU",
+    "StringDistance",
+)
+"""Metrics of lighteval (0.13.0, metrics_sample) with values between wrong and right."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +207,12 @@ def _samples(metrics: Iterable[Any]) -> int:
 
 
 def _check_scored(task: str, config: Any) -> None:
-    """Raise RecipeError where a metric of a task is none of right and wrong answers that the engines can give."""
+    """Raise RecipeError where a metric of a task is none of right and wrong answers that the engines can give.
+
+    Of several the first is the main one; the others may find answers partly right.
+    """
+    import numpy as np
+    from lighteval.metrics import metrics_sample
     from lighteval.metrics.metrics_sample import JudgeLLM, SampleLevelComputation
     from lighteval.tasks.requests import SamplingMethod
 
@@ -214,6 +230,20 @@ def _check_scored(task: str, config: Any) -> None:
                 f"{task!r} is scored over all its answers at once ({name}), and not problem by problem",
                 "choose a task whose answers are right or wrong",
             )
+    main = config.metrics[0]
+    name = main.metric_name if isinstance(main.metric_name, str) else main.metric_name[0]
+    if isinstance(main.sample_level_fn, tuple(getattr(metrics_sample, graded) for graded in _GRADED)):
+        raise RecipeError(
+            f"{task!r} is scored by likeness ({name}), which finds answers partly right",
+            "choose a task whose answers are right or wrong",
+        )
+    overall = main.corpus_level_fn
+    overall = next(iter(overall.values())) if isinstance(overall, dict) else overall
+    if overall is not np.mean:
+        raise RecipeError(
+            f"{task!r} sums up its problems otherwise than by their mean ({name})",
+            "choose a task whose score is the share of right answers",
+        )
 
 
 @contextmanager

@@ -270,6 +270,7 @@ def test_built_in_tasks_are_found_and_given_room() -> None:
         ("wikitext:103:document_level|0", "log-likelihoods"),
         ("gpqa|0", r"4 tasks of lighteval .*gpqa:mc\|0, gpqa:diamond\|0"),
         ("mt_bench|0", "language model over the network"),
+        ("summarization:xsum|0", "x"),
         (
             "bigbench:tellmewhy|0",
             "scored over all its answers at once .bleu., and not problem by problem",

@@ -49,6 +49,8 @@ def test_of_one_answer_each_it_is_the_binomial_test_on_discordant_pairs(first: i
     expected = stats.binomtest(first, first + second).pvalue if first + second else 1.0
     assert sign_flip(differences) == pytest.approx(expected)
     assert sign_flip([-d for d in differences]) == sign_flip(differences)
+    # Counted by steps of two it is the same number by the way of several answers.
+    assert sign_flip([2 * d for d in differences]) == pytest.approx(expected)
 
 
 def test_of_several_answers_every_sign_is_tried() -> None:
