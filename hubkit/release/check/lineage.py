@@ -79,7 +79,11 @@ def check_records(release: Published, claims: Claims) -> None:
     total = sum(len(record.inputs) for record in release.records.values()) - brought
     claims.compare_rows(where, "inputs of steps: outputs of others, pinned models", sources, total)
     if brought:
-        claims.skip(where, "inputs of steps: files", f"{', '.join(sorted(files))} came from files that are not published")
+        claims.skip(
+            where,
+            "inputs of steps: files",
+            f"{', '.join(sorted(files))} came from files that are not published",
+        )
 
 
 def check_files(release: Published, claims: Claims) -> None:
