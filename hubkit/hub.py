@@ -36,6 +36,7 @@ __all__ = [
     "check_namespace",
     "default_access",
     "download_file",
+    "check_weights",
     "download_model",
     "download_tokenizer",
     "list_spaces",
@@ -125,10 +126,27 @@ def download_model(repo_id: str, revision: str, access: Access | None = None) ->
     """Fetch a model's weights, configuration and tokenizer, and no code. Returns the local folder."""
     folder = _download(f"model {repo_id}", repo_id, revision, _DUPLICATES, access)
     if not any(folder.glob("*.safetensors")):
-        raise HubError(
-            f"model {repo_id} has no safetensors weights", "convert it, or choose a revision that has them"
-        )
+        raise _no_safetensors(repo_id)
     return folder
+
+
+def check_weights(repo_id: str, revision: str, access: Access | None = None) -> None:
+    """Raise HubError for a model without safetensors, before anything is downloaded."""
+    access = access or default_access()
+    api = access.api()
+    files = attempt(
+        access,
+        f"look up model {repo_id}",
+        lambda: api.list_repo_files(repo_id, revision=revision or None),
+        patient=False,
+    )
+    if not any("/" not in name and name.endswith(".safetensors") for name in files):
+        raise _no_safetensors(repo_id)
+
+
+def _no_safetensors(repo_id: str) -> HubError:
+    remedy = "convert it, or choose a revision that has them; pickles are not read"
+    return HubError(f"model {repo_id} has no safetensors weights", remedy)
 
 
 def download_tokenizer(repo_id: str, revision: str, access: Access | None = None) -> Path:

@@ -207,9 +207,11 @@ def test_models_come_without_code_or_pickles(
     pushed = client.push(local, "local/m", "model", files, "x")
     folder = client.download_model("local/m", pushed.sha, local)
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+    client.check_weights("local/m", pushed.sha, local)
     pushed = client.push(local, "local/n", "model", {"README.md": CARD, "pytorch_model.bin": b"x"}, "x")
-    with pytest.raises(HubError, match="no safetensors"):
-        client.download_model("local/n", pushed.sha, local)
+    for ask in (client.check_weights, client.download_model):
+        with pytest.raises(HubError, match="no safetensors"):
+            ask("local/n", pushed.sha, local)
 
 
 def test_wrong_token(local: Access) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from hubkit.engines.base import Engine, Request
 from hubkit.errors import GateError
 from hubkit.section import Sampling
+from hubkit.students.loading import make_saveable
 
 __all__ = ["AGREEMENT", "check_served", "merged", "trained_answers"]
 
@@ -45,6 +46,7 @@ def merged(base: Path, adapter: Path, folder: Path) -> Path:
     with torch.no_grad():
         wanted = student(ids).logits
         whole = student.merge_and_unload().to(stored)
+        make_saveable(whole)
         shutil.rmtree(folder, ignore_errors=True)
         whole.save_pretrained(folder)
         del student, whole, model

@@ -27,7 +27,7 @@ from hubkit.students.settings import training_arguments
 from hubkit.students.steps import Layout, total_steps
 from hubkit.students.trainer import trainer_class
 
-__all__ = ["examples_per_step", "library_warnings", "open_trainer", "rounding_optimizer"]
+__all__ = ["examples_per_step", "library_warnings", "make_saveable", "open_trainer", "rounding_optimizer"]
 
 CHECKPOINTS: Final = 10
 """Checkpoints per run; the last one is kept."""
@@ -63,7 +63,7 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
         # float16 has too small a range to compute in, and bfloat16 cannot hold what it holds.
         loaded = torch.bfloat16 if stored == torch.bfloat16 and sft["bf16"] else torch.float32
     model = AutoModelForCausalLM.from_pretrained(base, dtype=loaded, use_safetensors=True)
-    _make_saveable(model)
+    make_saveable(model)
     per_step = examples_per_step(sft)
     total = total_steps(len(rows), per_step, sft["num_train_epochs"], sft.get("max_steps", -1))
     arguments = SFTConfig(
@@ -184,7 +184,7 @@ def _layout(context: StepContext, base: Path, cpu: bool, narrow: bool, longest: 
     )
 
 
-def _make_saveable(model: Any) -> None:
+def make_saveable(model: Any) -> None:
     """Mend a generation_config.json that transformers reads and will not write, as at every checkpoint.
 
     Often sampling parameters stand there without do_sample, which they then mean.

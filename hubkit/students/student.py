@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hubkit.errors import GateError
-from hubkit.hub import download_tokenizer
+from hubkit.hub import check_weights, download_tokenizer
 from hubkit.store import CheckContext, StepContext, write_json
 from hubkit.students import launch, memory
 from hubkit.students.gates import check_base, open_tokenizer
@@ -47,6 +47,8 @@ def check(context: CheckContext) -> None:
 
 @functools.cache  # a base has many students
 def _check_base(model: str, revision: str, chat_template: str, system: str) -> None:
+    if not Path(model).is_dir():
+        check_weights(model, revision)
     folder = Path(model) if Path(model).is_dir() else download_tokenizer(model, revision)
     name = Path(model).name
     try:

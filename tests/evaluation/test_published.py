@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,13 @@ def test_a_merged_copy_answers_as_base_and_adapter_do(base: Path, tmp_path: Path
     assert expected != trained_answers(base, None, CHATS, tokenizer(base))
     with open_engine(copy, EngineRuntime(), "cpu") as engine:
         assert asyncio.run(check_served(engine, CHATS, expected, tokenizer(base))) == 1.0
+
+
+def test_a_base_whose_generation_config_does_not_validate_is_merged(base: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(base, tmp_path / "base"))
+    (other / "generation_config.json").write_text('{"eos_token_id": 2, "temperature": 0.6, "top_p": 0.95}')
+    copy = merged(other, adapter_on(other, tmp_path / "adapter"), tmp_path / "copy")
+    assert json.loads((copy / "generation_config.json").read_text())["do_sample"]
 
 
 def test_an_engine_that_serves_the_base_is_found_out(base: Path, tmp_path: Path) -> None:
