@@ -160,21 +160,22 @@ def _text(path: Path) -> io.TextIOWrapper:
     return io.TextIOWrapper(_bytes(path), encoding=encoding, newline="")
 
 
-def _lines(path: Path, text: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """Lines from 1, all of them Unicode."""
+def _lines(path: Path, text: Iterable[str], header: int = 0) -> Iterator[tuple[int, str]]:
+    """Lines from 1, all of them Unicode. The first `header` of them are no rows."""
     number = 0
     try:
         for number, line in enumerate(text, 1):
             bad = next((c for c in line if "\udc80" <= c <= "\udcff"), None) if not line.isascii() else None
             if bad:
+                row = max(0, number - 1 - header)
                 raise InputError(
-                    f"{path.name}:{number}: row {number - 1}: not UTF-8 (byte 0x{ord(bad) - 0xDC00:02x})",
+                    f"{path.name}:{number}: row {row}: not UTF-8 (byte 0x{ord(bad) - 0xDC00:02x})",
                     "convert the file: iconv -f latin1 -t utf-8, if that is its encoding",
                 )
             yield number, line
     except UnicodeError as error:
         raise InputError(
-            f"{path.name}:{number + 1}: row {number}: not {getattr(error, 'encoding', 'Unicode')}",
+            f"{path.name}:{number + 1}: row {max(0, number - header)}: not {getattr(error, 'encoding', 'Unicode')}",
             "convert the file to UTF-8",
         ) from error
 
@@ -244,7 +245,7 @@ def _separated(path: Path, text: io.TextIOWrapper) -> Iterator[Row]:
     # A cell may hold a whole chat; the module's own limit is 128 KiB.
     csv.field_size_limit(2**27)
     reader = csv.reader(
-        (line for _, line in _lines(path, text)),
+        (line for _, line in _lines(path, text, header=1)),
         delimiter="\t" if _format(path) == ".tsv" else ",",
         strict=True,
     )

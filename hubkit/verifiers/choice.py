@@ -78,7 +78,13 @@ class Choice(Verifier):
         texts, labels = choices(cells[source.options])
         shown = all(option in problem for option in texts)
         whole = problem if shown else problem + listed(texts)
-        return Asked(whole, choice_letter(answer, texts, labels), {source.options: texts})
+        letter = choice_letter(answer, texts, labels)
+        if letter.strip() and not _choice(key_of(letter), texts):
+            answer.refuse(
+                f"{letter[:40]!r} is not the letter, the label or the text of one of {len(texts)} options",
+                f"give the letter of the right option, A to {chr(ord('A') + len(texts) - 1)}",
+            )
+        return Asked(whole, letter, {source.options: texts})
 
     def as_written(self, problem: str, metadata: str) -> str:
         return problem.removesuffix(listed(_options(metadata)))

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from hubkit.verifiers.base import RowCell
 
 __all__ = ["choice_letter", "choices", "listed"]
 
 
+_NAMED: Final = ("ABCDEFGHIJ", "abcdefghij", "0123456789", "123456789")
+
+
 def choices(cell: RowCell) -> tuple[list[str], list[str]]:
     """Returns the texts and labels of the choices: a list of texts, {"text": […], "label": […]}, [{"text", "label"}, …]
-    or {"A": …, "B": …}; labels are letters from A on where the data has none."""
+    or {"A": …, "B": …}, also by small letters or numbers; labels are letters from A on where the data has none."""
     value = cell.value
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
@@ -26,15 +30,17 @@ def choices(cell: RowCell) -> tuple[list[str], list[str]]:
     texts, labels = value, None
     if isinstance(value, Mapping) and value.keys() >= {"text", "label"}:
         texts, labels = value["text"], value["label"]
-    elif isinstance(value, Mapping) and list(value) == _letters(len(value)):
-        texts = list(value.values())
+    elif isinstance(value, Mapping) and any(
+        len(value) > 1 and name.startswith("".join(map(str, value))) for name in _NAMED
+    ):
+        texts, labels = list(value.values()), list(value)
     elif isinstance(value, list) and all(isinstance(v, Mapping) and "text" in v for v in value):
         texts = [v["text"] for v in value]
         labels = [v["label"] for v in value] if all("label" in v for v in value) else None
     if isinstance(texts, str) and texts:
         texts = [texts]
-    if not isinstance(texts, list) or not texts or len(texts) > 26:
-        cell.refuse("the options are not a list", "see docs/verifiers.md")
+    if not isinstance(texts, list) or not 2 <= len(texts) <= 26:
+        cell.refuse("the options are not a list of 2 to 26", "see docs/verifiers.md")
     if labels is not None and (not isinstance(labels, list) or len(labels) != len(texts)):
         cell.refuse(f"{len(texts)} options have other labels", "give each option one label")
     said = [cell.holding(text).answer() for text in texts]

@@ -154,6 +154,9 @@ def test_a_column_may_be_part_of_a_struct(tmp_path: Path) -> None:
         (json.dumps(["Rome", "Oslo"]), 1, "B", ["Rome", "Oslo"]),
         ([7, 8.5, False], 1, "B", ["7", "8.5", "False"]),
         ([4, 5], "5", "5", ["4", "5"]),
+        ({"a": "Rome", "b": "Oslo"}, "b", "B", ["Rome", "Oslo"]),
+        ({"1": "Rome", "2": "Oslo"}, "2", "B", ["Rome", "Oslo"]),
+        (["Rome", "Oslo"], "(B)", "(B)", ["Rome", "Oslo"]),
     ],
 )
 def test_choices_of_known_shapes(
@@ -179,9 +182,16 @@ def test_choices_of_known_shapes(
         (["1", "2"], 1, "answer", "option B or the text of another"),
         ([], 0, "options", "not a list"),
         (None, 0, "options", "not a list"),
-        ({"text": ["Rome"], "label": ["A", "B"]}, "A", "options", "labels"),
+        ({"text": ["Rome", "Oslo"], "label": ["A"]}, "A", "options", "labels"),
         ([{"label": "A"}, {"label": "B"}], "A", "options", "struct"),
         ("[torn", 0, "options", "not JSON"),
+        (["Rome", "Oslo"], "b", "answer", "'b' is not the letter, the label or the text of one of 2 options"),
+        (["Rome", "Oslo"], "C", "answer", "'C' is not the letter"),
+        (["Rome", "Oslo"], True, "answer", "'True' is not the letter"),
+        (["Rome", "Rome"], "Rome", "answer", "'Rome' is not the letter"),
+        (["Rome"], "A", "options", "not a list of 2 to 26"),
+        ("Rome|Oslo", "B", "options", "not a list of 2 to 26"),
+        ({"choices": ["Rome", "Oslo"]}, "B", "options", "not a list"),
     ],
 )
 def test_choices_that_may_mean_two_things_are_refused(
@@ -251,7 +261,7 @@ BAD_TEXT = pa.Array.from_buffers(
     [
         ("a.jsonl", LINES.encode("latin-1"), r"^a\.jsonl:1: row 0: not UTF-8 \(byte 0xdf\)"),
         ("a.jsonl", LINES.encode() + '{"problem": "é"}'.encode("latin-1"), r"^a\.jsonl:3: row 2: not UTF-8"),
-        ("a.csv", "problem,answer\né,1\n".encode("cp1252"), r"^a\.csv:2"),
+        ("a.csv", "problem,answer\né,1\n".encode("cp1252"), r"^a\.csv:2: row 0: not UTF-8"),
         ("a.jsonl", LINES.encode("utf-16")[:-1], r"^a\.jsonl:2: row 1: not utf-16"),
         ("a.jsonl", LINES + '{"problem": "x", "answer": 1, "answer": 2}', r":3: row 2: column 'answer' appears twice"),
         ("a.jsonl", LINES + "{torn", r"^a\.jsonl:3: row 2: not JSON"),
