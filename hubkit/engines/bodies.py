@@ -24,7 +24,7 @@ LONGEST: Final = 4000
 """Characters of an error that are looked at."""
 _REFUSED: Final = re.compile(
     r"unsupported|not supported|does(?: not|n't) support|unrecognized|unknown|unexpected|extra (?:inputs|fields)|"
-    r"extra_forbidden|not permitted|not allowed|no longer|use .?max_completion_tokens",
+    r"extra_forbidden|not permitted|not allowed|no longer|renamed|use .?max_completion_tokens",
     re.IGNORECASE,
 )
 _NAMED: Final = (
