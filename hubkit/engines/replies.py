@@ -24,7 +24,17 @@ CLEAN: Final = {"stop", "eos", "eos_token", "end_turn"}
 CUT: Final = {"length", "max_tokens", "max_output_tokens", "model_length"}
 GIVEN_UP: Final = {"abort", "error", "insufficient_system_resource"}
 _FIELDS: Final = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks")
-_TEXTS: Final = ("thinking", "reasoning", "reasoning_content", "text", "content", "summary", "refusal", "value", "parts")
+_TEXTS: Final = (
+    "thinking",
+    "reasoning",
+    "reasoning_content",
+    "text",
+    "content",
+    "summary",
+    "refusal",
+    "value",
+    "parts",
+)
 _OTHER: Final = re.compile(r"[^\w.:/-]+")
 
 
