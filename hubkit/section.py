@@ -58,7 +58,8 @@ class AtKey(ValueError):
 
 class ModelRef(Section):
     model: str
-    """A Hub id, or a folder beside the recipe when it starts with a dot."""
+    """A Hub id, or a folder beside the recipe when it starts with a dot. Of a model behind an endpoint that is on no
+    Hub its name, without a slash: nothing of it is looked up, loaded or published."""
     revision: str = ""
     """Branch, tag or commit on the Hub; it is resolved to a commit once. Empty: the default branch."""
 

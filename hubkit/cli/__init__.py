@@ -10,6 +10,7 @@ from typing import Final
 
 import typer
 
+from hubkit.cli.evaluate import evaluate
 from hubkit.cli.hub import app as hub
 from hubkit.cli.recipe import app as recipe
 from hubkit.cli.release import app as release
@@ -36,6 +37,7 @@ app.add_typer(traces, name="traces")
 app.add_typer(hub, name="hub")
 app.add_typer(release, name="release")
 app.add_typer(space, name="space")
+app.command()(evaluate)
 app.command()(submit)
 
 

@@ -95,7 +95,8 @@ def _prepare(repo: RunRepo, commit: str, place: str, folder: Path) -> _Job:
     local = {
         name: model | {"model": str(root / model["model"])}
         for name, model in call.models.items()
-        if name not in call.paths and not model["revision"]  # a model on the Hub has one
+        # A model on the Hub has a revision, and one behind an endpoint no place.
+        if name not in call.paths and not model["revision"] and model["model"].startswith("files/")
     }
     beside = [Path(call.models[name]["model"]) for name in local] + [
         path.parent for path in call.paths.values()

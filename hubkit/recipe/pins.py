@@ -16,7 +16,7 @@ from hubkit.recipe.config import Recipe
 from hubkit.section import REPO_ID, ModelRef
 from hubkit.store import digest, digest_file, digest_folder, write_json
 
-__all__ = ["Model", "pin_models", "task_facts", "tokenizer_digests"]
+__all__ = ["Model", "pin_models", "served", "task_facts", "tokenizer_digests"]
 
 TOKENIZER_FILES: Final = (
     "tokenizer.json",
@@ -33,7 +33,7 @@ class Model:
     """A model or dataset, pinned."""
 
     model: str
-    """Folder, Hub id, or the name of a file beside the recipe."""
+    """Folder, Hub id, the name of a file beside the recipe, or a name that a model has at its endpoint."""
     revision: str
     """Commit on the Hub; empty for what lies here."""
     digest: str
@@ -54,7 +54,8 @@ def pin_models(
     pins = _Pins(root / "resolved.json", remember)
     models: dict[str, Model] = {}
     for name, reference in recipe.references():
-        model = _model(reference, folder, pins)
+        by_name = reference not in recipe.students.bases and _has_but_a_name(recipe, name, reference)
+        model = served(reference.model) if by_name else _model(reference, folder, pins)
         if models.get(name, model) != model:
             raise RecipeError(f"two models are called {name!r}", "give each its own name")
         models[name] = model
@@ -166,6 +167,17 @@ class _Pins:
             if self._remember:
                 write_json(self._path, self._known)
         return self._known[name]
+
+
+def served(name: str) -> Model:
+    """A model behind an endpoint that is on no Hub: nothing of it but its name is known, loaded or published."""
+    return Model(name, "", digest({"served": name}))
+
+
+def _has_but_a_name(recipe: Recipe, name: str, reference: ModelRef) -> bool:
+    """Whether an endpoint serves it, under a name that is no Hub id and no folder."""
+    asked = recipe.run.engine(name).engine == "openai"
+    return asked and "/" not in reference.model and not reference.model.startswith(".")
 
 
 def _model(reference: ModelRef, folder: Path, pins: _Pins) -> Model:

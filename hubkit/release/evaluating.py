@@ -29,7 +29,7 @@ from hubkit.release.leaderboard import Board, find_board, parse_board
 from hubkit.section import REPO_ID, Sampling
 from hubkit.store import Record, StepContext, Store, digest
 
-__all__ = ["Task", "base_of", "benchmark_rows", "evaluate", "plan_task"]
+__all__ = ["Task", "base_of", "benchmark_rows", "evaluate", "merged_adapter", "plan_task"]
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def base_of(access: Access, model: str, revision: str) -> tuple[str, str] | None
     return base, resolve(base, at, "model", access)
 
 
-def _merged(access: Access, model: str, revision: str, base: tuple[str, str], root: Path) -> Path:
+def merged_adapter(access: Access, model: str, revision: str, base: tuple[str, str], root: Path) -> Path:
     """The adapter's weights in its base's, with the adapter's own tokenizer and chat template where it has them."""
     from hubkit.evaluation.published import merged
 
@@ -174,7 +174,7 @@ def evaluate(
     store = Store(root)
     weights = {"model": model, "revision": revision}
     if base and store.find(step, key) is None:
-        weights = {"model": str(_merged(access, model, revision, base, root)), "revision": ""}
+        weights = {"model": str(merged_adapter(access, model, revision, base, root)), "revision": ""}
     context = StepContext(
         step=step,
         config=config,

@@ -214,7 +214,9 @@ def _cards(recipe: Recipe, facts: Facts, context: StepContext, endpoint: str) ->
         raise InputError(str(error), "choose another name in the recipe") from None
     # Datasets are problems/<set> and traces/<name>; models have names without a slash.
     pinned = {n: m for n, m in context.models.items() if "/" not in n and m["revision"]}
-    folders = [n for n, m in context.models.items() if "/" not in n and not m["revision"]]
+    # Others are names of models behind endpoints, of which there is nothing to publish.
+    local = {n for n, reference in recipe.references() if reference.model.startswith(".")}
+    folders = [n for n, m in context.models.items() if n in local and not m["revision"]]
     pinned_sources = {n: m for n, m in context.models.items() if "/" in n}
     students = _students(facts)
     clash = set(folders) & set(students)

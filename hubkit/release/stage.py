@@ -1,9 +1,9 @@
-"""The card of one stage alone: `hubkit traces verify`, `compress`, `truncate`."""
+"""The cards of one stage alone: `hubkit traces verify`, `compress`, `truncate`; `hubkit evaluate`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from hubkit.release.columns import size_category, variant_fields
@@ -11,9 +11,10 @@ from hubkit.release.text import markdown
 from hubkit.store import Record
 from hubkit.traces.variants import Variant
 
-__all__ = ["stage_card"]
+__all__ = ["scores_card", "stage_card"]
 
 _LICENSE: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,60}")
+_SAID: Final = ("claimed_correct", "claimed_wrong")
 _DISAGREEMENT: Final = ("claimed_correct_found_wrong", "claimed_wrong_found_correct")
 
 
@@ -43,7 +44,7 @@ def stage_card(stage: Mapping[str, Any], records: Mapping[str, Record], where: s
             {"config_name": "rejected", "data_files": [{"split": "train", "path": "rejected.parquet"}]},
         ],
     )
-    raw = records["raw"].counts
+    raw, said = records["raw"].counts, records["traces"].counts
     body = markdown(
         "stage.md",
         {
@@ -55,13 +56,45 @@ def stage_card(stage: Mapping[str, Any], records: Mapping[str, Record], where: s
                 'print(traces[0]["messages"])'
             ),
             "steps": [{"name": r.step, "counts": r.counts, "key": r.key[:16]} for r in records.values()],
-            "claims": [raw.get(name, 0) for name in _DISAGREEMENT]
-            if any(name in raw for name in _DISAGREEMENT)
+            "claims": {n: (said | raw).get(n, 0) for n in (*_SAID, *_DISAGREEMENT)}
+            if any(name in said for name in _SAID) and not stage["unverified"]
             else None,
             "lengths": last.metrics if "quantiles" in last.metrics else None,
             "fields": variant_fields([Variant(stage["variant"])]),
             "version": last.environment.get("packages", {}).get("hubkit", ""),
             "git_sha": last.environment.get("git_sha", ""),
+        },
+    )
+    return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))
+
+
+def scores_card(
+    about: Mapping[str, Any], scores: Sequence[Mapping[str, Any]], records: Sequence[Record]
+) -> str:
+    """README.md of an evaluation's folder. `about`: model, revision, sampling, system; `scores`: a row per task."""
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    data = DatasetCardData(
+        pretty_name=f"{about['model']}: evaluations",
+        tags=["hubkit", "evaluation", "lighteval"],
+        configs=[
+            {
+                "config_name": score["folder"],
+                "data_files": [{"split": "test", "path": f"{score['folder']}/samples.parquet"}],
+            }
+            for score in scores
+        ],
+    )
+    made = records[0].environment
+    body = markdown(
+        "scores.md",
+        {
+            "title": data.pretty_name,
+            "about": about,
+            "scores": scores,
+            "steps": [{"name": r.step, "key": r.key[:16]} for r in records],
+            "version": made.get("packages", {}).get("hubkit", ""),
+            "git_sha": made.get("git_sha", ""),
         },
     )
     return str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{body}"))

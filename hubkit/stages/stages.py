@@ -35,7 +35,17 @@ from hubkit.traces.origins.existing import read
 from hubkit.traces.variants import VARIANTS, Variant
 from hubkit.verifiers.table import verifier_named
 
-__all__ = ["Stage", "compress", "lengths_of", "push", "read_stage", "truncate", "verify"]
+__all__ = [
+    "INNER",
+    "Stage",
+    "compress",
+    "lengths_of",
+    "own_folder",
+    "push",
+    "read_stage",
+    "truncate",
+    "verify",
+]
 
 INNER: Final = ".hubkit"
 STAGE: Final = "stage.json"
@@ -102,7 +112,7 @@ def verify(
     Without a tokenizer, columns of tokens are null. Raises InputError for a source that cannot be read and for an `out`
     that holds something else, GateError if no trace is right.
     """
-    with _work(out):
+    with own_folder(out):
         return _put(out, _verified(source, out, options, tokenizer), "raw")
 
 
@@ -129,7 +139,7 @@ def compress(
         raise InputError(
             "shortened traces are kept when they still reach the answer", "leave out --unverified"
         )
-    with _work(out):
+    with own_folder(out):
         model = pinned_model(compressor.model, compressor.revision, served=engine.engine == "openai")
         by = tokenizer if tokenizer is not None else compressor.model
         stage = _verified(source, out, options, by)
@@ -189,7 +199,7 @@ def truncate(
     target = read_stage(to) if to is not None else None
     if to is not None and (target is None or target.variant != "compressed"):
         raise InputError(f"{to} is no folder of compressed traces", "give one that `compress` made")
-    with _work(out):
+    with own_folder(out):
         stage = _verified(source, out, options, tokenizer)
         inputs = {"raw": stage.step(out, "raw")}
         if target is not None and to is not None:
@@ -334,7 +344,7 @@ def _from(out: Path, folder: Path) -> str:
 
 
 @contextmanager
-def _work(out: Path) -> Iterator[None]:
+def own_folder(out: Path) -> Iterator[None]:
     """Hold the folder of a stage, which is ours or new, against a second process."""
     try:
         taken = out.exists() and (not out.is_dir() or any(out.iterdir()))

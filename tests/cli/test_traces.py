@@ -218,7 +218,9 @@ def test_what_is_not_right_is_rejected_with_its_reason_or_kept_unverified(tmp_pa
     rejected = datasets.load_dataset(str(out), "rejected", split="train", cache_dir=str(tmp_path / "cache"))
     assert sorted(rejected["reason"]) == ["unclosed", "wrong"]
     card = (out / "README.md").read_text()
-    assert "none is stated" in card and "calls correct, 1 were found wrong" in card
+    assert (
+        "none is stated" in card and "calls 2 of the traces correct, of which 1 were found wrong here" in card
+    )
     out = tmp_path / "unverified"
     assert hubkit("traces", "verify", str(path), "--out", str(out), "--unverified").returncode == 0
     after_title = (out / "README.md").read_text().partition("# t: raw")[2]

@@ -15,6 +15,7 @@ import numpy as np
 from hubkit.records import read_rows
 from hubkit.release.examples import examples
 from hubkit.release.results import Facts, Row
+from hubkit.traces.variants import Variant
 
 __all__ = [
     "Question",
@@ -22,6 +23,7 @@ __all__ = [
     "beside_raw",
     "checked",
     "citation",
+    "disagreement",
     "excerpts",
     "histogram",
     "question",
@@ -175,3 +177,19 @@ def alike(facts: Facts) -> dict[str, Any]:
     record = facts.records.get("contamination")
     found: dict[str, Any] = record.metrics.get("near_duplicates", {}) if record else {}
     return found
+
+
+def disagreement(facts: Facts, teacher: str) -> dict[str, int]:
+    """What the source of existing traces says of their answers, and where the verifier found otherwise; {} where it
+    says nothing, or nothing was verified."""
+    said = {
+        name: sum(
+            r.counts.get(name, 0) for n, r in facts.kind("traces").items() if n.split("/")[1] == teacher
+        )
+        for name in ("claimed_correct", "claimed_wrong")
+    }
+    raw = facts.records[Variant("raw").step(teacher)]
+    if not any(said.values()) or raw.config.get("unverified"):
+        return {}
+    otherwise = ("claimed_correct_found_wrong", "claimed_wrong_found_correct")
+    return said | {name: raw.counts.get(name, 0) for name in otherwise}

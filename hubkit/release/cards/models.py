@@ -72,6 +72,7 @@ def student_card(
         "model.md",
         _model_values(context)
         | {
+            "unverified": not next(o for o in recipe.origins() if o.name == config["teacher"]).is_verified,
             "title": repo_id.partition("/")[2],
             "name": student,
             "student": config,
@@ -131,6 +132,7 @@ def model_card(context: CardContext, name: str, role: str) -> str:
 def _model_values(context: CardContext) -> dict[str, Any]:
     return {
         "recipe": context.recipe,
+        "unverified": False,
         "student": None,
         "lora": False,
         "links": context.links(),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from hubkit.recipe.config import Recipe
 from hubkit.release.cards.context import TAGS, CardContext, lineage
-from hubkit.release.cards.evidence import alike, checked, excerpts, histogram
+from hubkit.release.cards.evidence import alike, checked, disagreement, excerpts, histogram
 from hubkit.release.columns import card_configs, dataset_info, size_category, variant_fields
 from hubkit.release.results import Facts, variant_rows
 from hubkit.release.text import markdown
@@ -65,7 +65,7 @@ def dataset_card(
             "tokenizer": recipe.students.bases[0].name,
             "problems": sum(n for name, n in problems.counts.items() if name == "kept") if problems else 0,
             "source": asked,
-            "claims": {n: c for n, c in raw.counts.items() if n.startswith("claimed_")},
+            "claims": disagreement(facts, teacher),
             "variants": [row for row in variant_rows(facts) if row["teacher"] == teacher],
             "fields": variant_fields(variants),
             "rows": [row for row in context.rows if row["teacher"] in (teacher, None)],

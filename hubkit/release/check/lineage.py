@@ -56,6 +56,8 @@ def check_records(release: Published, claims: Claims) -> None:
     outputs = {record.output for record in release.records.values()}
     models = {pin["revision"] for pin in release.manifest.pinned.values()}
     models |= {digest([e.model_dump() for e in entries]) for entries in release.manifests.values()}
+    # Of models behind endpoints that are on no Hub (recipe/pins.py) only the name is known.
+    models |= {digest({"served": reference.model}) for _, reference in release.recipe.references()}
     where = release.manifest.evals
     # A file of whoever made the release has no place on the Hub where it could be looked up.
     files = {n for n, pin in release.manifest.pinned.items() if "/" in n and not pin["revision"]}

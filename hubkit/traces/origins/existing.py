@@ -45,7 +45,7 @@ __all__ = [
     "unusable",
 ]
 
-VERSION: Final = 1
+VERSION: Final = 2
 SCHEMA: Final = pa.schema([*TRACE_SCHEMA, ("claimed", pa.bool_())])
 _NOT_RESPONSES: Final = ("problem", "answer", "finish_reason", "correct")
 LONGEST: Final = 32_768
@@ -262,6 +262,8 @@ def run(context: StepContext) -> None:
                     before, sample, id = trace.problem, 0, problem_id(origin.name, trace.problem) + again
                     problems.add(_problem(origin, trace, id))
                 traces.add(_trace(origin, trace, id, sample))
+                if trace.claimed is not None:
+                    context.count("claimed_correct" if trace.claimed else "claimed_wrong")
             context.progress(traces.rows, max(origin.count(traces.rows + 1), traces.rows))
     if not traces.rows:
         dropped = ", ".join(f"{reason} {number}" for reason, number in sorted(context.counts.items()))

@@ -1,0 +1,175 @@
+"""Evaluation alone: a model of the Hub or a folder on tasks, by the recipe's own step, in a folder with a card.
+
+evaluate("org/model", ["gsm8k|0"], Path("scores"))
+    scores/README.md  results.json  gsm8k/samples.parquet  gsm8k/results.json  gsm8k/details/…  .hubkit/
+
+The same call goes on where it stopped, and evaluates nothing twice.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from hubkit.engines.settings import EngineRuntime
+from hubkit.errors import InputError
+from hubkit.section import Sampling
+from hubkit.stages.stages import INNER, own_folder
+from hubkit.stages.step import pinned_model, run_step
+from hubkit.store import Record, digest, write_json
+
+__all__ = ["Score", "evaluate"]
+
+_MEASURED: Final = ("n", "correct", "accuracy", "ci_low", "ci_high", "mean_output_tokens", "cut_share")
+
+
+@dataclass(frozen=True)
+class Score:
+    """A model on one task."""
+
+    task: str
+    """As it was asked for."""
+    folder: str
+    """Name of its folder."""
+    dataset: str
+    revision: str
+    """Commit of the problems."""
+    n: int
+    correct: int
+    accuracy: float
+    ci_low: float
+    ci_high: float
+    mean_output_tokens: float
+    cut_share: float
+
+
+def evaluate(
+    model: str | Path,
+    tasks: Sequence[str],
+    out: Path,
+    *,
+    revision: str = "",
+    max_tokens: int = 4096,
+    temperature: float = 0.0,
+    system: str = "",
+    engine: EngineRuntime | None = None,
+    device: str = "auto",
+) -> list[Score]:
+    """Evaluate a model on tasks: lighteval's, as gsm8k|0, or of a benchmark that hubkit published, as org/name#task.
+
+    `model` is a Hub id or a folder. Raises InputError for a task or model that is not there and for an `out` that holds
+    something else, HubError if the Hub refuses, EngineError if the model cannot answer.
+    """
+    if not tasks:
+        raise InputError("nothing to evaluate on", "give a task, such as --task 'gsm8k|0'")
+    engine = engine or EngineRuntime()
+    if engine.engine == "openai":
+        raise InputError(
+            "an endpoint says nothing of which weights answer", "give a model's Hub id or its folder"
+        )
+    sampling = Sampling(max_tokens=max_tokens, temperature=temperature)
+    with own_folder(out):
+        pinned = pinned_model(model, revision)
+        called = re.sub(r"[^A-Za-z0-9.]+", "-", Path(model).name).strip("-.") or "model"
+        weights = _weights(pinned, out / INNER)
+        found = [_plan(task, out / INNER) for task in tasks]
+        names = [name for name, *_ in found]
+        if len(set(names)) < len(names):
+            raise InputError(
+                f"two tasks would be called {max(names, key=names.count)!r}", "evaluate them one by one"
+            )
+        scores, records = [], []
+        for task, (name, dataset, commit, folder) in zip(tasks, found, strict=True):
+            made = _run(
+                out / INNER, weights, (called, name, task, commit, folder), sampling, system, (engine, device)
+            )
+            shutil.copytree(
+                made, out / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("record.json")
+            )
+            record = Record.read(made)
+            records.append(record)
+            measured = {key: record.metrics[key] for key in _MEASURED}
+            scores.append(Score(task=task, folder=name, dataset=dataset, revision=commit, **measured))
+        about = {
+            "model": Path(model).name if "digest" in pinned else str(model),
+            "revision": pinned["revision"],
+        }
+        about |= {"sampling": sampling.words(), "system": system}
+        write_json(out / "results.json", about | {"scores": [asdict(score) for score in scores]})
+        from hubkit.release.stage import scores_card
+
+        (out / "README.md").write_text(
+            scores_card(about, [asdict(s) for s in scores], records), encoding="utf-8"
+        )
+        return scores
+
+
+def _weights(model: dict[str, str], root: Path) -> dict[str, str]:
+    """What is loaded: the model, or of an adapter on the Hub its weights in its base's."""
+    if "digest" in model:
+        return model
+    from hubkit.hub import default_access
+    from hubkit.release.evaluating import base_of, merged_adapter
+
+    access = default_access()
+    base = base_of(access, model["model"], model["revision"])
+    if base is None:
+        return model
+    folder = merged_adapter(access, model["model"], model["revision"], base, root)
+    return {"model": str(folder), "revision": "", "digest": digest([model["revision"], base[1]])}
+
+
+def _plan(task: str, root: Path) -> tuple[str, str, str, Path | None]:
+    """(name, dataset, its commit, folder of its problems if they are hubkit's own) of a task."""
+    from hubkit.hub import default_access, resolve
+
+    last = task.rpartition("#")[2].partition("|")[0]
+    name = re.sub(r"[^a-z0-9.]+", "-", last.lower()).strip("-.")[:39].rstrip("-.") or "task"
+    if "#" in task:
+        from hubkit.release.evaluating import plan_task
+
+        planned = plan_task(default_access(), task, "", root)
+        return name, planned.board.dataset, planned.revision, planned.folder
+    from hubkit.evaluation.tasks import describe
+
+    facts = describe(task)
+    return name, facts.dataset, facts.revision or resolve(facts.dataset, "", "dataset"), None
+
+
+def _run(
+    root: Path,
+    model: dict[str, str],
+    task: tuple[str, str, str, str, Path | None],
+    sampling: Sampling,
+    system: str,
+    how: tuple[EngineRuntime, str],
+) -> Path:
+    (called, name, asked, commit, folder), (engine, device) = task, how
+    own = {"problems": name, "task": None} if folder else {"problems": None, "task": asked}
+    nobody: dict[str, Any] = dict.fromkeys(("teacher", "variant", "method", "seed"))
+    return run_step(
+        root,
+        f"evaluation/{called}/{name}",
+        "hubkit.evaluation.evaluation:run",
+        {
+            "student": called,
+            "base": "model",
+            **nobody,
+            "benchmark": {"name": name, "sampling": sampling.model_dump(mode="json"), **own},
+            "system": system,
+        },
+        inputs={"problems": folder} if folder else {},
+        models={"base": model, "benchmark": {"model": "", "revision": commit}},
+        runtime={
+            "engine": engine.model_dump(mode="json"),
+            "device": device,
+            "threads": len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1,
+        },
+    )
