@@ -4,6 +4,8 @@
     hubkit.split("<think>47 + 38 = 85</think>85.")                                reasoning, solution
     hubkit.compress(traces, model="org/name")   hubkit.truncate(traces, tokens=100, tokenizer="org/name")
     hubkit.run("recipes/nano/recipe.yaml")      hubkit.results("recipes/nano/recipe.yaml")
+    hubkit.verify_traces("org/name", Path("verified"))       one stage alone, of a dataset on the Hub, a file, or a folder
+    hubkit.evaluate("org/model", ["gsm8k|0"], Path("scores"))
 
 Each name is loaded when it is first used, so that importing hubkit costs nothing.
 """
@@ -19,38 +21,64 @@ if TYPE_CHECKING:
     from hubkit.api import compress, count_tokens, results, run, truncate
     from hubkit.engines import open_engine
     from hubkit.recipe.file import load_recipe
+    from hubkit.stages.evaluating import evaluate
+    from hubkit.stages.source import SourceOptions
+    from hubkit.stages.stages import compress as compress_traces
+    from hubkit.stages.stages import lengths_of as traces_stats
+    from hubkit.stages.stages import push as push_traces
+    from hubkit.stages.stages import truncate as truncate_traces
+    from hubkit.stages.stages import verify as verify_traces
+    from hubkit.traces.compressors.rewrite import Rewrite
     from hubkit.traces.thinking import split
     from hubkit.verifiers import verify
 
 __all__ = [
+    "Rewrite",
+    "SourceOptions",
     "compress",
+    "compress_traces",
     "count_tokens",
+    "evaluate",
     "load_recipe",
     "open_engine",
+    "push_traces",
     "results",
     "run",
     "split",
+    "traces_stats",
     "truncate",
+    "truncate_traces",
     "verify",
+    "verify_traces",
 ]
 
 _HOMES = {
-    "compress": "hubkit.api",
-    "count_tokens": "hubkit.api",
-    "load_recipe": "hubkit.recipe.file",
-    "open_engine": "hubkit.engines",
-    "results": "hubkit.api",
-    "run": "hubkit.api",
-    "split": "hubkit.traces.thinking",
-    "truncate": "hubkit.api",
-    "verify": "hubkit.verifiers",
+    "Rewrite": "hubkit.traces.compressors.rewrite:Rewrite",
+    "SourceOptions": "hubkit.stages.source:SourceOptions",
+    "compress": "hubkit.api:compress",
+    "compress_traces": "hubkit.stages.stages:compress",
+    "count_tokens": "hubkit.api:count_tokens",
+    "evaluate": "hubkit.stages.evaluating:evaluate",
+    "load_recipe": "hubkit.recipe.file:load_recipe",
+    "open_engine": "hubkit.engines:open_engine",
+    "push_traces": "hubkit.stages.stages:push",
+    "results": "hubkit.api:results",
+    "run": "hubkit.api:run",
+    "split": "hubkit.traces.thinking:split",
+    "traces_stats": "hubkit.stages.stages:lengths_of",
+    "truncate": "hubkit.api:truncate",
+    "truncate_traces": "hubkit.stages.stages:truncate",
+    "verify": "hubkit.verifiers:verify",
+    "verify_traces": "hubkit.stages.stages:verify",
 }
+"""Name -> module:name in it."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'hubkit' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    module, _, of = _HOMES[name].partition(":")
+    value = getattr(importlib.import_module(module), of)
     globals()[name] = value
     return value
 

@@ -204,8 +204,14 @@ def truncate(
     tokenizer: TokenizerOption,
     tokens: Annotated[int | None, typer.Option("--tokens", help="Where to cut all.", min=1)] = None,
     to: Annotated[
-        Path | None,
-        typer.Option("--to", help="Or a folder of compressed traces: each is cut at its length there."),
+        str,
+        typer.Option(
+            "--to",
+            help="Or at its length in these compressed traces: a folder that compress made, a file, org/name.",
+        ),
+    ] = "",
+    to_config: Annotated[
+        str | None, typer.Option("--to-config", help="Config of a dataset after --to.")
     ] = None,
     unverified: UnverifiedOption = False,
     config: ConfigOption = None,
@@ -236,7 +242,18 @@ def truncate(
         model=written_by,
         unverified=unverified,
     )
-    _done(out, stages.truncate(source, out, tokenizer=tokenizer, tokens=tokens, to=to, options=options))
+    _done(
+        out,
+        stages.truncate(
+            source,
+            out,
+            tokenizer=tokenizer,
+            tokens=tokens,
+            to=to or None,
+            to_config=to_config,
+            options=options,
+        ),
+    )
 
 
 @app.command()

@@ -24,6 +24,7 @@ from typing import Any, Final
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import InputError
 from hubkit.hub import Pushed
+from hubkit.problems.base import Pin
 from hubkit.records import files_of, read_rows, split_files
 from hubkit.section import REPO_ID
 from hubkit.stages.inspect import Stats, stats
@@ -31,7 +32,7 @@ from hubkit.stages.source import SourceOptions, open_source, tokenizer_folder
 from hubkit.stages.step import compress_step, pinned_model, pinned_tokenizer, run_step
 from hubkit.store import Record, exclusive, write_json
 from hubkit.traces.compressors.rewrite import Rewrite
-from hubkit.traces.origins.existing import read
+from hubkit.traces.origins.existing import Existing, read
 from hubkit.traces.variants import VARIANTS, Variant
 from hubkit.verifiers.table import verifier_named
 
@@ -185,28 +186,37 @@ def truncate(
     *,
     tokenizer: str | Path,
     tokens: int | None = None,
-    to: Path | None = None,
+    to: str | Path | None = None,
+    to_config: str | None = None,
     options: SourceOptions | None = None,
 ) -> Stage:
-    """Cut the reasoning of verified traces off: all at `tokens`, or each at its length in the compressed folder `to`.
+    """Cut the reasoning of verified traces off: all at `tokens`, or each at the length that it has in `to`.
 
-    Raises as `verify` does, and InputError where `to` has other traces or lengths by another tokenizer.
+    `to` holds the same traces in compressed form: a folder that `compress` made, a file, or a dataset on the Hub, whose
+    config is `to_config`. Raises as `verify` does, and InputError where `to` has other traces, or lengths by another
+    tokenizer.
     """
     if (tokens is None) == (to is None):
-        raise InputError(
-            "say where to cut", "give either a number of tokens or a folder of compressed traces"
-        )
-    target = read_stage(to) if to is not None else None
-    if to is not None and (target is None or target.variant != "compressed"):
+        raise InputError("say where to cut", "give either a number of tokens or compressed traces")
+    target = read_stage(Path(to)) if to is not None else None
+    if target is not None and target.variant != "compressed":
         raise InputError(f"{to} is no folder of compressed traces", "give one that `compress` made")
+    # Before anything is made: a wrong name is told at once.
+    other = open_source(str(to), _whole(to_config)) if to is not None and target is None else None
     with own_folder(out):
         stage = _verified(source, out, options, tokenizer)
         inputs = {"raw": stage.step(out, "raw")}
-        if target is not None and to is not None:
-            if target.tokenizer != stage.tokenizer:
-                raise InputError(f"lengths in {to} were counted by another tokenizer", "give the same one")
-            inputs["compressed"] = target.step(to, "compressed")
-            name = Record.read(inputs["compressed"]).config["compressor"]
+        if to is not None:
+            if target is not None:
+                if target.tokenizer != stage.tokenizer:
+                    raise InputError(
+                        f"lengths in {to} were counted by another tokenizer", "give the same one"
+                    )
+                inputs["compressed"] = target.step(Path(to), "compressed")
+                name = Record.read(inputs["compressed"]).config["compressor"]
+            elif other is not None:
+                name = other[0].name
+                inputs["compressed"] = _lengths(out / INNER, *other, inputs["raw"], tokenizer)
             config: dict[str, Any] = {"teacher": stage.name, "compressor": name}
             variant, how = f"truncated-{name}", f"cut off at the length of {name}'s, trace by trace"
         else:
@@ -288,16 +298,7 @@ def _verified(source: str, out: Path, options: SourceOptions | None, tokenizer: 
         verifier_named(origin.verifier).check_machine()
     counted = pinned_tokenizer(tokenizer) if tokenizer is not None else None
     name, root = origin.name, out / INNER
-    at = {"model": pin.where, "revision": pin.revision, "digest": pin.digest}
-    traces = run_step(
-        root,
-        f"traces/{name}/0",
-        origin.step,
-        {"teacher": name, "seed": 0, "shard": [0, 1], **origin.identity()},
-        inputs={},
-        models={"source": at},
-        paths={"source": pin.path} if pin.path else {},
-    )
+    traces = _read_step(root, origin, pin)
     raw = run_step(
         root,
         f"raw/{name}",
@@ -337,6 +338,38 @@ def _earlier(
         )
     steps = {kind: _from(out, stage.step(folder, kind)) for kind in ("traces", "raw")}
     return replace(stage, stage="verify", variant="raw", config="raw", how="", texts={}, steps=steps)
+
+
+def _whole(config: str | None) -> SourceOptions:
+    """Of a source from which lengths are taken, all traces are read, and none is verified."""
+    return SourceOptions(config=config, unverified=True)
+
+
+def _lengths(root: Path, origin: Existing, pin: Pin, raw: Path, tokenizer: str | Path) -> Path:
+    """Lengths of another source's traces, beside the raw ones that they belong to."""
+    traces = _read_step(root, origin, pin)
+    return run_step(
+        root,
+        f"lengths/{origin.name}",
+        "hubkit.stages.target:run",
+        {"compressor": origin.name},
+        inputs={"raw": raw, "problems": traces, "shard-0": traces},
+        models={"tokenizer": pinned_tokenizer(tokenizer)},
+    )
+
+
+def _read_step(root: Path, origin: Existing, pin: Pin) -> Path:
+    """The recipe's step that reads existing traces."""
+    at = {"model": pin.where, "revision": pin.revision, "digest": pin.digest}
+    return run_step(
+        root,
+        f"traces/{origin.name}/0",
+        origin.step,
+        {"teacher": origin.name, "seed": 0, "shard": [0, 1], **origin.identity()},
+        inputs={},
+        models={"source": at},
+        paths={"source": pin.path} if pin.path else {},
+    )
 
 
 def _from(out: Path, folder: Path) -> str:

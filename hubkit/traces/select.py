@@ -47,13 +47,17 @@ class Selection(Section):
     """random: traces in random order. shortest: the shortest correct trace of each problem, these in random order."""
     pass_rate: tuple[float, float] | None = None
     """Only problems of which this share of the samples is correct, from and to, as [0.1, 0.9]."""
+    length: tuple[int, int] | None = None
+    """Only traces whose reasoning has so many tokens, from and to, by the tokenizer of the first base."""
     seed: int = 0
     """Of the random order."""
 
     @model_validator(mode="after")
     def _chooses(self) -> Selection:
-        if self.by == "random" and not (self.rows or self.tokens or self.pass_rate):
-            raise ValueError("nothing is selected: give rows, tokens, pass_rate, or by: shortest")
+        if self.by == "random" and not (self.rows or self.tokens or self.pass_rate or self.length):
+            raise ValueError("nothing is selected: give rows, tokens, length, pass_rate, or by: shortest")
+        if self.length and not 0 <= self.length[0] <= self.length[1]:
+            raise ValueError("length is from and to, in tokens, as [100, 4000]")
         if self.pass_rate and not 0 <= self.pass_rate[0] <= self.pass_rate[1] <= 1:
             raise ValueError("pass_rate is from and to, each from 0 to 1, as [0.1, 0.9]")
         return self
@@ -69,6 +73,8 @@ class Selection(Section):
         if self.pass_rate:
             low, high = self.pass_rate
             parts.append(f"only problems of which {low:g} to {high:g} of the samples are correct")
+        if self.length:
+            parts.append(f"only traces of {self.length[0]:,} to {self.length[1]:,} tokens of reasoning")
         limits = [f"{n:,} {unit}" for n, unit in ((self.rows, "traces"), (self.tokens, "tokens")) if n]
         if limits:
             parts.append(f"in random order (seed {self.seed}) up to {' or '.join(limits)}")
@@ -154,7 +160,11 @@ def _traces(context: StepContext, settings: Selection | None) -> Iterator[_Trace
             told = count_tokens(context.model("tokenizer"), [row["solution"] for _, row in batch])
             tokens = [n + row["reasoning_tokens"] for n, (_, row) in zip(told, batch, strict=True)]
         for (place, row), number in zip(batch, tokens, strict=True):
-            if reason := left_out.get(row["id"]):
+            reason = left_out.get(row["id"], "")
+            if not reason and settings and settings.length:
+                low, high = settings.length
+                reason = "" if low <= row["reasoning_tokens"] <= high else "length_filter"
+            if reason:
                 context.count(f"dropped_{reason}")
             else:
                 yield _Trace(place, _digest(row["problem"]), number)

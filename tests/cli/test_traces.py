@@ -280,6 +280,16 @@ def test_stages_follow_each_other_and_stay_matched(tmp_path: Path) -> None:
     seen = json.loads(hubkit("traces", "stats", str(short), *by, "--json").stdout)
     assert seen["ratio"]["reasoning"] == pytest.approx(compressed["ratio"])
     assert seen["ratio"]["reasoning"] < seen["ratio"]["response"] < 1
+    # The compressed traces of a file are the same ones, whatever ids they have there.
+    (file,) = (short / "data").rglob("*.parquet")
+    done = hubkit("traces", "truncate", str(path), "--to", str(file), *by, "--out", str(tmp_path / "by-file"))
+    assert done.returncode == 0, done.stderr
+    assert data(tmp_path / "by-file")["reasoning"] == truncated["reasoning"]
+    other = write(tmp_path / "other.jsonl", [{"problem": "Who?", "answer": "73", "text": text}])
+    done = hubkit("traces", "truncate", str(path), "--to", str(other), *by, "--out", str(tmp_path / "none"))
+    assert done.returncode == 1 and "none of its traces is of a problem that is there" in done.stderr, (
+        done.stderr
+    )
     uncounted = tmp_path / "uncounted"
     assert hubkit("traces", "verify", str(path), "--out", str(uncounted)).returncode == 0
     done = hubkit("traces", "truncate", str(uncounted), "--tokens", "9", *by, "--out", str(tmp_path / "x"))

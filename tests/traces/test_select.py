@@ -121,6 +121,14 @@ def test_pass_rates_are_over_all_samples_of_a_problem(folders: dict[str, Path], 
     assert context.counts["dropped_pass_rate"] == sum(right.values()) - len(rows)
 
 
+def test_a_range_of_tokens(folders: dict[str, Path], tmp_path: Path) -> None:
+    lengths = [row["reasoning_tokens"] for row in read_rows(folders["raw"] / "data.parquet")]
+    low, high = sorted(lengths)[5], sorted(lengths)[-5]
+    rows, context = choose(folders, tmp_path / "a", length=(low, high))
+    assert [row["reasoning_tokens"] for row in rows] == [n for n in lengths if low <= n <= high]
+    assert context.counts == {"kept": len(rows), "dropped_length_filter": len(lengths) - len(rows)}
+
+
 def test_problems_that_decontamination_leaves_out_are_left_out(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -134,7 +142,14 @@ def test_problems_that_decontamination_leaves_out_are_left_out(
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"rows": 0}, {"pass_rate": (0.9, 0.1)}, {"pass_rate": (0, 2)}, {"rows": 3, "by": "longest"}],
+    [
+        {},
+        {"rows": 0},
+        {"pass_rate": (0.9, 0.1)},
+        {"pass_rate": (0, 2)},
+        {"length": (9, 3)},
+        {"rows": 3, "by": "longest"},
+    ],
 )
 def test_what_selects_nothing_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
