@@ -11,16 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from hubkit.cli.sources import (
-    ColumnOption,
-    ConfigOption,
-    RevisionOption,
-    RowsOption,
-    SplitOption,
-    VerifierOption,
-    WhereOption,
-    options_of,
-)
+from hubkit.cli.sources import reads
 
 if TYPE_CHECKING:
     from hubkit.recipe.config import Recipe
@@ -118,7 +109,9 @@ def list_(
 
 
 @app.command()
+@reads("verifier", rows=1000)
 def new(
+    options: Any,
     source: Annotated[
         str,
         typer.Option(
@@ -128,13 +121,6 @@ def new(
     out: Annotated[Path, typer.Option("--out", help="The recipe to write; never one that is there.")] = Path(
         "recipe.yaml"
     ),
-    config: ConfigOption = None,
-    split: SplitOption = None,
-    revision: RevisionOption = "",
-    columns: ColumnOption = None,
-    where: WhereOption = None,
-    verifier: VerifierOption = "math",
-    rows: RowsOption = 1000,
 ) -> None:
     """Write a recipe that uses traces which exist, with comments, from a look at the first of them.
 
@@ -145,17 +131,8 @@ def new(
     from hubkit.stages.source import open_source
 
     check_free(out)
-    options = options_of(
-        config=config,
-        split=split,
-        revision=revision,
-        columns=columns,
-        where=where,
-        verifier=verifier,
-        rows=rows,
-    )
     origin, pin = open_source(source, options)
-    write_recipe(out, origin, inspect(origin, pin, sample=0 if verifier == "judge" else 50), source)
+    write_recipe(out, origin, inspect(origin, pin, sample=0 if options.verifier == "judge" else 50), source)
     typer.echo(f"{out} is written; see what it would do: hubkit recipe plan {out}")
 
 

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from hubkit.stages.source import SourceOptions
 
-__all__ = [
-    "ColumnOption",
-    "ConfigOption",
-    "RevisionOption",
-    "RowsOption",
-    "SourceArgument",
-    "SplitOption",
-    "VerifierOption",
-    "WhereOption",
-    "options_of",
-    "plain",
-]
+__all__ = ["SourceArgument", "plain", "reads"]
+
+F = TypeVar("F", bound=Callable[..., None])
 
 SourceArgument = Annotated[
     str,
@@ -30,39 +24,93 @@ SourceArgument = Annotated[
         show_default=False,
     ),
 ]
-ConfigOption = Annotated[str | None, typer.Option("--config", help="Config of a dataset on the Hub.")]
-SplitOption = Annotated[
-    str | None, typer.Option("--split", help="Split of a dataset on the Hub; train if left out.")
-]
-RevisionOption = Annotated[str, typer.Option("--revision", help="Branch, tag or commit on the Hub.")]
-ColumnOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--column",
-        metavar="WHAT=NAME",
-        help="What a column is, where it is not recognised, e.g. --column answer=gold. Repeatable.",
+ROWS: Final = "Rows read, from the beginning; 0: all."
+OPTIONS: Final[dict[str, tuple[Any, Any]]] = {
+    "config": (Annotated[str | None, typer.Option(help="Config of a dataset on the Hub.")], None),
+    "split": (
+        Annotated[str | None, typer.Option(help="Split of a dataset on the Hub; train if left out.")],
+        None,
     ),
-]
-WhereOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--where",
-        metavar="COLUMN=VALUE",
-        help="Only rows with this value, written as YAML, e.g. --where domain=math. Repeatable.",
+    "revision": (Annotated[str, typer.Option(help="Branch, tag or commit on the Hub.")], ""),
+    "columns": (
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                "--column",
+                metavar="WHAT=NAME",
+                help="What a column is, where it is not recognised, e.g. --column answer=gold. Repeatable.",
+            ),
+        ],
+        None,
     ),
-]
-VerifierOption = Annotated[str, typer.Option("--verifier", help="How answers are compared.")]
-RowsOption = Annotated[int, typer.Option("--rows", help="Rows read, from the beginning; 0: all.", min=0)]
+    "where": (
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="COLUMN=VALUE",
+                help="Only rows with this value, written as YAML, e.g. --where domain=math. Repeatable.",
+            ),
+        ],
+        None,
+    ),
+    "rows": (Annotated[int, typer.Option(help=ROWS, min=0)], 0),
+    "verifier": (Annotated[str, typer.Option(help="How answers are compared.")], "math"),
+    "license": (Annotated[str, typer.Option(help="Licence of the source, where its card says none.")], ""),
+    "model": (
+        Annotated[str, typer.Option("--written-by", help="The model that wrote them, for the card.")],
+        "",
+    ),
+    "unverified": (
+        Annotated[
+            bool,
+            typer.Option(
+                "--unverified", help="Keep traces without a look at their answers; the card says so."
+            ),
+        ],
+        False,
+    ),
+}
+"""Name in SourceOptions, but for `rows`, its `limit` -> type and default."""
 
 
-def options_of(
+def reads(*names: str, rows: int = 0) -> Callable[[F], F]:
+    """Give a command these of OPTIONS, after where it reads from; its `options` is then the SourceOptions made of them.
+
+    `rows` is the default of --rows. A value that is not a=b where it should be raises InputError.
+    """
+    reading = ("config", "split", "revision", "columns", "where", "rows", *names)
+
+    def given_to(command: F) -> F:
+        signature = inspect.signature(command, eval_str=True)
+        own = [p.replace(kind=p.KEYWORD_ONLY) for p in signature.parameters.values() if p.name != "options"]
+        more = []
+        for name in reading:
+            kind, default = OPTIONS[name]
+            called = "written_by" if name == "model" else name
+            default = rows if name == "rows" else default
+            more.append(inspect.Parameter(called, own[0].kind, default=default, annotation=kind))
+
+        @functools.wraps(command)
+        def wrapped(**values: Any) -> None:
+            told = {p.name: values.pop(p.name) for p in more}
+            if "written_by" in told:
+                told["model"] = told.pop("written_by")
+            command(**values, options=_options(**told))
+
+        wrapped.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {p.name: p.annotation for p in (*own, *more)} | {"return": None}
+        return wrapped  # type: ignore[return-value]
+
+    return given_to
+
+
+def _options(
     *,
     columns: list[str] | None,
     where: list[str] | None,
     rows: int,
     **more: Any,
 ) -> SourceOptions:
-    """The options as a stage takes them. Raises InputError for one that is not a=b."""
     from hubkit.stages.source import SourceOptions
 
     return SourceOptions(

@@ -8,18 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hubkit.cli.sources import (
-    ColumnOption,
-    ConfigOption,
-    RevisionOption,
-    RowsOption,
-    SourceArgument,
-    SplitOption,
-    VerifierOption,
-    WhereOption,
-    options_of,
-    plain,
-)
+from hubkit.cli.sources import SourceArgument, plain, reads
 
 if TYPE_CHECKING:
     from hubkit.stages.inspect import Inspection
@@ -37,28 +26,15 @@ TokenizerOption = Annotated[
 OutOption = Annotated[
     Path, typer.Option("--out", help="Folder to make; one where the same command stopped goes on.")
 ]
-AllRowsOption = Annotated[int, typer.Option("--rows", help="Rows read, from the beginning; 0: all.", min=0)]
-LicenseOption = Annotated[
-    str, typer.Option("--license", help="Licence of the source, where its card says none.")
-]
-WriterOption = Annotated[str, typer.Option("--written-by", help="The model that wrote them, for the card.")]
-UnverifiedOption = Annotated[
-    bool, typer.Option("--unverified", help="Keep traces without a look at their answers; the card says so.")
-]
 _SHOWN = 600
 """Characters of each part of an example."""
 
 
 @app.command()
+@reads("verifier", rows=1000)
 def inspect(
     source: SourceArgument,
-    config: ConfigOption = None,
-    split: SplitOption = None,
-    revision: RevisionOption = "",
-    columns: ColumnOption = None,
-    where: WhereOption = None,
-    verifier: VerifierOption = "math",
-    rows: RowsOption = 1000,
+    options: Any,
     sample: Annotated[
         int, typer.Option("--sample", help="Traces, drawn at random, whose answers are verified.", min=0)
     ] = 200,
@@ -74,15 +50,6 @@ def inspect(
     from hubkit.stages import inspect as looking
     from hubkit.stages.source import open_source, tokenizer_folder
 
-    options = options_of(
-        config=config,
-        split=split,
-        revision=revision,
-        columns=columns,
-        where=where,
-        verifier=verifier,
-        rows=rows,
-    )
     origin, pin = open_source(source, options)
     counted = tokenizer_folder(tokenizer) if tokenizer else None
     seen = looking.inspect(origin, pin, sample=sample, tokenizer=counted)
@@ -93,20 +60,12 @@ def inspect(
 
 
 @app.command()
+@reads("verifier", "license", "model", "unverified")
 def verify(
     source: SourceArgument,
+    options: Any,
     out: OutOption,
     tokenizer: TokenizerOption = "",
-    unverified: UnverifiedOption = False,
-    config: ConfigOption = None,
-    split: SplitOption = None,
-    revision: RevisionOption = "",
-    columns: ColumnOption = None,
-    where: WhereOption = None,
-    verifier: VerifierOption = "math",
-    rows: AllRowsOption = 0,
-    license: LicenseOption = "",
-    written_by: WriterOption = "",
 ) -> None:
     """Verify the answers of traces again, and write those that are right as a dataset with a card.
 
@@ -114,24 +73,14 @@ def verify(
     """
     from hubkit.stages import stages
 
-    options = options_of(
-        config=config,
-        split=split,
-        revision=revision,
-        columns=columns,
-        where=where,
-        verifier=verifier,
-        rows=rows,
-        license=license,
-        model=written_by,
-        unverified=unverified,
-    )
     _done(out, stages.verify(source, out, options, tokenizer or None))
 
 
 @app.command()
+@reads("verifier", "license", "model")
 def compress(
     source: SourceArgument,
+    options: Any,
     out: OutOption,
     model: Annotated[str, typer.Option("--model", help="Folder or Hub id of the model that shortens.")] = "",
     endpoint: Annotated[
@@ -154,15 +103,6 @@ def compress(
         int, typer.Option("--batch-size", help="transformers: traces at a time.", min=1)
     ] = 64,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    config: ConfigOption = None,
-    split: SplitOption = None,
-    revision: RevisionOption = "",
-    columns: ColumnOption = None,
-    where: WhereOption = None,
-    verifier: VerifierOption = "math",
-    rows: AllRowsOption = 0,
-    license: LicenseOption = "",
-    written_by: WriterOption = "",
 ) -> None:
     """Let a model shorten verified traces, and write those that still reach the right answer.
 
@@ -171,17 +111,6 @@ def compress(
     from hubkit.stages import stages
     from hubkit.stages.compressing import engine_of, prompt_of, rewriter
 
-    options = options_of(
-        config=config,
-        split=split,
-        revision=revision,
-        columns=columns,
-        where=where,
-        verifier=verifier,
-        rows=rows,
-        license=license,
-        model=written_by,
-    )
     chosen = engine_of(model, endpoint, served_model, engine, batch_size)
     compressor = rewriter(model or served_model, prompt_of(prompt), max_tokens, temperature, attempts)
     made = stages.compress(
@@ -198,8 +127,10 @@ def compress(
 
 
 @app.command()
+@reads("verifier", "license", "model", "unverified")
 def truncate(
     source: SourceArgument,
+    options: Any,
     out: OutOption,
     tokenizer: TokenizerOption,
     tokens: Annotated[int | None, typer.Option("--tokens", help="Where to cut all.", min=1)] = None,
@@ -213,16 +144,6 @@ def truncate(
     to_config: Annotated[
         str | None, typer.Option("--to-config", help="Config of a dataset after --to.")
     ] = None,
-    unverified: UnverifiedOption = False,
-    config: ConfigOption = None,
-    split: SplitOption = None,
-    revision: RevisionOption = "",
-    columns: ColumnOption = None,
-    where: WhereOption = None,
-    verifier: VerifierOption = "math",
-    rows: AllRowsOption = 0,
-    license: LicenseOption = "",
-    written_by: WriterOption = "",
 ) -> None:
     """Cut the reasoning of verified traces off: at a number of tokens, or at the length of compressed ones.
 
@@ -230,18 +151,6 @@ def truncate(
     """
     from hubkit.stages import stages
 
-    options = options_of(
-        config=config,
-        split=split,
-        revision=revision,
-        columns=columns,
-        where=where,
-        verifier=verifier,
-        rows=rows,
-        license=license,
-        model=written_by,
-        unverified=unverified,
-    )
     _done(
         out,
         stages.truncate(
@@ -257,15 +166,11 @@ def truncate(
 
 
 @app.command()
+@reads()
 def stats(
     source: SourceArgument,
+    options: Any,
     tokenizer: TokenizerOption,
-    config: ConfigOption = None,
-    split: SplitOption = None,
-    revision: RevisionOption = "",
-    columns: ColumnOption = None,
-    where: WhereOption = None,
-    rows: AllRowsOption = 0,
     as_json: Json = False,
 ) -> None:
     """Count the lengths of traces, in characters and tokens; of a stage's folder, its ratios to raw, too.
@@ -279,9 +184,6 @@ def stats(
     from hubkit.cli.recipe import _print
     from hubkit.stages import stages
 
-    options = options_of(
-        config=config, split=split, revision=revision, columns=columns, where=where, rows=rows
-    )
     found = stages.lengths_of(source, tokenizer, options)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))

@@ -16,7 +16,7 @@ from hubkit.problems.base import Description, Pin
 from hubkit.problems.rows import Row, RowSource
 from hubkit.records import Problem
 
-__all__ = ["HubSource", "stream_dataset"]
+__all__ = ["HubSource", "dataset_card", "stream_dataset"]
 
 
 class HubSource(RowSource):
@@ -96,8 +96,8 @@ def stream_dataset(
 
 
 @functools.cache
-def _examples(dataset: str, revision: str, config: str | None, split: str) -> int | None:
-    """Rows of a split as the dataset's card tells them; None if it does not, or the Hub is not to be reached."""
+def dataset_card(dataset: str, revision: str) -> dict[str, Any]:
+    """What the YAML of a dataset's card says; {} if there is none, or the Hub is not to be reached."""
     from hubkit.errors import HubError
     from hubkit.hub import attempt, default_access
 
@@ -110,8 +110,13 @@ def _examples(dataset: str, revision: str, config: str | None, split: str) -> in
             patient=False,
         )
     except HubError:
-        return None
-    told = (info.card_data.to_dict().get("dataset_info") if info.card_data else None) or []
+        return {}
+    return info.card_data.to_dict() if info.card_data else {}
+
+
+def _examples(dataset: str, revision: str, config: str | None, split: str) -> int | None:
+    """Rows of a split as the dataset's card tells them; None if it does not, or the Hub is not to be reached."""
+    told = dataset_card(dataset, revision).get("dataset_info") or []
     entries = told if isinstance(told, list) else [told]
     for entry in entries:
         if (config is None and len(entries) == 1) or entry.get("config_name", "default") == (

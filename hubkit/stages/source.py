@@ -14,8 +14,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hubkit.errors import HubError, InputError
+from hubkit.errors import InputError
 from hubkit.problems.base import Pin
+from hubkit.problems.hub import dataset_card
 from hubkit.section import REPO_ID
 from hubkit.traces.origins.existing import Existing, FileTraces, HubTraces
 
@@ -104,19 +105,7 @@ def _no_commit(dataset: str, revision: str) -> str:
 
 def _card_license(dataset: str, revision: str) -> str:
     """The licence that a dataset's card names; "" if it names none."""
-    from hubkit.hub import attempt, default_access
-
-    access = default_access()
-    try:
-        info: Any = attempt(
-            access,
-            f"look up {dataset}",
-            lambda: access.api().dataset_info(dataset, revision=revision),
-            patient=False,
-        )
-    except HubError:
-        return ""
-    told = (info.card_data.to_dict() if info.card_data else {}).get("license") or ""
+    told = dataset_card(dataset, revision).get("license") or ""
     return ", ".join(map(str, told)) if isinstance(told, list) else str(told)
 
 

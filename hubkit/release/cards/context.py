@@ -102,9 +102,11 @@ def lineage(context: CardContext, record: Record, steps: Mapping[str, Record]) -
         revision = context.pinned.get(name, {}).get("revision") or context.commits.get(where, "")
         sources.append({"name": name, "where": where, "revision": revision})
     for origin in recipe.origins():
-        if hub_id := origin.hub_id():
-            revision = context.pinned.get(f"traces/{origin.name}", {}).get("revision", "")
-            sources.append({"name": f"traces/{origin.name}", "where": hub_id, "revision": revision})
+        if came := origin.came_from():
+            name = f"traces/{origin.name}"
+            revision = context.pinned.get(name, {}).get("revision", "")
+            where = came.dataset or came.link or came.text
+            sources.append({"name": name, "where": where, "revision": revision, "license": came.license})
     for name, pin in context.pinned.items():
         if name.startswith("benchmarks/"):
             sources.append({"name": name, "where": pin["model"], "revision": pin["revision"]})

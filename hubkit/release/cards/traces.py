@@ -45,8 +45,8 @@ def dataset_card(
     generator = origin.generator()
     described: list[Origin | Compressor] = [origin, *compressors]
     about = lineage(context, facts.records[variants[Variant("raw")]], _of_teacher(facts, teacher))
-    asked = None if origin.brings_problems else recipe.problems[recipe.train_on].describe()
-    problems = facts.records.get(f"problems/{recipe.train_on}") if asked else None
+    asked = origin.came_from() or recipe.problems[recipe.train_on].describe()
+    problems = None if origin.brings_problems else facts.records.get(f"problems/{recipe.train_on}")
     raw = facts.records[Variant("raw").step(teacher)]
     judged = {n: c for n, c in raw.counts.items() if n == "kept" or n.startswith("dropped_")}
     body = markdown(

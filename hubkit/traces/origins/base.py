@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from hubkit.problems.base import Pin
+from hubkit.problems.base import Description, Pin
 from hubkit.section import ModelRef, Name, Section
 
 __all__ = ["Origin"]
@@ -41,6 +41,11 @@ class Origin(Section, ABC):
     def is_verified(self) -> bool:
         """Whether only traces with a right answer are kept."""
         return True
+
+    def came_from(self) -> Description | None:
+        """Returns what cards say of where traces, and the problems that they bring, come from. None for what is
+        generated."""
+        return None
 
     def hub_id(self) -> str:
         """Dataset on the Hub that the traces come from, for `source_datasets`; "" if there is none."""

@@ -23,7 +23,7 @@ import pyarrow as pa
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from hubkit.errors import InputError
-from hubkit.problems.base import Pin, problem_id
+from hubkit.problems.base import Description, Pin, problem_id
 from hubkit.problems.cells import look_up
 from hubkit.problems.file import FileSource, read_file
 from hubkit.problems.hub import HubSource, stream_dataset
@@ -88,6 +88,9 @@ class Existing(Origin):
     @abstractmethod
     def place(self) -> str:
         """Returns the source as cards name it."""
+
+    def came_from(self) -> Description:
+        return Description(self.place(), self.hub_id() or None, self.origin, self.license)
 
     @property
     def is_verified(self) -> bool:
