@@ -22,7 +22,7 @@ from pydantic import Field
 from hubkit.errors import GateError
 from hubkit.problems.base import normalise
 from hubkit.problems.near import Index, Near, Sketches, without_frame
-from hubkit.records import RowWriter, read_rows
+from hubkit.records import RowWriter, files_of, read_rows
 from hubkit.section import Section
 from hubkit.store import StepContext, write_json
 from hubkit.verifiers.table import verifier_named
@@ -104,7 +104,8 @@ def run(context: StepContext) -> None:
     }
     write_json(context.out / "report.json", report)
     if settings.drops:
-        (context.work / "dropped.parquet").rename(context.out / "dropped.parquet")
+        for part in files_of(context.work / "dropped.parquet"):
+            part.rename(context.out / part.name)
 
 
 class _Tests:
