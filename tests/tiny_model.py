@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CHAT_TEMPLATE", "renamed_marks", "save_tiny_model", "save_tiny_tokenizer"]
+__all__ = ["CHAT_TEMPLATE", "renamed_marks", "save_seeing", "save_tiny_model", "save_tiny_tokenizer"]
 
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
@@ -67,6 +67,39 @@ def save_tiny_model(folder: Path, kind: str = "qwen3", ends: list[int] | None = 
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.generation_config = GenerationConfig(eos_token_id=ends or [2, *range(20, 29)], pad_token_id=0)
     model.save_pretrained(folder)
+    return folder
+
+
+def save_seeing(text: Path, folder: Path, kind: str) -> Path:
+    """A tiny model as a multimodal class holds it, with the tokenizer and template of the folder `text`.
+
+    `kind`: qwen3_5 or mistral3, as Qwen3.5 and Ministral 3 are published.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    sizes = {"vocab_size": 256 + 8, "hidden_size": 48, "intermediate_size": 64, "num_attention_heads": 4}
+    sizes |= {
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.4,
+    }
+    sizes |= {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": 2}
+    torch.manual_seed(0)
+    if kind == "qwen3_5":
+        sizes |= {"num_hidden_layers": 4, "linear_num_value_heads": 4, "linear_num_key_heads": 2}
+        sizes |= {"linear_key_head_dim": 12, "linear_value_head_dim": 12}
+        eyes = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 48}
+        config = AutoConfig.for_model(kind, text_config=sizes, vision_config=eyes)
+    else:
+        eyes = {"model_type": "pixtral", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
+        eyes |= {"num_attention_heads": 2, "head_dim": 16, "image_size": 56, "patch_size": 14}
+        sizes |= {"model_type": "ministral3", "num_hidden_layers": 2}
+        config = AutoConfig.for_model(kind, text_config=sizes, vision_config=eyes)
+    shutil.copytree(text, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    AutoModelForImageTextToText.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    shutil.copyfile(text / "generation_config.json", folder / "generation_config.json")
     return folder
 
 

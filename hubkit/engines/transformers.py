@@ -26,6 +26,7 @@ from hubkit.engines.batch import REFILL_SHARE, Batch, Rounds, Slot
 from hubkit.engines.helpers import Helpers
 from hubkit.engines.marks import opened_by
 from hubkit.engines.slots import register_attention
+from hubkit.engines.weights import text_class
 from hubkit.errors import EngineError, InputError
 from hubkit.precision import choose_precision, parameter_count, stored_dtype
 
@@ -71,7 +72,7 @@ class TransformersEngine:
 
     def __enter__(self) -> Self:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoTokenizer
 
         if self._device == "auto":
             self._device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -80,7 +81,7 @@ class TransformersEngine:
             # An adapter is merged before weights are rounded.
             loaded = torch.float32 if self._device == "cpu" and self._adapter is not None else dtype
             self._tokenizer: Any = AutoTokenizer.from_pretrained(self._folder)
-            model: Any = AutoModelForCausalLM.from_pretrained(
+            model: Any = text_class(self._folder).from_pretrained(
                 self._folder, dtype=loaded, use_safetensors=True, attn_implementation=register_attention()
             )
         except (OSError, ValueError) as error:

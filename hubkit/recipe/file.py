@@ -117,8 +117,14 @@ def _override(raw: dict[str, Any], text: str) -> None:
             f"quote text with special characters: --set '{name}=\"…\"'",
         ) from error
     node: Any = raw
-    for depth, part in enumerate(parts):
-        last = depth == len(parts) - 1
+    names, place = _names(raw), 0
+    while place < len(parts):
+        depth, part = place, parts[place]
+        if isinstance(node, dict):  # names of models may have dots: run.engines.qwen3.5-9b.engine
+            joined = (".".join(parts[place:end]) for end in range(len(parts), place + 1, -1))
+            part = next((name for name in joined if name in node or name in names), part)
+        place += part.count(".") + 1
+        last = place == len(parts)
         if isinstance(node, list) and part.isdecimal() and int(part) < len(node):
             if last:
                 node[int(part)] = parsed
@@ -133,6 +139,18 @@ def _override(raw: dict[str, Any], text: str) -> None:
             at = ".".join(parts[:depth])
             has = f"has {len(node)} entries, counted from 0" if isinstance(node, list) else f"is {node!r}"
             raise RecipeError(f"--set {name}: nothing at {'.'.join(parts[: depth + 1])}", f"{at} {has}")
+
+
+def _names(raw: Any) -> set[str]:
+    """The names that a recipe gives to its models, wherever they stand."""
+    found: set[str] = set()
+    waiting = [raw]
+    while waiting:
+        node = waiting.pop()
+        waiting += node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
+        if isinstance(node, dict) and isinstance(node.get("name"), str):
+            found.add(node["name"])
+    return found
 
 
 def _inline_files(raw: dict[str, Any], path: Path, tree: yaml.Node | None) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from hubkit.engines.weights import has_text_class
 from hubkit.errors import GateError
 from hubkit.records import messages_of
 
@@ -193,6 +194,11 @@ class Encoder:
 
 def check_base(folder: Path, chat_template: str = "", system: str = "") -> None:
     """Raise GateError for what no chat with this base would pass, before anything is made: no weights are needed."""
+    if not has_text_class(folder):
+        raise GateError(
+            "transformers has no class of it for text alone, which training needs",
+            "choose another base, or save its language model as one of its own",
+        )
     head = [{"role": "system", "content": system}] if system else []
     encoder = Encoder(folder, chat_template)
     example = encoder.encode([*head, *messages_of("What is 40 + 45?", "40 + 45 = 85.", "The answer is 85.")])

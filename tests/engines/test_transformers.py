@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from support import MODELS
-from tiny_model import CHAT_TEMPLATE, renamed_marks, save_tiny_model, save_tiny_tokenizer
+from tiny_model import CHAT_TEMPLATE, renamed_marks, save_seeing, save_tiny_model, save_tiny_tokenizer
 
 from hubkit.engines import Engine, Request, Response, open_engine
 from hubkit.engines.batch import Batch
@@ -58,10 +58,12 @@ def answers(model: Path, requests: Iterable[Request], batch_size: int, **options
 def one_by_one(folder: Path, requests: list[Request]) -> dict[str, list[int]]:
     """What transformers' own generate gives for each prompt alone."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    sees = "vision_config" in json.loads((folder / "config.json").read_text())
+    auto = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+    loaded: Any = auto.from_pretrained(folder, dtype=torch.float32).eval()
     found = {}
     for request in requests:
         prompt = tokenizer.apply_chat_template(request.messages, add_generation_prompt=True, tokenize=False)
@@ -309,6 +311,15 @@ def test_layers_that_slots_cannot_hold_are_decoded_in_rounds(kind: str, tmp_path
     drawn = [ask(i, Sampling(max_tokens=20, temperature=1.0)) for i in range(6)]
     together, alone = answers(folder, drawn, batch_size=6), answers(folder, drawn, batch_size=1)
     assert [together[r.key].token_ids for r in drawn] == [alone[r.key].token_ids for r in drawn]
+
+
+@pytest.mark.parametrize("kind", ["qwen3_5", "mistral3"])
+def test_models_that_see_answer_texts(kind: str, model: Path, tmp_path: Path) -> None:
+    """As Qwen3.5 and Ministral 3 are published: the second has no class of text alone in transformers."""
+    folder = save_seeing(model, tmp_path / kind, kind)
+    requests = [ask(i, Sampling(max_tokens=5 + i * 7 % 30)) for i in range(6)]
+    found = answers(folder, requests, batch_size=4)
+    assert {key: response.token_ids for key, response in found.items()} == one_by_one(folder, requests)
 
 
 def test_a_cache_that_is_not_transformers_own_is_refused(tmp_path: Path) -> None:

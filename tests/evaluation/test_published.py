@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_model import save_tiny_model
+from tiny_model import save_seeing, save_tiny_model
 
 from hubkit.engines import open_engine
 from hubkit.engines.settings import EngineRuntime
@@ -62,6 +62,25 @@ def test_a_base_whose_generation_config_does_not_validate_is_merged(base: Path, 
     (other / "generation_config.json").write_text('{"eos_token_id": 2, "temperature": 0.6, "top_p": 0.95}')
     copy = merged(other, adapter_on(other, tmp_path / "adapter"), tmp_path / "copy")
     assert json.loads((copy / "generation_config.json").read_text())["do_sample"]
+
+
+def test_an_adapter_on_a_model_that_sees_is_merged_and_served(base: Path, tmp_path: Path) -> None:
+    """Qwen3.5 is published as a class with a vision tower; students are of its text part, three layers of four
+    gated delta nets."""
+    from safetensors import safe_open
+
+    seeing = save_seeing(base, tmp_path / "seeing", "qwen3_5")
+    adapter = adapter_on(seeing, tmp_path / "adapter")
+    with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
+        layers = {name.split(".")[-3] for name in file.keys()}  # noqa: SIM118
+    assert {"in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj", "q_proj", "down_proj"} <= layers
+    copy = merged(seeing, adapter, tmp_path / "copy")
+    expected = trained_answers(seeing, adapter, CHATS, tokenizer(base))
+    assert expected == trained_answers(copy, None, CHATS, tokenizer(copy))
+    assert expected != trained_answers(seeing, None, CHATS, tokenizer(base))
+    for weights, on in ((seeing, adapter), (copy, None)):
+        with open_engine(weights, EngineRuntime(), "cpu", adapter=on) as engine:
+            assert asyncio.run(check_served(engine, CHATS, expected, tokenizer(base))) == 1.0
 
 
 def test_an_engine_that_serves_the_base_is_found_out(base: Path, tmp_path: Path) -> None:

@@ -53,6 +53,17 @@ def test_errors_name_file_key_and_remedy(override: str, parts: list[str]) -> Non
     assert caught.value.remedy
 
 
+def test_names_with_dots_are_set_by_name(tmp_path: Path) -> None:
+    recipe = ROOT / "recipes" / "compress-distill" / "recipe.yaml"
+    run = load_recipe(recipe, ["run.engines.qwen3.5-397b.engine=transformers"]).run
+    assert run.engines["qwen3.5-397b"].engine == "transformers"
+    assert run.engines["qwen3.5-397b"].vllm["tensor_parallel_size"] == 8, "the rest stays"
+    named = load_recipe(NANO, ["teachers.0.name=t.1", "run.engines.t.1.batch_size=3"]).run
+    assert named.engines["t.1"].batch_size == 3
+    with pytest.raises(RecipeError, match="unknown key 'such'"):
+        load_recipe(NANO, ["run.engines.no.such.batch_size=3"])
+
+
 def test_errors_name_the_line(tmp_path: Path) -> None:
     lines = NANO.read_text(encoding="utf-8").splitlines()
     place = next(i for i, line in enumerate(lines) if line.strip().startswith("samples:"))

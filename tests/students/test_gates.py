@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_model import CHAT_TEMPLATE, save_tiny_model, save_tiny_tokenizer
+from tiny_model import CHAT_TEMPLATE, save_seeing, save_tiny_model, save_tiny_tokenizer
 
 from hubkit.errors import GateError
 from hubkit.records import messages_of
@@ -123,6 +123,13 @@ def test_ids_outside_the_embedding_are_told_beforehand(tmp_path: Path) -> None:
     assert isinstance(found, Failure) and found.reason == "outside_embedding"
     with pytest.raises(GateError, match=r"no embedding for.*has 100 rows"):
         check_base(tmp_path)
+
+
+def test_a_base_without_a_class_of_text_alone_is_told_beforehand(tmp_path: Path) -> None:
+    text = save_tiny_model(tmp_path / "text")
+    check_base(save_seeing(text, tmp_path / "qwen3_5", "qwen3_5"))
+    with pytest.raises(GateError, match="no class of it for text alone"):
+        check_base(save_seeing(text, tmp_path / "mistral3", "mistral3"))
 
 
 def test_a_tokenizer_longer_than_the_embedding_is_told_even_where_the_chat_fits(tmp_path: Path) -> None:
