@@ -65,6 +65,8 @@ class View:
         """From the values of the page's components, in the order of the fields."""
         view = cls(*given)
         view.q = (view.q or "").strip()[:200]
+        # An empty number box says 0 once it is on the page.
+        view.least, view.most = view.least or None, view.most or None
         return view
 
     def values(self) -> list[Any]:
@@ -83,7 +85,7 @@ class View:
         for name in ("least", "most"):
             try:
                 value = float(query.get(name, ""))
-                setattr(view, name, value if math.isfinite(value) else None)
+                setattr(view, name, value if value and math.isfinite(value) else None)
             except ValueError:
                 pass
         return view

@@ -139,6 +139,20 @@ def test_search_presets_order_and_students(visit: Open) -> None:
         count(page, number)
 
 
+def test_filters_that_were_only_opened_leave_all(visit: Open) -> None:
+    """Number boxes that nobody filled in are no limit."""
+    page = visit()
+    ready(page, "compare")
+    page.get_by_role("button", name="Filters").click()
+    expect(page.get_by_label("Tokens to")).to_be_visible()
+    page.locator("#compare-move").get_by_role("button", name="Next").click()
+    expect(page.locator("#side .question")).to_contain_text("Problem 1:")
+    count(page, PROBLEMS)
+    page.get_by_label("Tokens to").fill("150")
+    page.get_by_label("Tokens to").press("Enter")
+    count(page, 4)
+
+
 def test_disagreement_counts_those_shown_alone(visit: Open) -> None:
     page = visit("?show=disagree&variant=raw~compressed-x")
     count(page, 9)
