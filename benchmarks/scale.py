@@ -1,6 +1,6 @@
 """What each step costs at the size of the paper: time, CPU, memory and bytes by the number of traces.
 
-    python benchmarks/scale.py [--sizes 500,2000,8000] [--tokenizer FOLDER] [--only raw] [--out FOLDER] [--keep]
+    python benchmarks/scale.py [--sizes 500,2000,8000] [--tokenizer FOLDER] [--only raw] [--hub] [--out FOLDER]
     python benchmarks/scale.py --full     283,000 traces; says first how much disk it needs
 
 A corpus is made up with a seed: reasoning of log-normal length, some 4,600 tokens of Qwen's in the middle and 7,600 on
@@ -46,6 +46,8 @@ FULL: Final = 283_000
 """Traces of a teacher in the paper."""
 DISK_PER_TRACE: Final = 60_000
 """Bytes that all text steps of a trace keep at most, with its answers; measured, rounded up."""
+CHARACTERS = int(os.environ.get("SCALE_CHARACTERS", "15000"))
+"""Of a trace's reasoning, in the middle. The test takes fewer."""
 KINDS: Final = (
     "traces",
     "verify",
@@ -99,8 +101,9 @@ def reply(prompt: str, lines: list[str]) -> tuple[str, str, int]:
     number = int(found[1]) if found else 0
     short = "Shorten" in prompt[:100]
     chance = random.Random(f"{number} {short} {len(prompt) if short else 0}")
-    characters = int(chance.lognormvariate(9.62, 0.9)) if not short else int(chance.lognormvariate(7.3, 0.5))
-    count = max(1, min(characters, 150_000) // 78)
+    middle, spread = (CHARACTERS / 10, 0.5) if short else (CHARACTERS, 0.9)
+    characters = int(chance.lognormvariate(math.log(middle), spread))
+    count = max(1, min(characters, 10 * CHARACTERS) // 78)
     body = "".join(chance.choices(lines, k=count))
     right = key_of(number) if chance.random() > 1 / 12 else str(int(key_of(number)) + 1)
     if short:
@@ -289,8 +292,9 @@ class Measured:
 
     max_concurrent = 1
 
-    def __init__(self, folder: Path, costs: dict[str, Cost], say: Callable[[str], None]) -> None:
-        self._folder, self._costs, self._say = folder, costs, say
+    def __init__(self, folder: Path, say: Callable[[str], None], kills: int = 0) -> None:
+        """`kills`: how often each step is killed, at some moment, before it is left alone."""
+        self._folder, self._say, self._kills = folder, say, kills
         folder.mkdir(parents=True, exist_ok=True)
 
     def submit(self, call: Any) -> Future[Any]:
@@ -300,12 +304,21 @@ class Measured:
         path = self._folder / f"{call.key[:16]}.json"
         path.write_text(call.to_json())
         future: Future[Any] = Future()
-        done = subprocess.run([sys.executable, __file__, "--call", str(path)], capture_output=True, text=True)
+        command = [sys.executable, __file__, "--call", str(path)]
+        for number in range(self._kills):
+            moment = random.Random(f"{call.step} {number}").uniform(2, 9)
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                process.wait(moment)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                self._say(f"  {call.step}: killed after {moment:.1f} s")
+        done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             future.set_exception(StepError(f"{call.step}: {done.stderr.strip()[-300:]}", "see above"))
             return future
         made = json.loads(path.with_suffix(".cost").read_text())
-        self._costs[call.kind] = self._costs.get(call.kind, Cost()) + Cost(**made["cost"])
         self._say(f"  {call.step}: {made['cost']['seconds']:.1f} s")
         future.set_result(Record.model_validate(made["record"]))
         return future
@@ -320,9 +333,15 @@ class Measured:
 
 
 def run_size(
-    folder: Path, traces: int, tokenizer: Path, shards: int, kinds: list[str], say: Callable[[str], None]
-) -> dict[str, Cost]:
-    """Kind of step -> what all steps of this kind cost for this many traces."""
+    folder: Path,
+    traces: int,
+    tokenizer: Path,
+    shards: int,
+    kinds: list[str],
+    say: Callable[[str], None],
+    kills: int = 0,
+) -> tuple[dict[str, Cost], dict[str, str]]:
+    """Kind of step -> what all steps of this kind cost for this many traces; and step -> digest of its output."""
     from hubkit.recipe import pipeline
     from hubkit.recipe.file import load_recipe
     from hubkit.recipe.plan import make_plan
@@ -335,9 +354,56 @@ def run_size(
         steps = pipeline.select(
             plan, until=[kind for kind in kinds if any(s.kind == kind for s in plan.steps)]
         )
-        pipeline.open_executor = lambda recipe, root: Measured(folder / "calls", costs, say)
-        pipeline.run(plan, Store(folder / "runs"), steps, lambda event, state, info: None)
-    return costs
+        pipeline.open_executor = lambda recipe, root: Measured(folder / "calls", say, kills)
+        records = pipeline.run(plan, Store(folder / "runs"), steps, lambda event, state, info: None)
+    for step in steps:  # some may have been done by a run before this one
+        made = json.loads((folder / "calls" / f"{records[step.name].key[:16]}.cost").read_text())
+        costs[step.kind] = costs.get(step.kind, Cost()) + Cost(**made["cost"])
+    return costs, {step.name: records[step.name].output for step in steps}
+
+
+def first_row(folder: Path, say: Callable[[str], None]) -> str:
+    """Push the raw traces to a local Hub as a release does, and stream the first row from there."""
+    from hubkit.hub import Access, push
+    from hubkit.localhub import LocalHub
+    from hubkit.records import count_rows, split_files
+
+    (raw,) = folder.glob("runs/steps/raw/t/*")
+    files = split_files("data/raw/train", raw / "data.parquet")
+    size = sum(file.stat().st_size for file in files.values())
+    code = (
+        "import time, datasets, itertools\n"
+        "began = time.perf_counter()\n"
+        "rows = iter(datasets.load_dataset('local/raw', 'default', split='train', streaming=True))\n"
+        "next(rows); print(time.perf_counter() - began, flush=True)\n"
+        "import os; os._exit(0)"  # a stream that is left half read can hang at exit
+    )
+    with LocalHub(folder / "hub") as hub:
+        began = time.monotonic()
+        card = b"---\ntags: [hubkit]\nconfigs: [{config_name: default, data_files: data/raw/train-*.parquet}]\n---\n"
+        push(Access(hub.endpoint, hub.token), "local/raw", "dataset", {**files, "README.md": card}, "raw")
+        pushed = time.monotonic() - began
+        environment = os.environ | {
+            "HF_ENDPOINT": hub.endpoint,
+            "HF_TOKEN": hub.token,
+            "HF_HOME": str(folder / "home"),
+        }
+        seconds = []
+        for number in range(3):
+            done = subprocess.run(
+                [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+            )
+            say(
+                done.stderr[-500:]
+                if done.returncode
+                else f"  first row, try {number}: {done.stdout.strip()} s"
+            )
+            seconds.append(float(done.stdout or "nan"))
+    rows = count_rows(raw / "data.parquet")
+    return (
+        f"raw of {rows:,} rows: {len(files)} files, {size / 1e6:.0f} MB; pushed to a local Hub in {pushed:.1f} s; "
+        f"first row by load_dataset(streaming=True): {min(seconds):.2f} s, the quickest of {len(seconds)}"
+    )
 
 
 # --- laws and tables -------------------------------------------------------------------------------------------------
@@ -419,6 +485,9 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, help="a folder to work in; a temporary one if left out")
     parser.add_argument("--json", type=Path, help="write what was measured there as well")
+    parser.add_argument(
+        "--hub", action="store_true", help="push the raw traces of each size to a local Hub as well"
+    )
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--call", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -435,10 +504,11 @@ def main() -> None:
         if free < needed:
             sys.exit("free some space, or name a folder with --out")
         found: dict[int, dict[str, Cost]] = {}
+        published: list[str] = []
         for size in sizes:
             print(f"{size:,} traces", file=sys.stderr)
             folder = out / str(size)
-            found[size] = run_size(
+            found[size], _ = run_size(
                 folder,
                 size,
                 options.tokenizer,
@@ -446,6 +516,8 @@ def main() -> None:
                 options.only,
                 lambda text: print(text, file=sys.stderr),
             )
+            if options.hub:
+                published.append(first_row(folder, lambda text: print(text, file=sys.stderr)))
             if not options.out:
                 shutil.rmtree(folder)
         if options.json:
@@ -453,7 +525,7 @@ def main() -> None:
                 size: {kind: asdict(cost) for kind, cost in costs.items()} for size, costs in found.items()
             }
             options.json.write_text(json.dumps(written, indent=1))
-        print(show(found))
+        print(show(found), *published, sep="\n")
     return None
 
 

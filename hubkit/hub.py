@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MODEL_FILES",
+    "PUSHES",
     "Access",
     "CollectionItem",
     "Pushed",
@@ -61,6 +62,9 @@ _DELAYS: Final = [1.0, 2.0, 4.0, 8.0, 16.0]
 """Seconds before each retry, plus jitter. A 429 response may name its own wait."""
 _LONGEST_WAIT: Final = 300
 """Longest wait in seconds that a server may ask for: the Hub counts its rate limits in windows of five minutes."""
+PUSHES: Final = 4
+"""Repos that are pushed at the same time. Each sends several files at once; when the Hub counts too many requests,
+one waits as long as it says."""
 
 
 @dataclass(frozen=True)

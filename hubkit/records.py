@@ -40,6 +40,7 @@ __all__ = [
     "arrow_size",
     "count_rows",
     "files_of",
+    "group_bounds",
     "is_part",
     "messages_of",
     "part_of",
@@ -397,13 +398,13 @@ def arrow_size(path: Path) -> tuple[int, int]:
     return rows, size
 
 
-def _row_groups(path: Path) -> list[int]:
-    """Rows of each row group of a table."""
+def group_bounds(path: Path) -> list[int]:
+    """Numbers of the rows at which the row groups of a table begin, and its number of rows."""
     groups = []
     for part in files_of(path):
         metadata = pq.read_metadata(part)
         groups += [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-    return groups
+    return [0, *itertools.accumulate(groups)]
 
 
 def shard_rows(path: Path, index: int, shards: int) -> tuple[int, int]:
@@ -412,7 +413,7 @@ def shard_rows(path: Path, index: int, shards: int) -> tuple[int, int]:
     Shards lie behind each other and are about equally long. They begin where a row group does if one begins near, so
     that no shard of a large table decodes rows of another's.
     """
-    bounds = [0, *itertools.accumulate(_row_groups(path))]
+    bounds = group_bounds(path)
     total = bounds[-1]
 
     def place(number: int) -> int:

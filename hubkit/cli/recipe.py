@@ -194,7 +194,7 @@ def plan(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = F
                 "state": s.state,
                 "why": s.why,
                 "key": s.key,
-                "answered": had.get(s.step.name, 0),
+                "answered": had[s.step.name].number if s.step.name in had else 0,
                 **estimates[s.step.name].__dict__,
             }
             for s in states
@@ -206,7 +206,7 @@ def plan(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = F
     for state in states:
         name, guess = state.step.name, estimates[state.step.name]
         what = "cached" if state.state == "done" else "to run"
-        why = f"{had[name]} answers are there; {state.why}" if name in had else state.why
+        why = f"{had[name]}; {state.why}" if name in had else state.why
         table.add_row(name, what, *guess.cells(), guess.source, why)
         if not whole:
             _, seconds, _ = guess.cells()

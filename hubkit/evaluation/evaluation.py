@@ -29,6 +29,7 @@ from hubkit.evaluation.statistics import summary
 from hubkit.evaluation.tasks import Tasks, built_in, contained, own_task
 from hubkit.records import EVALUATION_SCHEMA, SAMPLED_SCHEMA, files_of, part_of, read_rows, write_rows
 from hubkit.store import CheckContext, StepContext, digest
+from hubkit.traces.answers import Answers
 from hubkit.traces.journal import Journal, Key
 
 __all__ = ["VERSION", "check", "run"]
@@ -180,7 +181,7 @@ def _evaluate(
         release()  # another model's memory
         expected = _trained_answers(context, chats, tokenizer)
     with (
-        Journal(context.work / "journal.sqlite", digest(config), token_ids=True) as journal,
+        Journal(context.work / "journal.sqlite", digest(config), _answers(context)) as journal,
         kept_engine(
             served,
             lambda: open_engine(weights, runtime, device, threads, adapter, precision),
@@ -220,6 +221,16 @@ def _evaluate(
     (context.out / "results.json").write_text(text, encoding="utf-8")
     shutil.copytree(output / "details", context.out / "details")
     return [row for detail in details for row in _samples(detail, model.responses, task)]
+
+
+def _answers(context: StepContext) -> Answers | None:
+    """Answers of this very student, or base, that earlier evaluations had: a longer benchmark asks what is new."""
+    if context.root is None:
+        return None
+    student = context.record("student").output if "student" in context.inputs else ""
+    base = context.models["base"]
+    parts = [student, base.get("digest") or base, context.config.get("chat_template", "")]
+    return Answers(context.root, digest(parts), context.work)
 
 
 def _number(pipeline: Any) -> None:

@@ -1,7 +1,7 @@
 """A student as lighteval sees it: a model whose answers come from one of hubkit's engines.
 
     lighteval's Doc(query="State the final answer … 47 + 38 - 12 =", id="7")
-    -> ModelResponse(text=["<think>\\n…\\n</think>\\n\\nThe answer is …"], output_tokens=[[510, …, 2]],
+    -> ModelResponse(text=["<think>\\n…\\n</think>\\n\\nThe answer is …"],
                      text_post_processed=["The answer is …"])
 
 lighteval's own backends pad token counts, ignore sampling settings or cut prompts (0.13.0); this one
@@ -11,6 +11,7 @@ lighteval has no place.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -91,8 +92,19 @@ class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
         "Question:" would end a student within its reasoning.
         """
         keys = [(doc, document(doc, sample)) for doc in docs for sample in range(self._samples)]
-        requests = ((key, self._request(doc, key)) for doc, key in keys)
-        answer(self._context, self._engine, self._journal, requests, len(keys), on_response=_refuse_errors)
+
+        def requests() -> Iterator[tuple[Key, Request]]:
+            return ((key, self._request(doc, key)) for doc, key in keys)
+
+        if self._journal.left(requests()):
+            answer(
+                self._context,
+                self._engine,
+                self._journal,
+                requests(),
+                len(keys),
+                on_response=_refuse_errors,
+            )
         return [self._answer(doc) for doc in docs]
 
     def _request(self, doc: Any, key: Key) -> Request:
@@ -113,7 +125,7 @@ class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
         return ModelResponse(
             input=request.messages,
             text=[response.text for response in responses],
-            output_tokens=[response.token_ids for response in responses],
+            # No token ids: they would be three quarters of what is held in memory, and of the published details.
             # What is judged: the text after the thinking span; a span that never closed leaves nothing.
             text_post_processed=[thought.solution for thought in thoughts],
             reasonings=[thought.reasoning for thought in thoughts],

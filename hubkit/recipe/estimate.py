@@ -10,16 +10,19 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
+from hubkit.hub import PUSHES
 from hubkit.recipe.pipeline import State
 from hubkit.recipe.plan import Plan, Step
+from hubkit.records import count_rows
 from hubkit.store import Record, Store
 from hubkit.traces.answers import Answers
 from hubkit.traces.journal import request_hash
+from hubkit.traces.origins import Origin
 from hubkit.traces.variants import VARIANTS
 
-__all__ = ["Estimate", "answered", "estimate_all"]
+__all__ = ["Answered", "Estimate", "answered", "estimate_all"]
 
 TRAIN_FLOPS: Final = 4e10
 """One CPU thread, of 6 x parameters per token; a 0.5M-parameter model through TRL reached 4.2e10."""
@@ -33,6 +36,12 @@ TOKEN_BYTES: Final = 4.3
 """Of a token in its Arrow file, with keys and spans."""
 TASK_ROWS: Final = 1000
 """Questions of a lighteval task, whose dataset is not asked before the run."""
+UPLOAD: Final = 30e6
+"""Bytes a second that are sent to the Hub: what a line of 250 Mbit carries."""
+REPO_S: Final = 6.0
+"""Seconds that a repo takes besides its bytes: it is created, committed, tagged and put into the collection."""
+LOOKED_AT: Final = 10_000
+"""Requests of which `answered` looks for the answers: half a second's worth."""
 
 
 @dataclass(frozen=True)
@@ -77,23 +86,53 @@ def estimate_all(plan: Plan, store: Store, states: list[State]) -> dict[str, Est
     return result
 
 
-def answered(plan: Plan, store: Store, states: list[State]) -> dict[str, int]:
+class Answered(NamedTuple):
+    """How many of a step's requests were answered before."""
+
+    number: int
+    exact: bool
+    """Whether all requests were looked at; otherwise it follows from some of them."""
+
+    def __str__(self) -> str:
+        return f"{'' if self.exact else 'about '}{self.number:,} answers are there"
+
+
+def answered(plan: Plan, store: Store, states: list[State]) -> dict[str, Answered]:
     """Step name -> how many of its requests were answered before, for the steps that can run now.
 
-    Of a compressor's requests those of the first attempt: which need another is not known before.
+    Of a compressor's requests those of the first attempt: which need another is not known before. Where there are more
+    than LOOKED_AT requests in all, some of each step's are looked at.
     """
     done = {state.step.name: state.record for state in states if state.record}
-    result: dict[str, int] = {}
+    found: list[tuple[Step, str, Path, int]] = []
     for state in states:
-        step = state.step
         for model, source in (("teacher", "problems"), ("compressor", "raw")):
+            step = state.step
             if state.state == "ready" and model in step.models and "engine" in step.runtime:
                 folder = store.folder(step.inputs[source], done[step.inputs[source]].key)
-                requests = step.module.requests_of(step.config, folder)
-                answers = Answers(store.root, plan.models[step.models[model]].digest)
-                found = answers.count((key, request_hash(request)) for key, request in requests)
-                result |= {step.name: found} if found else {}
+                found.append((step, model, folder, _asked(step, model, folder)))
+    most = LOOKED_AT // max(1, len(found)) if sum(number for *_, number in found) > LOOKED_AT else None
+    result: dict[str, Answered] = {}
+    for step, model, folder, number in found:
+        answers = Answers(store.root, plan.models[step.models[model]].digest)
+        if not answers.any():
+            continue
+        requests = list(step.module.requests_of(step.config, folder, most))
+        had = answers.count((key, request_hash(request)) for key, request in requests)
+        if had:
+            share = had / len(requests)
+            exact = len(requests) == number
+            result[step.name] = Answered(had if exact else round(share * number), exact)
     return result
+
+
+def _asked(step: Step, model: str, folder: Path) -> int:
+    """Requests of a step, before any second attempt."""
+    index, shards = step.config["shard"]
+    if model == "teacher":
+        rows = count_rows(folder / "problems.parquet")
+        return len(range(index, rows, shards)) * int(step.config["samples"])
+    return len(range(index, count_rows(folder / "data.parquet"), shards))
 
 
 def _of_record(record: Record, source: str) -> Estimate:
@@ -114,7 +153,10 @@ def _of_limits(plan: Plan, step: Step, count: Callable[[str], int | None]) -> Es
     number = count(problems) if problems else TASK_ROWS
     if number is None:
         return Estimate(None, None, None, "limits")
-    rows = max(origin.count(number) for origin in recipe.origins())
+    held = [_held(plan, origin, count) for origin in recipe.origins()]
+    if None in held:
+        return Estimate(None, None, None, "limits")
+    rows = max(n or 0 for n in held)
     if recipe.select and recipe.select.rows and step.kind not in ("traces", "judge", "raw"):
         rows = min(rows, recipe.select.rows)
     match step.kind:
@@ -154,6 +196,13 @@ def _of_limits(plan: Plan, step: Step, count: Callable[[str], int | None]) -> Es
             return Estimate(None, 5, 1_000_000, "limits")
 
 
+def _held(plan: Plan, origin: Origin, count: Callable[[str], int | None]) -> int | None:
+    """Traces of an origin at most. Returns None where the source cannot say how many rows it has."""
+    own = origin.brings_problems
+    rows = origin.held(plan.pins[f"traces/{origin.name}"]) if own else count(plan.recipe.train_on)
+    return None if rows is None else origin.count(rows)
+
+
 def _generation(plan: Plan, step: Step, model: str, tokens: int) -> Estimate:
     size = _parameters(plan, step.models[model])
     engine = step.runtime["judge_engine" if model == "judge" else "engine"]
@@ -166,6 +215,16 @@ def _generation(plan: Plan, step: Step, model: str, tokens: int) -> Estimate:
         tokens * BYTES_PER_TOKEN,
         "limits",
     )
+
+
+def _of_publish(step: Step, known: dict[str, Estimate]) -> Estimate:
+    """What is sent, at UPLOAD bytes a second and REPO_S for each of the repos, PUSHES at a time. Sizes of students
+    whose bases are on the Hub are not known before, and are left out."""
+    sent = ("problems", "student", "evaluation", *VARIANTS)
+    parts = [known[of] for of in step.inputs.values() if of.partition("/")[0] in sent]
+    repos = sum(of.partition("/")[0] in ("student", "raw") for of in step.inputs.values()) + 3
+    size = sum(part.bytes or 0 for part in parts)
+    return Estimate(None, size / UPLOAD + repos * REPO_S / PUSHES, size, "limits")
 
 
 def _sum(parts: list[Estimate]) -> Estimate:

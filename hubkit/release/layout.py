@@ -70,18 +70,18 @@ class Material:
     work: Path
 
 
-def layout(cards: CardContext, material: Material) -> Iterator[RepoFiles]:
-    """All repos but the Space, in the order of their commits.
+def layout(cards: CardContext, material: Material) -> Iterator[list[RepoFiles]]:
+    """All repos but the Space, in stages: a card names commits of earlier stages, and none of its own.
 
-    Whoever takes them puts the commit of each into `cards.commits` before taking the next.
+    Whoever takes a stage puts the commit of each of its repos into `cards.commits` before taking the next.
     """
     if cards.facts.kind("problems"):
-        yield _problems(cards)
-    yield from _models(cards, material)
-    for teacher in cards.facts.teachers():
-        yield _traces(cards, teacher)
-    yield from _students(cards, material)
-    yield _evals(cards, material)
+        yield [_problems(cards)]
+    for model in _models(cards, material):  # each names those before it
+        yield [model]
+    yield [_traces(cards, teacher) for teacher in cards.facts.teachers()]
+    yield list(_students(cards, material))
+    yield [_evals(cards, material)]
 
 
 def space_files() -> dict[str, Path]:

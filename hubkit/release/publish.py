@@ -14,7 +14,8 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any, Final
 
 from hubkit.errors import HubError, InputError
 from hubkit.hub import (
+    PUSHES,
     Access,
     CollectionItem,
     Pushed,
@@ -73,7 +75,20 @@ class _Release:
     """Repo id -> its commit."""
     notes: dict[str, str] = field(default_factory=dict)
 
-    def push(self, repo: RepoFiles) -> None:
+    def push(self, repos: Sequence[RepoFiles]) -> None:
+        """Push repos, several at the same time. What was pushed when one fails stays, and is not pushed again."""
+        with ThreadPoolExecutor(PUSHES) as pool:
+            try:
+                for repo, pushed in zip(repos, pool.map(self._send, repos), strict=True):
+                    self.pushed[repo.id], self.notes[repo.id] = pushed, repo.note
+                    self.cards.commits[repo.id] = pushed.sha
+                    self.context.count("pushed" if pushed.changed else "unchanged")
+                    self.context.progress(len(self.pushed), self.total, repo=repo.id)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _send(self, repo: RepoFiles) -> Pushed:
         recipe = self.cards.recipe
         message = f"{recipe.name} version {recipe.version}, by hubkit"
         pushed = push(self.access, repo.id, repo.type, repo.files, message, recipe.hub.private)
@@ -83,10 +98,7 @@ class _Release:
             sha = add_files(self.access, repo.id, repo.type, unchecked_files(name), "Not checked yet")
             pushed = replace(pushed, sha=sha)
         put_tag(self.access, pushed, f"v{recipe.version}")
-        self.pushed[repo.id], self.notes[repo.id] = pushed, repo.note
-        self.cards.commits[repo.id] = pushed.sha
-        self.context.count("pushed" if pushed.changed else "unchanged")
-        self.context.progress(len(self.pushed), self.total, repo=repo.id)
+        return pushed
 
     def repos(self) -> list[dict[str, str]]:
         """For release.json, here and in the Space."""
@@ -116,9 +128,9 @@ def run(context: StepContext) -> None:
         material = _material(cards, context, access)
         total = len(cards.models) + len(facts.teachers()) + 3  # problems, evaluations, Space
         release = _Release(access, context, cards, total)
-        for repo in layout(cards, material):
-            release.push(repo)
-        release.push(space(cards, release.repos()))
+        for stage in layout(cards, material):
+            release.push(stage)
+        release.push([space(cards, release.repos())])
         items = [
             CollectionItem(p.repo_id, p.repo_type, release.notes[p.repo_id]) for p in release.pushed.values()
         ]

@@ -105,6 +105,10 @@ class Answers:
             temporary.replace(to)
         (self.folder / f"{journal.parent.name}-{journal.name}.part").unlink(missing_ok=True)
 
+    def any(self) -> bool:
+        """Whether there are answers to look among, those in steps under way included."""
+        return bool(self.files()) or any((self._root / "work").rglob("*.sqlite"))
+
     def count(self, requests: Iterable[tuple[Place, str]]) -> int:
         """How many of these (place, request's hash) are answered, those in steps under way included.
 

@@ -10,6 +10,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -25,11 +27,14 @@ from small_release import HOSTILE, PROMPT, Run, build
 
 from hubkit.errors import HubError, InputError
 from hubkit.evaluation.statistics import summary
+from hubkit.hub import PUSHES
 from hubkit.localhub import LocalHub
 from hubkit.problems.file import FileSource
 from hubkit.records import SAMPLED_SCHEMA, read_rows, write_rows
 from hubkit.release import publish, report
+from hubkit.release.boards import Boards
 from hubkit.release.cards import CardContext, dataset_card, evals_card, model_card, student_card
+from hubkit.release.layout import Material, layout
 from hubkit.release.results import Facts, over_seeds, paired_tests, student_rows, variant_rows
 
 
@@ -170,6 +175,31 @@ def test_dataset_info_is_what_datasets_finds(facts: Facts, cards: CardContext) -
     for info in data["dataset_info"]:
         path = facts.folders[steps[info["config_name"]]] / "data.parquet"
         assert Features._from_yaml_list(info["features"]) == Dataset.from_parquet(str(path)).features
+
+
+def test_sizes_in_cards_are_those_that_datasets_counts(run: Run, facts: Facts, cards: CardContext) -> None:
+    import datasets
+
+    boards = Boards({}, {})
+    material = Material(lambda name: {}, {}, boards, run.root / "layout")
+    for stage in layout(cards, material):
+        for repo in stage:
+            if repo.id == "local/tiny-traces":
+                card = DatasetCard(bytes(repo.files["README.md"]).decode())  # type: ignore[arg-type]
+                infos = {info["config_name"]: info for info in card.data.to_dict()["dataset_info"]}
+                for name, info in infos.items():
+                    files = [str(f) for n, f in repo.files.items() if n.startswith(f"data/{name}/")]
+                    builder = datasets.load_dataset_builder(
+                        "parquet", data_files={"train": files}, cache_dir=str(run.root / "cache")
+                    )
+                    builder.download_and_prepare()
+                    assert info["dataset_size"] == builder.info.dataset_size
+                    assert info["splits"][0]["num_bytes"] == builder.info.splits["train"].num_bytes
+                    assert info["download_size"] == sum(Path(file).stat().st_size for file in files)
+                return
+        for repo in stage:
+            cards.commits[repo.id] = "b" * 40
+    raise AssertionError("no traces were laid out")
 
 
 def test_student_cards(facts: Facts, cards: CardContext) -> None:
@@ -389,6 +419,44 @@ def test_publishing_again_commits_nothing(
     again = json.loads((run.inputs["publish"] / "release.json").read_text())
     assert again == published
     assert record.counts == {"unchanged": len(published["repos"])}
+
+
+def test_few_repos_are_pushed_at_a_time_and_one_that_fails_stops_only_itself(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = run.hub, run.inputs.get("publish")
+    run.hub = "hub-in-parallel"
+    lock, now, most, broken = threading.Lock(), 0, 0, ["s-raw-full"]
+
+    def push(access: Any, repo_id: str, *more: Any) -> Any:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        try:
+            if broken and repo_id.endswith(broken[0]):
+                raise HubError("the line was cut", "try again")
+            time.sleep(0.2)  # so that others have begun
+            return hub_push(access, repo_id, *more)
+        finally:
+            with lock:
+                now -= 1
+
+    hub_push = publish.push  # type: ignore[attr-defined]
+    monkeypatch.setattr(publish, "push", push)
+    with pytest.raises(HubError, match="the line was cut"):
+        run.finish("publish", publish.run, tmp_path / "a")
+    broken.clear()
+    record = run.finish("publish", publish.run, tmp_path / "b")
+    assert 1 < most <= PUSHES
+    # What was pushed before is not pushed again, and the order of the release is that of the plan.
+    assert record.counts["unchanged"] >= 2
+    assert record.counts["pushed"] >= 1
+    release = json.loads((run.inputs["publish"] / "release.json").read_text())
+    assert [repo["id"] for repo in release["repos"]][-2:] == [release["evals"], release["space"]]
+    run.hub = before[0]
+    if before[1]:
+        run.inputs["publish"] = before[1]
 
 
 def test_snippets_of_the_cards_run(published: dict[str, Any], hub: LocalHub, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ the text only by the same hubkit, since another one may word it otherwise.
 
 from __future__ import annotations
 
+from itertools import chain
+
 from hubkit.errors import InputError
 from hubkit.recipe.repos import problems_repo
 from hubkit.release.boards import OWN_SCALE, Boards
@@ -36,7 +38,7 @@ def check_cards(release: Published, claims: Claims) -> None:
         claims.skip(release.name, "cards rendered again", reason)
         return
     cards = _context(release)
-    for expected in layout(cards, _material(release)):
+    for expected in chain.from_iterable(layout(cards, _material(release))):
         there = release.repos.get(expected.id)
         if there is None or there.released is None:
             claims.wrong(expected.id, "repo", "not in release.json", "part of the release")

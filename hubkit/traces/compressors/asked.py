@@ -121,9 +121,12 @@ def check_asked(context: CheckContext) -> None:
             check_engine(context.runtime[name], context.step)
 
 
-def first_requests(config: dict[str, Any], raw: Path) -> Iterator[tuple[Key, Request]]:
-    """What a step with this configuration asks about the output of a raw step at first, before any second attempt."""
-    return (_request(config, row, 0) for row in raw_rows(config, raw, ASKED_COLUMNS))
+def first_requests(
+    config: dict[str, Any], raw: Path, most: int | None = None
+) -> Iterator[tuple[Key, Request]]:
+    """What a step with this configuration asks about the output of a raw step at first, before any second attempt: all,
+    or about as many as `most`."""
+    return (_request(config, row, 0) for row in raw_rows(config, raw, ASKED_COLUMNS, most))
 
 
 class _Attempts:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from hubkit.records import (
     VARIANT_COLUMNS,
     RowWriter,
     count_rows,
+    group_bounds,
     messages_of,
     read_rows,
     shard_rows,
@@ -48,12 +49,22 @@ class Shortened:
     detail: str = ""
 
 
-def raw_rows(config: dict[str, Any], raw: Path, columns: list[str] = _COLUMNS) -> Iterator[Row]:
-    """A shard's raw rows, without `messages`: those that lie behind each other, or every n-th of few shards."""
+def raw_rows(
+    config: dict[str, Any], raw: Path, columns: list[str] = _COLUMNS, most: int | None = None
+) -> Iterator[Row]:
+    """A shard's raw rows, without `messages`: those that lie behind each other, or every n-th of few shards. With
+    `most` no more than about that many, from the beginnings of its row groups."""
     path, (index, shards) = raw / "data.parquet", config["shard"]
     if shards > 1 and not config.get("contiguous"):
-        return islice(read_rows(path, BATCH, columns), index, None, shards)
-    return read_rows(path, BATCH, columns, *shard_rows(path, index, shards))
+        return islice(read_rows(path, BATCH, columns), index, most and index + most * shards, shards)
+    start, stop = shard_rows(path, index, shards)
+    if most is None:
+        return read_rows(path, BATCH, columns, start, stop)
+    begins = [start, *(bound for bound in group_bounds(path) if start < bound < stop)]
+    each = max(1, most // len(begins))
+    return chain.from_iterable(
+        read_rows(path, each, columns, begin, min(begin + each, stop)) for begin in begins
+    )
 
 
 def shard_size(context: StepContext) -> int:

@@ -59,6 +59,10 @@ class Origin(Section, ABC):
         """The model that writes the traces in its steps, which then have an engine. None: nothing is generated."""
         return None
 
+    def held(self, pin: Pin) -> int | None:
+        """Returns the number of rows that the source of existing traces holds, cheaply; None if that is unknown."""
+        return None
+
     @abstractmethod
     def count(self, problems: int) -> int:
         """Returns the number of traces at most, for this many problems."""

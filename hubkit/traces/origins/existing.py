@@ -128,6 +128,9 @@ class FileTraces(Existing):
     def pin(self, folder: Path, key: str, commit: Callable[[str, str], str]) -> Pin:
         return FileSource(source="file", path=self.path).pin(folder, key, commit)
 
+    def held(self, pin: Pin) -> int | None:
+        return FileSource(source="file", path=self.path).count(pin)
+
     def rows(self, pin: Pin, columns: list[str] | None) -> Iterator[Row]:
         assert pin.path is not None
         return read_file(pin.path, columns)
@@ -145,6 +148,9 @@ class HubTraces(Existing):
 
     def pin(self, folder: Path, key: str, commit: Callable[[str, str], str]) -> Pin:
         return HubSource(source="hub", dataset=self.dataset, revision=self.revision).pin(folder, key, commit)
+
+    def held(self, pin: Pin) -> int | None:
+        return HubSource(source="hub", dataset=self.dataset, config=self.config, split=self.split).count(pin)
 
     def rows(self, pin: Pin, columns: list[str] | None) -> Iterator[Row]:
         return stream_dataset(self.dataset, self.config, self.split, pin.revision, columns)

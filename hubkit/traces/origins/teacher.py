@@ -122,15 +122,21 @@ def run(context: StepContext) -> None:
         context.count("traces", write_rows(context.out / "traces.parquet", rows, TRACE_SCHEMA))
 
 
-def requests_of(config: dict[str, Any], problems: Path) -> Iterator[tuple[Key, Request]]:
-    """What a step with this configuration asks about the output of a problems step.
+def requests_of(
+    config: dict[str, Any], problems: Path, most: int | None = None
+) -> Iterator[tuple[Key, Request]]:
+    """What a step with this configuration asks about the output of a problems step: all, or about as many as `most`, of
+    problems that lie evenly among all.
 
     Drawn from disk: ten million problems never are in memory together.
     """
     index, shards = config["shard"]
+    path = problems / "problems.parquet"
+    every = max(1, len(range(index, count_rows(path), shards)) * config["samples"] // most) if most else 1
+    rows = read_rows(path, columns=["id", "problem"])
     sampling = Sampling(**config["sampling"])
     system = [{"role": "system", "content": config["system"]}] if config["system"] else []
-    for problem in itertools.islice(read_rows(problems / "problems.parquet"), index, None, shards):
+    for problem in itertools.islice(rows, index, None, shards * every):
         messages = [*system, {"role": "user", "content": problem["problem"]}]
         for sample in range(config["samples"]):
             key = Key(problem["id"], sample)

@@ -1,0 +1,53 @@
+"""The steps at size: laws of time and memory, and kills. What is measured, and how, is benchmarks/scale.py's to say."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from support import MODELS, ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+
+STEPS = ["truncated", "rows"]
+
+
+@pytest.fixture
+def scale(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setenv(
+        "SCALE_CHARACTERS", "800"
+    )  # short traces: what matters is how things grow with their number
+    spec = importlib.util.spec_from_file_location("scale", ROOT / "benchmarks" / "scale.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "scale", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_time_is_linear_and_memory_flat(scale: ModuleType, tmp_path: Path) -> None:
+    found = {
+        size: scale.run_size(tmp_path / str(size), size, MODELS / "student-s", 1, STEPS, print)[0]
+        for size in (600, 2400, 6000)
+    }
+    kinds = found[600].keys()
+    assert {"traces", "raw", "compress", "compressed", "truncated", "matched", "tokens", "rows"} <= kinds
+    for kind in kinds - {"problems", "contamination"}:
+        law = scale.laws({size: costs[kind] for size, costs in found.items()})
+        assert law["power"] < 1.35, (kind, law)
+        # 2.2 GiB over 283,000 traces, on top of what a step needs at any size.
+        assert law["kb"] < 8.5, (kind, law)
+
+
+def test_steps_that_are_killed_make_the_same_files(scale: ModuleType, tmp_path: Path) -> None:
+    outputs = [
+        scale.run_size(
+            tmp_path / name, 3000, MODELS / "student-s", 1, ["truncated", "matched"], print, kills
+        )[1]
+        for name, kills in (("whole", 0), ("killed", 2))
+    ]
+    assert outputs[0] == outputs[1]
+    assert {"traces/t/0", "raw/t", "compress/t/c/0", "truncated/t/c"} <= outputs[0].keys()
