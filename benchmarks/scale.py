@@ -264,7 +264,7 @@ def carry_out(path: Path) -> None:
                     continue
             peak = max(peak, total)
 
-    watcher = threading.Thread(target=look)
+    watcher = threading.Thread(target=look, daemon=True)
     watcher.start()
     started = time.monotonic()
     record = execute(StepCall.from_json(path.read_text()))

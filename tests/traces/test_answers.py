@@ -25,6 +25,7 @@ from hubkit.engines import Request, Response
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import InputError
 from hubkit.executors.call import StepCall, execute
+from hubkit.recipe import estimate
 from hubkit.recipe.estimate import answered
 from hubkit.recipe.file import load_recipe
 from hubkit.recipe.pipeline import run, select, status
@@ -190,7 +191,9 @@ def test_two_processes_at_once_get_whole_answers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_recipe_that_grows_pays_for_what_is_new_alone(tmp_path: Path) -> None:
+def test_a_recipe_that_grows_pays_for_what_is_new_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Teacher, judge and compressor: raw changes, and with it every later step's key."""
     root = tmp_path / "runs"
 
@@ -218,6 +221,11 @@ def test_a_recipe_that_grows_pays_for_what_is_new_alone(tmp_path: Path) -> None:
         assert had(*more) == {}, "its problems are not there yet"
         run_until("problems", *more)
         assert had(*more) == {"traces/sage/0": 10, "traces/sage/1": 10}
+        monkeypatch.setattr(estimate, "LOOKED_AT", 8)
+        plan = planned(*more)
+        some = answered(plan, Store(root), status(plan, Store(root)))["traces/sage/0"]
+        assert str(some) == "about 10 answers are there", "of four of its twenty requests half are answered"
+        monkeypatch.undo()
         second = run_until("compressed", *more)
         # The second ten lands are answered like the first ten; the judge refuses two replies in ten, which are errors.
         assert second["sage"] == 20
