@@ -95,19 +95,23 @@ def key_of(number: int) -> str:
     return str((number * 7919) % 1000)
 
 
-def reply(prompt: str, lines: list[str]) -> tuple[str, str, int]:
-    """(text, finish reason, completion tokens) of an answer to a problem, or of a compression of one's trace."""
+def reply(prompt: str, lines: list[str], seed: int = 0) -> tuple[str, str, int]:
+    """(text, finish reason, completion tokens) of an answer to a problem, or of a compression of one's trace.
+
+    A compression is a beginning of the trace, so it has no numbers that the trace does not have.
+    """
     found = re.search(r"Problem (\d+):", prompt)
     number = int(found[1]) if found else 0
     short = "Shorten" in prompt[:100]
-    chance = random.Random(f"{number} {short} {len(prompt) if short else 0}")
+    chance = random.Random(f"{number} {short} {seed}")
     middle, spread = (CHARACTERS / 10, 0.5) if short else (CHARACTERS, 0.9)
     characters = int(chance.lognormvariate(math.log(middle), spread))
     count = max(1, min(characters, 10 * CHARACTERS) // 78)
     body = "".join(chance.choices(lines, k=count))
     right = key_of(number) if chance.random() > 1 / 12 else str(int(key_of(number)) + 1)
     if short:
-        return f"Problem {number}: {body}\n\\boxed{{{right}}}", "stop", len(body) // 3
+        body = prompt.partition("?\n\n")[2][: len(body)].rpartition(" ")[0]
+        return f"{body}\n\\boxed{{{right}}}", "stop", len(body) // 3
     if chance.random() < 0.02:
         return f"<think>\nProblem {number}: {body}", "length", len(body) // 3
     solution = "".join(chance.choices(lines, k=12)) + f"The answer is \\boxed{{{right}}}."
@@ -122,7 +126,7 @@ def serve() -> None:
 
     async def complete(request: web.Request) -> web.Response:
         body = await request.json()
-        text, reason, tokens = reply(body["messages"][-1]["content"], lines)
+        text, reason, tokens = reply(body["messages"][-1]["content"], lines, body.get("seed", 0))
         choice = {"index": 0, "finish_reason": reason, "message": {"role": "assistant", "content": text}}
         usage = {"prompt_tokens": 100, "completion_tokens": tokens}
         return web.json_response({"choices": [choice], "usage": usage})

@@ -10,6 +10,7 @@ A shard [i, n] takes every n-th problem from the i-th on, so shards are of equal
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -44,6 +45,9 @@ REMEDIES: Final = {
     "no_solution": "look at what the server returns as content: its reasoning parser may take all of the text",
 }
 """Reason for which most answers are useless -> what to do."""
+
+_ASKED: Final = ["id", "problem"]
+"""Columns of problems that requests are made of."""
 
 
 class Thinking(Section):
@@ -132,15 +136,29 @@ def requests_of(
     """
     index, shards = config["shard"]
     path = problems / "problems.parquet"
-    every = max(1, len(range(index, count_rows(path), shards)) * config["samples"] // most) if most else 1
-    rows = read_rows(path, columns=["id", "problem"])
+    rows: Iterable[dict[str, Any]]
+    if most is None:
+        rows = itertools.islice(read_rows(path, columns=_ASKED), index, None, shards)
+    else:
+        every = max(1, len(range(index, count_rows(path), shards)) * config["samples"] // most)
+        rows = _some(path, shards, every)[index::shards]
     sampling = Sampling(**config["sampling"])
     system = [{"role": "system", "content": config["system"]}] if config["system"] else []
-    for problem in itertools.islice(rows, index, None, shards * every):
+    for problem in rows:
         messages = [*system, {"role": "user", "content": problem["problem"]}]
         for sample in range(config["samples"]):
             key = Key(problem["id"], sample)
             yield key, Request(key.text, messages, sampling, request_seed(config["seed"], key))
+
+
+@functools.lru_cache(maxsize=4)
+def _some(path: Path, shards: int, every: int) -> list[dict[str, Any]]:
+    """Of each shard's problems every n-th, for all shards together: they are read from the same table."""
+    return [
+        problem
+        for place, problem in enumerate(read_rows(path, columns=_ASKED))
+        if place // shards % every == 0
+    ]
 
 
 def _rows(context: StepContext, journal: Journal, requests: Iterable[tuple[Key, Request]]) -> Iterator[Trace]:
