@@ -23,6 +23,7 @@ from lighteval.utils.cache_management import SampleCache
 
 from hubkit.engines import Engine, Request, Response
 from hubkit.errors import EngineError, RecipeError
+from hubkit.evaluation.tasks import check_words
 from hubkit.section import Sampling
 from hubkit.store import StepContext
 from hubkit.traces.journal import Journal, Key, answer, request_hash, request_seed
@@ -91,6 +92,7 @@ class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
         Stop sequences of a task are not used: they are for models that continue text, and "\\n\\n" or
         "Question:" would end a student within its reasoning.
         """
+        check_words(docs[0].task_name, docs)
         keys = [(doc, document(doc, sample)) for doc in docs for sample in range(self._samples)]
 
         def requests() -> Iterator[tuple[Key, Request]]:

@@ -28,6 +28,7 @@ __all__ = [
     "TaskFacts",
     "Tasks",
     "built_in",
+    "check_words",
     "contained",
     "describe",
     "only",
@@ -278,7 +279,15 @@ def questions(task: str, cache: Path, revision: str = "") -> list[str]:
         with only(module):
             tasks = Registry(task).load_tasks()
         with reading(task):
-            return [doc.query for name in sorted(tasks) for doc in tasks[name].eval_docs()]
+            docs = [doc for name in sorted(tasks) for doc in tasks[name].eval_docs()]
+        check_words(task, docs)
+        return [doc.query for doc in docs]
+
+
+def check_words(task: str, docs: Iterable[Any]) -> None:
+    """Raise RecipeError for a task that asks about pictures: engines are given words alone, and would guess."""
+    if any(doc.images for doc in docs):
+        raise RecipeError(f"{task!r} asks about pictures", "choose a task in words")
 
 
 @contextmanager

@@ -303,7 +303,7 @@ def test_built_in_tasks_are_found_and_given_room() -> None:
         ("wikitext:103:document_level|0", "log-likelihoods"),
         ("gpqa|0", r"4 tasks of lighteval .*gpqa:mc\|0, gpqa:diamond\|0"),
         ("mt_bench|0", "language model over the network"),
-        ("summarization:xsum|0", "x"),
+        ("qasper|0", "scored by likeness .f1., which finds answers partly right"),
         (
             "bigbench:tellmewhy|0",
             "scored over all its answers at once .bleu., and not problem by problem",
@@ -316,6 +316,18 @@ def test_tasks_that_cannot_be_scored_are_refused(task: str, why: str) -> None:
     with pytest.raises(RecipeError, match=why) as caught:
         describe(task)
     assert caught.value.remedy and "\n" not in str(caught.value)
+
+
+def test_tasks_that_show_pictures_are_refused() -> None:
+    from lighteval.tasks.requests import Doc
+
+    from hubkit.evaluation.tasks import check_words
+
+    doc = Doc("What is on it?", ["a cat"], 0)
+    check_words("mmmu_pro:vision|0", [doc])
+    doc.images = ["a picture"]
+    with pytest.raises(RecipeError, match="asks about pictures"):
+        check_words("mmmu_pro:vision|0", [doc])
 
 
 def test_several_answers_to_each_problem(step: Any, models: Path) -> None:
