@@ -147,6 +147,18 @@ def test_the_release_checks_itself(root: Path, hub: LocalHub, tmp_path: Path) ->
     assert what["config compressed-nano-compressor: answer verified again"] == "same"
 
 
+def test_the_release_is_exported(root: Path, hub: LocalHub, tmp_path: Path) -> None:
+    """From lighteval's real files; each record is validated before it is written."""
+    home = environment(hub, tmp_path)
+    done = hubkit("release", "export", "local/tasks", "--out", str(tmp_path / "out"), **home)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2 * 3 * len(BENCHMARKS)
+    (path,) = (tmp_path / "out/data/MATH-500/local/tasks-s-raw-full").glob("*_samples.jsonl")
+    samples = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(samples) == 3 and all(len(sample["output"]["raw"]) == 2 for sample in samples)
+    assert "What is $0 + 1$?" in " ".join(sample["input"]["raw"] for sample in samples)
+
+
 def test_weights_of_another_student_are_caught_by_their_answers(
     root: Path, hub: LocalHub, tmp_path: Path
 ) -> None:
