@@ -20,7 +20,7 @@ from hubkit.store import StepContext
 from hubkit.traces.lengths import count_tokens
 from hubkit.traces.variants import VARIANTS
 
-__all__ = ["TOKENIZER", "RuleServer", "compressing", "outcome", "real_traces"]
+__all__ = ["TOKENIZER", "RuleServer", "compressing", "outcome", "real_traces", "save_classifier"]
 
 TOKENIZER = MODELS / "student-s"
 FILE = ROOT / "tests" / "traces" / "compressors" / "r1-math.jsonl"
@@ -86,3 +86,52 @@ def outcome(context: StepContext) -> tuple[dict[str, dict[str, Any]], dict[str, 
     files = (context.out / "data.parquet", context.out / "rejected.parquet")
     kept, rejected = ({row["id"]: row for row in read_rows(file)} for file in files)
     return kept, rejected
+
+
+def save_classifier(folder: Path, kind: str) -> Path:
+    """A random token classifier of LLMLingua-2's architectures: xlm-roberta or bert (multilingual, cased)."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import AutoConfig, AutoModelForTokenClassification, PreTrainedTokenizerFast
+
+    texts = [row["reasoning"] for row in real_traces()]
+    trainer: Any
+    if kind == "bert":
+        first, last, unknown, pad = "[CLS]", "[SEP]", "[UNK]", "[PAD]"
+        core = Tokenizer(models.WordPiece(unk_token=unknown))
+        core.normalizer = normalizers.BertNormalizer(lowercase=False)
+        core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=[pad, unknown, first, last])
+    else:
+        first, last, unknown, pad = "<s>", "</s>", "<unk>", "<pad>"
+        core = Tokenizer(models.Unigram())
+        core.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+        )
+        trainer = trainers.UnigramTrainer(
+            vocab_size=300, special_tokens=[first, pad, last, unknown], unk_token=unknown
+        )
+    core.train_from_iterator(texts, trainer)
+    ids = {name: core.token_to_id(name) for name in (first, last)}
+    core.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}", special_tokens=list(ids.items())
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, unk_token=unknown, pad_token=pad, cls_token=first, sep_token=last
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=130 if kind == "xlm-roberta" else 128,
+        pad_token_id=core.token_to_id(pad),
+        initializer_range=0.5,
+        num_labels=2,
+    )
+    AutoModelForTokenClassification.from_config(config).save_pretrained(folder)
+    return folder

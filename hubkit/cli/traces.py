@@ -82,12 +82,22 @@ def compress(
     source: SourceArgument,
     options: Any,
     out: OutOption,
+    kind: Annotated[
+        str, typer.Option("--kind", help="rewrite, prune, prune-steps or prune-tokens: docs/recipes.md.")
+    ] = "rewrite",
     model: Annotated[str, typer.Option("--model", help="Folder or Hub id of the model that shortens.")] = "",
     endpoint: Annotated[
         str, typer.Option("--endpoint", help="Or a server that does: its address, ending in /v1.")
     ] = "",
     served_model: Annotated[str, typer.Option("--served-model", help="The model's name there.")] = "",
     tokenizer: TokenizerOption = "",
+    ratio: Annotated[
+        float | None, typer.Option("--ratio", help="Length to aim at, as a share of the raw tokens: 0.15.")
+    ] = None,
+    by: Annotated[str | None, typer.Option("--by", help="prune-steps: answer, entropy or surprisal.")] = None,
+    solution: Annotated[
+        str, typer.Option("--solution", help="keep, final-line (cut to the answer's line) or shorten.")
+    ] = "keep",
     prompt: Annotated[
         Path | None,
         typer.Option("--prompt", help="File with {problem} and {reasoning} in it; one is built in."),
@@ -104,15 +114,25 @@ def compress(
     ] = 64,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Let a model shorten verified traces, and write those that still reach the right answer.
+    """Let a compressor shorten verified traces, and write those that it keeps, such as those that reach the answer.
 
     Example: hubkit traces compress verified --model Qwen/Qwen3-4B --out short
     """
     from hubkit.stages import stages
-    from hubkit.stages.compressing import engine_of, prompt_of, rewriter
+    from hubkit.stages.compressing import compressor_of, engine_of
 
     chosen = engine_of(model, endpoint, served_model, engine, batch_size)
-    compressor = rewriter(model or served_model, prompt_of(prompt), max_tokens, temperature, attempts)
+    compressor = compressor_of(
+        kind,
+        model or served_model,
+        prompt=prompt,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        attempts=attempts,
+        ratio=ratio,
+        by=by,
+        solution=solution,
+    )
     made = stages.compress(
         source,
         out,
@@ -144,8 +164,16 @@ def truncate(
     to_config: Annotated[
         str | None, typer.Option("--to-config", help="Config of a dataset after --to.")
     ] = None,
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--kind",
+            help="What is left: truncated (the beginning), last (the end), random-steps or random-tokens.",
+        ),
+    ] = "truncated",
+    seed: Annotated[int, typer.Option("--seed", help="Of what is drawn at random.")] = 0,
 ) -> None:
-    """Cut the reasoning of verified traces off: at a number of tokens, or at the length of compressed ones.
+    """Cut the reasoning of verified traces down: to a number of tokens, or to the length of compressed ones.
 
     Example: hubkit traces truncate good --to short --tokenizer ./model --out cut
     """
@@ -160,6 +188,8 @@ def truncate(
             tokens=tokens,
             to=to or None,
             to_config=to_config,
+            kind=kind,
+            seed=seed,
             options=options,
         ),
     )

@@ -261,6 +261,12 @@ class Recipe(Section):
             raise ValueError(f"{judged[0]} has `verifier: judge`, and there is no `judge:` section")
         if self.judge is not None and not judged:
             raise ValueError("the `judge:` section has no use: no traces are verified by `verifier: judge`")
+        changing = next((i for i, c in enumerate(self.compressors) if c.solution != "keep"), None)
+        if self.judge is not None and changing is not None:
+            raise AtKey(
+                "a solution that is shortened is verified again, and no judge is asked to: keep it",
+                *("compressors", changing, "solution"),
+            )
         for benchmark in self.benchmarks:
             if benchmark.problems and self._is_judged(benchmark.problems):
                 raise ValueError(

@@ -18,6 +18,7 @@ from hubkit.recipe.plan import Plan, Step
 from hubkit.records import count_rows
 from hubkit.store import Record, Store
 from hubkit.traces.answers import Answers
+from hubkit.traces.compressors import Compressor
 from hubkit.traces.journal import request_hash
 from hubkit.traces.origins import Origin
 from hubkit.traces.variants import VARIANTS
@@ -167,9 +168,13 @@ def _of_limits(plan: Plan, step: Step, count: Callable[[str], int | None]) -> Es
             parts = []
             for own, makers in (("teacher", recipe.origins()), ("compressor", recipe.compressors)):
                 if own in step.models:
-                    longest = next(maker.longest() for maker in makers if maker.name == config[own])
-                    if longest is not None:
-                        parts.append(_generation(plan, step, own, asked * longest))
+                    maker = next(maker for maker in makers if maker.name == config[own])
+                    if (longest := maker.longest()) is None:
+                        parts.append(Estimate(None, None, None, "limits"))
+                    else:
+                        raw = max(origin.longest() for origin in recipe.origins())
+                        texts = maker.requests(raw) if isinstance(maker, Compressor) else 1
+                        parts.append(_generation(plan, step, own, asked * texts * longest))
             if judge := config.get("judge"):
                 parts.append(_generation(plan, step, "judge", asked * judge["sampling"]["max_tokens"]))
             return _sum(parts)

@@ -301,6 +301,8 @@ def _variants(build: _Builder, origin: Origin, raw: str) -> dict[Variant, str]:
         if variant.row.compressed:
             shards = _compress(build, origin, compressors[variant.compressor], raw)
             inputs, models = shards | {"raw": raw}, {}
+            if compressors[variant.compressor].solution == "shorten":
+                models = build.tokenizer  # to say how near whole responses came to their length
         elif variant.row.matched:
             compressed = made[Variant("compressed", variant.compressor)]
             inputs, models = {"raw": raw, "compressed": compressed}, build.tokenizer

@@ -58,6 +58,7 @@ def _verifiers(plan: Plan) -> set[str]:
 
 def _check_models(plan: Plan, states: list[State]) -> None:
     templated = {base.name for base in plan.recipe.students.bases if base.chat_template}
+    templated |= {compressor.name for compressor in plan.recipe.compressors if compressor.scorer()}
     for name in sorted({ref for state in states for ref in state.step.models.values()}):
         folder = Path(plan.models[name].model)
         # Of one on the Hub it was seen that it exists when its commit was resolved.

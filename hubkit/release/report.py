@@ -22,7 +22,15 @@ from hubkit.release.headline import headline
 from hubkit.release.histograms import lengths
 from hubkit.release.names import repos
 from hubkit.release.plot import figures
-from hubkit.release.results import Facts, Row, over_seeds, paired_tests, student_rows, variant_rows
+from hubkit.release.results import (
+    Facts,
+    Row,
+    null_tests,
+    over_seeds,
+    paired_tests,
+    student_rows,
+    variant_rows,
+)
 from hubkit.release.text import number, percent
 from hubkit.store import StepContext
 from hubkit.traces.variants import BASE_LABEL, VARIANTS, Variant
@@ -48,6 +56,7 @@ def run(context: StepContext) -> None:
         "over_seeds": over_seeds(rows),
         "variants": variant_rows(facts),
         "tests": tests,
+        "nulls": null_tests(facts, tests),
     }
     (context.out / "results.json").write_text(
         json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"

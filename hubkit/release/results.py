@@ -30,6 +30,7 @@ __all__ = [
     "RESULTS_SCHEMA",
     "Facts",
     "Row",
+    "null_tests",
     "over_seeds",
     "paired_tests",
     "student_rows",
@@ -240,8 +241,16 @@ def variant_rows(facts: Facts) -> list[Row]:
                 "raw_reasoning_chars",
                 "ratio_tokens",
                 "ratio_chars",
+                "solution_tokens",
+                "raw_solution_tokens",
+                "ratio_response",
+                "ratio_target",
             ):
                 row[name] = record.metrics.get(name)
+            # What the target is a share of: the whole response where solutions are shortened as well.
+            row["ratio_quantiles"] = record.metrics.get("ratio_response_quantiles") or record.metrics.get(
+                "ratio_quantiles"
+            )
             row["quantiles"] = record.metrics.get("quantiles", {}).get("reasoning_tokens", {})
             rows.append(row)
     return rows
@@ -291,6 +300,24 @@ def paired_tests(facts: Facts) -> list[Row]:
     for test, p in zip(tests, holm([test["p"] for test in tests]), strict=True):
         test["p_holm"] = p
     return tests
+
+
+def null_tests(facts: Facts, tests: list[Row]) -> list[Row]:
+    """Of the tests of `paired_tests` those of a compressor against its controls, raw traces of the same length.
+
+    Each is the question whether the compressor's choice of what stays did anything; `p_holm` is corrected for these
+    questions alone. `a` is the compressed variant, `b` the control.
+    """
+    from hubkit.evaluation.statistics import holm
+
+    found = []
+    for test in tests:
+        a, b = facts.variant(test["a"]), facts.variant(test["b"])
+        if a.row.compressed and b.row.matched and a.compressor == b.compressor:
+            found.append(test | {"compressor": a.compressor, "control": b.kind})
+    for test, p in zip(found, holm([test["p"] for test in found]), strict=True):
+        test["p_holm"] = p
+    return found
 
 
 def _answers(folder: Path) -> tuple[dict[str, int], int]:

@@ -11,24 +11,28 @@ from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import InputError
 from hubkit.section import Sampling, Section
 from hubkit.stages.source import slug
-from hubkit.traces.compressors.rewrite import Rewrite
+from hubkit.traces.compressors import COMPRESSORS, Compressor
+from hubkit.traces.compressors.asked import Asked
 
-__all__ = ["PROMPT", "engine_of", "prompt_of", "rewriter"]
+__all__ = ["PROMPT", "compressor_of", "engine_of", "prompt_of"]
 
 S = TypeVar("S", bound=Section)
 
-PROMPT: Final = (
-    "Rewrite the reasoning below as briefly as you can. Keep every number and every step that the answer rests on, "
-    "and leave out repetition, doubt and detours. Finish with the answer in \\boxed{}.\n\n"
-    "Problem:\n{problem}\n\nReasoning:\n{reasoning}"
-)
-"""What a compressor is asked where no prompt is given."""
+_TEXTS: Final = "Problem:\n{problem}\n\nReasoning:\n{reasoning}"
+_PROMPTS: Final = {
+    "rewrite": "Rewrite the reasoning below as briefly as you can. Keep every number and every step that the answer "
+    "rests on, and leave out repetition, doubt and detours.",
+    "prune": "Copy the reasoning below and leave out all words that the answer does not rest on. Change no word, add "
+    "none, and keep their order.",
+}
+"""What a compressor that asks a model asks where no prompt is given, but for the end."""
 
 
-def prompt_of(path: Path | None) -> str:
+def prompt_of(path: Path | None, kind: str = "rewrite", ratio: float | None = None) -> str:
     """A prompt file's text; the built-in prompt without one. Raises InputError if it cannot be read."""
     if path is None:
-        return PROMPT
+        aim = " Use about {words} words." if ratio is not None else ""
+        return f"{_PROMPTS.get(kind, '')}{aim} Finish with the answer in \\boxed{{}}.\n\n{_TEXTS}"
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
@@ -36,13 +40,35 @@ def prompt_of(path: Path | None) -> str:
         raise InputError(f"cannot read {path}: {reason}", "give a text file") from error
 
 
-def rewriter(model: str, prompt: str, max_tokens: int, temperature: float, attempts: int) -> Rewrite:
-    """A compressor, named after its model. Raises InputError for what it does not take."""
-    sampling = {"max_tokens": max_tokens, "temperature": temperature}
-    name = slug(Path(model).name)
-    return _made(
-        Rewrite, name=name, model=model, prompt=prompt, attempts=attempts, sampling=Sampling(**sampling)
-    )
+PROMPT: Final = prompt_of(None)
+"""What a rewriting model is asked where no prompt is given."""
+
+
+def compressor_of(
+    kind: str,
+    model: str,
+    *,
+    prompt: Path | None,
+    max_tokens: int,
+    temperature: float,
+    attempts: int,
+    **more: Any,
+) -> Compressor:
+    """A compressor of a kind, named after its model. `more` are further keys of it, those that are None left out.
+
+    Raises InputError for a kind that there is not, and for keys that it does not take.
+    """
+    if kind not in COMPRESSORS:
+        raise InputError(f"there is no kind {kind!r} of compressor", f"give one of {', '.join(COMPRESSORS)}")
+    values: dict[str, Any] = {"kind": kind, "name": slug(Path(model).name), "model": model}
+    values |= {key: value for key, value in more.items() if value is not None}
+    if issubclass(COMPRESSORS[kind], Asked):
+        sampling = Sampling(max_tokens=max_tokens, temperature=temperature)
+        text = prompt_of(prompt, kind, values.get("ratio"))
+        values |= {"prompt": text, "attempts": attempts, "sampling": sampling}
+    elif prompt is not None:
+        raise InputError(f"a compressor of kind {kind} has no prompt", "leave out --prompt")
+    return _made(COMPRESSORS[kind], **values)
 
 
 def engine_of(model: str, endpoint: str, served_model: str, engine: str, batch_size: int) -> EngineRuntime:
@@ -56,9 +82,10 @@ def engine_of(model: str, endpoint: str, served_model: str, engine: str, batch_s
     return _made(EngineRuntime, engine=engine, batch_size=batch_size)
 
 
-def _made(kind: type[S], **values: Any) -> S:
+def _made(section: type[S], /, **values: Any) -> S:
     try:
-        return kind.model_validate(values)
+        return section.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}", "see docs/keys.md") from None
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{where}: {first['msg']}" if where else first["msg"], "see docs/keys.md") from None

@@ -203,8 +203,17 @@ class Stats:
     """Tokens of reasoning, and of reasoning and solution, over those of the same raw traces; empty for what is raw."""
 
 
-def stats(rows: Iterable[tuple[str, str]], source: str, tokenizer: Path, raw: int | None = None) -> Stats:
-    """Lengths of (reasoning, solution), streamed. `raw`: tokens of reasoning before it was shortened."""
+def stats(
+    rows: Iterable[tuple[str, str]],
+    source: str,
+    tokenizer: Path,
+    raw: int | None = None,
+    raw_solution: int | None = None,
+) -> Stats:
+    """Lengths of (reasoning, solution), streamed.
+
+    `raw` and `raw_solution`: their tokens before they were shortened; without the second solutions are as they were.
+    """
     lengths = Lengths(tokenizer)
     for reasoning, solution in rows:
         lengths.add(reasoning=reasoning, solution=solution)
@@ -214,7 +223,8 @@ def stats(rows: Iterable[tuple[str, str]], source: str, tokenizer: Path, raw: in
     ratio = {}
     if raw:
         thought, told = (sum(lengths.columns[f"{part}_tokens"]) for part in ("reasoning", "solution"))
-        ratio = {"reasoning": thought / raw, "response": (thought + told) / (raw + told)}
+        before = raw + (told if raw_solution is None else raw_solution)
+        ratio = {"reasoning": thought / raw, "response": (thought + told) / before}
     return Stats(source, len(lengths.columns["reasoning_characters"]), found, ratio)
 
 

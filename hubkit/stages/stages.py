@@ -31,7 +31,7 @@ from hubkit.stages.inspect import Stats, stats
 from hubkit.stages.source import SourceOptions, open_source, tokenizer_folder
 from hubkit.stages.step import compress_step, pinned_model, pinned_tokenizer, run_step
 from hubkit.store import Record, exclusive, write_json
-from hubkit.traces.compressors.rewrite import Rewrite
+from hubkit.traces.compressors import Compressor
 from hubkit.traces.origins.existing import Existing, read
 from hubkit.traces.variants import VARIANTS, Variant
 from hubkit.verifiers.table import verifier_named
@@ -120,7 +120,7 @@ def verify(
 def compress(
     source: str,
     out: Path,
-    compressor: Rewrite,
+    compressor: Compressor,
     *,
     tokenizer: str | Path | None = None,
     engine: EngineRuntime | None = None,
@@ -128,7 +128,7 @@ def compress(
     seed: int = 0,
     device: str = "auto",
 ) -> Stage:
-    """Let a model shorten verified traces, and write those that still reach the right answer.
+    """Let a compressor shorten verified traces, and write those that it keeps.
 
     Lengths are counted by `tokenizer`, which is the model's own if left out. Raises as `verify` does, and EngineError
     if the model cannot answer.
@@ -141,8 +141,14 @@ def compress(
             "shortened traces are kept when they still reach the answer", "leave out --unverified"
         )
     with own_folder(out):
-        model = pinned_model(compressor.model, compressor.revision, served=engine.engine == "openai")
-        by = tokenizer if tokenizer is not None else compressor.model
+        used = compressor.model_ref()
+        if used is None:
+            raise InputError(f"{compressor.name} has no model", "use a recipe: docs/recipes.md")
+        served = engine.engine == "openai"
+        if served and not compressor.generator():
+            raise InputError(f"{compressor.name} loads its model itself", "give --model, not --endpoint")
+        model = pinned_model(used.model, used.revision, served=served)
+        by = tokenizer if tokenizer is not None else used.model
         stage = _verified(source, out, options, by)
         if stage.unverified:
             raise InputError(f"the traces in {source} are not verified", "verify them first")
@@ -166,6 +172,7 @@ def compress(
             VARIANTS["compressed"].step,
             {"teacher": stage.name, "compressor": compressor.name},
             inputs={"raw": raw, "shard-0": made},
+            models={"tokenizer": pinned_tokenizer(by)} if compressor.solution == "shorten" else {},
         )
         variant = Variant("compressed", compressor.name)
         stage = replace(
@@ -188,14 +195,19 @@ def truncate(
     tokens: int | None = None,
     to: str | Path | None = None,
     to_config: str | None = None,
+    kind: str = "truncated",
+    seed: int = 0,
     options: SourceOptions | None = None,
 ) -> Stage:
-    """Cut the reasoning of verified traces off: all at `tokens`, or each at the length that it has in `to`.
+    """Cut the reasoning of verified traces down: all to `tokens`, or each to the length that it has in `to`.
 
     `to` holds the same traces in compressed form: a folder that `compress` made, a file, or a dataset on the Hub, whose
-    config is `to_config`. Raises as `verify` does, and InputError where `to` has other traces, or lengths by another
-    tokenizer.
+    config is `to_config`. `kind` is the control: what is left of a trace; `seed` decides it where chance does. Raises
+    as `verify` does, and InputError where `to` has other traces, or lengths by another tokenizer.
     """
+    controls = [name for name, row in VARIANTS.items() if row.matched]
+    if kind not in controls:
+        raise InputError(f"there is no control {kind!r}", f"give one of {', '.join(controls)}")
     if (tokens is None) == (to is None):
         raise InputError("say where to cut", "give either a number of tokens or compressed traces")
     target = read_stage(Path(to)) if to is not None else None
@@ -218,15 +230,16 @@ def truncate(
                 name = other[0].name
                 inputs["compressed"] = _lengths(out / INNER, *other, inputs["raw"], tokenizer)
             config: dict[str, Any] = {"teacher": stage.name, "compressor": name}
-            variant, how = f"truncated-{name}", f"cut off at the length of {name}'s, trace by trace"
+            how = f"to the length of {name}'s, trace by trace"
         else:
             config = {"teacher": stage.name, "tokens": tokens}
-            name, variant = str(tokens), f"truncated-{tokens}"
-            how = f"cut off after {tokens:,} tokens; shorter ones are as they were"
+            name = str(tokens)
+            how = f"to {tokens:,} tokens; shorter ones are as they were"
+        config |= {"seed": seed} if VARIANTS[kind].seeded else {}
         made = run_step(
             out / INNER,
-            f"truncated/{stage.name}/{name}",
-            VARIANTS["truncated"].step,
+            f"{kind}/{stage.name}/{name}",
+            VARIANTS[kind].step,
             config,
             inputs=inputs,
             models={"tokenizer": pinned_tokenizer(tokenizer)},
@@ -234,12 +247,12 @@ def truncate(
         stage = replace(
             stage,
             stage="truncate",
-            variant="truncated",
-            config=variant,
-            how=f"The reasoning of each trace was {how}",
-            steps=stage.steps | {"truncated": _from(out, made)},
+            variant=kind,
+            config=f"{kind}-{name}",
+            how=f"The reasoning of each trace was cut down {how}. What is left: {VARIANTS[kind].leaves}",
+            steps=stage.steps | {kind: _from(out, made)},
         )
-        return _put(out, stage, "truncated")
+        return _put(out, stage, kind)
 
 
 def lengths_of(source: str, tokenizer: str | Path, options: SourceOptions | None = None) -> Stats:
@@ -254,7 +267,8 @@ def lengths_of(source: str, tokenizer: str | Path, options: SourceOptions | None
             sum(row["raw_reasoning_tokens"] for row in read_rows(data, columns=columns[2:])) if same else None
         )
         rows = ((row["reasoning"], row["solution"]) for row in read_rows(data, columns=columns[:2]))
-        return stats(rows, str(folder), counted, before)
+        told = Record.read(stage.step(folder, stage.variant)).metrics.get("raw_solution_tokens")
+        return stats(rows, str(folder), counted, before, told)
     origin, pin = open_source(source, options)
     found = read(origin, pin, 0, lambda reason, detail: None)
     texts = ((t.thought.reasoning, t.thought.solution) for _, traces in found for t in traces)

@@ -11,7 +11,7 @@ from hubkit.engines.settings import EngineRuntime
 from hubkit.section import REPO_ID
 from hubkit.stages.source import tokenizer_folder
 from hubkit.store import RECORD, Record, StepContext, Store, digest, digest_file, digest_folder
-from hubkit.traces.compressors.rewrite import Rewrite
+from hubkit.traces.compressors import Compressor
 
 __all__ = ["compress_step", "pinned_model", "pinned_tokenizer", "run_step"]
 
@@ -73,7 +73,7 @@ def _digest(folder: Path) -> str:
 def compress_step(
     root: Path,
     name: str,
-    compressor: Rewrite,
+    compressor: Compressor,
     *,
     raw: Path,
     problems: Path,
@@ -91,7 +91,8 @@ def compress_step(
         {"compressor": compressor.name, "seed": seed, "shard": [0, 1], **compressor.identity()},
         inputs={"problems": problems, "raw": raw},
         models={"compressor": model, "tokenizer": tokenizer},
-        runtime={"engine": engine.model_dump(mode="json")} | dict(runtime or {}),
+        runtime=({"engine": engine.model_dump(mode="json")} if compressor.generator() else {})
+        | dict(runtime or {}),
     )
 
 

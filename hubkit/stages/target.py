@@ -2,7 +2,7 @@
 
     raw {"id": "mine-2f6c…", "sample": 0, "problem": "1 + 1?", "solution": "2", …}, and in the other source a trace of
     the same problem with the same solution, of 31 tokens
-    -> {"id": "mine-2f6c…", "sample": 0, "reasoning_tokens": 31, "compressor": "other"}
+    -> {"id": "mine-2f6c…", "sample": 0, "reasoning_tokens": 31, "compressor": "other", "solution": "2"}
 
 Ids of sources differ, so traces are found by the texts of problem and solution, which compression leaves as they are;
 where a solution was written anew, by the problem alone, if both sides have one trace of it.
@@ -27,7 +27,7 @@ from hubkit.traces.lengths import count_tokens
 
 __all__ = ["VERSION", "run"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 BATCH: Final = 512
 SCHEMA: Final = pa.schema(
     [
@@ -35,6 +35,7 @@ SCHEMA: Final = pa.schema(
         ("sample", pa.int32()),
         ("reasoning_tokens", pa.int32()),
         ("compressor", pa.string()),
+        ("solution", pa.string()),
     ]
 )
 
@@ -62,7 +63,9 @@ def run(context: StepContext) -> None:
             if not found:
                 context.count("dropped_no_counterpart")
                 continue
-            about = {"id": row["id"], "sample": row["sample"], "compressor": context.config["compressor"]}
+            # The raw trace's: controls leave solutions as they are.
+            about = {name: row[name] for name in ("id", "sample", "solution")}
+            about |= {"compressor": context.config["compressor"]}
             yield about | {"reasoning_tokens": found.pop(0)}
 
     kept = write_rows(context.out / "data.parquet", rows(), SCHEMA)

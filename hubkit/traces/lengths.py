@@ -19,6 +19,8 @@ __all__ = [
     "length_metrics",
     "load_tokenizer",
     "plain_backend",
+    "quartiles",
+    "response_metrics",
     "token_counts",
     "tokenizer_threads",
 ]
@@ -104,7 +106,8 @@ def load_tokenizer(tokenizer: Path) -> Any:
 def length_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """What a variant's record says of its lengths: sums, ratios to raw and quantiles.
 
-    `ratio_tokens` and `ratio_chars` are ratios of the sums, as the paper reports its 8.6 % to 21.0 %.
+    `ratio_tokens` and `ratio_chars` are ratios of the sums, as the paper reports its 8.6 % to 21.0 %; `ratio_quantiles`
+    are those of the traces' own ratios of tokens.
     Of each row only the lengths are kept, so rows may be streamed.
     """
     ids: set[str] = set()
@@ -116,6 +119,7 @@ def length_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
     table = np.fromiter(lengths(), dtype=(np.int64, len(_LENGTHS)))
     sums = dict(zip(_LENGTHS, table.sum(axis=0).tolist(), strict=True))
+    shares = table[:, 0] / np.maximum(1, table[:, 2])
     quantiles = {}
     for column, name in enumerate(_LENGTHS[:2]):
         values = table[:, column]
@@ -127,5 +131,19 @@ def length_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         **sums,
         "ratio_tokens": sums["reasoning_tokens"] / max(1, sums["raw_reasoning_tokens"]),
         "ratio_chars": sums["reasoning_chars"] / max(1, sums["raw_reasoning_chars"]),
+        "ratio_quantiles": quartiles(shares),
         "quantiles": quantiles,
     }
+
+
+def quartiles(values: Sequence[float] | np.ndarray[Any, Any]) -> dict[str, float]:
+    """p25, p50 and p75 of some values; empty if there are none."""
+    return {f"p{q}": float(np.percentile(values, q)) for q in (25, 50, 75)} if len(values) else {}
+
+
+def response_metrics(metrics: dict[str, Any]) -> None:
+    """Add `ratio_response` to metrics that have tokens of reasoning and solution, now and raw: the ratio of both."""
+    names = ("reasoning_tokens", "solution_tokens")
+    if all(f"{raw}{name}" in metrics for name in names for raw in ("", "raw_")):
+        short, raw = (sum(metrics[f"{of}{name}"] for name in names) for of in ("", "raw_"))
+        metrics["ratio_response"] = short / max(1, raw)

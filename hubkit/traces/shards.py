@@ -5,15 +5,15 @@ verify/<teacher>/0 with rows (x, 0), (x, 1) and /1 with (y, 0)  ->  data.parquet
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from hubkit.records import RowWriter, read_batches
-from hubkit.store import StepContext
+from hubkit.store import Record, StepContext
 
-__all__ = ["join_shards", "keys_of", "shard_names"]
+__all__ = ["join_shards", "keys_of", "shard_names", "sum_solutions"]
 
 
 def shard_names(context: StepContext) -> list[str]:
@@ -34,10 +34,19 @@ def join_shards(context: StepContext, tables: dict[str, pa.Schema]) -> int:
                     writer.add_batch(batch)
                 context.progress(number + 1, len(shards))
         rows.append(writer.rows)
-    for name in shards:
-        for reason, number in context.record(name).counts.items():
+    records = [context.record(name) for name in shards]
+    for record in records:
+        for reason, number in record.counts.items():
             context.count(reason, number)
+    sum_solutions(context, records)
     return rows[0]
+
+
+def sum_solutions(context: StepContext, records: Sequence[Record]) -> None:
+    """Add up the shards' tokens of solutions, as they are and as they were."""
+    for name in ("solution_tokens", "raw_solution_tokens"):
+        if all(name in record.metrics for record in records):  # shards of an earlier hubkit have none
+            context.metrics[name] = sum(record.metrics[name] for record in records)
 
 
 def keys_of(path: Path, start: int = 0, stop: int | None = None) -> Iterator[tuple[str, int]]:

@@ -6,13 +6,13 @@ steps_of("First 47 + 38. The ones are 15.\\nSo 85.")  ->  ["First 47 + 38. ", "T
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
 from typing import Any, Final
 
 from hubkit.traces.lengths import plain_backend
 
-__all__ = ["chunks", "final_line", "step_lengths", "steps_of", "tokens_in"]
+__all__ = ["chunks", "final_line", "groups", "owners", "steps_of", "tokens_in"]
 
 _STEP: Final = re.compile(r".+?(?:\n+|[.!?](?=\s)\s*|\Z)", re.DOTALL)
 
@@ -22,46 +22,54 @@ def steps_of(text: str) -> list[str]:
     return _STEP.findall(text)
 
 
-def step_lengths(steps: Sequence[str], spans: Iterable[tuple[int, int]]) -> list[int]:
-    """Tokens of each step, by where the tokens of the whole text stand; a token counts where it begins."""
-    ends = list(accumulate(map(len, steps)))
-    lengths = [0] * len(steps)
-    index = 0
-    for start, _ in spans:
-        while index + 1 < len(steps) and start >= ends[index]:
-            index += 1
-        lengths[index] += 1
-    return lengths
+def owners(pieces: Sequence[str], spans: Iterable[tuple[int, int]]) -> list[int]:
+    """Piece that each token belongs to, by where the tokens of the joined text stand: that of its last character.
+
+    A tokenizer may count the space before a word as part of it.
+    """
+    import numpy as np
+
+    ends = np.cumsum([len(piece) for piece in pieces])
+    last = np.asarray([max(0, end - 1) for _, end in spans], dtype=np.int64)
+    found: list[int] = np.minimum(np.searchsorted(ends, last, side="right"), len(pieces) - 1).tolist()
+    return found
 
 
-def tokens_in(tokenizer: Any, steps: Sequence[str]) -> list[int]:
-    """Tokens of each step within the joined text."""
-    encoding = plain_backend(tokenizer).encode("".join(steps), add_special_tokens=False)
-    return step_lengths(steps, encoding.offsets) if steps else []
+def tokens_in(tokenizer: Any, pieces: Sequence[str]) -> list[int]:
+    """Tokens of each piece within the joined text."""
+    encoding = plain_backend(tokenizer).encode("".join(pieces), add_special_tokens=False)
+    counts = Counter(owners(pieces, encoding.offsets)) if pieces else Counter()
+    return [counts[index] for index in range(len(pieces))]
+
+
+def groups(lengths: Sequence[int], ends: Sequence[bool], limit: int) -> list[slice]:
+    """Cuts a sequence of pieces, each with its tokens, into parts of at most `limit` tokens.
+
+    A part ends after the last piece in its second half where `ends` says so, if there is one. A piece that is longer
+    than `limit` is a part of its own.
+    """
+    parts: list[slice] = []
+    start = 0
+    while start < len(lengths):
+        stop, good, tokens = start, 0, 0
+        while stop < len(lengths) and (stop == start or tokens + lengths[stop] <= limit):
+            tokens += lengths[stop]
+            stop += 1
+            if ends[stop - 1] and 2 * tokens >= limit:
+                good = stop
+        if stop < len(lengths) and good:
+            stop = good
+        parts.append(slice(start, stop))
+        start = stop
+    return parts
 
 
 def chunks(tokenizer: Any, text: str, limit: int) -> list[str]:
-    """Parts of at most `limit` tokens that end where a step does; joined they are the text.
-
-    A part ends at the last blank line in its second half where there is one (after R1-Compress, arXiv 2505.16838). A
-    step that is longer than `limit` is a part of its own.
-    """
+    """Parts of at most `limit` tokens that end where a step does, at a blank line where that can be; joined they are
+    the text. (After R1-Compress, arXiv 2505.16838.)"""
     steps = steps_of(text)
-    lengths = tokens_in(tokenizer, steps)
-    parts: list[str] = []
-    start = 0
-    while start < len(steps):
-        end, blank, tokens = start, 0, 0
-        while end < len(steps) and (end == start or tokens + lengths[end] <= limit):
-            tokens += lengths[end]
-            end += 1
-            if "\n\n" in steps[end - 1] and 2 * tokens >= limit:
-                blank = end
-        if end < len(steps) and blank:
-            end = blank
-        parts.append("".join(steps[start:end]))
-        start = end
-    return parts
+    blank = ["\n\n" in step for step in steps]
+    return ["".join(steps[part]) for part in groups(tokens_in(tokenizer, steps), blank, limit)]
 
 
 def final_line(solution: str) -> str:

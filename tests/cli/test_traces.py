@@ -274,6 +274,18 @@ def test_stages_follow_each_other_and_stay_matched(tmp_path: Path) -> None:
     assert truncated["reasoning_tokens"] == truncated["budget_tokens"] == compressed["reasoning_tokens"]
     assert REASONING.startswith(truncated["reasoning"]) and truncated["matched_to"] == "compressor"
     assert "Prompt of compressor" in (short / "README.md").read_text()
+    for kind in ("last", "random-steps", "random-tokens"):
+        out = tmp_path / kind
+        kept = ("--to", str(short), "--kind", kind, "--seed", "3")
+        done = hubkit("traces", "truncate", str(verified), *kept, *by, "--out", str(out))
+        assert done.returncode == 0, done.stderr
+        null = data(out)
+        assert (
+            null["reasoning_tokens"] == compressed["reasoning_tokens"] and null["solution"] == raw["solution"]
+        )
+        assert (out / "data" / f"{kind}-compressor").is_dir()
+        words = iter(REASONING.replace("\n", " "))
+        assert all(c in words for c in null["reasoning"].replace("\n", " "))
     done = hubkit("traces", "truncate", str(path), "--tokens", "10", *by, "--out", str(ten))
     assert done.returncode == 0, done.stderr
     assert data(ten)["reasoning_tokens"] == 10 and data(ten)["matched_to"] is None
@@ -307,6 +319,19 @@ def test_stages_follow_each_other_and_stay_matched(tmp_path: Path) -> None:
         ),
         (["truncate", "t.jsonl", "--out", "o", "--tokenizer", "x/y"], "say where to cut"),
         (["truncate", "t.jsonl", "--out", "o", "--tokenizer", "x/y", "--to", "."], "no folder of compressed"),
+        (
+            ["truncate", "t.jsonl", "--out", "o", "--tokenizer", "x/y", "--tokens", "9", "--kind", "raw"],
+            "no control",
+        ),
+        (
+            ["compress", "t.jsonl", "--out", "o", "--model", "x/y", "--kind", "squeeze"],
+            "there is no kind 'squeeze'",
+        ),
+        (
+            ["compress", "t.jsonl", "--out", "o", "--model", "x/y", "--kind", "prune-steps"],
+            "ratio: Field required",
+        ),
+        (["compress", "t.jsonl", "--out", "o", "--model", "x/y", "--by", "answer"], "by: Extra inputs"),
         (["verify", "t.jsonl", "--out", "o", "--verifier", "judge"], "a judge is a model"),
         (["push", ".", "local/x"], "no finished stage's folder"),
     ],
@@ -315,3 +340,33 @@ def test_a_stage_that_cannot_begin_is_one_line(tmp_path: Path, arguments: list[s
     write(tmp_path / "t.jsonl")
     done = hubkit("traces", *arguments, cwd=tmp_path)
     assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_steps_are_pruned_by_a_scorer_and_the_card_says_how_near_it_came(tmp_path: Path) -> None:
+    text = f"<think>\n{REASONING}\n</think>\n\nIt is 73.\n\nThe answer is \\boxed{{73}}."
+    path = write(tmp_path / "t.jsonl", [{"problem": "47 + 38 - 12 = ?", "answer": "73", "text": text}])
+    out = tmp_path / "pruned"
+    done = hubkit(
+        *("traces", "compress", str(path), "--kind", "prune-steps", "--model", str(MODELS / "teacher")),
+        *(
+            "--ratio",
+            "0.5",
+            "--by",
+            "entropy",
+            "--solution",
+            "final-line",
+            "--device",
+            "cpu",
+            "--out",
+            str(out),
+        ),
+    )
+    assert done.returncode == 0, done.stderr
+    card = (out / "README.md").read_text()
+    assert "scored each step of the reasoning by the sum of its tokens' entropies" in card
+    assert "Aimed at was 50 % of the raw length; the median trace came to" in card
+    seen = json.loads(
+        hubkit("traces", "stats", str(out), "--tokenizer", str(MODELS / "teacher"), "--json").stdout
+    )
+    assert seen["lengths"]["solution_characters"]["max"] == len("The answer is \\boxed{73}.")
+    assert 0.2 < seen["ratio"]["reasoning"] < 0.8

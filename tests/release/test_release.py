@@ -35,7 +35,14 @@ from hubkit.release import publish, report
 from hubkit.release.boards import Boards
 from hubkit.release.cards import CardContext, dataset_card, evals_card, model_card, student_card
 from hubkit.release.layout import Material, layout
-from hubkit.release.results import Facts, over_seeds, paired_tests, student_rows, variant_rows
+from hubkit.release.results import (
+    Facts,
+    null_tests,
+    over_seeds,
+    paired_tests,
+    student_rows,
+    variant_rows,
+)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +140,20 @@ def test_answers_given_twice_tell_no_more_than_once(facts: Facts, cards: CardCon
     text = student_card(replace(cards, facts=twice), "s-raw-full", "local/tiny-s", "local/tiny-traces")
     check_markdown(text)
     assert "| s-raw-full | test | 2 | 75.0 % | 75.0 % | 75.0 % |" in text
+
+
+def test_a_compressor_is_tested_against_its_control_of_the_same_length(run: Run, facts: Facts) -> None:
+    tests = paired_tests(facts)
+    (null,) = null_tests(facts, tests)
+    assert (null["a"], null["b"]) == ("compressed-short", "truncated-short")
+    assert (null["compressor"], null["control"]) == ("short", "truncated")
+    assert null["difference"] == pytest.approx((11 - 3) / 20) and null["p_holm"] == null["p"]
+    whole = next(t for t in tests if (t["a"], t["b"]) == (null["a"], null["b"]))
+    assert whole["p_holm"] > whole["p"] == null["p"], "there all pairs are in the family"
+    folder = run.inputs["report"]
+    assert json.loads((folder / "results.json").read_text())["nulls"] == [null]
+    text = (folder / "report.html").read_text()
+    assert "Is it the compressor, or the length?" in text and "+40.0 points" in text
 
 
 def test_dataset_card(run: Run, facts: Facts, cards: CardContext) -> None:

@@ -173,6 +173,14 @@ def test_what_identifies_a_judged_step(tmp_path: Path) -> None:
     assert changed("run.engines.umpire.window=9") == set()
 
 
+SHORTENS = {
+    "name": "short",
+    "model": "./models/compressor",
+    "prompt": "short.md",
+    "sampling": {"max_tokens": 9},
+}
+
+
 def test_a_recipe_without_a_judge_is_what_it_was() -> None:
     recipe = load_recipe(NANO)
     assert "judge" not in recipe.model_dump() and "judge" not in recipe.model_dump_json()
@@ -189,6 +197,7 @@ def test_a_recipe_without_a_judge_is_what_it_was() -> None:
             {"benchmarks": [{"name": "b", "problems": "train", "sampling": {"max_tokens": 9}}]},
             "the benchmark 'b' cannot be judged: lighteval scores students without a judge",
         ),
+        ({"compressors": [SHORTENS | {"solution": "final-line"}]}, "no judge is asked to: keep it"),
         ({"judge": {"name": "u", "model": "a/b", "prompt": "short.md"}}, "no {answer} placeholder"),
         (
             {"judge": {"name": "u", "model": "a/b", "prompt": "free.md"}},

@@ -18,7 +18,7 @@ from hubkit.records import messages_of, read_rows
 from hubkit.release.check.claims import Claims
 from hubkit.release.check.published import Published
 from hubkit.store import StepContext, write_json
-from hubkit.traces.lengths import count_tokens, length_metrics
+from hubkit.traces.lengths import count_tokens, length_metrics, response_metrics
 from hubkit.traces.origins import Origin
 from hubkit.traces.variants import Variant
 from hubkit.verifiers import verify_problems
@@ -44,7 +44,7 @@ def check_traces(release: Published, claims: Claims) -> None:
         lengths: dict[Variant, dict[Key, int]] = {}
         for variant, step in variants.items():
             path = facts.folders[step] / variant.row.file
-            check = _Variant(variant, raw, lengths, problems, release.tokenizer())
+            check = _Variant(variant, raw, lengths, problems, release)
             kept = check.run(path)
             if variant.kind == "raw":
                 raw |= kept
@@ -59,6 +59,14 @@ def check_traces(release: Published, claims: Claims) -> None:
             said = {name: metrics.get(name) for name in found}
             for name in ("rows", "problems", "reasoning_tokens", "ratio_tokens", "ratio_chars", "quantiles"):
                 claims.compare(repo, f"{what}: {name.replace('_', ' ')}", said.get(name), found.get(name))
+            if "ratio_response" in metrics:
+                response_metrics(told := found | check.told)
+                claims.compare(
+                    repo,
+                    f"{what}: ratio with solution",
+                    metrics["ratio_response"],
+                    told.get("ratio_response"),
+                )
             counts = facts.records[step].counts
             claims.compare(repo, f"{what}: rows kept", counts.get("kept"), n)
             if variant.row.matched:
@@ -94,7 +102,7 @@ def _make_again(
     for n, (there, again) in enumerate(rows, 1):
         if there is None or again is None:
             wrong.append(f"row {n} is missing on one side")
-        elif any(there[name] != again[name] for name in ("id", "sample", "reasoning")):
+        elif any(there[name] != again[name] for name in ("id", "sample", "reasoning", "solution")):
             wrong.append(f"{there['id']}, sample {there['sample']}: another text")
     claims.compare_rows(repo, what, wrong, n)
 
@@ -119,13 +127,24 @@ class _Variant:
         raw: dict[Key, Row],
         lengths: dict[Variant, dict[Key, int]],
         problems: _Problems,
-        tokenizer: Path,
+        release: Published,
     ) -> None:
-        self._variant, self._raw, self._problems, self._tokenizer = variant, raw, problems, tokenizer
+        self._variant, self._raw, self._problems, self._tokenizer = (
+            variant,
+            raw,
+            problems,
+            release.tokenizer(),
+        )
+        compressors = {compressor.name: compressor for compressor in release.recipe.compressors}
+        self._keeps = (
+            variant.compressor not in compressors or compressors[variant.compressor].solution == "keep"
+        )
         of = Variant("compressed", variant.compressor) if variant.row.matched else None
         self._budget = lengths.get(of, {}) if of else None
         self.rows = 0
         self.tokens: dict[Key, int] = {}
+        self.told = {"solution_tokens": 0, "raw_solution_tokens": 0}
+        """Tokens of all solutions, and of those of the raw traces."""
         self.wrong: dict[str, list[str]] = {}
         self.skipped: dict[str, str] = {}
         self.inexact = 0
@@ -136,9 +155,13 @@ class _Variant:
         rows = read_rows(path, batch=_BATCH)
         while batch := list(islice(rows, _BATCH)):
             counted = count_tokens(self._tokenizer, [row["reasoning"] for row in batch])
-            for row, tokens in zip(batch, counted, strict=True):
+            told = count_tokens(self._tokenizer, [row["solution"] for row in batch])
+            for row, tokens, solution in zip(batch, counted, told, strict=True):
                 self._look(row, tokens)
                 key = (row["id"], row["sample"])
+                before = solution if self._variant.kind == "raw" else self._raw.get(key, {}).get("told", 0)
+                self.told["solution_tokens"] += solution
+                self.told["raw_solution_tokens"] += before
                 self._note("each (id, sample) once", row, "" if key not in self.tokens else "twice")
                 self.tokens[key] = tokens
                 if self._variant.kind == "raw":
@@ -147,7 +170,7 @@ class _Variant:
                         "chars": len(row["reasoning"]),
                         "reasoning": row["reasoning"],
                     }
-                    kept[key]["solution"] = row["solution"]
+                    kept[key] |= {"solution": row["solution"], "told": solution}
             self._verify(batch)
             self.rows += len(batch)
         return kept
@@ -184,9 +207,9 @@ class _Variant:
             return
         note("raw reasoning tokens", row, _unlike(row["raw_reasoning_tokens"], raw["tokens"]))
         note("raw reasoning characters", row, _unlike(row["raw_reasoning_chars"], raw["chars"]))
-        note(
-            "solution of the raw trace", row, "" if row["solution"] == raw["solution"] else "another solution"
-        )
+        if self._keeps:
+            same = row["solution"] == raw["solution"]
+            note("solution of the raw trace", row, "" if same else "another solution")
         if self._budget is not None:
             budget = self._budget.get((row["id"], row["sample"]))
             note("budget is the compressed length", row, _unlike(row["budget_tokens"], budget))

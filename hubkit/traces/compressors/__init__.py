@@ -10,8 +10,15 @@ from typing import Final
 
 from hubkit.traces.compressors.base import Compressor
 from hubkit.traces.compressors.prune import Prune
+from hubkit.traces.compressors.prune_steps import PruneSteps
+from hubkit.traces.compressors.prune_tokens import PruneTokens
 from hubkit.traces.compressors.rewrite import Rewrite
 
 __all__ = ["COMPRESSORS", "Compressor"]
 
-COMPRESSORS: Final[dict[str, type[Compressor]]] = {"rewrite": Rewrite, "prune": Prune}
+COMPRESSORS: Final[dict[str, type[Compressor]]] = {
+    "rewrite": Rewrite,
+    "prune": Prune,
+    "prune-steps": PruneSteps,
+    "prune-tokens": PruneTokens,
+}

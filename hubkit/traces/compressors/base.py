@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -11,7 +11,7 @@ from hubkit.section import ModelRef, Name, Section
 
 __all__ = ["Compressor"]
 
-_LATER: Final = {"kind": "rewrite", "ratio": None}
+_LATER: Final = {"kind": "rewrite", "ratio": None, "chunk_tokens": None, "solution": "keep"}
 """Keys that came after the first compressors, with the values that these have."""
 
 
@@ -24,6 +24,10 @@ class Compressor(Section, ABC):
     kind: str = "rewrite"
     """Name in the table; a subclass narrows it to a Literal."""
     name: Name
+    solution: Literal["keep", "final-line", "shorten"] = "keep"
+    """What becomes of the solution, the text after the reasoning: keep; final-line: it is cut to the line that holds
+    the answer; shorten: it is shortened as the reasoning is, and its answer stays. A solution that is changed is
+    verified again. Controls follow."""
     shards: int = Field(default=1, gt=0)
     """Parts that can be compressed at the same time."""
 
@@ -43,9 +47,23 @@ class Compressor(Section, ABC):
         """The one model that its steps use, if any."""
         return self.generator() or self.scorer()
 
+    @property
+    def what(self) -> str:
+        """For cards: what was shortened."""
+        return "the reasoning and the solution" if self.solution == "shorten" else "the reasoning"
+
+    @property
+    def whole(self) -> str:
+        """For cards: what a ratio is a share of."""
+        return "the tokens of both" if self.solution == "shorten" else "its tokens"
+
+    def requests(self, raw_tokens: int) -> int:
+        """Returns how many texts are generated for a trace of so many tokens at most."""
+        return 1
+
     @abstractmethod
     def longest(self) -> int | None:
-        """Returns the number of tokens that are generated for a trace at most; None if nothing is."""
+        """Returns the number of tokens that are generated for each text at most; None if nothing is."""
 
     @abstractmethod
     def describe(self) -> str:

@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from hubkit.store import StepContext
-from hubkit.traces.compressors.asked import Asked, Refusal, check_asked, first_requests, run_asked
+from hubkit.traces.compressors.asked import Asked, check_asked, run_asked
+from hubkit.traces.compressors.replies import Refusal, first_requests
 from hubkit.traces.compressors.writing import Row
 
 __all__ = ["VERSION", "Prune", "added_word", "check", "requests_of", "run"]
@@ -32,7 +33,7 @@ class Prune(Asked):
 
     def describe(self) -> str:
         return (
-            f"{self.name} ({self.model}) left words of the reasoning out {self.words()}; what is kept are words of the "
+            f"{self.name} ({self.model}) left words of {self.what} out {self.words()}; what is kept are words of the "
             "raw trace in its order, no others, when the reply still reaches the right answer"
         )
 
@@ -42,8 +43,10 @@ def run(context: StepContext) -> None:
     run_asked(context, _not_a_deletion)
 
 
-def _not_a_deletion(row: Row, short: str) -> Refusal | None:
+def _not_a_deletion(row: Row, short: str, solution: str | None) -> Refusal | None:
     word = added_word(row["reasoning"], short)
+    if word is None and solution is not None:
+        word = added_word(row["solution"], solution)
     return None if word is None else ("not_a_deletion", f"the trace does not go on with {word[:60]!r}")
 
 

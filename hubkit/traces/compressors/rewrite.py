@@ -11,8 +11,12 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
+from pydantic import Field, model_validator
+
+from hubkit.section import AtKey
 from hubkit.store import StepContext
-from hubkit.traces.compressors.asked import Asked, Refusal, check_asked, first_requests, run_asked
+from hubkit.traces.compressors.asked import Asked, check_asked, run_asked
+from hubkit.traces.compressors.replies import Refusal, first_requests
 from hubkit.traces.compressors.writing import Row
 from hubkit.traces.faithful import invented
 
@@ -25,16 +29,34 @@ requests_of = first_requests
 
 
 class Rewrite(Asked):
-    """An instruction-tuned model rewrites the whole trace."""
+    """An instruction-tuned model rewrites the trace."""
 
     step = "hubkit.traces.compressors.rewrite:run"
 
     kind: Literal["rewrite"] = "rewrite"
+    chunk_tokens: int | None = Field(default=None, gt=0)
+    """Longer traces are rewritten in parts of at most so many tokens, cut where a step ends, each beside what was made
+    of the parts before it (after R1-Compress, arXiv 2505.16838); the whole has to reach the answer. The prompt then has
+    {before}, {part} and {parts}, and asks for the box after the last part. Unset: the whole trace at once."""
+
+    def requests(self, raw_tokens: int) -> int:
+        # A part can be half as long as it may be.
+        return 1 if self.chunk_tokens is None else max(1, -(-2 * raw_tokens // self.chunk_tokens))
+
+    @model_validator(mode="after")
+    def _chunks_fit(self) -> Rewrite:
+        for placeholder in ("{before}", "{part}", "{parts}"):
+            if (self.chunk_tokens is not None) != (placeholder in self.prompt):
+                raise AtKey(f"{placeholder} in the prompt and `chunk_tokens` go together", "prompt")
+        if self.chunk_tokens is not None and self.solution == "shorten":
+            raise AtKey("a trace in parts has no place for its solution: use final-line", "solution")
+        return self
 
     def describe(self) -> str:
+        parts = f", in parts of at most {self.chunk_tokens:,} tokens" if self.chunk_tokens else ""
         return (
-            f"{self.name} ({self.model}) rewrote the reasoning {self.words()}; a rewritten trace is kept when it still "
-            "reaches the right answer"
+            f"{self.name} ({self.model}) rewrote {self.what} {self.words()}{parts}; a rewritten trace is kept when it "
+            "still reaches the right answer"
         )
 
 
@@ -43,8 +65,10 @@ def run(context: StepContext) -> None:
     run_asked(context, _unfaithful)
 
 
-def _unfaithful(row: Row, short: str) -> Refusal | None:
-    numbers = invented(short, row["problem"], row["reasoning"], row["solution"], row["answer"] or "")
+def _unfaithful(row: Row, short: str, solution: str | None) -> Refusal | None:
+    numbers = invented(
+        f"{short}\n{solution or ''}", row["problem"], row["reasoning"], row["solution"], row["answer"] or ""
+    )
     if not numbers:
         return None
     return "unfaithful", f"numbers that the trace does not have: {', '.join(numbers[:5])}"

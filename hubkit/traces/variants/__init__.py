@@ -39,6 +39,8 @@ class Kind:
     """Whether a compressor makes it, shard by shard, before its step joins the shards."""
     seeded: bool = False
     """Whether chance decides what stays: the recipe's seed is then part of its step's key."""
+    leaves: str = ""
+    """What a control leaves of a trace."""
     columns: tuple[tuple[str, pa.DataType], ...] = ()
     """Columns besides those that all variants have."""
     file: str = field(default="data.parquet", init=False)
@@ -74,6 +76,7 @@ VARIANTS: Final[dict[str, Kind]] = {
     ),
     "truncated": Kind(
         step="hubkit.traces.variants.truncated:run",
+        leaves="its beginning",
         order=2,
         colour="#009E73",
         mark="▲",
@@ -83,6 +86,7 @@ VARIANTS: Final[dict[str, Kind]] = {
     ),
     "last": Kind(
         step="hubkit.traces.variants.last:run",
+        leaves="its end",
         order=3,
         colour="#CC79A7",
         mark="▼",
@@ -92,6 +96,7 @@ VARIANTS: Final[dict[str, Kind]] = {
     ),
     "random-steps": Kind(
         step="hubkit.traces.variants.random_steps:run",
+        leaves="sentences and lines drawn at random, in their order",
         order=4,
         colour="#E69F00",
         mark="■",
@@ -102,6 +107,7 @@ VARIANTS: Final[dict[str, Kind]] = {
     ),
     "random-tokens": Kind(
         step="hubkit.traces.variants.random_tokens:run",
+        leaves="tokens drawn at random, in their order",
         order=5,
         colour="#56B4E9",
         mark="✚",

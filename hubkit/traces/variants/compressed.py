@@ -7,13 +7,14 @@ compress/<teacher>/<compressor>/0 with rows (x, 0), (y, 0) and /1 with (z, 0)
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Final
 
 from hubkit.errors import GateError, InputError
 from hubkit.records import REJECTED_SCHEMA, read_rows, write_rows
 from hubkit.store import StepContext
-from hubkit.traces.lengths import LENGTH_COLUMNS, length_metrics
-from hubkit.traces.shards import keys_of, shard_names
+from hubkit.traces.lengths import LENGTH_COLUMNS, count_tokens, length_metrics, quartiles, response_metrics
+from hubkit.traces.shards import keys_of, shard_names, sum_solutions
 from hubkit.traces.variants import VARIANTS
 
 __all__ = ["VERSION", "run"]
@@ -34,9 +35,32 @@ def run(context: StepContext) -> None:
     rejected = context.out / "rejected.parquet"
     write_rows(rejected, _in_order(context, shards, rejected.name), REJECTED_SCHEMA)
     context.metrics.update(length_metrics(read_rows(out, columns=LENGTH_COLUMNS)))
-    for name in shards:
-        for reason, number in context.record(name).counts.items():
+    records = [context.record(name) for name in shards]
+    for record in records:
+        for reason, number in record.counts.items():
             context.count(reason, number)
+    sum_solutions(context, records)
+    response_metrics(context.metrics)
+    if ratio := records[0].config.get("ratio"):
+        context.metrics["ratio_target"] = ratio
+    if "tokenizer" in context.models:
+        context.metrics["ratio_response_quantiles"] = _of_responses(context)
+
+
+def _of_responses(context: StepContext) -> dict[str, float]:
+    """Quartiles of the ratios of whole responses: what a length is aimed at where solutions are shortened as well."""
+    tokenizer = context.model("tokenizer")
+    rows = read_rows(context.inputs["raw"] / "data.parquet", BATCH, ["id", "sample", "solution"])
+    shares: list[float] = []
+    short = read_rows(context.out / "data.parquet", batch=BATCH)
+    while batch := list(islice(short, BATCH)):
+        keys = [(row["id"], row["sample"]) for row in batch]
+        before = [next(raw for raw in rows if (raw["id"], raw["sample"]) == key)["solution"] for key in keys]
+        old = count_tokens(tokenizer, before)
+        new = count_tokens(tokenizer, [row["solution"] for row in batch])
+        for row, b, a in zip(batch, old, new, strict=True):
+            shares.append((row["reasoning_tokens"] + a) / max(1, row["raw_reasoning_tokens"] + b))
+    return quartiles(shares)
 
 
 def _in_order(context: StepContext, shards: list[str], file: str) -> Iterator[dict[str, Any]]:

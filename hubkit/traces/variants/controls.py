@@ -3,7 +3,9 @@
     raw {"id": "x", "sample": 0, "reasoning": "We need 47 + 38 - 12. …", "reasoning_tokens": 210, …} and a compressed
     trace of 31 tokens -> {"reasoning": <31 tokens of it>, "budget_tokens": 31, "matched_to": "nano-compressor", …}
 
-Same tokens spent, and no model's choice of which. A control says only which part of the text it takes.
+Same tokens spent, and no model's choice of which. A control says only which part of the text it takes. Where the
+compressor changed the solution as well, the control's is shortened to that length in the same way, but its final line
+stays.
 """
 
 from __future__ import annotations
@@ -24,10 +26,12 @@ from hubkit.traces.lengths import (
     length_metrics,
     load_tokenizer,
     plain_backend,
+    response_metrics,
     token_counts,
     tokenizer_threads,
 )
 from hubkit.traces.shards import join_shards, keys_of
+from hubkit.traces.steps import final_line
 from hubkit.traces.variants import VARIANTS
 
 __all__ = ["VERSION", "Task", "cut_parts", "join", "run_control"]
@@ -64,7 +68,8 @@ class Task:
 def run_control(context: StepContext, kind: str, shorten: Callable[[Any, list[Task]], list[Cut]]) -> None:
     """Write data.parquet: one row for every compressed one, in its order.
 
-    `shorten(tokenizer, tasks)` gives a text and its tokens for each; `inexact` counts those without exactly the budget.
+    `shorten(tokenizer, tasks)` gives a text and its tokens for each; `inexact` counts those without exactly the budget,
+    and `inexact_solution` solutions that have another length than the compressed one's.
     """
     tokenizer = load_tokenizer(context.model("tokenizer"))
     of = context.inputs["raw" if "tokens" in context.config else "compressed"] / "data.parquet"
@@ -92,6 +97,7 @@ def _finish(context: StepContext, rows: int) -> None:
         )
     lengths = read_rows(context.out / "data.parquet", columns=LENGTH_COLUMNS)
     context.metrics.update(length_metrics(lengths))
+    response_metrics(context.metrics)
 
 
 def cut_parts(tokenizer: Any, tasks: Sequence[Task], parts: Sequence[str]) -> list[Cut]:
@@ -114,16 +120,22 @@ def _rows(
             for i, (raw, short) in enumerate(batch)
             if raw["raw_reasoning_tokens"] > short["reasoning_tokens"]
         ]
-        tasks = _tasks(context, tokenizer, [batch[i] for i in longer])
+        given = [
+            (raw, raw["reasoning"], raw["raw_reasoning_tokens"], short["reasoning_tokens"])
+            for raw, short in (batch[i] for i in longer)
+        ]
+        tasks = _tasks(context, tokenizer, given)
         for i, cut in zip(longer, shorten(tokenizer, tasks) if tasks else [], strict=True):
             cuts[i] = cut
-        for (raw, short), (text, tokens) in zip(batch, cuts, strict=True):
+        solutions = _solutions(context, tokenizer, shorten, batch)
+        for (raw, short), (text, tokens), solution in zip(batch, cuts, solutions, strict=True):
             context.count("kept")
             if tokens != min(short["reasoning_tokens"], raw["raw_reasoning_tokens"]):
                 context.count("inexact")
             yield raw | {
                 "reasoning": text,
-                "messages": messages_of(raw["problem"], text, raw["solution"]),
+                "solution": solution,
+                "messages": messages_of(raw["problem"], text, solution),
                 "reasoning_chars": len(text),
                 "reasoning_tokens": tokens,
                 "ratio": tokens / raw["raw_reasoning_tokens"],
@@ -133,20 +145,57 @@ def _rows(
         context.progress(context.counts["kept"], total)
 
 
-def _tasks(context: StepContext, tokenizer: Any, pairs: list[_Pair]) -> list[Task]:
-    texts = [raw["reasoning"] for raw, _ in pairs]
+def _tasks(
+    context: StepContext, tokenizer: Any, given: Sequence[tuple[Row, str, int, int]], what: str = ""
+) -> list[Task]:
+    """Of (raw row, text, its tokens, its budget)."""
+    texts = [text for _, text, _, _ in given]
     encodings = plain_backend(tokenizer).encode_batch(texts, add_special_tokens=False)
     seed = context.config.get("seed", 0)
     return [
         Task(
-            raw["reasoning"],
-            raw["raw_reasoning_tokens"],
-            short["reasoning_tokens"],
+            text,
+            length,
+            budget,
             list(encoding.offsets),
-            random.Random(f"{seed}/{raw['id']}/{raw['sample']}"),  # noqa: S311 (a seeded draw, no secret)
+            random.Random(f"{seed}/{raw['id']}/{raw['sample']}{what}"),  # noqa: S311 (a seeded draw, no secret)
         )
-        for (raw, short), encoding in zip(pairs, encodings, strict=True)
+        for (raw, text, length, budget), encoding in zip(given, encodings, strict=True)
     ]
+
+
+def _solutions(
+    context: StepContext,
+    tokenizer: Any,
+    shorten: Callable[[Any, list[Task]], list[Cut]],
+    batch: Sequence[tuple[Row, Row]],
+) -> list[str]:
+    """Solutions as they were; each that the compressor changed as long as that one, down to the final line."""
+    solutions: list[str] = [raw["solution"] for raw, _ in batch]
+    changed = [i for i, (_, short) in enumerate(batch) if short.get("solution", solutions[i]) != solutions[i]]
+    finals = [final_line(solutions[i]) for i in changed]
+    bodies = [
+        solutions[i][: solutions[i].rfind(line)].strip() for i, line in zip(changed, finals, strict=True)
+    ]
+    before = token_counts(tokenizer, solutions)
+    aims = token_counts(tokenizer, [batch[i][1]["solution"] for i in changed])
+    rooms = [aim - line for aim, line in zip(aims, token_counts(tokenizer, finals), strict=True)]
+    lengths = token_counts(tokenizer, bodies)
+    cut = [at for at, room in enumerate(rooms) if 0 < room < lengths[at]]
+    given = [(batch[changed[at]][0], bodies[at], lengths[at], rooms[at]) for at in cut]
+    tasks = _tasks(context, tokenizer, given, "/solution")
+    for at, (text, _) in zip(cut, shorten(tokenizer, tasks) if tasks else [], strict=True):
+        bodies[at] = text.strip()
+    for at, i in enumerate(changed):
+        left = bodies[at] if rooms[at] > 0 else ""
+        solutions[i] = f"{left}\n\n{finals[at]}" if left else finals[at]
+    after = token_counts(tokenizer, solutions) if changed else before
+    inexact = sum(after[i] != aim for i, aim in zip(changed, aims, strict=True))
+    if inexact:
+        context.count("inexact_solution", inexact)
+    for name, counts in (("solution_tokens", after), ("raw_solution_tokens", before)):
+        context.metrics[name] = context.metrics.get(name, 0) + sum(counts)
+    return solutions
 
 
 def _pairs(context: StepContext, start: int, stop: int) -> Iterator[_Pair]:
@@ -163,7 +212,7 @@ def _pairs(context: StepContext, start: int, stop: int) -> Iterator[_Pair]:
     first = next(keys_of(compressed / "data.parquet", start, stop), None)
     place = next((number for number, key in enumerate(keys_of(raw)) if key == first), 0)
     rows = read_rows(raw, BATCH, _COLUMNS, place)
-    columns = ["id", "sample", "reasoning_tokens", "compressor"]
+    columns = ["id", "sample", "reasoning_tokens", "compressor", "solution"]
     for short in read_rows(compressed / "data.parquet", columns=columns, start=start, stop=stop):
         key = (short["id"], short["sample"])
         found = next((row for row in rows if (row["id"], row["sample"]) == key), None)

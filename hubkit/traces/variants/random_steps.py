@@ -9,11 +9,12 @@ problem. The last that stays is cut where the budget ends. (After the nulls aske
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any, Final
 
 from hubkit.store import StepContext
 from hubkit.traces.cut import Cut
-from hubkit.traces.steps import step_lengths, steps_of
+from hubkit.traces.steps import steps_of
 from hubkit.traces.variants.controls import Task, cut_parts, run_control
 
 __all__ = ["VERSION", "run"]
@@ -33,7 +34,13 @@ def _thinned(tokenizer: Any, tasks: list[Task]) -> list[Cut]:
 def _thin(task: Task) -> str:
     """Steps drawn until they hold the budget, in their order."""
     steps = steps_of(task.text)
-    lengths = step_lengths(steps, task.spans)
+    ends = list(accumulate(map(len, steps)))
+    lengths = [0] * len(steps)
+    place = 0
+    for start, _ in task.spans:
+        while place + 1 < len(steps) and start >= ends[place]:
+            place += 1
+        lengths[place] += 1
     order = list(range(len(steps)))
     task.chance.shuffle(order)
     kept: list[int] = []

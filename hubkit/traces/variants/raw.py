@@ -21,7 +21,13 @@ from hubkit.errors import GateError, InputError
 from hubkit.records import REJECTED_SCHEMA, RowWriter, messages_of, read_rows
 from hubkit.store import CheckContext, StepContext
 from hubkit.traces.join import reject_reason, with_problems
-from hubkit.traces.lengths import LENGTH_COLUMNS, count_tokens, length_metrics, tokenizer_threads
+from hubkit.traces.lengths import (
+    LENGTH_COLUMNS,
+    count_tokens,
+    length_metrics,
+    response_metrics,
+    tokenizer_threads,
+)
 from hubkit.traces.shards import join_shards, shard_names
 from hubkit.traces.variants import VARIANTS
 from hubkit.verifiers.base import Task
@@ -88,6 +94,7 @@ def _finish(context: StepContext, rows: int) -> None:
         context.metrics.update(
             length_metrics(read_rows(context.out / "data.parquet", columns=LENGTH_COLUMNS))
         )
+        response_metrics(context.metrics)
 
 
 def _count_disagreement(context: StepContext, claimed: bool | None, reason: str) -> None:
@@ -123,6 +130,9 @@ def _variant_rows(pairs: list[tuple[Row, Row]], context: StepContext) -> Iterato
     tokens: list[int | None] = [None] * len(pairs)
     if pairs and "tokenizer" in context.models:  # a stage alone may have none, and counts no tokens then
         tokens = [*count_tokens(context.model("tokenizer"), [trace["reasoning"] for _, trace in pairs])]
+        told = sum(count_tokens(context.model("tokenizer"), [trace["solution"] for _, trace in pairs]))
+        for name in ("solution_tokens", "raw_solution_tokens"):
+            context.metrics[name] = context.metrics.get(name, 0) + told
     for (problem, trace), reasoning_tokens in zip(pairs, tokens, strict=True):
         chars = len(trace["reasoning"])
         yield {

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from hubkit.section import Sampling
 from hubkit.traces.compressors import COMPRESSORS, prune
-from hubkit.traces.compressors.asked import strip_answer
 from hubkit.traces.compressors.prune import added_word
+from hubkit.traces.compressors.replies import strip_answer
 
 PROMPT = "Leave words out.\nProblem: {problem}\nReasoning:\n{reasoning}"
 

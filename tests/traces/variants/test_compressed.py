@@ -21,7 +21,7 @@ from hubkit.errors import GateError
 from hubkit.recipe.file import load_recipe
 from hubkit.records import PROBLEM_SCHEMA, messages_of, read_rows, write_rows
 from hubkit.store import StepContext, digest
-from hubkit.traces.compressors import asked, rewrite
+from hubkit.traces.compressors import replies, rewrite
 from hubkit.traces.journal import Journal, request_hash
 from hubkit.traces.origins import teacher as origin
 from hubkit.traces.variants import VARIANTS, compressed
@@ -154,7 +154,7 @@ def answered(step: StepContext) -> StepContext:
     with Journal(step.work / "journal.sqlite", digest([step.config, ""])) as journal:
         for place, row in enumerate(read_rows(step.inputs["raw"] / "data.parquet")):
             for attempt in range(step.config["attempts"]):
-                key, request = asked._request(step.config, row, attempt)
+                key, request = replies.request_of(step.config, row, attempt)
                 given = row["answer"] if place % 3 else "wrong"
                 text = f"It is {chr(97 + place % 26)}.\n\\boxed{{{given}}}"
                 journal.add(key, request_hash(request), Response(key.text, text, "stop", 50, 9))
@@ -230,7 +230,7 @@ def test_traces_are_not_held_in_memory(tmp_path: Path) -> None:
 @given(st.text(), st.text())
 def test_a_hostile_trace_is_only_text_in_the_prompt(problem: str, reasoning: str) -> None:
     row = {"problem": problem + "{reasoning}", "reasoning": reasoning + "{problem}{0}"}
-    filled = asked.fill("P {problem} R {reasoning} {x}", row)
+    filled = replies.fill("P {problem} R {reasoning} {x}", row)
     assert filled == f"P {row['problem']} R {row['reasoning']} {{x}}"
 
 
@@ -245,4 +245,4 @@ def test_a_hostile_trace_is_only_text_in_the_prompt(problem: str, reasoning: str
     ],
 )
 def test_a_last_line_that_only_boxes_the_answer_is_no_trace(text: str, left: str) -> None:
-    assert asked.strip_answer(text) == left
+    assert replies.strip_answer(text) == left

@@ -104,3 +104,51 @@ def test_steps_are_sentences_and_lines_and_nothing_is_lost() -> None:
     assert "".join(steps) == text and [re.sub(r"\s+", " ", s).strip() for s in steps] == [
         "First 3.5 + 1.", "So 4.5!", "Wait?", "No.", "- a list",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MODULES)
+def test_where_solutions_were_shortened_the_nulls_are_too_and_their_answer_stays(
+    kind: str, context: StepContext
+) -> None:
+    solutions = [
+        "We take 11 and add. That is fine. It is 20.\n\nSo it has to be 20, as was said.\nThe answer is \\boxed{20}.",
+        "One line: \\boxed{7}.",
+    ]
+    shorter = ["It is 20.\nThe answer is \\boxed{20}.", "\\boxed{7}"]
+
+    def change(name: str, texts: list[str]) -> None:
+        path = context.inputs[name] / "data.parquet"
+        rows = [row | {"solution": texts[i % 2]} for i, row in enumerate(read_rows(path))]
+        write_rows(path, rows, VARIANTS[name].schema)
+
+    change("raw", solutions)
+    MODULES[kind].run(context)
+    before = list(read_rows(context.out / "data.parquet"))
+    assert [row["solution"] for row in before[:2]] != solutions and context.counts["inexact_solution"] > 0
+    context.counts.clear()
+    context.metrics.clear()
+    change("compressed", shorter)
+    MODULES[kind].run(context)
+    made = list(read_rows(context.out / "data.parquet"))
+    lengths = count_tokens(TOKENIZER, [row["solution"] for row in made])
+    budget = count_tokens(TOKENIZER, shorter)
+    for number, row in enumerate(made):
+        assert row["reasoning"] == before[number]["reasoning"], "the reasoning is cut as before"
+        assert row["messages"][1]["content"].endswith(f"</think>\n\n{row['solution']}")
+        if number % 2:
+            assert row["solution"] == solutions[1], "nothing stands before its final line"
+            continue
+        body, _, final = row["solution"].rpartition("\n\n")
+        assert final == "The answer is \\boxed{20}." and body
+        assert abs(lengths[number] - budget[0]) <= 3
+        words = iter(solutions[0].split())
+        assert kind == "random-tokens" or all(word in words for word in body.split()[1:-1])
+    assert context.metrics["solution_tokens"] == sum(lengths)
+    assert context.metrics["raw_solution_tokens"] == 10 * sum(count_tokens(TOKENIZER, solutions))
+    assert 0 < context.metrics["ratio_response"] < 1
+
+
+def test_where_they_stayed_nothing_changes(context: StepContext) -> None:
+    truncated.run(context)
+    assert "inexact_solution" not in context.counts
+    assert context.metrics["solution_tokens"] == context.metrics["raw_solution_tokens"] > 0

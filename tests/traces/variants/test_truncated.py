@@ -142,7 +142,10 @@ def test_the_step_cuts_each_trace_to_its_compressed_length(tmp_path: Path) -> No
     assert [r["reasoning_tokens"] for r in rows] == [9, 31, length("nano", texts[3])]
     assert all(texts[r["sample"]].startswith(r["reasoning"]) for r in rows)
     assert context.counts == {"kept": 3}
-    assert context.metrics == length_metrics(rows)
+    expected = length_metrics(rows)
+    sums = (expected["reasoning_tokens"] + 3) / (expected["raw_reasoning_tokens"] + 3)
+    told = {"solution_tokens": 3, "raw_solution_tokens": 3, "ratio_response": sums}
+    assert context.metrics == expected | told
 
     write_rows(tmp_path / "raw" / "data.parquet", raw[::-1], VARIANTS["raw"].schema)
     with pytest.raises(InputError, match="raw's order"):
