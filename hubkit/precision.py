@@ -12,7 +12,13 @@ import struct
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["BFLOAT16_PARAMETERS", "choose_precision", "parameter_count", "stored_dtype"]
+__all__ = [
+    "BFLOAT16_PARAMETERS",
+    "choose_precision",
+    "parameter_count",
+    "stored_dtype",
+    "weight_dtype",
+]
 
 BFLOAT16_PARAMETERS: Final = 10_000_000
 """Parameters from which bfloat16 is faster on a CPU with AMX, in training, prefilling and decoding. Measured on
@@ -59,3 +65,16 @@ def stored_dtype(folder: Path) -> str:
     for tensor in _tensors(folder).values():
         sizes[tensor["dtype"]] = sizes.get(tensor["dtype"], 0) + math.prod(tensor["shape"])
     return max(sizes, key=lambda name: sizes[name], default="")
+
+
+def weight_dtype(asked: str, device: str, folder: Path) -> Any:
+    """What the weights of a model that only answers or scores are loaded in: a torch dtype, or "auto", as stored.
+
+    `asked` is a recipe's `run.precision`. auto: as they are stored, but float32 on a CPU where bfloat16 is not faster.
+    """
+    import torch
+
+    if asked == "auto" and device != "cpu":
+        return "auto"
+    narrow = asked == "auto" and stored_dtype(folder) != "BF16"
+    return getattr(torch, choose_precision("float32" if narrow else asked, device, parameter_count(folder)))

@@ -28,7 +28,7 @@ from hubkit.engines.marks import opened_by
 from hubkit.engines.slots import register_attention
 from hubkit.engines.weights import text_class
 from hubkit.errors import EngineError, InputError
-from hubkit.precision import choose_precision, parameter_count, stored_dtype
+from hubkit.precision import weight_dtype
 
 if TYPE_CHECKING:
     pass
@@ -77,7 +77,7 @@ class TransformersEngine:
         if self._device == "auto":
             self._device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            dtype = self._dtype()
+            dtype = weight_dtype(self.precision, self._device, self._folder)
             # An adapter is merged before weights are rounded.
             loaded = torch.float32 if self._device == "cpu" and self._adapter is not None else dtype
             self._tokenizer: Any = AutoTokenizer.from_pretrained(self._folder)
@@ -134,16 +134,6 @@ class TransformersEngine:
             precision=self.precision,
         )
         return self
-
-    def _dtype(self) -> Any:
-        """What weights are loaded in."""
-        import torch
-
-        if self.precision == "auto" and self._device != "cpu":
-            return "auto"
-        narrow = self.precision == "auto" and stored_dtype(self._folder) != "BF16"
-        asked = "float32" if narrow else self.precision
-        return getattr(torch, choose_precision(asked, self._device, parameter_count(self._folder)))
 
     def _affordable_processes(self) -> int:
         weights = sum(weight.numel() * weight.element_size() for weight in self._model.parameters())

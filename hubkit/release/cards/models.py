@@ -102,11 +102,12 @@ def model_card(context: CardContext, name: str, role: str) -> str:
     from huggingface_hub import ModelCard, ModelCardData
 
     recipe, repo_id = context.recipe, context.models[name]
+    task = next((c.task for c in recipe.compressors if c.name == name), "text-generation")
     data = ModelCardData(
         language=recipe.language,
         license=recipe.license,
         library_name="transformers",
-        pipeline_tag="text-generation",
+        pipeline_tag=task,
         tags=["hubkit", "reasoning", "distillation"],
     )
     record = next(iter(context.facts.records.values()))
@@ -122,7 +123,10 @@ def model_card(context: CardContext, name: str, role: str) -> str:
             "about": lineage(context, record, {}),
             "snippet": _snippet(
                 context, name, repo_id, False, repo_id, recipe.students.system if rows else ""
-            ),
+            )
+            if task == "text-generation"
+            else "from transformers import pipeline\n\n"
+            f'print(pipeline("{task}", model="{repo_id}")("So 47 + 38 = 85."))',
             "citation": context.citation(repo_id),
         },
     )

@@ -20,6 +20,8 @@ class Compressor(Section, ABC):
 
     step: ClassVar[str]
     """module:function of the step that writes one shard's data.parquet and rejected.parquet, in raw's order."""
+    task: ClassVar[str] = "text-generation"
+    """What its model does, by the Hub's name."""
 
     kind: str = "rewrite"
     """Name in the table; a subclass narrows it to a Literal."""

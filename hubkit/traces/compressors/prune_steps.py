@@ -50,6 +50,10 @@ def run(context: StepContext) -> None:
         context,
         pieces,
         lambda: CausalScorer(
-            context.model("compressor"), context.config["by"], runtime["device"], runtime["threads"]
+            context.model("compressor"),
+            context.config["by"],
+            runtime["device"],
+            runtime["threads"],
+            runtime.get("precision", "auto"),
         ),
     )

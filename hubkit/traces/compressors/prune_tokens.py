@@ -21,6 +21,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import Field
 
 from hubkit.errors import InputError
+from hubkit.precision import weight_dtype
 from hubkit.store import StepContext
 from hubkit.traces.compressors.scored import Pieces, Scored, run_scored
 from hubkit.traces.compressors.writing import Row
@@ -41,6 +42,8 @@ class PruneTokens(Scored):
     """Leaves out the words that a token classifier, LLMLingua-2, finds least needed, down to `ratio`."""
 
     step = "hubkit.traces.compressors.prune_tokens:run"
+
+    task = "token-classification"
 
     kind: Literal["prune-tokens"]
     model: str = "microsoft/llmlingua-2-xlm-roberta-large-meetingbank"
@@ -72,7 +75,12 @@ def run(context: StepContext) -> None:
     run_scored(
         context,
         Pieces(words_of, join_words, forced),
-        lambda: _Classifier(context.model("compressor"), runtime["device"], runtime["threads"]),
+        lambda: _Classifier(
+            context.model("compressor"),
+            runtime["device"],
+            runtime["threads"],
+            runtime.get("precision", "auto"),
+        ),
     )
 
 
@@ -96,10 +104,11 @@ def join_words(words: Sequence[str], stay: Sequence[bool]) -> str:
 
 
 class _Classifier:
-    """How likely each word stays, by a token classifier; float32 on a CPU, the stored type on a GPU."""
+    """How likely each word stays, by a token classifier; `precision` as for a causal scorer."""
 
-    def __init__(self, folder: Path, device: str, threads: int) -> None:
+    def __init__(self, folder: Path, device: str, threads: int, precision: str = "auto") -> None:
         self._folder, self._device, self._threads = folder, device, threads
+        self.precision = precision
 
     def __enter__(self) -> Self:
         import torch
@@ -111,7 +120,9 @@ class _Classifier:
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(self._folder)
             model: Any = AutoModelForTokenClassification.from_pretrained(
-                self._folder, dtype=torch.float32 if cpu else "auto", use_safetensors=True
+                self._folder,
+                dtype=weight_dtype(self.precision, self._device, self._folder),
+                use_safetensors=True,
             )
         except (OSError, ValueError) as error:
             raise InputError(
@@ -126,6 +137,7 @@ class _Classifier:
         if cpu:
             torch.set_num_threads(self._threads)
         self._model = model.to(self._device).eval()
+        self.precision = str(self._model.dtype).removeprefix("torch.")
         # XLM-RoBERTa counts positions from its padding token's number on.
         special = self._tokenizer.num_special_tokens_to_add()
         longest = model.config.max_position_embeddings - (model.config.pad_token_id or 0) - 1

@@ -48,6 +48,9 @@ class Scored(Compressor, ModelRef):
 
 
 class Scorer(Protocol):
+    precision: str
+    """What its weights are in."""
+
     def scores(self, traces: Sequence[tuple[Row, list[str]]]) -> list[list[float] | None]:
         """A score for each piece of each trace, the higher the longer it stays; None for a trace that is too long."""
         ...
@@ -112,6 +115,7 @@ def _results(
             missing = [i for i, known in enumerate(found) if known is None]
             if missing:
                 scorer = scorer or opened.enter_context(open_scorer())
+                context.metrics["precision"] = scorer.precision
                 made = scorer.scores([batch[i] for i in missing])
                 scores.add([(batch[i][0], new) for i, new in zip(missing, made, strict=True)])
                 for i, new in zip(missing, made, strict=True):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from hubkit.engines.slots import fastest_matmul_precision, matmul_precision
 from hubkit.errors import EngineError, InputError
+from hubkit.precision import weight_dtype
 from hubkit.traces.compressors.writing import Row
 from hubkit.traces.lengths import plain_backend
 from hubkit.traces.steps import owners
@@ -63,10 +64,16 @@ class Score:
 
 
 class CausalScorer:
-    """Scores steps by a causal model, in float32 on a CPU and in its stored type on a GPU, as the engine loads it."""
+    """Scores steps by a causal model, whose weights are loaded as the embedded engine loads them.
 
-    def __init__(self, folder: Path, by: str, device: str = "auto", threads: int = 1) -> None:
+    `precision` is `run.precision`, and once it is open what they are in.
+    """
+
+    def __init__(
+        self, folder: Path, by: str, device: str = "auto", threads: int = 1, precision: str = "auto"
+    ) -> None:
         self._folder, self._by, self._device, self._threads = folder, by, device, threads
+        self.precision = precision
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -79,7 +86,9 @@ class CausalScorer:
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(self._folder)
             model: Any = AutoModelForCausalLM.from_pretrained(
-                self._folder, dtype=torch.float32 if cpu else "auto", use_safetensors=True
+                self._folder,
+                dtype=weight_dtype(self.precision, self._device, self._folder),
+                use_safetensors=True,
             )
         except (OSError, ValueError) as error:
             raise InputError(
@@ -92,6 +101,7 @@ class CausalScorer:
                 "use one with a tokenizer.json",
             )
         self._model = model.to(self._device).eval()
+        self.precision = str(self._model.dtype).removeprefix("torch.")
         self._head = model.get_output_embeddings()
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._limit = int(limit or 1 << 30)
