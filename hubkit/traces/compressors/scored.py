@@ -149,8 +149,8 @@ def _shortened(
     target = config["ratio"] * row["raw_reasoning_tokens"]
     final = final_line(row["solution"])
     if both:
-        whole, line = token_counts(tokenizer, [row["solution"], final])
-        target += config["ratio"] * whole - line
+        whole, end = token_counts(tokenizer, [row["solution"], f"\n\n{final}"])
+        target += config["ratio"] * whole - end
     forced = [pieces.forced(part) for part in parts]
     stay = kept_pieces(tokens_in(tokenizer, parts), scores, forced, target)
     reasoning = pieces.join(parts[:first], stay[:first]).strip()

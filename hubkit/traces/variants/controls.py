@@ -179,7 +179,8 @@ def _solutions(
     ]
     before = token_counts(tokenizer, solutions)
     aims = token_counts(tokenizer, [batch[i][1]["solution"] for i in changed])
-    rooms = [aim - line for aim, line in zip(aims, token_counts(tokenizer, finals), strict=True)]
+    ends = token_counts(tokenizer, [f"\n\n{line}" for line in finals])
+    rooms = [aim - end for aim, end in zip(aims, ends, strict=True)]
     lengths = token_counts(tokenizer, bodies)
     cut = [at for at, room in enumerate(rooms) if 0 < room < lengths[at]]
     given = [(batch[changed[at]][0], bodies[at], lengths[at], rooms[at]) for at in cut]
