@@ -3,10 +3,11 @@
     python benchmarks/train.py --shape qwen3-0.6b --length 8192                  # on a GPU
     python benchmarks/train.py --shape tiny --length 64 --steps 4 --device cpu   # what the tests run
 
-Prints one line of JSON per trainer: tokens/s, MFU (of --peak-tflops, by default an H100's 989 in bfloat16; a token is
-6 x parameters floating-point operations, 4 x for an adapter), the peak of memory in GiB, attention and layout. Needs
-no internet: weights and tokens are random, the tokenizer is one of the nano models'. Rows are of --length tokens, or of
---length and --short in turn. The first --warm steps, in which kernels tune themselves, are not counted.
+Prints one line of JSON per trainer: tokens/s, tokens per second of CPU (which other work on the machine leaves as it
+is), MFU (of --peak-tflops, by default an H100's 989 in bfloat16; a token is 6 x parameters floating-point operations,
+4 x for an adapter), the peak of memory in GiB, attention, layout and precision. Needs no internet: weights and tokens
+are random, the tokenizer is one of the nano models'. Rows are of --length tokens, or of --length and --short in turn.
+The first --warm steps, in which kernels tune themselves, are not counted.
 
 Plain TRL is SFTTrainer with its own packing of the same rows and the same precision; its weights are float32, too.
 Each trainer has a process of its own, so that memory of one is not counted for the other.
@@ -248,19 +249,22 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
     trainer, rows, chosen = trainer_of(options)
     times: list[float] = []
+    spent: list[float] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc,unused-ignore]
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             times.append(time.monotonic())
+            spent.append(time.process_time())
 
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Clock())
     trainer.train()
     # Rows are alike on average in every step, however many steps a trainer's packing makes of them.
     share = (len(times) - options.warm) / len(times)
-    rate = sum(rows.lengths) * share / (times[-1] - times[options.warm - 1])
+    counted = sum(rows.lengths) * share
+    rate = counted / (times[-1] - times[options.warm - 1])
     parameters = sum(p.numel() for p in trainer.model.parameters())
     cuda = torch.cuda.is_available() and options.device != "cpu"
     peak = (
@@ -276,6 +280,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "length": options.length,
         "steps": len(times),
         "tokens_per_s": round(rate, 1),
+        "tokens_per_cpu_s": None if cuda else round(counted / (spent[-1] - spent[options.warm - 1]), 1),
         "mfu": round(work / (options.peak_tflops * 1e12), 4) if cuda else None,
         "peak_gib": round(peak / 2**30, 2),
         "device": torch.cuda.get_device_name() if cuda else "cpu",

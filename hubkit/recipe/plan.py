@@ -406,6 +406,7 @@ def _student(build: _Builder, student: Student, tokens: str, rows: str, contamin
             "attention": run.attention,
             "tokens_per_device": run.tokens_per_device,
             "accelerate": run.accelerate,
+            "workers": run.workers if run.executor == "local" else 1,
             "gpu_memory_gb": run.resources_of("student").gpu_memory_gb,
         },
     )

@@ -82,6 +82,8 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
         disable_tqdm=True,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
+    if cpu and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        _shard_on_cpu()
     if arguments.n_gpu > 1:
         # Trainer would spread every step over all GPUs it sees.
         arguments._n_gpu = 1
@@ -164,6 +166,17 @@ def rounding_optimizer(arguments: Any) -> tuple[Any, dict[str, Any]]:
     }
 
 
+def _shard_on_cpu() -> None:
+    """Have FSDP on CPUs too, where accelerate leaves it out and says nothing: each process would hold all weights."""
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType
+
+    state = PartialState()
+    if state.distributed_type == DistributedType.MULTI_CPU:
+        # Read once, by AcceleratorState, which makes FSDP of it.
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
 def _layout(context: StepContext, base: Path, cpu: bool, narrow: bool, longest: int) -> Layout:
     """Packed on GPUs; on CPU attention that costs three times as much. As many tokens at once as memory allows.
 
@@ -175,6 +188,8 @@ def _layout(context: StepContext, base: Path, cpu: bool, narrow: bool, longest: 
     if needs is not None:
         processes = context.runtime.get("accelerate", {}).get("num_processes", 1) if cpu else 1
         free = memory.free_bytes(device) // processes
+        if cpu:
+            free = memory.share_of(context.runtime.get("workers", 1) * processes, free)
         memory.check_fits(context.step, needs, free, longest)
         tokens = tokens or memory.tokens_that_fit(needs, free, TOKENS_PER_DEVICE)
         reckoned = memory.reckon(base, context.config, context.runtime, narrow, device, max(tokens, longest))

@@ -22,7 +22,7 @@ from typing import Any, Final
 from hubkit.errors import GateError
 from hubkit.hub import check_weights, download_tokenizer
 from hubkit.store import CheckContext, StepContext, write_json
-from hubkit.students import launch, memory
+from hubkit.students import launch, memory, preflight
 from hubkit.students.gates import check_base, open_tokenizer
 from hubkit.students.loading import examples_per_step, library_warnings, open_trainer
 from hubkit.students.rows import TokenRows
@@ -42,7 +42,7 @@ def check(context: CheckContext) -> None:
     )
     if accelerate := context.runtime.get("accelerate"):
         _check_accelerate(json.dumps(accelerate))
-    memory.check(context)
+    preflight.check(context)
 
 
 @functools.cache  # a base has many students

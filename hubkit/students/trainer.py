@@ -87,6 +87,19 @@ def trainer_class() -> Any:
             self.gradient_norm = super()._get_grad_norm(model, grad_norm=grad_norm)
             return self.gradient_norm
 
+        def _issue_warnings_after_load(self, load_result: Any) -> None:
+            """Not of weights that are tied to one that was there: they are stored once."""
+            weights = {
+                name: weight.data_ptr()
+                for name, weight in self.model.named_parameters(remove_duplicate=False)
+            }
+            missing = set(load_result.missing_keys)
+            there = {place for name, place in weights.items() if name not in missing}
+            load_result.missing_keys[:] = [
+                name for name in load_result.missing_keys if weights.get(name) not in there
+            ]
+            super()._issue_warnings_after_load(load_result)
+
         def get_total_train_batch_size(self, args: Any) -> int:
             return int(args.per_device_train_batch_size)
 

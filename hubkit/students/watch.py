@@ -77,15 +77,16 @@ def watcher(context: StepContext, trainer: Any, examples: Sequence[Sequence[int]
             }
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            chosen = choose_layout(
-                trainer, trainer.model_wrapped, examples, context.runtime.get("attention", "auto")
-            )
-            context.metrics.update(chosen)
+            # First: a forward pass leaves some of a sharded model's weights gathered, which are not those that train.
             if not self.gate:
                 self.sample = WeightSample(trainer.accelerator.unwrap_model(trainer.model_wrapped))
                 left = state.max_steps - state.global_step
                 warm = max(0, args.get_warmup_steps(state.max_steps) - state.global_step)
                 self.look_at = state.global_step + min(left, warm + STEPS)
+            chosen = choose_layout(
+                trainer, trainer.model_wrapped, examples, context.runtime.get("attention", "auto")
+            )
+            context.metrics.update(chosen)
 
         def on_log(
             self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any

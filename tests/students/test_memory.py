@@ -17,7 +17,7 @@ from tiny_model import save_tiny_model
 
 from hubkit.errors import RecipeError
 from hubkit.store import CheckContext
-from hubkit.students import memory, student
+from hubkit.students import memory, preflight, student
 from hubkit.students.memory import reckon, tokens_that_fit
 
 NINE = {
@@ -81,7 +81,7 @@ def test_nine_billion_parameters_are_laid_out_by_arithmetic(nine: Path) -> None:
 
 
 def checked(base: Path, method: dict[str, Any], **runtime: Any) -> None:
-    memory.check(
+    preflight.check(
         CheckContext(
             step="student/a",
             config={"sft": FULL, "lora": None} | method,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubkit.students.steps import Layout, collate, micro_batches, steps_of_epoch, total_steps
+from hubkit.students.steps import MICRO_BATCH, Layout, collate, micro_batches, steps_of_epoch, total_steps
 
 
 def test_an_epoch_is_every_example_once_in_an_order_of_its_own() -> None:
@@ -56,6 +58,28 @@ def test_work_is_even_over_processes() -> None:
     layout = Layout(packed=True, tokens=2000, processes=4)
     sums = [sum(lengths[i] for batch in batches for i in batch) for batches in micro_batches(lengths, layout)]
     assert max(sums) < 1.25 * min(sums)
+
+
+@given(
+    lengths=st.lists(st.integers(2, 400), min_size=1, max_size=8),
+    tokens=st.integers(400, 2000),
+)
+def test_padding_costs_least(lengths: list[int], tokens: int) -> None:
+    """No other cut of the sorted lengths has less padding and micro-batches together."""
+    layout = Layout(False, tokens)
+
+    def cost(batches: list[list[int]]) -> int:
+        return sum(layout.cost(batch) + MICRO_BATCH for batch in batches)
+
+    ordered = sorted(lengths)
+    others = []
+    for cuts in itertools.product((False, True), repeat=len(ordered) - 1):
+        batches = [[ordered[0]]]
+        for length, cut in zip(ordered[1:], cuts, strict=True):
+            batches = [*batches, [length]] if cut else [*batches[:-1], [*batches[-1], length]]
+        others += [batches] if all(layout.cost(batch) <= tokens for batch in batches) else []
+    [dealt] = micro_batches(lengths, layout)
+    assert cost([[lengths[i] for i in batch] for batch in dealt]) == min(map(cost, others))
 
 
 def test_a_first_token_is_never_predicted_from_the_example_before() -> None:

@@ -1,0 +1,120 @@
+"""What is known of a student's training before it: arguments that clash, adapters that reach nothing, memory, kernels
+without which it is slow."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from hubkit.errors import RecipeError
+from hubkit.hub import download_tokenizer
+from hubkit.precision import choose_precision
+from hubkit.store import CheckContext
+from hubkit.students import memory
+from hubkit.students.settings import training_arguments
+
+__all__ = ["check"]
+
+PACKAGES: Final = {"use_liger_kernel": "liger_kernel"}
+"""Arguments of SFTConfig that need a package."""
+LINEAR_KERNELS: Final = ("fla", "causal_conv1d")
+"""Packages of the kernels for gated delta nets."""
+
+
+def check(context: CheckContext) -> None:
+    """Raise RecipeError for what training would refuse; tell on stderr what it would do slowly."""
+    base, config = context.models["base"], context.config
+    _check_arguments(json.dumps(config["sft"], sort_keys=True), context.here)
+    folder = context.folder("base") or download_tokenizer(base["model"], base["revision"])
+    shape = memory.shape_in(folder, json.dumps(config["lora"], sort_keys=True))
+    if shape is None:
+        return
+    if context.here:
+        _tell_kernels(folder, context.runtime["device"], Path(base["model"]).name)
+    _check_memory(context, folder, shape)
+
+
+def _check_optimizer(arguments: Any) -> None:
+    """Raise what transformers raises for an optimizer whose package is missing."""
+    from transformers import Trainer
+
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(arguments)
+    except ValueError as error:
+        if "pass a model" not in str(error):  # those that look at its layers
+            raise
+
+
+@functools.cache  # a method has many students
+def _check_arguments(given: str, here: bool) -> None:
+    """Build what TRL and transformers would: their configuration, the optimizer's class, the schedule."""
+    import torch
+    from transformers import get_scheduler
+    from trl import SFTConfig
+
+    sft = json.loads(given)
+    for name, package in PACKAGES.items():
+        if here and sft.get(name) and importlib.util.find_spec(package) is None:
+            raise RecipeError(
+                f"sft.{name} needs the package {package}", f"install it, or leave sft.{name} out"
+            )
+    arguments = training_arguments(sft) | {"bf16": False, "use_cpu": True, "report_to": "none"}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            made: Any = SFTConfig(output_dir=folder, **arguments)
+        if here:
+            _check_optimizer(made)
+        weight = torch.nn.Parameter(torch.zeros(1))
+        get_scheduler(
+            made.lr_scheduler_type,
+            optimizer=torch.optim.AdamW([weight], lr=made.learning_rate),
+            num_warmup_steps=made.get_warmup_steps(100),
+            num_training_steps=100,
+            scheduler_specific_kwargs=made.lr_scheduler_kwargs,
+        )
+    except (ValueError, TypeError, ImportError, KeyError, AttributeError) as error:
+        told = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        raise RecipeError(f"sft: {told}", "change the method's sft") from None
+
+
+def _tell_kernels(folder: Path, asked: str, name: str) -> None:
+    """Say once what a hybrid base lacks on a GPU, and what that costs."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kinds = {*config.get("layer_types", ()), *config.get("text_config", {}).get("layer_types", ())}
+    missing = [package for package in LINEAR_KERNELS if importlib.util.find_spec(package) is None]
+    if "linear_attention" in kinds and missing and memory.device_of(asked) == "cuda" and name not in _told:
+        _told.add(name)
+        print(
+            f"warning: students of {name}: its gated delta nets run without kernels ({', '.join(missing)} are not "
+            "installed), examples padded: 1,100 tokens/s were measured so on an H100 for 0.8B parameters, a twentieth "
+            "of what is usual; pip install '.[kernels]'",
+            file=sys.stderr,
+        )
+
+
+_told: set[str] = set()
+
+
+def _check_memory(context: CheckContext, folder: Path, shape: memory.Shape) -> None:
+    """Raise RecipeError where a student cannot fit on the device that it will be given, as far as that is known."""
+    config, runtime = context.config, context.runtime
+    known = runtime.get("gpu_memory_gb")
+    if not (context.here or known):
+        return
+    device = memory.device_of(runtime["device"]) if context.here else "cuda"
+    free = memory.whole_bytes(device) if context.here else int(known or 0) * 10**9
+    narrow = config["sft"].get("bf16")
+    if narrow is None:
+        asked = runtime.get("precision", "auto")
+        narrow = not context.here or choose_precision(asked, device, shape.parameters) == "bfloat16"
+    # On a CPU rows may be far shorter than the limit: what they take is looked at when they are there.
+    tokens = config["sft"]["max_length"] if device == "cuda" else 1
+    needs = memory.reckon(folder, config, runtime, narrow, device, tokens)
+    if needs is not None:
+        processes = (runtime.get("accelerate") or {}).get("num_processes", 1) if device == "cpu" else 1
+        memory.check_fits(context.step, needs, free // processes, tokens)

@@ -1,0 +1,70 @@
+"""What training would refuse, or do without effect, is told before the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from students_support import LORA, SFT
+from support import MODELS
+
+from hubkit.errors import RecipeError
+from hubkit.store import CheckContext
+from hubkit.students import preflight
+
+
+def checked(sft: dict[str, Any], lora: dict[str, Any] | None = None) -> None:
+    preflight.check(
+        CheckContext(
+            step="student/a",
+            config={"sft": SFT | sft, "lora": lora},
+            runtime={"device": "cpu", "accelerate": {}},
+            models={"base": {"model": str(MODELS / "student-s"), "revision": ""}},
+            problems=set(),
+            inputs=set(),
+            here=True,
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "sft",
+    [
+        {},
+        {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}},
+        {"optim": "adafactor", "warmup_steps": 3},
+        {"loss_type": "dft", "gradient_checkpointing": True},
+    ],
+)
+def test_arguments_that_go_together_pass(sft: dict[str, Any]) -> None:
+    checked(sft)
+
+
+@pytest.mark.parametrize(
+    ("sft", "told"),
+    [
+        ({"optim": "adamw_bnb_8bit"}, "bitsandbytes|bnb"),
+        ({"optim": "apollo_adamw"}, "apollo"),
+        ({"optim": "no-such"}, "no-such"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "min_lr"),
+        ({"lr_scheduler_type": "sideways"}, "sideways"),
+        ({"lr_scheduler_kwargs": {"min_lr_rate": 0.1}}, "min_lr_rate"),
+        ({"use_liger_kernel": True}, "liger_kernel"),
+    ],
+)
+def test_arguments_that_clash_are_told(sft: dict[str, Any], told: str) -> None:
+    with pytest.raises(RecipeError, match=f"sft.*({told})"):
+        checked(sft)
+
+
+@pytest.mark.parametrize(
+    ("lora", "told"),
+    [
+        ({"target_modules": ["query_key_value"]}, "query_key_value"),
+        ({"layers_to_transform": [99], "target_modules": ["q_proj"]}, "[Tt]arget modules|layers"),
+    ],
+)
+def test_adapters_that_reach_nothing_are_told(lora: dict[str, Any], told: str) -> None:
+    checked({}, LORA)
+    with pytest.raises(RecipeError, match=f"lora: .*({told})"):
+        checked({}, LORA | lora)
