@@ -1,6 +1,7 @@
 """What docs/smol.md says beyond the report: outputs in two parts, and compressions to read by hand.
 
     python recipes/smol/look.py outputs            tokens of each student's thinking and of what follows it
+    python recipes/smol/look.py tests              paired tests of two students on the same problems, from the report
     python recipes/smol/look.py compressions       the fixed fifty that verdicts.jsonl judges, with their traces
     python recipes/smol/look.py verdicts           verdicts.jsonl, counted
 
@@ -54,6 +55,15 @@ def outputs(done: dict[str, Path]) -> None:
         )
 
 
+def tests(done: dict[str, Path]) -> None:
+    print(f"{'method':<8}{'a':<22}{'b':<22}{'points':>8}{'only a':>8}{'only b':>8}{'p':>9}{'Holm':>9}")
+    for test in json.loads((done["report"] / "results.json").read_text(encoding="utf-8"))["tests"]:
+        print(
+            f"{test['method']:<8}{test['a']:<22}{test['b']:<22}{100 * test['difference']:>+8.1f}"
+            f"{test['only_a']:>8}{test['only_b']:>8}{test['p']:>9.2g}{test['p_holm']:>9.2g}"
+        )
+
+
 def compressions(done: dict[str, Path]) -> None:
     rows: list[dict[str, Any]] = []
     for name, folder in done.items():
@@ -81,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["outputs", "compressions", "verdicts"])
+    parser.add_argument("what", choices=["outputs", "tests", "compressions", "verdicts"])
     parser.add_argument("--recipe", type=Path, default=HERE / "recipe.yaml")
     parser.add_argument("--out", type=Path, default=Path("runs"))
     parser.add_argument("--set", dest="overrides", action="append", default=[])
@@ -90,7 +100,7 @@ def main() -> None:
         verdicts()
     else:
         done = folders(arguments.recipe, arguments.overrides, arguments.out)
-        {"outputs": outputs, "compressions": compressions}[arguments.what](done)
+        {"outputs": outputs, "tests": tests, "compressions": compressions}[arguments.what](done)
 
 
 if __name__ == "__main__":
