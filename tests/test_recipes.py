@@ -82,6 +82,11 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
         splits = {f"{split}.json": json.dumps(rows).encode() for split in ("train", "test")}
         add(create(repo), repo, splits, repo_type="dataset")
 
+        repo = "HuggingFaceH4/MATH-500"
+        add(
+            create(repo), repo, {"test.jsonl": b'{"problem": "1 + 1?", "answer": "2"}\n'}, repo_type="dataset"
+        )
+
         repo, table = "Idavidrein/gpqa", io.StringIO()
         wrong = [f"Incorrect Answer {i}" for i in (1, 2, 3)]
         csv.writer(table).writerows(
@@ -152,7 +157,7 @@ def test_what_one_gpu_can_do_is_planned(hub: LocalHub, tmp_path: Path) -> None:
     ]
     # One teacher and compressor; three variants by two methods; those and the untrained base on two benchmarks.
     assert len(costly) == 2 + 6 + 7 * 2
-    assert all(row["tokens"] and row["bytes"] for row in costly), costly
+    assert [row["step"] for row in costly if not row["tokens"]] == []
 
 
 def test_it_is_published_with_the_template_that_its_students_were_trained_with(
