@@ -68,6 +68,11 @@ def ready(page: Page, name: str) -> None:
     expect(page.locator(first).first).to_be_visible()
 
 
+def reload(page: Page) -> None:
+    page.wait_for_timeout(500)  # requests under way end: gradio logs those that a reload aborts
+    page.reload()
+
+
 def count(page: Page, number: int) -> None:
     expect(page.locator("#list .pager:not(.students)")).to_contain_text(f"of {number} problems")
 
@@ -172,7 +177,7 @@ def test_students_come_a_few_at_a_time(visit: Open) -> None:
     # Of several answers to a problem the first is shown.
     expect(page.locator("#side")).not_to_contain_text("the second answer")
     page.wait_for_function("new URLSearchParams(location.search).get('set') === '1'")
-    page.reload()
+    reload(page)
     expect(page.locator("#side .card")).to_have_count(3)
     expect(page.get_by_role("button", name="Students after")).to_be_disabled()
     # What fits them all on one page needs no buttons; a page that is not there is the last.
@@ -193,7 +198,7 @@ def test_an_address_holds_the_state(visit: Open) -> None:
     page.locator("#compare-move").get_by_role("button", name="Next").click()
     expect(page.locator("#side .question")).to_contain_text("Problem 9:")
     page.wait_for_function("new URLSearchParams(location.search).get('p') === 'sums/p9'")
-    page.reload()
+    reload(page)
     expect(page.locator("#side .question")).to_contain_text("Problem 9:")
     count(page, 25)
     assert "dark" not in (page.locator("body").get_attribute("class") or "")
@@ -209,12 +214,18 @@ def test_an_address_holds_the_trace_that_is_shown(visit: Open) -> None:
     page.get_by_role("option", name="another").click()
     page.get_by_label("Order").locator("visible=true").click()
     page.get_by_role("option", name="Shortest share of raw").click()
-    page.locator("#trace-list tbody tr:nth-child(3) button").click()
+    third = page.locator("#trace-list tbody tr:nth-child(3) button")
+    page.wait_for_function("new URLSearchParams(location.search).get('ts') === 'share'")
+    chosen = third.get_attribute("data-key")
+    assert chosen is not None
+    third.click()
+    expect(page.locator("#trace .question")).to_contain_text(
+        f"Trace problem {chosen.strip('t').split('/')[0]} "
+    )
     page.wait_for_function("new URLSearchParams(location.search).get('ts') === 'share'")
     page.wait_for_function("new URLSearchParams(location.search).get('tt') === 'another'")
-    chosen = page.locator("#trace-list tr[aria-current] button").get_attribute("data-key")
-    assert chosen is not None
-    page.reload()
+    page.wait_for_function("key => new URLSearchParams(location.search).get('t') === key", arg=chosen)
+    reload(page)
     ready(page, "traces")
     expect(page.locator("#trace-list tr[aria-current] button")).to_have_attribute("data-key", chosen)
     expect(page.locator("#trace .question")).to_contain_text(
