@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hubkit.errors import InputError
-from hubkit.release.lighteval_run import Score, read_run
+from hubkit.release.lighteval_run import Score, other_shares, read_run
 from hubkit.section import REPO_ID
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _aggregate(score: Score, origin: Origin, about: Mapping[str, str], stamp: st
     }
     arguments: dict[str, Any] = {"temperature": score.temperature, "reasoning": True}
     arguments |= {"max_tokens": score.max_tokens} if score.max_tokens else {}
-    result = {
+    result: dict[str, Any] = {
         "evaluation_result_id": about["result"],
         "evaluation_name": score.name,
         "source_data": source,
@@ -167,6 +167,15 @@ def _aggregate(score: Score, origin: Origin, about: Mapping[str, str], stamp: st
             "additional_details": {"shots": str(score.shots), "chat_template": "applied"},
         },
     }
+    others = [
+        result
+        | {
+            "evaluation_result_id": f"{score.task}/{name}",
+            "metric_config": result["metric_config"] | {"metric_id": name, "metric_name": name},
+            "score_details": {"score": value},
+        }
+        for name, value in other_shares(score).items()
+    ]
     library = {
         "name": "lighteval",
         "version": origin.versions.get("lighteval", "unknown"),
@@ -197,7 +206,7 @@ def _aggregate(score: Score, origin: Origin, about: Mapping[str, str], stamp: st
         },
         "eval_library": library,
         "model_info": info,
-        "evaluation_results": [result],
+        "evaluation_results": [result, *others],
     }
     return record | ({"evaluation_timestamp": score.date} if score.date else {})
 

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeGuard
 from hubkit.errors import InputError
 from hubkit.evaluation.statistics import Z95, effective, wilson
 
-__all__ = ["Score", "find_results", "read_run"]
+__all__ = ["Score", "find_results", "other_shares", "read_run"]
 
 _LARGEST: Final = 64 << 20
 """Bytes of a results file."""
@@ -116,6 +116,25 @@ def read_run(
         _score(file, general, results[keys[t]], configs.get(keys[t]), t, keys[t], metric, main)
         for t in chosen
     ]
+
+
+def other_shares(score: Score) -> dict[str, float]:
+    """Further metrics of a score's task that are shares from 0 to 1, such as pass@k beside avg@n: name -> value."""
+    results = _part(_load(score.results), "results", score.results)
+    for key, values in results.items():
+        match = _KEY.fullmatch(str(key))
+        if match and f"{match[1]}|{match[2]}" == score.task and isinstance(values, dict):
+            return {
+                name: float(value)
+                for name, value in values.items()
+                if name != score.metric
+                and not name.endswith("_stderr")
+                and isinstance(value, int | float)
+                and not isinstance(value, bool)
+                and _finite(value)
+                and 0 <= value <= 1
+            }
+    return {}
 
 
 def _load(file: Path) -> dict[str, Any]:

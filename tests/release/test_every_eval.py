@@ -41,7 +41,8 @@ def validated(out: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
             assert sample["evaluation_id"] == record["evaluation_id"]
             assert sample["model_id"] == record["model_info"]["id"]
         scores = [sample["evaluation"]["score"] for sample in samples]
-        (result,) = record["evaluation_results"]
+        result = record["evaluation_results"][0]
+        assert {sample["evaluation_result_id"] for sample in samples} == {result["evaluation_result_id"]}
         assert sum(scores) / len(scores) == pytest.approx(result["score_details"]["score"])
         assert path.parent.relative_to(out).parts[2:] == tuple(record["model_info"]["id"].split("/"))
         found.append((record, samples))
@@ -76,7 +77,15 @@ def lighteval_run(folder: Path, model: str = "org/model", choices: Any = ("1",),
     task = {"hf_repo": "openai/gsm8k", "hf_subset": "main", "evaluation_splits": ["test"]}
     run = {
         "config_general": {"max_samples": None, "model_name": model, "model_config": {}},
-        "results": {"gsm8k|5": {"extractive_match": value}, "all": {"extractive_match": value}},
+        "results": {
+            "gsm8k|5": {
+                "extractive_match": value,
+                "extractive_match_stderr": 0.1,
+                "pass@k:k=4": 1.0,
+                "bits": 7.5,
+            },
+            "all": {"extractive_match": value},
+        },
         "config_tasks": {"gsm8k|5": task},
     }
     (folder / "results").mkdir(parents=True)
@@ -100,6 +109,8 @@ def test_a_run_by_lighteval_alone(tmp_path: Path) -> None:
     assert record["source_metadata"]["evaluator_relationship"] == "third_party"
     assert record["evaluation_results"][0]["generation_config"]["additional_details"]["shots"] == "5"
     assert record["eval_library"] == {"name": "lighteval", "version": "unknown", "additional_details": {}}
+    names = [result["metric_config"]["metric_name"] for result in record["evaluation_results"]]
+    assert names == ["extractive_match", "pass@k:k=4"]
     assert (sample["sample_id"], sample["input"]["reference"]) == ("7", ["1"])
 
 
