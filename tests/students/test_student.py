@@ -75,12 +75,22 @@ def test_the_same_seed_gives_the_same_student(tmp_path: Path) -> None:
 
 # Without Adam's division by the size of gradients, which makes steps out of the rounding of those that are nothing.
 PLAIN = SFT | {"optim": "sgd", "learning_rate": 0.3, "warmup_steps": 0}
+FSDP = {
+    "num_processes": 2,
+    "distributed_type": "FSDP",
+    "fsdp_config": {
+        "fsdp_version": 2,
+        "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "fsdp_state_dict_type": "SHARDED_STATE_DICT",
+    },
+}
 LAYOUTS: dict[str, dict[str, Any]] = {
     "padded": {"layout": "padded"},
     "padded, a few tokens at once": {"layout": "padded", "tokens_per_device": 90},
     "packed": {"layout": "packed"},
     "packed, a few tokens at once": {"layout": "packed", "tokens_per_device": 90},
     "two processes, padded": {"accelerate": {"num_processes": 2}, "layout": "padded"},
+    "two processes that share the weights": {"accelerate": FSDP, "layout": "padded"},
     "two processes, packed": {
         "accelerate": {"num_processes": 2},
         "layout": "packed",
@@ -89,7 +99,12 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 HOW = ("layout", "layout_difference", "tokens_per_device", "memory_bytes", "peak_memory_bytes")
 # Two processes take ten seconds to start; the other two pairs are always run.
-SLOW = [("two processes, padded", "lora"), ("two processes, packed", "full")]
+SLOW = [
+    ("two processes, padded", "lora"),
+    ("two processes, packed", "full"),
+    ("two processes that share the weights", "full"),
+    ("two processes that share the weights", "lora"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +135,8 @@ def test_a_student_does_not_depend_on_how_its_examples_are_laid_out(
     student.run(step)
     if "two" in layout:
         assert list(step.work.glob("checkpoints/*/rng_state_1.pth")), "there was a second process"
+        shared = list(step.work.glob("checkpoints/*/pytorch_model_fsdp_0/*.distcp"))
+        assert len(shared) == (2 if "share the weights" in layout else 0), "each process wrote its part"
     how = dict.fromkeys(("train_seconds", "train_cpu_seconds", "final_loss", "gradient_norm", *HOW))
     assert step.metrics | how == one.metrics | how
     assert step.metrics["layout"] == ("packed" if "packed" in layout else "padded")
@@ -172,17 +189,21 @@ from pathlib import Path
 sys.path[:0] = [{tests!r}, {here!r}]
 from test_student import SFT, context, rows, student
 sft = SFT | {{"num_train_epochs": 24, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}}
-step = context(Path(sys.argv[1]), rows(), {processes}, sft=sft)
+step = context(Path(sys.argv[1]), rows(), sft=sft)
+step.runtime["accelerate"] = {accelerate}
 student.run(step)
 print(step.metrics["steps"], step.metrics["train_seconds"])
 """
 
 
 @pytest.mark.timeout(900)  # on a busy machine a process takes minutes to its first checkpoint
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_killed_training_goes_on_from_its_checkpoint(processes: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [1, 2, pytest.param(FSDP, marks=pytest.mark.slow, id="FSDP")])
+def test_a_killed_training_goes_on_from_its_checkpoint(
+    processes: int | dict[str, Any], tmp_path: Path
+) -> None:
     here = Path(__file__).parent
-    code = RESUMED.format(tests=str(here.parent), here=str(here), processes=processes)
+    accelerate = {"num_processes": 2} if processes == 2 else {} if processes == 1 else processes
+    code = RESUMED.format(tests=str(here.parent), here=str(here), accelerate=accelerate)
     command = [sys.executable, "-c", code, str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoints = tmp_path / "student" / "work" / "checkpoints"
@@ -200,6 +221,9 @@ def test_a_killed_training_goes_on_from_its_checkpoint(processes: int, tmp_path:
     reached = [int(path.name.split("-")[1]) for path in checkpoints.glob("checkpoint-*")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "missing keys" not in done.stderr, (
+        "its output layer is tied to its embeddings, and stored with them"
+    )
     assert done.stdout.split()[0] == "120"
     log = json.loads((tmp_path / "student" / "out" / "training.json").read_text())
     assert [entry["step"] for entry in log if "loss" in entry] == sorted(
