@@ -137,10 +137,13 @@ def test_a_student_does_not_depend_on_how_its_examples_are_laid_out(
         assert list(step.work.glob("checkpoints/*/rng_state_1.pth")), "there was a second process"
         shared = list(step.work.glob("checkpoints/*/pytorch_model_fsdp_0/*.distcp"))
         assert len(shared) == (2 if "share the weights" in layout else 0), "each process wrote its part"
-    how = dict.fromkeys(("train_seconds", "train_cpu_seconds", "final_loss", "gradient_norm", *HOW))
+    how = dict.fromkeys(
+        ("train_seconds", "train_cpu_seconds", "final_loss", "gradient_norm", "weights_moved", *HOW)
+    )
     assert step.metrics | how == one.metrics | how
     assert step.metrics["layout"] == ("packed" if "packed" in layout else "padded")
     assert step.metrics["layout_difference"] < 1e-5
+    assert step.metrics["weights_moved"] == pytest.approx(one.metrics["weights_moved"], abs=1e-3)
     assert step.metrics["gradient_norm"] == pytest.approx(one.metrics["gradient_norm"], rel=1e-3)
     assert step.metrics["final_loss"] == pytest.approx(one.metrics["final_loss"], rel=1e-4)
     assert step.counts == one.counts == {"rows": 20}
