@@ -1,0 +1,176 @@
+"""The paper's recipe as it is shipped, rehearsed up to its first expensive second, under the real names.
+
+Models of the real architectures with random weights, real tokenizers and chat templates, and datasets with the real
+ones' columns lie on a local Hub. Only sizes, GPUs and what a machine without vLLM cannot run are replaced. Slow: it
+makes five models, and needs PyPI and npm once.
+
+    python -m pytest -m slow tests/test_rehearsal.py
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from huggingface_hub import CommitOperationAdd, HfApi
+from real_models import architecture_of, save_model
+from real_tokenizers import CACHE, NotToBeHad
+from support import ROOT
+
+from hubkit.localhub import LocalHub, make_member
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+RECIPE = ROOT / "recipes" / "compress-distill" / "recipe.yaml"
+MODELS = {
+    "Qwen/Qwen3.5-397B-A17B": ("qwen3.5-moe", "Qwen3_5MoeForConditionalGeneration"),
+    "openai/gpt-oss-120b": ("gpt-oss", "GptOssForCausalLM"),
+    "meta-llama/Llama-3.3-70B-Instruct": ("llama-3", "LlamaForCausalLM"),
+    "mistralai/Ministral-3-14B-Instruct-2512": ("ministral-3", "Mistral3ForConditionalGeneration"),
+    **{
+        f"Qwen/Qwen3.5-{size}": ("qwen3.5", "Qwen3_5ForConditionalGeneration")
+        for size in ("0.8B", "2B", "4B", "9B")
+    },
+}
+REPLACED = [
+    "run.executor=local",
+    *(
+        f"run.engines.{name}.engine=transformers"
+        for name in ("qwen3.5-397b", "gpt-oss-120b", "llama-3.3-70b", "ministral-3-14b", "students")
+    ),
+    "hub.namespace=local",
+]
+CHECK = """
+import json, sys
+from pathlib import Path
+from hubkit.errors import HubkitError
+from hubkit.recipe.file import load_recipe
+from hubkit.recipe.plan import make_plan
+from hubkit.recipe.preflight import check
+from hubkit.store import Store
+
+recipe, out, cases = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+said = []
+for values in cases:
+    try:
+        plan = make_plan(load_recipe(recipe, values), recipe, out)
+        check(plan, Store(out))
+        said.append([f"{len(plan.steps)} steps", ""])
+    except HubkitError as error:
+        said.append([error.message, error.remedy])
+print(json.dumps(said))
+"""
+"""What `hubkit recipe run` does before its first step, for one set of values after the other."""
+
+
+def parquet(rows: list[dict[str, Any]], folder: Path) -> bytes:
+    pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet")
+    return (folder / "rows.parquet").read_bytes()
+
+
+def datasets(folder: Path) -> dict[str, dict[str, bytes]]:
+    """Repo -> files, with the columns that the real ones have."""
+    sums = [(12, 31), (45, 27), (38, 16)]
+    math = [{"question": f"What is {a} + {b}?", "final_answer": str(a + b), "topic": "Sums"} for a, b in sums]
+    arith = [{"question": f" Add {a} to {b}.", "final_ans": str(a + b)} for a, b in sums]
+    rows = [
+        {"Question": f"How much is {a} and {b}?", "Correct Answer": str(a + b)}
+        | {f"Incorrect Answer {number}": str(a + b + number) for number in (1, 2, 3)}
+        for a, b in sums
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    card = "---\nconfigs:\n- config_name: gpqa_diamond\n  data_files: gpqa_diamond.csv\n---\n"
+    return {
+        "zwhe99/DeepMath-103K": {"data/train-00000-of-00001.parquet": parquet(math, folder)},
+        "ChilleD/MultiArith": {"test.json": json.dumps(arith).encode()},
+        "Idavidrein/gpqa": {"gpqa_diamond.csv": text.getvalue().encode(), "README.md": card.encode()},
+    }
+
+
+def made(architecture: str) -> Path:
+    """A model with random weights, from the cache of an earlier rehearsal where there is one."""
+    folder = CACHE / "random" / architecture
+    if not folder.is_dir():
+        parts = CACHE / "random" / f"{architecture}.parts"
+        shutil.rmtree(parts, ignore_errors=True)
+        save_model(architecture, parts)
+        parts.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
+    folder = tmp_path_factory.mktemp("rehearsal")
+    try:
+        models = {repo: made(architecture) for repo, (architecture, _) in MODELS.items()}
+    except NotToBeHad as error:
+        pytest.skip(str(error))
+    with LocalHub(folder / "hub") as server:
+        data = datasets(folder)
+        for org in {name.partition("/")[0] for name in [*MODELS, *data, "bad/x"]}:
+            make_member(server.folder, org, "local", "write")
+        api = HfApi(endpoint=server.endpoint, token=server.token)
+        for repo, files in data.items():
+            api.create_repo(repo, repo_type="dataset")
+            operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+            api.create_commit(repo, operations, commit_message="data", repo_type="dataset")
+        for repo, model in models.items():
+            api.create_repo(repo)
+            api.upload_folder(repo_id=repo, folder_path=model)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def said(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
+    """(message, remedy) of a check for each set of bases; for one that passes the number of its steps."""
+    api = HfApi(endpoint=hub.endpoint, token=hub.token)
+    good, out = made("qwen3.5"), tmp_path_factory.mktemp("runs")
+    short = json.loads((good / "config.json").read_text())
+    short["text_config"]["vocab_size"] = 200_000
+    for repo, changed in (
+        ("bad/pickled", {"model.safetensors": None, "pytorch_model.bin": b"x"}),
+        ("bad/short", {"config.json": json.dumps(short).encode()}),
+    ):
+        api.create_repo(repo)
+        files = {path.name: path.read_bytes() for path in good.iterdir()} | changed
+        added = [CommitOperationAdd(name, content) for name, content in files.items() if content is not None]
+        api.create_commit(repo, added, commit_message="model")
+    cases = [[*REPLACED, f"hub.endpoint={hub.endpoint}"]]
+    for repo in ("bad/pickled", "bad/short", "mistralai/Ministral-3-14B-Instruct-2512"):
+        bases = f"[{{name: b, model: {repo}, chat_template: prompts/chat.jinja}}]"
+        cases.append([*cases[0], f"students.bases={bases}"])
+    environment = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(out / "home")}
+    command = [sys.executable, "-c", CHECK, str(RECIPE), str(out / "runs"), json.dumps(cases)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=os.environ | environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [(message, remedy) for message, remedy in json.loads(done.stdout.splitlines()[-1])]
+
+
+def test_the_models_are_of_the_real_architectures(hub: LocalHub) -> None:
+    for architecture, name in MODELS.values():
+        assert architecture_of(made(architecture)) == name
+
+
+def test_the_shipped_recipe_passes_its_checks(said: list[tuple[str, str]]) -> None:
+    """Commits, columns, tokenizers, chat templates, lighteval's task: all of the grid, 64 students."""
+    steps, remedy = said[0]
+    assert not remedy and int(steps.split()[0]) > 64 * 3, steps
+
+
+def test_bases_that_cannot_be_trained_are_told_in_one_line(said: list[tuple[str, str]]) -> None:
+    reasons = ["no safetensors weights", "no embedding for: id 248069", "no class of it for text alone"]
+    for (message, remedy), reason in zip(said[1:], reasons, strict=True):
+        assert reason in message and remedy and "\n" not in message, message
