@@ -191,7 +191,10 @@ def _save(
     if weights is None:
         model.to(dtype)
     else:
-        cast: dict[int, Any] = {}  # weights that are tied stay so
+        # Weights that are tied stay so; gathered from shards they are two that hold the same.
+        tied = model.all_tied_weights_keys
+        weights = {name: weight for name, weight in weights.items() if name not in tied}
+        cast: dict[int, Any] = {}
         weights = {name: cast.setdefault(w.data_ptr(), w.to(dtype)) for name, w in weights.items()}
         model.config.dtype = dtype
     model.save_pretrained(folder, state_dict=weights)
