@@ -318,7 +318,7 @@ def test_stages_follow_each_other_and_stay_matched(tmp_path: Path) -> None:
             "an endpoint has none",
         ),
         (["truncate", "t.jsonl", "--out", "o", "--tokenizer", "x/y"], "say where to cut"),
-        (["truncate", "t.jsonl", "--out", "o", "--tokenizer", "x/y", "--to", "."], "no folder of compressed"),
+        (["truncate", "t.jsonl", "--out", "o", "--tokenizer", "x/y", "--to", "."], "is a folder"),
         (
             ["truncate", "t.jsonl", "--out", "o", "--tokenizer", "x/y", "--tokens", "9", "--kind", "raw"],
             "no control",
