@@ -5,7 +5,7 @@
 
     data/SmolLM2-135M-Instruct/   bfloat16, from the 4-bit GGUF that is on PyPI
     data/traces.jsonl             SVAMP problems that students learn from, each with a trace of Qwen2.5-3B
-    data/dev.jsonl, test.jsonl    other SVAMP problems: choices were made on dev, and test was looked at once
+    data/dev.jsonl, test.jsonl    other SVAMP problems: dev is for choices, and test is looked at once
     data/gsm8k.jsonl              GSM8K problems that no trace answers
     data/pairs.jsonl              GSM8K traces and what rule.py makes of them, for compressor.py
 
