@@ -22,6 +22,7 @@ itself, here and in chat templates.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
 from hubkit.engines.marks import FAMILY, PAIRS, TAG, Marks, opens_span
@@ -98,6 +99,8 @@ _HEADER: Final = re.compile(r"\s*[\w.:-]*(?:\s+to=\S+)?\s*")
 _BARE_START: Final = re.compile(r"analysis(?=[^\s\w]*[A-Z0-9])|analysis(?=.*?assistant\s*final)", re.DOTALL)
 """`analysisWe need`: no English sentence begins so."""
 _BARE_MARK: Final = re.compile(r"assistant\s*(analysis|commentary|final)")
+_FENCE: Final = re.compile(r"`{3,}|~{3,}")
+"""Begins or ends a block of code in Markdown."""
 
 
 class Thought(NamedTuple):
@@ -238,11 +241,31 @@ def _begins_line(text: str, hit: _Hit) -> bool:
 
 def _span(text: str, hits: list[_Hit], first: _Hit) -> tuple[str, str, bool]:
     """(reasoning, what follows the last close, whether there is one)."""
-    own = [hit for hit in hits if hit.pair == first.pair]
+    own = _outside_code(text, [hit for hit in hits if hit.pair == first.pair])
     last = max((place for place, hit in enumerate(own) if not hit.opens), default=-1)
     if last < 0 or any(_begins_line(text, hit) for hit in own[last + 1 :]):
         return _pieces(text, own), "", False
     return _pieces(text[: own[last].start], own[:last]), text[own[last].end :], True
+
+
+def _outside_code(text: str, hits: list[_Hit]) -> list[_Hit]:
+    """The marks but for those in blocks of code after the first close: an answer may be a program that writes them."""
+    close = next((hit.end for hit in hits if not hit.opens), len(text))
+    blocks = list(_code_blocks(text, close)) if hits and hits[-1].start > close else []
+    return [hit for hit in hits if not any(start <= hit.start < end for start, end in blocks)]
+
+
+def _code_blocks(text: str, position: int) -> Iterator[tuple[int, int]]:
+    """Where Markdown's blocks of code begin and end, from `position` on; one that is not closed is none."""
+    fence, begin = "", 0
+    for line in text[position:].splitlines(keepends=True):
+        mark = _FENCE.match(line.strip())
+        position += len(line)
+        if mark and not fence:
+            fence, begin = mark[0], position - len(line)
+        elif mark and mark[0] == line.strip() and mark[0].startswith(fence):
+            yield begin, position
+            fence = ""
 
 
 def _pieces(text: str, hits: list[_Hit]) -> str:

@@ -53,6 +53,16 @@ CASES = {
         None,
         ("Use <reasoning>x</reasoning> and", "", "unclosed"),
     ),
+    "a program that writes the tags": (
+        "<think>a</think>\n```html\n<think>\nb\n</think>\n```\nDone",
+        None,
+        ("a", "```html\n< think>\nb\n< /think>\n```\nDone", "closed"),
+    ),
+    "a draft with a program, closed again": (
+        "<think>a</think>\n~~~\nx = 1\n~~~\nWait\n</think>\n5",
+        None,
+        ("a\n~~~\nx = 1\n~~~\nWait", "5", "closed"),
+    ),
     "a tag that the solution speaks of": (
         "<think>a</think>Begin with <think>.",
         None,
