@@ -45,8 +45,8 @@ def join_shards(context: StepContext, tables: dict[str, pa.Schema]) -> int:
 def sum_solutions(context: StepContext, records: Sequence[Record]) -> None:
     """Add up the shards' tokens of solutions, as they are and as they were."""
     for name in ("solution_tokens", "raw_solution_tokens"):
-        if all(name in record.metrics for record in records):  # shards of an earlier hubkit have none
-            context.metrics[name] = sum(record.metrics[name] for record in records)
+        if any(name in record.metrics for record in records):  # a shard without rows has none
+            context.metrics[name] = sum(record.metrics.get(name, 0) for record in records)
 
 
 def keys_of(path: Path, start: int = 0, stop: int | None = None) -> Iterator[tuple[str, int]]:

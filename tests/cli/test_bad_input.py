@@ -65,7 +65,7 @@ def test_a_bad_override_is_one_line(
         (["run", str(NANO), "--set", "teachers.0.model=./recipe.yaml"], "is not a folder"),
         (["run", str(NANO), "--set", "teachers.0.model=./prompts"], "it has no config.json"),
         (["run", str(NANO), "--set", "teachers.0.model=a/b/c"], "'a/b/c' is no"),
-        (["run", str(NANO), "--set", "problems.train={source: file, path: prompts}"], "'prompts' is not a file"),
+        (["run", str(NANO), "--set", "problems.train={source: file, path: prompts}"], "no file is called 'prompts'"),
         (["run", str(NANO), "--set", "problems.train={source: file, path: none.jsonl}"], "'none.jsonl' is not there"),
         (["run", str(NANO), "--set", 'problems.train={source: file, path: "a\\0b"}'], "train.path: cannot read"),
     ],

@@ -118,7 +118,7 @@ def test_a_hub_that_hangs_up_on_a_lighteval_dataset_is_told_in_one_line(tmp_path
         hub = f"http://127.0.0.1:{server.getsockname()[1]}"
         done = hubkit("recipe", "run", str(NANO), *arguments, HF_ENDPOINT=hub)
     (told,) = (line for line in done.stderr.splitlines() if "error" in line)
-    assert done.returncode == 1 and told.startswith("error: the problems of gsm8k|0 cannot be had: "), told
+    assert done.returncode == 1 and told.startswith("error: could not look up dataset openai/gsm8k: "), told
 
 
 def test_ctrl_c_before_the_first_step_says_how_to_go_on(tmp_path: Path) -> None:

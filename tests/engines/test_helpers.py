@@ -162,6 +162,7 @@ def test_no_helper_outlives_its_owner(number: signal.Signals, model: Path) -> No
 
 def test_a_helper_ends_when_its_owner_dies_in_the_middle_of_a_line(model: Path) -> None:
     settings = {"model": str(model), "adapter": "", "batch_size": 16, "threads": 1}
+    settings |= {"marks": [], "precision": "float32"}
     theirs, lifeline = os.pipe()
     with subprocess.Popen(
         [sys.executable, "-m", "hubkit.engines.helper", str(theirs)],

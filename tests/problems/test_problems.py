@@ -89,9 +89,11 @@ def test_what_a_verifier_needs_travels_with_the_problem(tmp_path: Path) -> None:
         {"tests": ["assert double(2) == 4"]},
         {"tests": [{"input": "2", "output": "4"}]},
     ]
+    choices = [row | {"answer": "B", "options": [*"ab", str(i)]} for i, row in enumerate(rows)]
+    path.write_text("\n".join(json.dumps(row) for row in choices))
     assert metadata("choice", verifier="choice", options="options") == [
-        {"options": ["a", "b"]},
-        {"options": ["c"]},
+        {"options": ["a", "b", "0"]},
+        {"options": ["a", "b", "1"]},
     ]
     assert metadata("letters", verifier="choice") == [None, None]
     assert metadata("numeric", verifier="numeric", tolerance=0.01) == [{"tolerance": 0.01}] * 2

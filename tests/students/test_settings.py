@@ -109,6 +109,6 @@ def test_experts_are_layers_too(tmp_path: Path) -> None:
 
 def test_target_modules_that_are_not_there_are_one_line(tmp_path: Path) -> None:
     step = context(tmp_path, uneven(), lora=LORA | {"target_modules": ["query"]})
-    with pytest.raises(RecipeError, match=r"student: Target modules .*query.* not found") as caught:
+    with pytest.raises(RecipeError, match=r"lora: Target modules .*query.* not found") as caught:
         student.run(step)
     assert "\n" not in str(caught.value)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from support import MODELS
 
+from hubkit import records
 from hubkit.errors import GateError
 from hubkit.records import messages_of, read_rows, write_rows
 from hubkit.store import StepContext, digest_folder
@@ -105,6 +106,7 @@ def test_a_variant_of_which_no_row_passes_stops(tmp_path: Path) -> None:
 def test_many_processes_write_what_one_writes_and_go_on_after_a_kill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(records, "GROUP_BYTES", 50_000)
     monkeypatch.setattr(tokens, "ROWS_PER_SHARD", 1024)
     monkeypatch.setattr(tokens, "ROWS_PER_PROCESS", 100)
     numbers = random.Random(0)

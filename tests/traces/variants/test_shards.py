@@ -40,7 +40,9 @@ def context(folder: Path, step: str, inputs: dict[str, Path], **config: Any) -> 
 
 
 def finish(made: StepContext) -> Path:
-    (made.out / "record.json").write_text(json.dumps(RECORD | {"counts": made.counts}))
+    (made.out / "record.json").write_text(
+        json.dumps(RECORD | {"counts": made.counts, "metrics": made.metrics})
+    )
     return made.out
 
 
