@@ -88,10 +88,15 @@ def recognise(row: Mapping[str, Any]) -> dict[str, str]:
     if "chat" in found and not _is_chat(look_up(row, found["chat"])):
         del found["chat"]
     if "reasoning" in found:
-        found.pop("text", None)  # what is split already is not split again
-    else:
-        if "text" not in found and "solution" in found:
-            found["text"] = found["solution"]  # the whole response, under the name of its end
+        text = found.pop("text", "")  # what is split already is not split again
+        if text and isinstance(look_up(row, text), list):
+            del found["reasoning"]  # several responses, of which each is whole
+            found["text"] = text
+        elif text and "solution" not in found:
+            found["solution"] = text  # what follows the reasoning, or the whole where that column is empty
+    elif "text" not in found and "solution" in found:
+        found["text"] = found["solution"]  # the whole response, under the name of its end
+    if "reasoning" not in found:
         found.pop("solution", None)
     return found
 

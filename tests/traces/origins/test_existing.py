@@ -45,6 +45,15 @@ SHAPES: dict[str, dict[str, Any]] = {
     "reasoning apart, in columns": {
         "question": "1 + 1?", "reasoning_content": "1 and 1", "content": "\\boxed{2}", "answer": "2",
     },
+    "an empty column of reasoning beside the whole": {
+        "problem": "1 + 1?", "reasoning_content": "", "text": THINK, "answer": "2",
+    },
+    "reasoning apart, and what follows as text": {
+        "problem": "1 + 1?", "reasoning_content": "1 and 1", "text": "\\boxed{2}", "answer": "2",
+    },
+    "several whole responses beside a column of reasoning": {
+        "problem": "1 + 1?", "reasoning": "a human's", "generations": [THINK], "answer": "2",
+    },
     "span opened by the template": {
         "problem": "1 + 1?", "response": "1 and 1\n</think>\n\n\\boxed{2}", "expected_answer": "2",
     },
