@@ -90,11 +90,7 @@ def choose_layout(trainer: Any, model: Any, rows: Sequence[Sequence[int]], atten
                 tried.append(f"{name} does not run here ({_first_line(error)})")
                 continue
             # All processes take the same: the largest difference that any of them sees.
-            off = (
-                float(trainer.accelerator.reduce(_tensor(off, trainer), reduction="mean"))
-                if _many(trainer)
-                else off
-            )
+            off = float(trainer.accelerator.gather(_tensor(off, trainer)).max()) if _many(trainer) else off
             if off <= limit:
                 layout.packed = packed
                 found = "packed" if packed else "padded"
