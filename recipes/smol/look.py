@@ -3,7 +3,7 @@
     python recipes/smol/look.py outputs            tokens of each student's thinking and of what follows it
     python recipes/smol/look.py tests              paired tests of two students on the same problems, from the report
     python recipes/smol/look.py compressions       the fixed fifty that verdicts.jsonl judges, with their traces
-    python recipes/smol/look.py verdicts           verdicts.jsonl, counted
+    python recipes/smol/look.py verdicts           verdicts.jsonl, counted, and how many of each have false equations
 
 `--out` is the folder of the runs and `--set` changes the recipe, both as in `hubkit recipe run`.
 """
@@ -23,6 +23,7 @@ from hubkit.recipe.file import load_recipe
 from hubkit.recipe.plan import make_plan
 from hubkit.records import read_rows
 from hubkit.store import Store
+from hubkit.traces.faithful import false_equations
 from hubkit.traces.lengths import count_tokens
 from hubkit.traces.thinking import split
 
@@ -83,8 +84,13 @@ def compressions(done: dict[str, Path]) -> None:
 
 def verdicts() -> None:
     rows = [json.loads(line) for line in (HERE / "verdicts.jsonl").read_text(encoding="utf-8").splitlines()]
+    false = Counter(
+        row["verdict"]
+        for row in rows
+        if false_equations(row["compressed"], row["problem"], row["trace"], row["answer"])
+    )
     for verdict, number in Counter(row["verdict"] for row in rows).most_common():
-        print(f"{verdict}: {number} of {len(rows)}")
+        print(f"{verdict}: {number} of {len(rows)}, {false[verdict]} of them with false equations")
 
 
 def main() -> None:

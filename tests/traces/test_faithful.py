@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+from collections import Counter
 
-from hubkit.traces.faithful import invented
+import pytest
+from support import ROOT
+
+from hubkit.traces.faithful import false_equations, invented
 
 TRACE = (
     "Melanie has 1,250 cleaners. She sold a third of them, then half of what was left, and twelve more: 404.5"
@@ -41,3 +45,51 @@ def test_other_numbers_are_made_up(short: str, numbers: list[str]) -> None:
 def test_problem_and_answer_are_sources_too() -> None:
     assert invented("3 * 7 = 21", "3 boxes", "of 7", "21") == []
     assert invented("25% of 80 = 0.25 * 80 = 20", "a quarter of 80, 25 percent", "20") == []
+
+
+@pytest.mark.parametrize(
+    ("short", "false"),
+    [
+        ("17 - 13 = 17", ["17 - 13 = 17"]),
+        ("$12 \\times 3 = 35$ and 12 × 3 = 36", ["12 * 3 = 35"]),
+        ("860 + 129 = 997\n989 + 8 = 997", ["860 + 129 = 997"]),
+        ("1,250 ÷ 5 = 240", ["1250 / 5 = 240"]),
+        ("2 + 3 = 5 + 1 = 7", ["5 + 1 = 7"]),
+        ("0.5 * 3 = 1.6", ["0.5 * 3 = 1.6"]),
+        ("2 + 3 * 4 = 20", ["2 + 3 * 4 = 20"]),
+    ],
+)
+def test_equations_that_do_not_hold(short: str, false: list[str]) -> None:
+    assert false_equations(short, "2 and 3") == false
+    assert false_equations(short, short) == [], "what the trace has is the teacher's"
+
+
+@pytest.mark.parametrize(
+    "short",
+    [
+        "2 + 3 = 5 + 1 = 6",
+        "10 / 3 = 3.33, 2 / 3 = 0.67, 17 / 5 = 3 remainder 2, 17 / 5 = 3",
+        "x + 3 = 5, 2x + 3 + 4 = 9, (2 + 3) * 4 = 20, 2(3 + 4) = 14, 3^2 + 1 = 10, -3 + 4 = 1",
+        "9:30 + 45 = 10:15, 218_9 * 5 = 1204_9, 50 * 20% = 10, 2 + 3 = 5x, 7 / 0 = 1",
+        "Step 1: 2 + 3 = 5. 2. 5 + 1 = 6.",
+    ],
+)
+def test_what_holds_or_is_not_read_whole_is_not_called_false(short: str) -> None:
+    assert false_equations(short) == []
+
+
+def test_equations_agree_with_what_a_reader_found() -> None:
+    """Fifty compressions of a real model, read by hand."""
+    lines = (ROOT / "recipes" / "smol" / "verdicts.jsonl").read_text(encoding="utf-8").splitlines()
+    false = Counter()
+    for row in map(json.loads, lines):
+        found = false_equations(row["compressed"], row["problem"], row["trace"], row["answer"])
+        false[row["verdict"], bool(found)] += 1
+    # The one that is left has a variable in its equation.
+    assert false["unfaithful", True] == 15 and false["unfaithful", False] == 1
+    assert not false["faithful", True] and not false["repetitive", True]
+
+
+def test_a_hostile_text_takes_no_longer_than_its_length() -> None:
+    for text in ("1 + " * 50_000, "1 = " * 50_000, "1 + 1 = 2 = " * 20_000, "9" * 100_000):
+        assert false_equations(text) == []

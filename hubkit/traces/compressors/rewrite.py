@@ -4,7 +4,7 @@
     of the compressor "First 47 + 38 = 85, then 85 - 12 = 73.\\n\\\\boxed{73}" become
     {"reasoning": "First 47 + 38 = 85, then 85 - 12 = 73.", "ratio": 0.13, "compressor": …, …}
 
-A rewriting with numbers that the trace does not have (`faithful.py`) is tried again, too.
+A rewriting with numbers that the trace does not have or equations that do not hold (`faithful.py`) is tried again, too.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from hubkit.store import StepContext
 from hubkit.traces.compressors.asked import Asked, check_asked, run_asked
 from hubkit.traces.compressors.replies import Refusal, first_requests
 from hubkit.traces.compressors.writing import Row
-from hubkit.traces.faithful import invented
+from hubkit.traces.faithful import false_equations, invented
 
 __all__ = ["VERSION", "Rewrite", "check", "requests_of", "run"]
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 check = check_asked
 requests_of = first_requests
@@ -66,9 +66,10 @@ def run(context: StepContext) -> None:
 
 
 def _unfaithful(row: Row, short: str, solution: str | None) -> Refusal | None:
-    numbers = invented(
-        f"{short}\n{solution or ''}", row["problem"], row["reasoning"], row["solution"], row["answer"] or ""
-    )
-    if not numbers:
-        return None
-    return "unfaithful", f"numbers that the trace does not have: {', '.join(numbers[:5])}"
+    text = f"{short}\n{solution or ''}"
+    sources = (row["problem"], row["reasoning"], row["solution"], row["answer"] or "")
+    if numbers := invented(text, *sources):
+        return "unfaithful", f"numbers that the trace does not have: {', '.join(numbers[:5])}"
+    if equations := false_equations(text, *sources):
+        return "unfaithful", f"equations that do not hold: {'; '.join(equations[:5])}"
+    return None
