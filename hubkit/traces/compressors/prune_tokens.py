@@ -16,14 +16,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field
 
 from hubkit.errors import InputError
-from hubkit.precision import weight_dtype
 from hubkit.store import StepContext
 from hubkit.traces.compressors.scored import Pieces, Scored, run_scored
+from hubkit.traces.compressors.scorers import load_model
 from hubkit.traces.compressors.writing import Row
 from hubkit.traces.steps import groups, owners, tokens_in
 
@@ -112,31 +112,19 @@ class _Classifier:
 
     def __enter__(self) -> Self:
         import torch
-        from transformers import AutoModelForTokenClassification, AutoTokenizer
+        from transformers import AutoModelForTokenClassification
 
-        if self._device == "auto":
-            self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        cpu = self._device == "cpu"
-        try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(self._folder)
-            model: Any = AutoModelForTokenClassification.from_pretrained(
-                self._folder,
-                dtype=weight_dtype(self.precision, self._device, self._folder),
-                use_safetensors=True,
-            )
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"cannot load the token classifier {self._folder.name}: {str(error).splitlines()[0]}",
-                "check its folder",
-            ) from error
+        self._tokenizer, model = load_model(
+            AutoModelForTokenClassification, self._folder, "token classifier", self._device, self.precision
+        )
         if model.config.num_labels != 2 or not self._tokenizer.is_fast:
             raise InputError(
                 f"{self._folder.name} is no LLMLingua-2: {model.config.num_labels} classes, or no tokenizer.json",
                 "use microsoft/llmlingua-2-xlm-roberta-large-meetingbank or one like it",
             )
-        if cpu:
+        if model.device.type == "cpu":
             torch.set_num_threads(self._threads)
-        self._model = model.to(self._device).eval()
+        self._model = model
         self.precision = str(self._model.dtype).removeprefix("torch.")
         # XLM-RoBERTa counts positions from its padding token's number on.
         special = self._tokenizer.num_special_tokens_to_add()
@@ -183,7 +171,7 @@ class _Classifier:
             return_special_tokens_mask=True,
             return_tensors="pt",
         )
-        inputs = {name: encoded[name].to(self._device) for name in ("input_ids", "attention_mask")}
+        inputs = {name: encoded[name].to(self._model.device) for name in ("input_ids", "attention_mask")}
         with torch.inference_mode():
             kept = self._model(**inputs).logits.float().softmax(-1)[..., KEEP].cpu()
         result = []

@@ -29,7 +29,7 @@ from hubkit.verifiers.extract import boxed
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["SCORES", "CausalScorer"]
+__all__ = ["SCORES", "CausalScorer", "load_model"]
 
 LOGITS: Final = 1 << 25
 """Logits that are there at once."""
@@ -63,6 +63,28 @@ class Score:
     score: Callable[[CausalScorer, list[_Trace]], list[list[float]]]
 
 
+def load_model(auto: Any, folder: Path, what: str, device: str, precision: str) -> tuple[Any, Any]:
+    """Returns the tokenizer and the model in a folder, on its device, by one of transformers' Auto classes.
+
+    `precision` is `run.precision`. Raises InputError, which calls it `what`, for a folder that cannot be loaded.
+    """
+    import torch
+    from transformers import AutoTokenizer
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        model = auto.from_pretrained(
+            folder, dtype=weight_dtype(precision, device, folder), use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot load the {what} {folder.name}: {str(error).splitlines()[0]}", "check its folder"
+        ) from error
+    return tokenizer, model.to(device).eval()
+
+
 class CausalScorer:
     """Scores steps by a causal model, whose weights are loaded as the embedded engine loads them.
 
@@ -78,34 +100,22 @@ class CausalScorer:
 
     def __enter__(self) -> Self:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
-        if self._device == "auto":
-            self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        cpu = self._device == "cpu"
-        try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(self._folder)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                self._folder,
-                dtype=weight_dtype(self.precision, self._device, self._folder),
-                use_safetensors=True,
-            )
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"cannot load the scorer {self._folder.name}: {str(error).splitlines()[0]}",
-                "check its folder",
-            ) from error
+        self._tokenizer, model = load_model(
+            AutoModelForCausalLM, self._folder, "scorer", self._device, self.precision
+        )
         if not self._tokenizer.is_fast:
             raise InputError(
                 f"the tokenizer of {self._folder.name} gives no places in the text",
                 "use one with a tokenizer.json",
             )
-        self._model = model.to(self._device).eval()
+        self._model = model
         self.precision = str(self._model.dtype).removeprefix("torch.")
         self._head = model.get_output_embeddings()
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self._limit = int(limit or 1 << 30)
-        if cpu:
+        if model.device.type == "cpu":
             torch.set_num_threads(self._threads)
             self._stack.enter_context(matmul_precision(fastest_matmul_precision()))
         self._check_head()
@@ -167,7 +177,7 @@ class CausalScorer:
         """See that the head alone makes the model's logits: a few models scale or cap them afterwards."""
         import torch
 
-        ids = torch.tensor([self._ids("First 47 + 38. So 85.")], device=self._device)
+        ids = torch.tensor([self._ids("First 47 + 38. So 85.")], device=self._model.device)
         with torch.inference_mode():
             whole = self._model(ids).logits.float()
             alone = self._head(self._hidden(ids, torch.ones_like(ids))).float()
@@ -196,7 +206,7 @@ class CausalScorer:
             for line, i in enumerate(batch):
                 ids[line, : len(sequences[i])] = torch.tensor(sequences[i])
                 mask[line, : len(sequences[i])] = 1
-            ids, mask = ids.to(self._device), mask.to(self._device)
+            ids, mask = ids.to(self._model.device), mask.to(self._model.device)
             hidden = self._hidden(ids, mask)
             for line, i in enumerate(batch):
                 start, stop = parts[i].start, parts[i].stop
