@@ -203,7 +203,7 @@ def style(theme: Theme, salt: str) -> dict[str, Any]:
 
 def _panel(axis: Any, marks: list[_Mark], everywhere: list[_Mark], theme: Theme) -> None:
     from matplotlib.patheffects import withStroke
-    from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter, ScalarFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, ScalarFormatter
 
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -219,7 +219,12 @@ def _panel(axis: Any, marks: list[_Mark], everywhere: list[_Mark], theme: Theme)
     if not marks:
         return
     axis.set_xlim(min(m.x for m in marks) / 1.35, max(m.x for m in marks) * 1.35)
-    axis.set_ylim(max(-0.02, min(m.low for m in marks) - 0.04), min(1.03, max(m.high for m in marks) + 0.05))
+    low = max(-0.02, min(m.low for m in marks) - 0.04)
+    high = min(1.03, max(m.high for m in marks) + 0.05)
+    # Whole percents: a line at 2.5 % would read 2 %.
+    ticks = MaxNLocator(9, steps=[1, 2, 5, 10]).tick_values(low, high)
+    axis.set_yticks([at for at in ticks if 0 <= at <= 1])
+    axis.set_ylim(low, high)
     placed = _dodged(axis, marks)
     front = _front(marks)
     along = [placed[m] for m in front]

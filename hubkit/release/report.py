@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "run", "seeds_table", "table"]
 
-VERSION: Final = 5
+VERSION: Final = 6
 
 
 def run(context: StepContext) -> None:

@@ -113,3 +113,22 @@ def test_lengths_of_several_compressors_have_a_panel_each() -> None:
     for name, svg in lengths(tokens).items():
         assert re.search(r"(light|dark)(-narrow)?\.svg", name)
         assert svg.decode().count('id="axes_') == len(COMPRESSORS)
+
+
+@pytest.mark.parametrize("highest", [0.01, 0.04, 0.13, 0.3, 0.95])
+def test_ticks_read_as_they_stand(highest: float) -> None:
+    """Where all accuracies are small, the lines between whole percents would be read as whole ones."""
+    few = [row("m", Variant("raw"), "full", at, 300) for at in (0.0, highest)]
+    figures: list[Any] = []
+    plot._draw(few, "light", False, figures.append)
+    figures[0].draw_without_rendering()
+    axis = figures[0].axes[0]
+    low, high = axis.get_ylim()
+    ticks = [
+        (at, t.get_text())
+        for at, t in zip(axis.get_yticks(), axis.get_yticklabels(), strict=True)
+        if low <= at <= high
+    ]
+    assert len(ticks) > 2
+    for at, text in ticks:
+        assert float(text.rstrip("%")) / 100 == pytest.approx(at)
