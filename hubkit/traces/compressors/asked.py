@@ -15,18 +15,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import pyarrow as pa
 from pydantic import Field, model_validator
 
 from hubkit.engines import Engine, Request
 from hubkit.engines.check import check_engine
+from hubkit.records import VARIANT_COLUMNS, RowWriter, read_rows
 from hubkit.section import AtKey, ModelRef, Sampling, prompt_sha
 from hubkit.store import CheckContext, StepContext, digest
 from hubkit.traces.compressors.base import Compressor
 from hubkit.traces.compressors.replies import (
     Refusal,
     Reply,
+    asked_columns,
     asked_rows,
     parts_of,
     reasoning_and_solution,
@@ -36,6 +40,7 @@ from hubkit.traces.compressors.replies import (
 )
 from hubkit.traces.compressors.writing import (
     BATCH,
+    RAW_COLUMNS,
     Row,
     Shortened,
     raw_rows,
@@ -62,6 +67,12 @@ __all__ = ["Asked", "check_asked", "run_asked"]
 
 NEAR: Final = 0.1
 """Distance from the target length, as a share of it, at which no further attempt is made."""
+
+
+_LEFT: Final = pa.schema(
+    [("place", pa.int64()), *(column for column in VARIANT_COLUMNS if column[0] in RAW_COLUMNS)]
+)
+"""Of rows that an attempt leaves: `place` is the row's number in its shard."""
 
 
 class Asked(Compressor, ModelRef):
@@ -169,8 +180,8 @@ class _Attempts:
 def run_asked(context: StepContext, refuse: Refuse) -> None:
     """Write data.parquet with this shard's compressed traces, and rejected.parquet, in raw's order.
 
-    `refuse` is asked about shorter texts with the right answer. Traces are read again for every attempt rather than
-    held, and answers stay in the journal.
+    `refuse` is asked about shorter texts with the right answer. Traces are read again rather than held, and answers
+    stay in the journal. Rows that an attempt leaves go to the work folder, so that the next reads them alone.
     """
     config, total = context.config, shard_size(context)
     state = _Attempts(total, config.get("ratio"))
@@ -192,9 +203,9 @@ def run_asked(context: StepContext, refuse: Refuse) -> None:
             if not state.left:
                 break
             for number in range(most):
-                if journal.left(_requests(context, journal, state, attempt, number)):
+                if journal.left(_requests(context, journal, attempt, number)):
                     engine = engine or engines.enter_context(step_engine(context, "compressor"))
-                    requests = _requests(context, journal, state, attempt, number)
+                    requests = _requests(context, journal, attempt, number)
                     answer(context, engine, journal, requests, total, total - state.left)
             if judge:
                 engines.close()  # the two models take turns: both may want all of a GPU
@@ -206,16 +217,29 @@ def run_asked(context: StepContext, refuse: Refuse) -> None:
         write_shortened(context, _results(context, journal, state))
 
 
-def _rows(context: StepContext) -> Iterator[Row]:
-    return raw_rows(context.config, context.inputs["raw"])
+def _left(context: StepContext, attempt: int) -> Path:
+    """Rows that are still to be asked about when an attempt begins."""
+    return context.work / f"left-{attempt}.parquet"
+
+
+def _rows(context: StepContext, attempt: int, asked: bool = False) -> Iterator[tuple[int, Row]]:
+    """(place, row) of what an attempt is about; with `asked` rows have what a request is made of alone."""
+    config = context.config
+    if not attempt:
+        raw = context.inputs["raw"]
+        yield from enumerate(asked_rows(config, raw) if asked else raw_rows(config, raw))
+        return
+    columns = ["place", *asked_columns(config)] if asked else None
+    for row in read_rows(_left(context, attempt), BATCH, columns):
+        yield row.pop("place"), row
 
 
 def _requests(
-    context: StepContext, journal: Journal, state: _Attempts, attempt: int, number: int
+    context: StepContext, journal: Journal, attempt: int, number: int
 ) -> Iterator[tuple[Key, Request]]:
     """About the `number`-th part of the rows of which no attempt was kept yet."""
-    for place, row in enumerate(asked_rows(context.config, context.inputs["raw"])):
-        if not state.accepted[place] and (asked := request_of_part(context, journal, row, attempt, number)):
+    for _, row in _rows(context, attempt, asked=True):
+        if asked := request_of_part(context, journal, row, attempt, number):
             yield asked
 
 
@@ -234,42 +258,45 @@ def _decide(
 
     def answers() -> Iterator[tuple[_Answer, Task | Question | tuple[str, ...]]]:
         problems = ProblemReader(context.inputs["problems"] / "problems.parquet")
-        for place, row in enumerate(_rows(context)):
-            if not state.accepted[place]:
-                reply = reply_of(context, journal, row, attempt)
-                key = Key(row["id"], row["sample"], attempt)
-                problem = problems.find(row["id"])
-                text = reply.text if not both else reasoning_and_solution(reply.text)[1]
-                yield _Answer(place, row, reply), _work(key, reply, text, problem, row["solution"], judge)
+        for place, row in _rows(context, attempt):
+            reply = reply_of(context, journal, row, attempt)
+            key = Key(row["id"], row["sample"], attempt)
+            problem = problems.find(row["id"])
+            text = reply.text if not both else reasoning_and_solution(reply.text)[1]
+            yield _Answer(place, row, reply), _work(key, reply, text, problem, row["solution"], judge)
 
     verdicts: Iterator[tuple[_Answer, tuple[Any, ...]]]
     verdicts = judge.stream(answers) if judge else shared_pool(context.threads).stream(answers())
-    while batch := list(islice(verdicts, BATCH)):
-        shorts = [_short(found.reply.text, both) for found, _ in batch]
-        texts = [
-            text
-            for (found, _), short in zip(batch, shorts, strict=True)
-            for text in (short.text, short.solution or "", found.row["solution"] if both else "")
-        ]
-        tokens = count_tokens(tokenizer, texts)
-        for place, ((found, verdict), short) in enumerate(zip(batch, shorts, strict=True)):
-            context.metrics["prompt_tokens"] += found.reply.prompt_tokens
-            context.metrics["completion_tokens"] += found.reply.completion_tokens
-            length, after, before = tokens[3 * place : 3 * place + 3]
-            length, raw = length + after, found.row["raw_reasoning_tokens"] + before
-            refusal: Refusal | None = None
-            if verdict[0] != "correct":
-                refusal = verdict[0], verdict[-1]
-            elif not short.text:
-                refusal = "empty", "nothing but the answer"
-            elif length >= raw:
-                refusal = "not_shorter", f"{length} tokens of {raw}"
-            if refusal := refusal or refuse(found.row, short.text, short.solution):
-                state.refuse(found.place, refusal)
-            else:
-                state.take(found.place, attempt, length, raw)
-        done += len(batch)
-        context.progress(done, total, kept=total - state.left)
+    last = attempt + 1 == context.config["attempts"]
+    with nullcontext() if last else RowWriter(_left(context, attempt + 1), _LEFT) as left:
+        while batch := list(islice(verdicts, BATCH)):
+            shorts = [_short(found.reply.text, both) for found, _ in batch]
+            texts = [
+                text
+                for (found, _), short in zip(batch, shorts, strict=True)
+                for text in (short.text, short.solution or "", found.row["solution"] if both else "")
+            ]
+            tokens = count_tokens(tokenizer, texts)
+            for place, ((found, verdict), short) in enumerate(zip(batch, shorts, strict=True)):
+                context.metrics["prompt_tokens"] += found.reply.prompt_tokens
+                context.metrics["completion_tokens"] += found.reply.completion_tokens
+                length, after, before = tokens[3 * place : 3 * place + 3]
+                length, raw = length + after, found.row["raw_reasoning_tokens"] + before
+                refusal: Refusal | None = None
+                if verdict[0] != "correct":
+                    refusal = verdict[0], verdict[-1]
+                elif not short.text:
+                    refusal = "empty", "nothing but the answer"
+                elif length >= raw:
+                    refusal = "not_shorter", f"{length} tokens of {raw}"
+                if refusal := refusal or refuse(found.row, short.text, short.solution):
+                    state.refuse(found.place, refusal)
+                else:
+                    state.take(found.place, attempt, length, raw)
+                if left and not state.accepted[found.place]:
+                    left.add(found.row | {"place": found.place})
+            done += len(batch)
+            context.progress(done, total, kept=total - state.left)
 
 
 def _work(
@@ -302,7 +329,7 @@ def _short(text: str, both: bool) -> Shortened:
 
 def _results(context: StepContext, journal: Journal, state: _Attempts) -> Iterator[tuple[Row, Shortened]]:
     both = context.config.get("solution") == "shorten"
-    for place, row in enumerate(_rows(context)):
+    for place, row in _rows(context, 0):
         attempt = (state.accepted[place] or context.config["attempts"]) - 1
         text = reply_of(context, journal, row, attempt).text
         if state.accepted[place]:

@@ -25,6 +25,7 @@ from hubkit.traces.thinking import inert, split
 __all__ = [
     "Refusal",
     "Reply",
+    "asked_columns",
     "asked_rows",
     "fill",
     "first_requests",
@@ -70,8 +71,12 @@ def first_requests(
 
 def asked_rows(config: dict[str, Any], raw: Path, most: int | None = None) -> Iterator[Row]:
     """This shard's raw rows, with what a request is made of alone."""
-    solution = ["solution"] if config.get("solution") == "shorten" else []
-    return raw_rows(config, raw, ASKED_COLUMNS + solution, most)
+    return raw_rows(config, raw, asked_columns(config), most)
+
+
+def asked_columns(config: dict[str, Any]) -> list[str]:
+    """Those of which requests are made."""
+    return ASKED_COLUMNS + (["solution"] if config.get("solution") == "shorten" else [])
 
 
 def request_of_part(

@@ -35,11 +35,20 @@ from hubkit.verifiers.extract import boxed
 from hubkit.verifiers.pool import shared_pool
 from hubkit.verifiers.table import verify_inline
 
-__all__ = ["ASKED_COLUMNS", "BATCH", "Row", "Shortened", "raw_rows", "shard_size", "write_shortened"]
+__all__ = [
+    "ASKED_COLUMNS",
+    "BATCH",
+    "RAW_COLUMNS",
+    "Row",
+    "Shortened",
+    "raw_rows",
+    "shard_size",
+    "write_shortened",
+]
 
 BATCH: Final = 256
 """Traces that are read, and their tokens counted, together."""
-_COLUMNS: Final = [name for name, _ in VARIANT_COLUMNS if name != "messages"]
+RAW_COLUMNS: Final = [name for name, _ in VARIANT_COLUMNS if name != "messages"]
 """`messages` repeats what the others say, and is half of what would have to be read."""
 ASKED_COLUMNS: Final = ["id", "sample", "problem", "reasoning"]
 """Those of which requests are made."""
@@ -61,7 +70,7 @@ class Shortened:
 
 
 def raw_rows(
-    config: dict[str, Any], raw: Path, columns: list[str] = _COLUMNS, most: int | None = None
+    config: dict[str, Any], raw: Path, columns: list[str] = RAW_COLUMNS, most: int | None = None
 ) -> Iterator[Row]:
     """A shard's raw rows, without `messages`: those that lie behind each other, or every n-th of few shards. With
     `most` no more than about that many, from the beginnings of its row groups."""

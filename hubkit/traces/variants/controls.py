@@ -13,7 +13,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,13 +33,15 @@ from hubkit.traces.shards import join_shards, keys_of
 from hubkit.traces.steps import final_line
 from hubkit.traces.variants import VARIANTS
 
-__all__ = ["VERSION", "Task", "cut_parts", "join", "run_control"]
+__all__ = ["VERSION", "Task", "cut_parts", "join", "run_control", "token_spans"]
 
 VERSION: Final = 1
 """Of `join`; that of a control itself is its module's."""
 
 BATCH: Final = 512
-"""Traces shortened together: enough to keep the tokenizer busy, few enough to hold in memory at 30k tokens each."""
+BATCH_CHARACTERS: Final = 2_000_000
+"""Traces shortened together, and characters of their reasoning: enough to keep the tokenizer busy. The library takes
+some 150 bytes for each token of a text of which it says where tokens stand."""
 
 _COLUMNS: Final = [name for name, _ in VARIANT_COLUMNS if name != "messages"]
 """Of raw; `messages` is made anew."""
@@ -59,8 +60,6 @@ class Task:
     """Its tokens."""
     budget: int
     """Tokens that may stay, fewer than `length`."""
-    spans: list[tuple[int, int]]
-    """Where each token stands in the text."""
     chance: random.Random
     """The same for the same recipe seed and trace."""
 
@@ -100,6 +99,13 @@ def _finish(context: StepContext, rows: int) -> None:
     response_metrics(context.metrics)
 
 
+def token_spans(tokenizer: Any, tasks: Sequence[Task]) -> list[list[tuple[int, int]]]:
+    """Where each token stands in its text, for each task."""
+    texts = [task.text for task in tasks]
+    encodings = plain_backend(tokenizer).encode_batch(texts, add_special_tokens=False)
+    return [encoding.offsets for encoding in encodings]
+
+
 def cut_parts(tokenizer: Any, tasks: Sequence[Task], parts: Sequence[str]) -> list[Cut]:
     """Cut what was taken of each text, which may be a little too long, to exactly its budget where that exists."""
     counts = token_counts(tokenizer, parts)
@@ -113,7 +119,7 @@ def _rows(
     pairs: Iterator[_Pair],
     total: int,
 ) -> Iterator[Row]:
-    while batch := list(islice(pairs, BATCH)):
+    for batch in _batches(pairs):
         cuts = [(raw["reasoning"], raw["raw_reasoning_tokens"]) for raw, _ in batch]
         longer = [
             i
@@ -124,7 +130,7 @@ def _rows(
             (raw, raw["reasoning"], raw["raw_reasoning_tokens"], short["reasoning_tokens"])
             for raw, short in (batch[i] for i in longer)
         ]
-        tasks = _tasks(context, tokenizer, given)
+        tasks = _tasks(context, given)
         for i, cut in zip(longer, shorten(tokenizer, tasks) if tasks else [], strict=True):
             cuts[i] = cut
         solutions = _solutions(context, tokenizer, shorten, batch)
@@ -145,22 +151,30 @@ def _rows(
         context.progress(context.counts["kept"], total)
 
 
-def _tasks(
-    context: StepContext, tokenizer: Any, given: Sequence[tuple[Row, str, int, int]], what: str = ""
-) -> list[Task]:
+def _batches(pairs: Iterator[_Pair]) -> Iterator[list[_Pair]]:
+    batch: list[_Pair] = []
+    characters = 0
+    for pair in pairs:
+        batch.append(pair)
+        characters += len(pair[0]["reasoning"])
+        if len(batch) == BATCH or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def _tasks(context: StepContext, given: Sequence[tuple[Row, str, int, int]], what: str = "") -> list[Task]:
     """Of (raw row, text, its tokens, its budget)."""
-    texts = [text for _, text, _, _ in given]
-    encodings = plain_backend(tokenizer).encode_batch(texts, add_special_tokens=False)
     seed = context.config.get("seed", 0)
     return [
         Task(
             text,
             length,
             budget,
-            list(encoding.offsets),
             random.Random(f"{seed}/{raw['id']}/{raw['sample']}{what}"),  # noqa: S311 (a seeded draw, no secret)
         )
-        for (raw, text, length, budget), encoding in zip(given, encodings, strict=True)
+        for raw, text, length, budget in given
     ]
 
 
@@ -184,7 +198,7 @@ def _solutions(
     lengths = token_counts(tokenizer, bodies)
     cut = [at for at, room in enumerate(rooms) if 0 < room < lengths[at]]
     given = [(batch[changed[at]][0], bodies[at], lengths[at], rooms[at]) for at in cut]
-    tasks = _tasks(context, tokenizer, given, "/solution")
+    tasks = _tasks(context, given, "/solution")
     for at, (text, _) in zip(cut, shorten(tokenizer, tasks) if tasks else [], strict=True):
         bodies[at] = text.strip()
     for at, i in enumerate(changed):

@@ -11,7 +11,7 @@ from typing import Any, Final
 from hubkit.store import StepContext
 from hubkit.traces.cut import Cut
 from hubkit.traces.lengths import token_counts
-from hubkit.traces.variants.controls import Task, run_control
+from hubkit.traces.variants.controls import Task, run_control, token_spans
 
 __all__ = ["VERSION", "run"]
 
@@ -28,9 +28,9 @@ def run(context: StepContext) -> None:
 def _ends(tokenizer: Any, tasks: list[Task]) -> list[Cut]:
     # A text alone can tokenise differently at its start than in the middle of a trace: look around the budget's own.
     tried = [
-        [task.text[task.spans[-n][0] :] for n in range(max(1, task.budget - REACH), task.budget + REACH + 1)
-         if n <= len(task.spans)]
-        for task in tasks
+        [task.text[spans[-n][0] :] for n in range(max(1, task.budget - REACH), task.budget + REACH + 1)
+         if n <= len(spans)]
+        for task, spans in zip(tasks, token_spans(tokenizer, tasks), strict=True)
     ]  # fmt: skip
     counts = iter(token_counts(tokenizer, [text for texts in tried for text in texts]))
     cuts = []

@@ -15,7 +15,7 @@ from typing import Any, Final
 from hubkit.store import StepContext
 from hubkit.traces.cut import Cut
 from hubkit.traces.steps import steps_of
-from hubkit.traces.variants.controls import Task, cut_parts, run_control
+from hubkit.traces.variants.controls import Task, cut_parts, run_control, token_spans
 
 __all__ = ["VERSION", "run"]
 
@@ -28,16 +28,16 @@ def run(context: StepContext) -> None:
 
 
 def _thinned(tokenizer: Any, tasks: list[Task]) -> list[Cut]:
-    return cut_parts(tokenizer, tasks, [_thin(task) for task in tasks])
+    return cut_parts(tokenizer, tasks, list(map(_thin, tasks, token_spans(tokenizer, tasks))))
 
 
-def _thin(task: Task) -> str:
+def _thin(task: Task, spans: list[tuple[int, int]]) -> str:
     """Steps drawn until they hold the budget, in their order."""
     steps = steps_of(task.text)
     ends = list(accumulate(map(len, steps)))
     lengths = [0] * len(steps)
     place = 0
-    for start, _ in task.spans:
+    for start, _ in spans:
         while place + 1 < len(steps) and start >= ends[place]:
             place += 1
         lengths[place] += 1

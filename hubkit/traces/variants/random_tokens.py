@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from hubkit.store import StepContext
 from hubkit.traces.cut import Cut
-from hubkit.traces.variants.controls import Task, cut_parts, run_control
+from hubkit.traces.variants.controls import Task, cut_parts, run_control, token_spans
 
 __all__ = ["VERSION", "run"]
 
@@ -27,10 +27,10 @@ def run(context: StepContext) -> None:
 
 
 def _thinned(tokenizer: Any, tasks: list[Task]) -> list[Cut]:
-    return cut_parts(tokenizer, tasks, [_thin(task) for task in tasks])
+    return cut_parts(tokenizer, tasks, list(map(_thin, tasks, token_spans(tokenizer, tasks))))
 
 
-def _thin(task: Task) -> str:
-    number = min(len(task.spans), int(task.budget * SPARE) + 2)
-    kept = sorted(task.chance.sample(range(len(task.spans)), number))
-    return "".join(task.text[slice(*task.spans[i])] for i in kept)
+def _thin(task: Task, spans: list[tuple[int, int]]) -> str:
+    number = min(len(spans), int(task.budget * SPARE) + 2)
+    kept = sorted(task.chance.sample(range(len(spans)), number))
+    return "".join(task.text[slice(*spans[i])] for i in kept)

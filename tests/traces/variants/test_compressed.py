@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import MODELS, NANO
 
+from hubkit import records
 from hubkit.engines import Response
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import GateError
@@ -199,6 +201,30 @@ def test_shards_together_give_what_one_gives(tmp_path: Path) -> None:
     (kept, rejected), counts, _ = results[0]
     assert [row["id"] for row in kept] == [row["id"] for place, row in enumerate(rows) if place % 3]
     assert len(rejected) == counts["retries"] == counts["dropped_wrong"] == 7
+
+
+def test_further_attempts_read_only_the_rows_that_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many attempts there are, raw is read to ask, to judge, and to write."""
+    known = problems(30)
+    rows = raw_rows(["a long trace " * 9] * 30, [problem["answer"] for problem in known])
+    write_rows(tmp_path / "problems" / "problems.parquet", known, PROBLEM_SCHEMA)
+    write_rows(tmp_path / "raw" / "data.parquet", rows, VARIANTS["raw"].schema)
+    step = answered(compressing(tmp_path, attempts=5))
+    decoded: dict[str, int] = {}
+    read = records.read_batches
+
+    def counting(path: Path, *options: Any) -> Iterator[Any]:
+        for batch in read(path, *options):
+            decoded[path.name] = decoded.get(path.name, 0) + batch.num_rows
+            yield batch
+
+    monkeypatch.setattr(records, "read_batches", counting)
+    rewrite.run(step)
+    assert step.counts["kept"] == 20 and step.counts["retries"] == 40, "a third is wrong in every attempt"
+    assert decoded["data.parquet"] == 3 * 30
+    assert all(decoded[f"left-{attempt}.parquet"] == 2 * 10 for attempt in (1, 2, 3, 4))
 
 
 def peak_of_compressing(step: StepContext) -> int:
