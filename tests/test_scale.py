@@ -29,10 +29,11 @@ def scale(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_time_is_linear_and_memory_flat(scale: ModuleType, tmp_path: Path) -> None:
-    found = {
-        size: scale.run_size(tmp_path / str(size), size, MODELS / "student-s", 1, STEPS, print)[0]
-        for size in (600, 2400, 6000)
-    }
+    found = {}
+    for size in (600, 2400, 6000):
+        scale.run_size(tmp_path / str(size), size, MODELS / "student-s", 1, STEPS, print)
+        found[size], left = scale.costs_in(tmp_path / str(size))
+        assert not left
     kinds = found[600].keys()
     assert {"traces", "raw", "compress", "compressed", "truncated", "matched", "tokens", "rows"} <= kinds
     for kind in kinds - {"problems", "contamination"}:
@@ -45,8 +46,8 @@ def test_time_is_linear_and_memory_flat(scale: ModuleType, tmp_path: Path) -> No
 def test_steps_that_are_killed_make_the_same_files(scale: ModuleType, tmp_path: Path) -> None:
     outputs = [
         scale.run_size(
-            tmp_path / name, 3000, MODELS / "student-s", 1, ["truncated", "matched"], print, kills
-        )[1]
+            tmp_path / name, 3000, MODELS / "student-s", 1, ["truncated", "rows"], print, kills=kills
+        )
         for name, kills in (("whole", 0), ("killed", 2))
     ]
     assert outputs[0] == outputs[1]

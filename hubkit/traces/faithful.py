@@ -72,11 +72,11 @@ _BELONGS_AFTER: Final = re.compile(
 
 def false_equations(short: str, *sources: str) -> list[str]:
     """Equations of plain numbers in a shortened trace that do not hold and that no source has, each once."""
+    false = dict.fromkeys(equation for equation, holds in _equations(_plain(short)) if not holds)
+    if not false:  # as most are: the sources, which are ten times as long, need not be read
+        return []
     stated = {equation for source in sources for equation, _ in _equations(_plain(source))}
-    found = (
-        equation for equation, holds in _equations(_plain(short)) if not holds and equation not in stated
-    )
-    return list(dict.fromkeys(found))
+    return [equation for equation in false if equation not in stated]
 
 
 def _plain(text: str) -> str:
@@ -121,17 +121,18 @@ def _value(side: str) -> Fraction | None:
 
 def invented(short: str, *sources: str) -> list[str]:
     """Numbers of a shortened trace that none of its sources has, as they are written, each once."""
-    known: set[Fraction] = set()
+    written = dict.fromkeys(_digits(_LISTED.sub(" ", short)))
+    spelt = {digits for source in sources for digits in _digits(source)}
+    if written.keys() <= spelt:  # digit by digit, so that most traces need no arithmetic
+        return []
+    known = {Fraction(digits) for digits in spelt}
     for source in sources:
-        known |= {value for value, _ in _numbers(source)}
         known |= {_WORDS[word.lower()] for word in _WORD.findall(source) if word.lower() in _WORDS}
     if _PERCENT.search("".join((short, *sources))):
         known |= {value / 100 for value in known} | {value * 100 for value in known}
-    return list(
-        dict.fromkeys(text for value, text in _numbers(_LISTED.sub(" ", short)) if value not in known)
-    )
+    return [digits for digits in written if Fraction(digits) not in known]
 
 
-def _numbers(text: str) -> Iterator[tuple[Fraction, str]]:
-    for match in _NUMBER.finditer(_GROUPED.sub("", text)):
-        yield Fraction(match[0]), match[0]
+def _digits(text: str) -> list[str]:
+    """Numbers as they are written, but for what stands between groups of three digits."""
+    return _NUMBER.findall(_GROUPED.sub("", text))
