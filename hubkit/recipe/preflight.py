@@ -31,6 +31,8 @@ def check(plan: Plan, store: Store, steps: list[Step] | None = None) -> None:
         own = getattr(state.step.module, "check", None)
         if own is not None:
             own(_context(plan, state.step))
+    if plan.recipe.run.executor != "hf-jobs":  # whose jobs have disks of their own
+        _check_disk_of_students(plan, store, states)
     if plan.recipe.run.device == "cuda" and plan.recipe.run.executor == "local":
         import torch
 
@@ -84,7 +86,7 @@ def _check_disk(plan: Plan, store: Store, states: list[State]) -> None:
     estimates = estimate_all(plan, store, states).values()
     needed = SPARE_BYTES + sum(e.bytes or 0 for e in estimates if e.source != "limits")
     # The folder may not be there yet, and checks make nothing.
-    there = next(place for place in (store.root, *store.root.parents) if place.exists())
+    there = _existing(store.root)
     effective = os.access in os.supports_effective_ids
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK, effective_ids=effective):
         raise InputError(f"cannot write in {there}", "choose another folder with --out")
@@ -94,3 +96,36 @@ def _check_disk(plan: Plan, store: Store, states: list[State]) -> None:
             f"{free / 1e6:.0f} MB are free where the runs are kept, and {needed / 1e6:.0f} MB are needed",
             "free some space, or choose another folder with --out",
         )
+
+
+def _check_disk_of_students(plan: Plan, store: Store, states: list[State]) -> None:
+    """Raise InputError where students, and what training and evaluating keep meanwhile, do not fit on the disk.
+
+    That is a lower bound: on a cluster as many steps are at work as it has places for, and one is counted.
+    """
+    found = [
+        state.step.module.disk(_context(plan, state.step))
+        for state in states
+        if hasattr(state.step.module, "disk")
+    ]
+    if not found:
+        return
+    run = plan.recipe.run
+    at_once = run.workers if run.executor == "local" else 1
+    merges = run.engine("students").engine != "transformers"
+    works = sorted((max(disk.work, disk.merged if merges else 0) for disk in found), reverse=True)
+    # A local Hub keeps what is published a second time.
+    kept = sum(disk.kept for disk in found) * (2 if plan.recipe.hub.endpoint == "local" else 1)
+    work = sum(works[:at_once])
+    free = shutil.disk_usage(_existing(store.root)).free
+    if free < SPARE_BYTES + kept + work:
+        raise InputError(
+            f"{free / 1e9:.1f} GB are free where the runs are kept, and students need {(kept + work) / 1e9:.1f} GB: "
+            f"{kept / 1e9:.1f} GB for {len(found)} of them, {work / 1e9:.1f} GB for checkpoints or merged copies "
+            f"of {at_once} at work",
+            "free some space, choose another folder with --out, or take fewer or smaller students",
+        )
+
+
+def _existing(folder: Path) -> Path:
+    return next(place for place in (folder, *folder.parents) if place.exists())

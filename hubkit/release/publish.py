@@ -60,7 +60,7 @@ from hubkit.store import CheckContext, StepContext, manifest, write_json
 
 __all__ = ["VERSION", "check", "run", "usage"]
 
-VERSION: Final = 8
+VERSION: Final = 9
 
 
 @dataclass

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import math
 import os
 import sys
 from collections.abc import Iterator
@@ -29,8 +28,6 @@ from hubkit.students.trainer import trainer_class
 
 __all__ = ["examples_per_step", "library_warnings", "make_saveable", "open_trainer", "rounding_optimizer"]
 
-CHECKPOINTS: Final = 10
-"""Checkpoints per run; the last one is kept."""
 TOKENS_PER_DEVICE: Final = 8192
 """Tokens of a micro-batch at most, where the recipe does not say and memory allows: more are no faster."""
 
@@ -76,7 +73,7 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
         data_seed=config["seed"],
         use_cpu=cpu,
         logging_steps=max(1, total // 50),
-        save_steps=max(25, math.ceil(total / CHECKPOINTS)),
+        save_steps=max(1, total),  # the last; others by time: watch.py
         save_total_limit=1,
         report_to="none",
         disable_tqdm=True,

@@ -1,4 +1,4 @@
-"""Memory that training takes, reckoned before it: bytes on each device, from the model's configuration alone.
+"""Memory and disk that training takes, reckoned before it: bytes, from the model's configuration alone.
 
     Qwen3.5-9B, full, FSDP over 4, 32,768 tokens at once, checkpointing
     -> weights 9.0 GB, gradients 9.0, moments 17.9, activations 9.5, logits 0.1: 46.9 GB on each device
@@ -20,10 +20,12 @@ from hubkit.errors import RecipeError
 from hubkit.students.settings import training_arguments
 
 __all__ = [
+    "Disk",
     "Needs",
     "Shape",
     "check_fits",
     "device_of",
+    "disk_of",
     "free_bytes",
     "peak_bytes",
     "reckon",
@@ -69,6 +71,18 @@ class Shape:
     inputs: int
     """Numbers that go into the linear layers of all layers, for each token; experts that are not chosen not counted."""
     outputs: int
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes in the runs folder."""
+
+    kept: int
+    """The student."""
+    work: int
+    """Checkpoints, while it trains."""
+    merged: int
+    """A copy of the base with the adapter in it, while an engine that needs one evaluates."""
 
 
 @dataclass(frozen=True)
@@ -185,9 +199,7 @@ def reckon(
     else:
         # Under autocast every weight of a product has a copy in bfloat16 until the step ends.
         weights = (width + (2 if narrow and width == 4 else 0)) * shape.parameters
-    optimizer = str(sft.get("optim", "adamw"))
-    numbers = next((n for name, n in MOMENTS.items() if optimizer.startswith(name)), 2)
-    moments = numbers / 4 if "8bit" in optimizer else float(numbers)
+    moments = _moments(sft)
     parts = _sharded(runtime.get("accelerate") or {})
     gathered = 0 if parts["weights"] == 1 else 2 * width * shape.largest
     per_layer = _kept(shape, config["lora"], narrow) / shape.layers
@@ -209,6 +221,32 @@ def reckon(
         activations=round(per_token * tokens),
         logits=logits,
         per_token=per_token + (12 * shape.vocabulary if full else 0),
+    )
+
+
+def _moments(sft: Mapping[str, Any]) -> float:
+    """Numbers that the optimizer keeps for each weight, as wide as the weight."""
+    optimizer = str(sft.get("optim", "adamw"))
+    numbers = next((n for name, n in MOMENTS.items() if optimizer.startswith(name)), 2)
+    return numbers / 4 if "8bit" in optimizer else float(numbers)
+
+
+def disk_of(folder: Path, config: Mapping[str, Any]) -> Disk:
+    """What a student's step writes; `config` is the step's. All 0 for a model whose configuration does not say."""
+    import torch
+    from transformers import AutoConfig
+
+    shape = shape_in(folder, json.dumps(config["lora"], sort_keys=True))
+    if shape is None:
+        return Disk(0, 0, 0)
+    stored = (AutoConfig.from_pretrained(folder).dtype or torch.float32).itemsize
+    width = 2 if config["sft"].get("weights") == "bfloat16" and not shape.adapter else 4
+    checkpoint = width * (1 + _moments(training_arguments(config["sft"]))) * shape.trained
+    # The one before is removed when the next one is whole.
+    return Disk(
+        kept=stored * shape.trained,
+        work=round(2 * checkpoint),
+        merged=stored * shape.parameters if shape.adapter else 0,
     )
 
 

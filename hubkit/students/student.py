@@ -29,7 +29,7 @@ from hubkit.students.rows import TokenRows
 from hubkit.students.steps import steps_of_epoch
 from hubkit.students.watch import watcher
 
-__all__ = ["VERSION", "check", "run", "train"]
+__all__ = ["VERSION", "check", "disk", "run", "train"]
 
 VERSION: Final = 2
 
@@ -43,6 +43,13 @@ def check(context: CheckContext) -> None:
     if accelerate := context.runtime.get("accelerate"):
         _check_accelerate(json.dumps(accelerate))
     preflight.check(context)
+
+
+def disk(context: CheckContext) -> memory.Disk:
+    """Bytes that the step writes into the runs folder."""
+    base = context.models["base"]
+    folder = context.folder("base") or download_tokenizer(base["model"], base["revision"])
+    return memory.disk_of(folder, context.config)
 
 
 @functools.cache  # a base has many students

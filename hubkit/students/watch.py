@@ -1,4 +1,5 @@
-"""What is watched while a student trains: its progress, the time it took, and whether its weights move at all."""
+"""What is watched while a student trains: its progress, the time it took, when a checkpoint is due, and whether its
+weights move at all."""
 
 from __future__ import annotations
 
@@ -20,6 +21,10 @@ MOVED: Final = 0.1
 in place at 1e-5 a quarter does."""
 STEPS: Final = 6
 """Steps after the warm-up until that is looked at."""
+CHECKPOINT_S: Final = 2.0
+"""Seconds from one checkpoint to the next at least, and to the first: what a kill may cost."""
+CHECKPOINT_SHARE: Final = 0.02
+"""Share of the time that goes into further checkpoints: those of large models take minutes."""
 PER_TENSOR: Final = 4096
 """Weights of each tensor that are looked at."""
 
@@ -69,6 +74,8 @@ def watcher(context: StepContext, trainer: Any, examples: Sequence[Sequence[int]
             self.gate: dict[str, Any] = before["gate"]
             self.sample: WeightSample | None = None
             self.look_at = 0
+            self.saved_at = self.began = time.monotonic()
+            self.interval = CHECKPOINT_S
 
         def seconds(self) -> dict[str, float]:
             return {
@@ -105,6 +112,16 @@ def watcher(context: StepContext, trainer: Any, examples: Sequence[Sequence[int]
             if self.sample is not None and state.global_step >= self.look_at:
                 self._look(self.sample, state.global_step)
                 self.sample = None
+            if state.global_step < state.max_steps and self._is_due():
+                self.began = time.monotonic()
+                control.should_save = True
+
+        def _is_due(self) -> bool:
+            """Whether a checkpoint is: as the first process has it, since all of them write it."""
+            due = time.monotonic() - self.saved_at >= self.interval
+            if trainer.args.world_size > 1:
+                due = bool(trainer.accelerator.gather(torch.tensor([due], device=trainer.args.device))[0])
+            return due
 
         def _look(self, sample: WeightSample, step: int) -> None:
             counts = torch.tensor(sample.changed(), dtype=torch.float64, device="cpu")
@@ -125,6 +142,8 @@ def watcher(context: StepContext, trainer: Any, examples: Sequence[Sequence[int]
                 )
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.saved_at = time.monotonic()
+            self.interval = max(CHECKPOINT_S, (self.saved_at - self.began) / CHECKPOINT_SHARE)
             if state.is_world_process_zero:
                 write_json(spent, self.seconds() | {"gate": self.gate})
 

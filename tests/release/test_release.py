@@ -239,6 +239,12 @@ def test_student_cards(facts: Facts, cards: CardContext) -> None:
         assert "a" * 40 in text and "learning_rate: 0.001" in text
         # All students stand in its table; steps of other students do not stand in its lineage.
         assert rendered.count("<td>test</td>") == 6
+        # How it was trained: what memory, precision and a kernel that is missing could have changed.
+        assert "98.7 % of those looked at after 6 steps; gradient norm 1.2345" in text
+        assert re.search(r"\| products \| bfloat16 +\|", text)
+        assert "logits differ from those of each example alone by 1.2e-05 of the largest" in text
+        assert "examples are padded, not packed: packed with sdpa a logit is off by 7.0%" in text
+        assert ("| layers without an adapter | `linear_attn.in_proj_a` |" in text) == (relation == "adapter")
         assert f"student/{student}" in text.replace("\\", "") and "student/s-raw-full-seed1" not in text
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from support import MODELS
 from tiny_model import save_tiny_model
 
 from hubkit.errors import RecipeError
+from hubkit.recipe import preflight as recipe_preflight
 from hubkit.store import CheckContext
 from hubkit.students import memory, preflight, student
 from hubkit.students.memory import reckon, tokens_that_fit
@@ -47,6 +50,38 @@ def nine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nine")
     AutoConfig.for_model("qwen3_5_text", **NINE).save_pretrained(folder)
     return folder
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_disk_is_reckoned_as_it_is_written(lora: dict[str, Any] | None, tmp_path: Path) -> None:
+    step = context(tmp_path, uneven(), lora=lora)
+    student.run(step)
+    reckoned = memory.disk_of(MODELS / "student-s", step.config)
+    (weights,) = (step.out / "model").glob("*.safetensors")
+    assert reckoned.kept == pytest.approx(weights.stat().st_size, rel=0.1)
+    (checkpoint,) = step.work.glob("checkpoints/checkpoint-*")
+    written = sum(p.stat().st_size for p in checkpoint.iterdir() if p.suffix in (".safetensors", ".pt"))
+    assert reckoned.work / 2 == pytest.approx(written, rel=0.1)
+    whole = (MODELS / "student-s" / "model.safetensors").stat().st_size
+    assert reckoned.merged == (pytest.approx(whole, rel=0.05) if lora else 0)
+
+
+def test_a_disk_that_is_too_small_for_students_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from support import NANO
+
+    from hubkit.errors import InputError
+    from hubkit.recipe.file import load_recipe
+    from hubkit.recipe.plan import make_plan
+    from hubkit.store import Store
+
+    plan = make_plan(load_recipe(NANO), NANO, tmp_path)
+    recipe_preflight.check(plan, Store(tmp_path))
+    free = recipe_preflight.SPARE_BYTES + 2_000_000
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    with pytest.raises(InputError, match=r"students need .* GB for \d+ of them, .* for checkpoints"):
+        recipe_preflight.check(plan, Store(tmp_path))
 
 
 @pytest.mark.parametrize("lora", [None, LORA])

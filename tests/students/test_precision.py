@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,35 @@ def test_a_gradient_that_is_not_finite_stops(tmp_path: Path) -> None:
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(GateError, match=r"not finite|is nan"):
         student.run(context(tmp_path, uneven(), model=model))
+
+
+def test_a_checkpoint_that_lacks_weights_is_told_but_not_of_tied_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Tied weights are stored once: without their second name a checkpoint is whole."""
+    from support import MODELS
+
+    from hubkit.students.gates import open_tokenizer
+    from hubkit.students.loading import open_trainer
+    from hubkit.students.rows import TokenRows
+
+    base, step = MODELS / "student-s", context(tmp_path, uneven())
+    rows = TokenRows(step.inputs["tokens"], step.inputs["rows"], 256, 0.0)
+    trainer, _ = open_trainer(step, base, open_tokenizer(base), rows)
+    trainer.save_model(str(tmp_path / "checkpoint"))
+    weights = load_file(tmp_path / "checkpoint" / "model.safetensors")
+    assert "lm_head.weight" not in weights
+    logging.getLogger("transformers").addHandler(caplog.handler)
+    try:
+        trainer._load_from_checkpoint(str(tmp_path / "checkpoint"))
+        assert "missing" not in caplog.text
+        del weights["model.norm.weight"]
+        save_file(weights, tmp_path / "checkpoint" / "model.safetensors", metadata={"format": "pt"})
+        trainer._load_from_checkpoint(str(tmp_path / "checkpoint"))
+    finally:
+        logging.getLogger("transformers").removeHandler(caplog.handler)
+    assert "missing keys" in caplog.text and "model.norm.weight" in caplog.text
+    assert "lm_head" not in caplog.text
 
 
 def test_bfloat16_weights_need_an_optimizer_that_keeps_updates(
