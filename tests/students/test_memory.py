@@ -61,7 +61,7 @@ def test_disk_is_reckoned_as_it_is_written(lora: dict[str, Any] | None, tmp_path
     assert reckoned.kept == pytest.approx(weights.stat().st_size, rel=0.1)
     (checkpoint,) = step.work.glob("checkpoints/checkpoint-*")
     written = sum(p.stat().st_size for p in checkpoint.iterdir() if p.suffix in (".safetensors", ".pt"))
-    assert reckoned.work / 2 == pytest.approx(written, rel=0.1)
+    assert reckoned.work / 2 == pytest.approx(written, rel=0.02, abs=60_000)  # headers
     whole = (MODELS / "student-s" / "model.safetensors").stat().st_size
     assert reckoned.merged == (pytest.approx(whole, rel=0.05) if lora else 0)
 
