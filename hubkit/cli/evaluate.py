@@ -35,9 +35,7 @@ def evaluate(
 
     Example: hubkit evaluate org/model --task 'gsm8k|0' --out scores
     """
-    from rich.text import Text
-
-    from hubkit.cli.recipe import _print, _table
+    from hubkit.cli import screen
     from hubkit.cli.sources import plain
     from hubkit.errors import InputError
     from hubkit.stages.compressing import engine_of
@@ -59,15 +57,17 @@ def evaluate(
     if as_json:
         typer.echo((out / "results.json").read_text(encoding="utf-8").rstrip())
         return
-    table = _table("task", "problems", "accuracy", "95 % interval", "mean output tokens", "cut off")
-    for score in scores:
-        table.add_row(
-            Text(plain(score.task)),
+    rows = [
+        (
+            plain(score.task),
             f"{score.n:,}",
             f"{100 * score.accuracy:.1f} %",
             f"{100 * score.ci_low:.1f} to {100 * score.ci_high:.1f} %",
             f"{score.mean_output_tokens:,.1f}",
             f"{100 * score.cut_share:.1f} %",
         )
-    _print(table)
+        for score in scores
+    ]
+    heads = ("task", "problems", "accuracy", "95 % interval", "mean output tokens", "cut off")
+    screen.show(screen.grid(heads, rows))
     typer.echo(f"{out}: every answer, with its card in README.md")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +20,7 @@ app = typer.Typer(
 _NAMESPACE = Annotated[str, typer.Option(help="The user that repos belong to.")]
 _HOST = Annotated[str, typer.Option(help="Address of this machine to listen on.")]
 _FOLDER = Annotated[Path, typer.Argument(help="Folder that holds the Hub's contents.")]
+_JSON = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 _PORT = Annotated[int, typer.Option(help="Port to listen on; 0: a free one.", min=0, max=65535)]
 
 
@@ -128,7 +131,7 @@ def member(
 
 
 @app.command()
-def fsck(folder: _FOLDER) -> None:
+def fsck(folder: _FOLDER, as_json: _JSON = False) -> None:
     """Check all contents, commits and refs; also while a server runs. Fails when something is wrong.
 
     Example: hubkit hub fsck runs/hub
@@ -136,6 +139,9 @@ def fsck(folder: _FOLDER) -> None:
     from hubkit.localhub import fsck
 
     report = fsck(folder)
+    if as_json:
+        typer.echo(json.dumps(asdict(report), indent=2))
+        raise typer.Exit(int(bool(report.problems)))
     for problem in report.problems:
         typer.echo(problem)
     typer.echo(
@@ -146,7 +152,7 @@ def fsck(folder: _FOLDER) -> None:
 
 
 @app.command()
-def gc(folder: _FOLDER) -> None:
+def gc(folder: _FOLDER, as_json: _JSON = False) -> None:
     """Remove commits that no ref leads to, and contents that no commit has. Needs the server stopped.
 
     Example: hubkit hub gc runs/hub
@@ -154,4 +160,7 @@ def gc(folder: _FOLDER) -> None:
     from hubkit.localhub import gc
 
     freed = gc(folder)
+    if as_json:
+        typer.echo(json.dumps(freed._asdict()))
+        return
     typer.echo(f"removed {freed.commits} commits and {freed.objects} files of {freed.bytes:,} bytes")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from hubkit.cli import screen
 from hubkit.cli.sources import reads
 
 if TYPE_CHECKING:
@@ -56,28 +54,6 @@ def _open(
     return recipe, make_plan(recipe, path, root, remember), Store(root)
 
 
-def _table(*columns: str, names: Iterable[str] = ()) -> Any:
-    """A table whose first column is as wide as the longest of `names`, where two thirds of the terminal are enough."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    wide = min(max(map(len, names), default=0), _width() * 2 // 3)
-    for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", min_width=0 if number else wide)
-    return table
-
-
-def _width() -> int:
-    """Columns to print in. Piped output is for reading by programs and logs: never wrap it at 80."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
-
-
-def _print(renderable: Any, wrap: bool = True) -> None:
-    from rich.console import Console
-
-    Console(width=_width()).print(renderable, soft_wrap=not wrap)
-
-
 @app.command("list")
 def list_(
     folder: Annotated[Path, typer.Argument(help="Where to look for recipes.")] = Path("recipes"),
@@ -102,10 +78,9 @@ def list_(
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
-    table = _table("recipe", "what it does")
-    for entry in found:
-        table.add_row(entry["path"], entry["description"])
-    _print(table)
+    screen.show(
+        screen.grid(("recipe", "what it does"), [(entry["path"], entry["description"]) for entry in found])
+    )
 
 
 @app.command()
@@ -201,19 +176,19 @@ def plan(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = F
         ]
         typer.echo(json.dumps(rows, indent=2))
         return
-    whole = _width() >= _WIDE
-    table = _table("step", "state", "tokens", "seconds", "bytes", "from", "why")
+    whole = screen.columns() >= _WIDE
+    cells = []
     for state in states:
         name, guess = state.step.name, estimates[state.step.name]
         what = "cached" if state.state == "done" else "to run"
         why = f"{had[name]}; {state.why}" if name in had else state.why
-        table.add_row(name, what, *guess.cells(), guess.source, why)
+        cells.append((name, what, *guess.cells(), guess.source, why))
         if not whole:
             _, seconds, _ = guess.cells()
             reason = f": {why}" if why and state.state == "ready" else ""
-            _print(Text(f"{name}  {what}, {seconds} s{reason}"))
+            screen.show(Text(f"{name}  {what}, {seconds} s{reason}"))
     if whole:
-        _print(table)
+        screen.show(screen.grid(("step", "state", "tokens", "seconds", "bytes", "from", "why"), cells))
     else:
         typer.echo("\ntokens, bytes and all reasons: in a wider terminal, or with --json")
     typer.echo(_words(_ahead(a_plan, store, states)))
@@ -328,11 +303,11 @@ def _closing(a_plan: Plan, store: Store, records: dict[str, Record]) -> None:
     if results.get("headline"):
         from rich.text import Text
 
-        _print(Text(f"{results['headline']}\n"), wrap=sys.stdout.isatty())
-    _print(table(results, _width()))
-    if (seeds := seeds_table(results, _width())) is not None:
+        screen.show(Text(f"{results['headline']}\n"))
+    screen.show(table(results, screen.columns()))
+    if (seeds := seeds_table(results, screen.columns())) is not None:
         typer.echo()
-        _print(seeds)
+        screen.show(seeds)
     typer.echo(f"\nreport: {folder / 'report.html'}")
     if "publish" in records:
         from hubkit.release.publish import usage
@@ -368,13 +343,12 @@ def status(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json =
     if as_json:
         typer.echo(json.dumps({"recipe": recipe.name, "running": running, "steps": rows}, indent=2))
         return
-    table = _table("step", "state", "", names=[row["step"] for row in rows])
+    cells = []
     for row in rows:
         progress = row["progress"]
         words = [f"{progress['done']}/{progress['total']}", *live_words(progress)] if progress else []
-        detail = ", ".join(words) or row["counts"]
-        table.add_row(row["step"], row["state"], detail)
-    _print(table)
+        cells.append((row["step"], row["state"], ", ".join(words) or row["counts"]))
+    screen.show(screen.grid(("step", "state", ""), cells))
     done = sum(row["state"] == "done" for row in rows)
     under_way = "a run is under way" if running else "no run is under way"
     missing = "" if store.root.is_dir() else f"; there is no folder {out} yet"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from contextlib import ExitStack
@@ -45,6 +46,7 @@ def check(
     """
     from hubkit.cli.submit import use_local_hub
 
+    _folder(write, "--write")
     with ExitStack() as stack:
         if hub is not None:
             use_local_hub(stack, hub)
@@ -71,6 +73,7 @@ def export(
         str, typer.Option(metavar="NAMESPACE", help="Of a run: who evaluated; default: the model's.")
     ] = "",
     task: Annotated[list[str] | None, typer.Option(help="Of a run: these tasks; default: all.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
     """Write results in the schema of Every Eval Ever 0.3.0, validated: a JSON per score, a line per answer.
 
@@ -81,6 +84,7 @@ def export(
     from hubkit.cli.submit import use_local_hub
     from hubkit.release.every_eval import Origin, export, export_release
 
+    _folder(out, "--out")
     written: list[Path] = []
     if Path(source).exists():
         from hubkit.release.lighteval_run import read_run
@@ -99,8 +103,16 @@ def export(
             from hubkit.release.check.published import fetch
 
             written = export_release(fetch(default_access(), source, work), out)
-    for path in written:
-        typer.echo(str(path))
+    names = [str(path) for path in written]
+    typer.echo(json.dumps({"files": names}, indent=2) if as_json else "\n".join(names))
+
+
+def _folder(path: Path | None, option: str) -> None:
+    """Raises InputError if something that is no folder is in the way of what is written at the end."""
+    from hubkit.errors import InputError
+
+    if path is not None and path.exists() and not path.is_dir():
+        raise InputError(f"{path} is not a folder", f"choose another with {option}")
 
 
 def _check(
@@ -108,9 +120,8 @@ def _check(
 ) -> None:
     import time
 
-    from rich.console import Console
-
     from hubkit import __version__
+    from hubkit.cli import screen
     from hubkit.hub import add_files, default_access
     from hubkit.release.check import check_release
     from hubkit.release.check import report as reports
@@ -126,7 +137,7 @@ def _check(
     if as_json:
         typer.echo(reports.as_json(name, claims))
     else:
-        Console(width=None if os.isatty(1) else 200).print(reports.table(claims, all_rows=not quiet))
+        screen.show(reports.table(claims, all_rows=not quiet))
         counts = claims.counts()
         typer.echo(
             f"\n{counts['same']} claims are the same, {counts['differs']} differ, "

@@ -66,6 +66,7 @@ def verify(
     options: Any,
     out: OutOption,
     tokenizer: TokenizerOption = "",
+    as_json: Json = False,
 ) -> None:
     """Verify the answers of traces again, and write those that are right as a dataset with a card.
 
@@ -73,7 +74,7 @@ def verify(
     """
     from hubkit.stages import stages
 
-    _done(out, stages.verify(source, out, options, tokenizer or None))
+    _done(out, stages.verify(source, out, options, tokenizer or None), as_json)
 
 
 @app.command()
@@ -113,6 +114,7 @@ def compress(
         int, typer.Option("--batch-size", help="transformers: traces at a time.", min=1)
     ] = 64,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    as_json: Json = False,
 ) -> None:
     """Let a compressor shorten verified traces, and write those that it keeps, such as those that reach the answer.
 
@@ -143,7 +145,7 @@ def compress(
         seed=seed,
         device=device,
     )
-    _done(out, made)
+    _done(out, made, as_json)
 
 
 @app.command()
@@ -172,6 +174,7 @@ def truncate(
         ),
     ] = "truncated",
     seed: Annotated[int, typer.Option("--seed", help="Of what is drawn at random.")] = 0,
+    as_json: Json = False,
 ) -> None:
     """Cut the reasoning of verified traces down: to a number of tokens, or to the length of compressed ones.
 
@@ -192,6 +195,7 @@ def truncate(
             seed=seed,
             options=options,
         ),
+        as_json,
     )
 
 
@@ -211,14 +215,14 @@ def stats(
 
     from rich.text import Text
 
-    from hubkit.cli.recipe import _print
+    from hubkit.cli import screen
     from hubkit.stages import stages
 
     found = stages.lengths_of(source, tokenizer, options)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))
         return
-    _print(Text(plain(f"{found.source}: {found.traces:,} traces"), style="bold"))
+    screen.show(Text(plain(f"{found.source}: {found.traces:,} traces"), style="bold"))
     _lengths(found.lengths)
     for part, ratio in found.ratio.items():
         typer.echo(f"tokens of {part} over those of the same raw traces: {100 * ratio:.1f} %")
@@ -229,6 +233,7 @@ def push(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What a stage made.", show_default=False)],
     repo_id: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The dataset.", show_default=False)],
     private: Annotated[bool, typer.Option("--private", help="Make it private.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Push what a stage made as a dataset, in one commit, to the Hub that HF_ENDPOINT names.
 
@@ -237,18 +242,22 @@ def push(
     from hubkit.stages import stages
 
     pushed = stages.push(folder, repo_id, private)
+    if as_json:
+        typer.echo(json.dumps({"repo": pushed.repo_id, "revision": pushed.sha, "changed": pushed.changed}))
+        return
     typer.echo(f"{pushed.repo_id} at {pushed.sha}" + ("" if pushed.changed else ": it was there already"))
 
 
-def _done(out: Path, stage: Stage) -> None:
-    from rich.text import Text
+def _done(out: Path, stage: Stage, as_json: bool) -> None:
+    from hubkit.cli import screen
 
-    from hubkit.cli.recipe import _print, _table
-
-    table = _table("step", "kept and dropped")
-    for record in stage.records(out).values():
-        table.add_row(Text(plain(record.step)), Text(plain(_counts(record.counts))))
-    _print(table)
+    records = stage.records(out).values()
+    if as_json:
+        steps = [{"step": r.step, "counts": r.counts, "seconds": r.seconds} for r in records]
+        typer.echo(json.dumps({"folder": str(out), "config": stage.config, "steps": steps}, indent=2))
+        return
+    rows = [(plain(record.step), plain(_counts(record.counts))) for record in records]
+    screen.show(screen.grid(("step", "kept and dropped"), rows))
     typer.echo(f"{out}: config {stage.config}, with its card in README.md")
 
 
@@ -256,10 +265,10 @@ def _show(seen: Inspection) -> None:
     """All that comes from the data is shown as text: it may hold markup and what controls a terminal."""
     from rich.text import Text
 
-    from hubkit.cli.recipe import _print, _table
+    from hubkit.cli import screen
 
     def line(text: str, style: str = "") -> None:
-        _print(Text(plain(text), style=style))
+        screen.show(Text(plain(text), style=style))
 
     line(f"{seen.source}" + (f" at {seen.revision}" if seen.revision else ""), "bold")
     line(f"licence: {seen.license or 'not stated'}")
@@ -273,31 +282,29 @@ def _show(seen: Inspection) -> None:
     told = {name: number for name, number in seen.claims.items() if number}
     line("the source calls correct or wrong: " + _counts(told))
     if seen.dropped:
-        table = _table("left out", "number", "first")
-        for reason, dropped in seen.dropped.items():
-            table.add_row(Text(plain(reason)), f"{dropped.number:,}", Text(plain(dropped.first, 200)))
-        _print(Text())
-        _print(table)
+        rows = [(plain(of), f"{d.number:,}", plain(d.first, 200)) for of, d in seen.dropped.items()]
+        typer.echo()
+        screen.show(screen.grid(("left out", "number", "first"), rows))
     if seen.lengths:
-        _print(Text())
+        typer.echo()
         _lengths(seen.lengths)
-    _print(Text())
+    typer.echo()
     line(_agreement(seen))
     for number, example in enumerate(seen.examples, 1):
         for part, text in example.items():
-            _print(Text())
+            typer.echo()
             line(f"example {number}, {part}", "bold")
             line(plain(text, _SHOWN) or "(none)")
 
 
 def _lengths(lengths: dict[str, dict[str, float]]) -> None:
-    from hubkit.cli.recipe import _print, _table
+    from hubkit.cli import screen
 
-    table = _table("length of", "p5", "median", "p95", "longest", "mean")
-    for name, found in lengths.items():
-        cells = (f"{found[q]:,.0f}" for q in ("p5", "p50", "p95", "max", "mean"))
-        table.add_row(name.replace("_", ", in "), *cells)
-    _print(table)
+    rows = [
+        (name.replace("_", ", in "), *(f"{found[q]:,.0f}" for q in ("p5", "p50", "p95", "max", "mean")))
+        for name, found in lengths.items()
+    ]
+    screen.show(screen.grid(("length of", "p5", "median", "p95", "longest", "mean"), rows))
 
 
 def _agreement(seen: Inspection) -> str:

@@ -160,6 +160,10 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
         raise InputError(f"--engine {wish.engine!r}", "use transformers or vllm")
     if wish.source and wish.details:
         raise InputError("two sources", "give --source or --details")
+    # What lies here is read before the Hub is asked for anything.
+    scores = read_run(wish.results, wish.tasks, wish.metric) if wish.results is not None else []
+    for score in scores:
+        _check_model(score, wish)
     commit = resolve(wish.model, wish.revision, "model", access)
     anonymous = wish.dry_run and not access.token
     pull_request = wish.pull_request or anonymous or not is_own(access, wish.model)
@@ -171,8 +175,7 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
         return locate(access, wish.model, board, scale=wish.scale, variant=wish.variant, replace=wish.replace)
 
     if wish.results is not None:
-        for score in read_run(wish.results, wish.tasks, wish.metric):
-            _check_model(score, wish)
+        for score in scores:
             found.append((place(board_of(access, score, wish.leaderboard)), score, score.date))
         commit = ""  # which one was evaluated, a results file does not say
     else:

@@ -76,13 +76,15 @@ def evaluate(
     with own_folder(out):
         pinned = pinned_model(model, revision)
         called = re.sub(r"[^A-Za-z0-9.]+", "-", Path(model).name).strip("-.") or "model"
-        weights = _weights(pinned, out / INNER)
         found = [_plan(task, out / INNER) for task in tasks]
         names = [name for name, *_ in found]
         if len(set(names)) < len(names):
             raise InputError(
                 f"two tasks would be called {max(names, key=names.count)!r}", "evaluate them one by one"
             )
+        weights = _weights(
+            pinned, out / INNER
+        )  # an adapter is merged: only once the tasks are known to be there
         scores, records = [], []
         for task, (name, dataset, commit, folder) in zip(tasks, found, strict=True):
             made = _run(

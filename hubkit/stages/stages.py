@@ -94,6 +94,14 @@ class Stage:
         return {kind: Record.read(self.step(folder, kind)) for kind in self.steps}
 
 
+@dataclass(frozen=True)
+class _Earlier:
+    """The folder of an earlier stage."""
+
+    folder: Path
+    stage: Stage
+
+
 def read_stage(folder: Path) -> Stage | None:
     """Returns what a finished stage's folder holds; None for any other folder or file."""
     path = folder / INNER / STAGE
@@ -113,8 +121,10 @@ def verify(
     Without a tokenizer, columns of tokens are null. Raises InputError for a source that cannot be read and for an `out`
     that holds something else, GateError if no trace is right.
     """
+    check_own(out)
+    found = _found(source, options)
     with own_folder(out):
-        return _put(out, _verified(source, out, options, tokenizer), "raw")
+        return _put(out, _verified(found, out, tokenizer), "raw")
 
 
 def compress(
@@ -140,16 +150,18 @@ def compress(
         raise InputError(
             "shortened traces are kept when they still reach the answer", "leave out --unverified"
         )
+    used = compressor.model_ref()
+    if used is None:
+        raise InputError(f"{compressor.name} has no model", "use a recipe: docs/recipes.md")
+    served = engine.engine == "openai"
+    if served and not compressor.generator():
+        raise InputError(f"{compressor.name} loads its model itself", "give --model, not --endpoint")
+    check_own(out)
+    found = _found(source, options)  # before the model, which may have to be asked for elsewhere
     with own_folder(out):
-        used = compressor.model_ref()
-        if used is None:
-            raise InputError(f"{compressor.name} has no model", "use a recipe: docs/recipes.md")
-        served = engine.engine == "openai"
-        if served and not compressor.generator():
-            raise InputError(f"{compressor.name} loads its model itself", "give --model, not --endpoint")
         model = pinned_model(used.model, used.revision, served=served)
         by = tokenizer if tokenizer is not None else used.model
-        stage = _verified(source, out, options, by)
+        stage = _verified(found, out, by)
         if stage.unverified:
             raise InputError(f"the traces in {source} are not verified", "verify them first")
         root, raw = out / INNER, stage.step(out, "raw")
@@ -213,10 +225,12 @@ def truncate(
     target = read_stage(Path(to)) if to is not None else None
     if target is not None and target.variant != "compressed":
         raise InputError(f"{to} is no folder of compressed traces", "give one that `compress` made")
+    check_own(out)
     # Before anything is made: a wrong name is told at once.
+    found = _found(source, options)
     other = open_source(str(to), _whole(to_config)) if to is not None and target is None else None
     with own_folder(out):
-        stage = _verified(source, out, options, tokenizer)
+        stage = _verified(found, out, tokenizer)
         inputs = {"raw": stage.step(out, "raw")}
         if to is not None:
             if target is not None:
@@ -257,8 +271,10 @@ def truncate(
 
 def lengths_of(source: str, tokenizer: str | Path, options: SourceOptions | None = None) -> Stats:
     """Lengths of the traces of a source or of a stage's folder, by this tokenizer."""
-    counted, folder = tokenizer_folder(tokenizer), Path(source)
+    folder = Path(source)
     stage = read_stage(folder)
+    opened = open_source(source, options) if stage is None else None
+    counted = tokenizer_folder(tokenizer)
     if stage is not None:
         data = stage.step(folder, stage.variant) / "data.parquet"
         columns = ["reasoning", "solution", "raw_reasoning_tokens"]
@@ -269,7 +285,8 @@ def lengths_of(source: str, tokenizer: str | Path, options: SourceOptions | None
         rows = ((row["reasoning"], row["solution"]) for row in read_rows(data, columns=columns[:2]))
         told = Record.read(stage.step(folder, stage.variant)).metrics.get("raw_solution_tokens")
         return stats(rows, str(folder), counted, before, told)
-    origin, pin = open_source(source, options)
+    assert opened is not None
+    origin, pin = opened
     found = read(origin, pin, 0, lambda reason, detail: None)
     texts = ((t.thought.reasoning, t.thought.solution) for _, traces in found for t in traces)
     return stats(texts, origin.place(), counted)
@@ -300,16 +317,30 @@ def push(folder: Path, repo_id: str, private: bool = False) -> Pushed:
     return to_hub(access, repo_id, "dataset", files, f"hubkit traces {stage.stage}", private)
 
 
-def _verified(source: str, out: Path, options: SourceOptions | None, tokenizer: str | Path | None) -> Stage:
-    """The verified traces that a stage begins with: made in `out`, or those of an earlier stage's folder."""
-    earlier = read_stage(Path(source))
-    if earlier is not None:
-        return _earlier(Path(source), earlier, out, options, tokenizer)
+def _found(source: str, options: SourceOptions | None) -> _Earlier | tuple[Existing, Pin]:
+    """Where a stage's traces are; nothing of them is read yet."""
+    stage = read_stage(Path(source))
+    if stage is not None:
+        if options is not None and options != SourceOptions():
+            raise InputError(
+                f"{source} holds traces that were read already", "leave out options that say how to read them"
+            )
+        for kind in ("traces", "raw"):
+            stage.step(Path(source), kind)
+        return _Earlier(Path(source), stage)
     origin, pin = open_source(source, options)
     if origin.verifier == "judge":
         raise InputError("a judge is a model, and a stage alone has none", "use a recipe: docs/verifiers.md")
     if not origin.unverified:
         verifier_named(origin.verifier).check_machine()
+    return origin, pin
+
+
+def _verified(found: _Earlier | tuple[Existing, Pin], out: Path, tokenizer: str | Path | None) -> Stage:
+    """The verified traces that a stage begins with: made in `out`, or those of an earlier stage's folder."""
+    if isinstance(found, _Earlier):
+        return _earlier(found.folder, found.stage, out, tokenizer)
+    origin, pin = found
     counted = pinned_tokenizer(tokenizer) if tokenizer is not None else None
     name, root = origin.name, out / INNER
     traces = _read_step(root, origin, pin)
@@ -338,13 +369,7 @@ def _verified(source: str, out: Path, options: SourceOptions | None, tokenizer: 
     )
 
 
-def _earlier(
-    folder: Path, stage: Stage, out: Path, options: SourceOptions | None, tokenizer: str | Path | None
-) -> Stage:
-    if options is not None and options != SourceOptions():
-        raise InputError(
-            f"{folder} holds traces that were read already", "leave out options that say how to read them"
-        )
+def _earlier(folder: Path, stage: Stage, out: Path, tokenizer: str | Path | None) -> Stage:
     if tokenizer is not None and pinned_tokenizer(tokenizer)["digest"] != stage.tokenizer:
         counted = "by another tokenizer" if stage.tokenizer else "by no tokenizer"
         raise InputError(
@@ -390,15 +415,20 @@ def _from(out: Path, folder: Path) -> str:
     return os.path.relpath(folder.resolve(), out.resolve())
 
 
-@contextmanager
-def own_folder(out: Path) -> Iterator[None]:
-    """Hold the folder of a stage, which is ours or new, against a second process."""
+def check_own(out: Path) -> None:
+    """Raises InputError for a folder that is neither a stage's nor new."""
     try:
         taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
     except OSError as error:
         raise InputError(f"cannot read {out}: {error.strerror}", "choose another folder") from error
     if taken and not (out / INNER).is_dir():
         raise InputError(f"{out} is there and is not a stage's folder", "choose another folder")
+
+
+@contextmanager
+def own_folder(out: Path) -> Iterator[None]:
+    """Hold the folder of a stage, which is ours or new, against a second process."""
+    check_own(out)
     with exclusive(out / INNER / "locks" / "stage.lock", str(out)):
         yield
 

@@ -188,3 +188,23 @@ def test_an_error_about_hostile_names_stays_one_line_of_plain_text(tmp_path: Pat
     assert (
         len(done.stderr.strip().splitlines()) == 1 and "\x1b" not in done.stderr and "\x07" not in done.stderr
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["release", "check", "local/nano", "--write", "taken"], "taken is not a folder"),
+        (["release", "export", "local/nano", "--out", "taken"], "taken is not a folder"),
+        (["submit", "org/model", "--results", "none"], "none"),
+        (["evaluate", "org/model", "--task", "x|0", "--out", "taken"], "taken"),
+        (["space", "open", "local/nano", "--hub", "none"], "there is no local Hub at none"),
+        (["recipe", "new", "--from", "org/name", "--out", "taken"], "taken"),
+    ],
+)
+def test_what_lies_here_is_looked_at_before_a_hub_is_asked(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    done = hubkit(*arguments, cwd=tmp_path, HF_ENDPOINT="http://127.0.0.1:9", HF_TOKEN="hf_x")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert message in done.stderr and "127.0.0.1" not in done.stderr, done.stderr

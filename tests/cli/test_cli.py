@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -142,6 +143,30 @@ def test_a_missing_recipe_and_a_folder_that_cannot_be_written(tmp_path: Path) ->
     (tmp_path / "runs").write_text("a file")
     done = hubkit("recipe", "run", str(NANO), "--out", str(tmp_path / "runs"))
     assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_what_is_piped_is_whole(tmp_path: Path) -> None:
+    """Each step stands in a line of its own, however long its name is: a log that is searched finds it."""
+    long = "a-teacher-whose-name-is-as-long-as-it-may-be"[:39].strip("-")
+    sets = ["--set", f"teachers.0.name={long}", "--set", f"run.engines.{long}={{engine: transformers}}"]
+    arguments = [str(NANO), *sets, "--out", str(tmp_path / "runs")]
+    steps = [row["step"] for row in json.loads(hubkit("recipe", "plan", *arguments, "--json").stdout)]
+    assert any(long in step for step in steps)
+    for command in ("plan", "status"):
+        done = hubkit("recipe", command, *arguments, COLUMNS="40")
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        first = [line.split()[0] for line in lines if line]
+        assert all(step in first for step in steps), done.stdout
+        assert len(lines) == len(steps) + 2 and not any(line.endswith(" ") for line in lines), done.stdout
+
+
+def test_square_brackets_in_a_recipe_are_text(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    text = NANO.read_text(encoding="utf-8").replace("description: ", "description: '[bold]loud[/bold]' # ", 1)
+    (tmp_path / "x" / "recipe.yaml").write_text(text, encoding="utf-8")
+    shutil.copytree(NANO.parent / "prompts", tmp_path / "x" / "prompts")
+    assert "[bold]loud[/bold]" in hubkit("recipe", "list", str(tmp_path)).stdout
 
 
 def test_dry_run_shows_the_plan_and_makes_nothing(tmp_path: Path) -> None:

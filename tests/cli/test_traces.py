@@ -286,8 +286,10 @@ def test_stages_follow_each_other_and_stay_matched(tmp_path: Path) -> None:
         assert (out / "data" / f"{kind}-compressor").is_dir()
         words = iter(REASONING.replace("\n", " "))
         assert all(c in words for c in null["reasoning"].replace("\n", " "))
-    done = hubkit("traces", "truncate", str(path), "--tokens", "10", *by, "--out", str(ten))
+    done = hubkit("traces", "truncate", str(path), "--tokens", "10", *by, "--out", str(ten), "--json")
     assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert made["config"] == "truncated-10" and made["steps"][-1]["counts"]["kept"] == 1, made
     assert data(ten)["reasoning_tokens"] == 10 and data(ten)["matched_to"] is None
     seen = json.loads(hubkit("traces", "stats", str(short), *by, "--json").stdout)
     assert seen["ratio"]["reasoning"] == pytest.approx(compressed["ratio"])
@@ -334,12 +336,23 @@ def test_stages_follow_each_other_and_stay_matched(tmp_path: Path) -> None:
         (["compress", "t.jsonl", "--out", "o", "--model", "x/y", "--by", "answer"], "by: Extra inputs"),
         (["verify", "t.jsonl", "--out", "o", "--verifier", "judge"], "a judge is a model"),
         (["push", ".", "local/x"], "no finished stage's folder"),
+        # What lies here is looked at before a Hub is asked for anything.
+        (["compress", "none.jsonl", "--out", "o", "--model", "x/y"], "'none.jsonl' is neither a file"),
+        (["compress", "./none", "--out", "o", "--model", "x/y"], "'./none' is neither a file"),
+        (["compress", ".", "--out", "o", "--model", "x/y"], "'.' is a folder"),
+        (["verify", "none.jsonl", "--out", "o", "--tokenizer", "x/y"], "'none.jsonl' is neither a file"),
+        (["stats", "none.jsonl", "--tokenizer", "x/y"], "'none.jsonl' is neither a file"),
+        (
+            ["truncate", "none.jsonl", "--out", "o", "--tokenizer", "x/y", "--to", "x/y"],
+            "'none.jsonl' is neither",
+        ),
     ],
 )
 def test_a_stage_that_cannot_begin_is_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:
     write(tmp_path / "t.jsonl")
-    done = hubkit("traces", *arguments, cwd=tmp_path)
+    done = hubkit("traces", *arguments, cwd=tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
     assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert not (tmp_path / "o").exists()
 
 
 def test_steps_are_pruned_by_a_scorer_and_the_card_says_how_near_it_came(tmp_path: Path) -> None:

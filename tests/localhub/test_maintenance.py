@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sqlite3
 import subprocess
@@ -103,7 +104,10 @@ def test_commands(folder: Path) -> None:
 
     whole = hub("fsck", str(folder))
     assert whole.returncode == 0 and whole.stdout.startswith("0 problems in 1 repos"), whole.stderr
+    told = json.loads(hub("fsck", str(folder), "--json").stdout)
+    assert told["problems"] == [] and told["repos"] == 1 and told["objects"] > 0
     assert hub("gc", str(folder)).stdout.startswith("removed 0 commits and ")
+    assert json.loads(hub("gc", str(folder), "--json").stdout) == {"commits": 0, "objects": 0, "bytes": 0}
     next((folder / "objects").glob("*/*")).write_bytes(b"?")
     assert hub("fsck", str(folder)).returncode == 1
     nothing = hub("fsck", str(folder / "elsewhere"))
