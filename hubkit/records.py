@@ -55,6 +55,8 @@ __all__ = [
 SCHEMA_VERSION: Final = 1
 GROUP_BYTES: Final = 64 << 20
 """Arrow data of a row group, which is what a reader or a worker takes at a time."""
+FIRST_BYTES: Final = 8 << 20
+"""Arrow data of a table's first row group: who streams it from the Hub waits for all of that before the first row."""
 FILE_BYTES: Final = 500_000_000
 """Arrow data of a file: the shard size of `datasets`."""
 CHUNKING: Final = {"min_chunk_size": 256 * 1024, "max_chunk_size": 1024 * 1024, "norm_level": 0}
@@ -231,11 +233,12 @@ class RowWriter:
     def _hold(self, batch: pa.RecordBatch) -> None:
         while batch.num_rows:
             # A batch of long rows is divided, so that no group is much above its bound.
-            room = max(1, (GROUP_BYTES - self._held) * batch.num_rows // max(1, batch.nbytes))
+            bound = GROUP_BYTES if self._files else min(FIRST_BYTES, GROUP_BYTES)
+            room = max(1, (bound - self._held) * batch.num_rows // max(1, batch.nbytes))
             part, batch = batch.slice(0, room), batch.slice(room)
             self._group.append(part)
             self._held += part.nbytes
-            if self._held >= GROUP_BYTES * (1 - _SLACK):
+            if self._held >= bound * (1 - _SLACK):
                 self._write_group()
 
     def _write_group(self) -> None:

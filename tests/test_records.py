@@ -57,7 +57,8 @@ def rows(number: int) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Groups of 64 kB and files of four of them, so that a few rows make many."""
+    """Groups of 64 kB, the first of 16, and files of four of them, so that a few rows make many."""
+    monkeypatch.setattr(records, "FIRST_BYTES", 16_000)
     monkeypatch.setattr(records, "GROUP_BYTES", 64_000)
     monkeypatch.setattr(records, "FILE_BYTES", 280_000)
 
@@ -78,6 +79,8 @@ def test_a_large_table_is_many_files_of_bounded_groups(tmp_path: Path) -> None:
     assert len(files) > 5
     assert files[1].name == f"data-00001-of-{len(files):05}.parquet"
     assert sorted(tmp_path.iterdir()) == files  # nothing else is left
+    # Who streams the table waits for its first group.
+    assert pq.ParquetFile(files[0]).read_row_group(0).nbytes <= 16_000 * 1.25
     for file in files:
         table = pq.ParquetFile(file)
         groups = [table.read_row_group(i).nbytes for i in range(table.num_row_groups)]
