@@ -9,6 +9,8 @@ import csv
 import io
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,15 @@ def test_what_one_gpu_can_do_is_planned(hub: LocalHub, tmp_path: Path) -> None:
     # One teacher and compressor; three variants by two methods; those and the untrained base on two benchmarks.
     assert len(costly) == 2 + 6 + 7 * 2
     assert [row["step"] for row in costly if not row["tokens"]] == []
+
+
+def test_what_one_gpu_can_do_fits_the_cards_that_its_readme_names() -> None:
+    folder = ROOT / "recipes" / "one-gpu"
+    done = subprocess.run([sys.executable, folder / "budget.py"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() in (folder / "README.md").read_text(encoding="utf-8")
+    for line in done.stdout.splitlines()[2:5]:
+        card, full, lora = (float(cell.split()[0]) for cell in line.split("|")[1:4])
+        assert lora < full < card * 0.9
 
 
 def test_it_is_published_with_the_template_that_its_students_were_trained_with(
