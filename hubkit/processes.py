@@ -255,14 +255,19 @@ def connect_to_owner() -> tuple[Iterator[Any], Callable[[Any], None]]:
     return values(), answer
 
 
-def end_with_parent(parent: int) -> None:
-    """Have this process end within a second when it is no longer a child of `parent`.
+def end_with_parent() -> None:
+    """Have this process end when the one that started it has gone, within half a second.
 
     For processes that a library starts (a pool's workers, accelerate's), which get no pipe of ours.
     """
+    import multiprocessing.connection  # not for the supervisor, which is started often
+
+    starter, parent = multiprocessing.parent_process(), os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        if starter is not None:  # of a pool: multiprocessing keeps a pipe to whoever asked for the worker
+            multiprocessing.connection.wait([starter.sentinel])
+        while starter is None and os.getppid() == parent:
             time.sleep(0.5)
         os._exit(1)
 

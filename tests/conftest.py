@@ -6,18 +6,18 @@ one process, so that what its fixtures make is made once.
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 from typing import Final
 
 import pytest
+import warm
 from support import MODELS, ROOT
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # A background job of a script ignores Ctrl-C, and so would every process that a test sends it to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Also the workers of recipes that a test runs in its own process.
+warm.use_for_workers()
 
 LONGEST_FIRST: Final = (
     "tests/test_end_to_end.py",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -38,9 +37,7 @@ def status(error: pytest.ExceptionInfo[HfHubHTTPError]) -> int:
 
 
 def run(code: str, environment: dict[str, str], *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, timeout=120
-    )
+    done = warm.run("-c", code, *arguments, env=environment, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

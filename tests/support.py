@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 
 __all__ = ["CHROMIUM", "MODELS", "NANO", "ROOT", "hubkit", "needs_bubblewrap", "needs_chromium"]
 
@@ -30,7 +30,4 @@ def hubkit(
     *arguments: str, cwd: Path | None = None, timeout: float = 280, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the CLI as users do, as a process."""
-    command = [sys.executable, "-m", "hubkit", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, timeout=timeout, env=os.environ | environment
-    )
+    return warm.run("-m", "hubkit", *arguments, cwd=cwd, timeout=timeout, env=os.environ | environment)

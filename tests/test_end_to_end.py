@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import warm
 from support import CHROMIUM, NANO, hubkit, needs_chromium
 
 from hubkit.localhub import LocalHub
@@ -43,9 +44,8 @@ def records(root: Path) -> dict[str, dict[str, Any]]:
     return {record["step"]: record for record in found}
 
 
-def run(root: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "hubkit", "recipe", "run", *ARGUMENTS, "--out", str(root)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def run(root: Path) -> warm.Python:
+    return warm.Python("-m", "hubkit", "recipe", "run", *ARGUMENTS, "--out", str(root))
 
 
 def finish(root: Path) -> str:
@@ -90,9 +90,7 @@ def plain(hub: LocalHub, code: str) -> str:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
     environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(hub.folder.parent / "hf_home")}
     code = "import sys; sys.modules['hubkit'] = None\n" + code
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=250
-    )
+    done = warm.run("-c", code, env=environment, timeout=250)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -135,14 +133,7 @@ def test_the_notebook_runs(root: Path) -> None:
         "HUBKIT_RUNS": str(root),
         "HUBKIT_OVERRIDES": json.dumps(SMALL),
     }
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(cells)],
-        cwd=NANO.parents[2],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
+    done = warm.run("-c", "\n".join(cells), cwd=NANO.parents[2], env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     said = done.stdout.splitlines()
     assert "['correct', 'wrong', 'unparseable']" in said and "tokens:" in said[-2]
@@ -326,27 +317,16 @@ def held(lock: Path) -> bool:
 
 
 def test_two_runs_at_once(root: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "hubkit",
-        "recipe",
-        "run",
-        *ARGUMENTS,
-        "--set",
-        "seed=7",
-        "--out",
-        str(root),
-    ]
+    command = ["-m", "hubkit", "recipe", "run", *ARGUMENTS, "--set", "seed=7", "--out", str(root)]
     command += ["--until", "traces"]
     lock = root / "locks" / "run-nano.lock"
     assert not held(lock)
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first = warm.Python(*command)
     while not held(lock):
         assert first.poll() is None, "the first run ended before it held the folder"
         time.sleep(0.02)
     first.send_signal(signal.SIGSTOP)  # it cannot be done before the second has asked
-    second = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    second = warm.run(*command, timeout=300)
     first.send_signal(signal.SIGCONT)
     _, errors = first.communicate(timeout=300)
     assert first.returncode == 0, errors

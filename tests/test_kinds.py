@@ -5,11 +5,13 @@ Problem sources and verifiers have the like in tests/problems/test_sources.py an
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
+import warm
+from huggingface_hub import HfApi
 from support import NANO
+
+from hubkit.localhub import LocalHub
 
 KINDS = '''
 """An origin that makes traces up, a compressor that keeps the first half, and a control that keeps the end."""
@@ -106,9 +108,7 @@ if __name__ == "__main__":
 
 def test_an_origin_a_compressor_and_a_control_need_their_module_and_a_row(tmp_path: Path) -> None:
     (tmp_path / "toy.py").write_text(KINDS)
-    done = subprocess.run(
-        [sys.executable, "toy.py", str(NANO)], cwd=tmp_path, capture_output=True, text=True, timeout=240
-    )
+    done = warm.run("toy.py", str(NANO), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "raw 6 120 the traces of bard as they were written",
@@ -117,6 +117,87 @@ def test_an_origin_a_compressor_and_a_control_need_their_module_and_a_row(tmp_pa
         "student/s-compressed-half-full",
         "['end']",
     ]
+
+
+METHOD = '''
+"""A method that trains nothing: the student is its base, once for each row of which it counts the tokens."""
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Literal
+
+from hubkit.students.rows import TokenRows
+from hubkit.students.settings import METHODS, Method, MethodCard
+
+VERSION = 1
+
+
+class Copy(Method):
+    step = "copying:run"
+    kind: Literal["copy"]
+    longest: int
+
+    def tokens(self, rows): return rows * self.longest
+
+    @classmethod
+    def card(cls, config): return MethodCard(adapter=False, tags=("copied",))
+
+
+def run(context):
+    rows = TokenRows(context.inputs["tokens"], context.inputs["rows"], context.config["longest"], 1.0)
+    shutil.copytree(context.model("base"), context.out / "model")
+    (context.out / "training.json").write_text("[]")
+    context.metrics |= {"train_rows": len(rows), "train_tokens": int(sum(rows.lengths)), "train_seconds": 1.0,
+                        "trainable_parameters": 0}
+
+
+METHODS["copy"] = Copy
+
+if __name__ == "__main__":
+    sys.modules["copying"] = sys.modules["__main__"]
+    import hubkit
+    from hubkit.recipe.estimate import estimate_all
+    from hubkit.recipe.file import load_recipe
+    from hubkit.recipe.pipeline import status
+    from hubkit.recipe.plan import make_plan
+    from hubkit.store import Store
+
+    recipe, out = Path(sys.argv[1]), Path("runs").resolve()
+    overrides = sys.argv[2:]
+    plan = make_plan(load_recipe(recipe, overrides), recipe, out)
+    store = Store(out)
+    print(estimate_all(plan, store, status(plan, store))["student/s-raw-copied"].tokens)
+    records = hubkit.run(recipe, overrides=overrides, out="runs")
+    results = hubkit.results(recipe, overrides=overrides, out="runs").set_index("student")
+    row = results.loc["s-raw-copied"]
+    print(row.method, row.adapter, row.train_rows == records["student/s-raw-copied"].metrics["train_rows"] > 0)
+    print(row.accuracy == results.loc["s"].accuracy, records["publish"].counts["pushed"] > 0)
+'''
+SMALLEST = [
+    "problems.train.size=6",
+    "problems.test.size=4",
+    "benchmarks.0.sampling.max_tokens=60",
+    "students.bases=[{name: s, model: ./models/student-s}]",
+    "students.variants=[raw]",
+    "students.methods={copied: {kind: copy, longest: 200}}",
+    "compressors=[]",
+    "run.workers=1",
+]
+
+
+def test_a_method_needs_its_module_and_a_row(tmp_path: Path) -> None:
+    """From the plan's estimate to the published release, whose card has its own keys and tags."""
+    (tmp_path / "copying.py").write_text(METHOD)
+    done = warm.run("copying.py", str(NANO), *SMALLEST, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["2400", "copied False True", "True True"]
+    with LocalHub(tmp_path / "runs" / "hub") as hub:
+        card = HfApi(hub.endpoint, hub.token).hf_hub_download(
+            "local/nano-s-raw-copied", "README.md", cache_dir=tmp_path / "cache"
+        )
+    text = Path(card).read_text(encoding="utf-8")
+    assert "- copied\n" in text and "longest: 200" in text
 
 
 def test_two_students_of_one_name_are_refused_when_the_recipe_is_read() -> None:

@@ -152,9 +152,9 @@ def error_from_json(values: dict[str, str]) -> HubkitError:
     return StepError(message or "it failed, and did not say how", remedy or "see its log")
 
 
-def prepare_process(parent: int) -> None:
-    """Make this process one that works for a run, and ends when the process `parent` has gone."""
+def prepare_process() -> None:
+    """Make this process one that works for a run, and ends when the process that started it has gone."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    end_with_parent(parent)
+    end_with_parent()

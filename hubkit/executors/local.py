@@ -29,7 +29,6 @@ class LocalExecutor:
             workers,
             mp_context=multiprocessing.get_context("spawn"),  # fork is unsafe once torch has threads
             initializer=_start_worker,
-            initargs=(os.getpid(),),
         )
 
     def submit(self, call: StepCall) -> Future[Record]:
@@ -47,6 +46,6 @@ class LocalExecutor:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker(parent: int) -> None:
+def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's to handle; it ends the workers
-    prepare_process(parent)
+    prepare_process()

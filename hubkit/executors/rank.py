@@ -24,7 +24,7 @@ RESULT: Final = "result.json"
 
 def main() -> None:
     call = StepCall.from_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    prepare_process(os.getppid())
+    prepare_process()
     context = call.context()
     try:
         call.load()(context)

@@ -86,7 +86,7 @@ def _knock(address: str) -> None:
 
 def _carry_out(call: StepCall) -> dict[str, Any]:
     """On a node: the record, or the error, as plain values."""
-    prepare_process(os.getppid())
+    prepare_process()
     try:
         return {"record": execute(call).model_dump()}
     except HubkitError as error:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -25,7 +24,7 @@ def main() -> None:
     call = StepCall.from_json(Path(f"{index}.json").read_text(encoding="utf-8"))
     # A scheduler's polite kill unwinds, so that a server started for the step ends with it.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    prepare_process(os.getppid())
+    prepare_process()
     print(f"{call.step}: started", flush=True)
     try:
         record = execute(call)

@@ -82,6 +82,8 @@ def estimate_all(plan: Plan, store: Store, states: list[State]) -> dict[str, Est
             result[state.step.name] = _of_record(state.record, "record")
         elif earlier:
             result[state.step.name] = _of_record(earlier[0], "earlier run")
+        elif state.step.kind == "publish" and plan.recipe.hub.endpoint != "local":
+            result[state.step.name] = _of_publish(state.step, result)  # the last step: all others are known
         else:
             result[state.step.name] = _of_limits(plan, state.step, count)
     return result
@@ -179,12 +181,11 @@ def _of_limits(plan: Plan, step: Step, count: Callable[[str], int | None]) -> Es
                 parts.append(_generation(plan, step, "judge", asked * judge["sampling"]["max_tokens"]))
             return _sum(parts)
         case "student":
-            tokens = int(rows * config["sft"]["num_train_epochs"] * config["sft"]["max_length"])
+            trained = recipe.students.methods[config["method"]].tokens(rows)
             size = _parameters(plan, step.models["base"])
-            seconds = (
-                6 * size * tokens / TRAIN_FLOPS if size and recipe.run.device in ("auto", "cpu") else None
-            )
-            return Estimate(tokens, seconds, size * 4 if size else None, "limits")
+            known = trained is not None and size and recipe.run.device in ("auto", "cpu")
+            seconds = 6 * size * (trained or 0) / TRAIN_FLOPS if known else None
+            return Estimate(trained, seconds, size * 4 if size else None, "limits")
         case "evaluation":
             asked = number * max(1, config["benchmark"].get("samples", 1))
             return _generation(plan, step, "base", asked * config["benchmark"]["sampling"]["max_tokens"])

@@ -29,6 +29,7 @@ __all__ = [
     "MethodCard",
     "Sft",
     "SftMethod",
+    "method_arguments",
     "method_card",
     "training_arguments",
 ]
@@ -200,6 +201,10 @@ class Method(Section):
     step: ClassVar[str]
     """module:function of the step that trains by it."""
 
+    def tokens(self, rows: int) -> int | None:
+        """Tokens that training on so many rows processes at most; None if that is not known before."""
+        return None
+
     @classmethod
     def card(cls, config: Mapping[str, Any]) -> MethodCard:
         """What a card says, from the configuration of a student's record."""
@@ -223,6 +228,9 @@ class SftMethod(Method):
         written.pop("kind", None)
         return written
 
+    def tokens(self, rows: int) -> int:
+        return int(rows * self.sft.num_train_epochs * self.sft.max_length)
+
     @classmethod
     def card(cls, config: Mapping[str, Any]) -> MethodCard:
         lora = config.get("lora") is not None
@@ -236,6 +244,12 @@ METHODS: Final[dict[str, type[Method]]] = {"sft": SftMethod}
 def method_card(config: Mapping[str, Any]) -> MethodCard:
     """What the card of a student says of its method, from the configuration of its record."""
     return METHODS[config.get("kind", "sft")].card(config)
+
+
+def method_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recipe says of the method, from the configuration of a student's record."""
+    names = METHODS[config.get("kind", "sft")].model_fields
+    return {name: config[name] for name in names if name != "kind" and config.get(name)}
 
 
 def training_arguments(sft: Mapping[str, Any]) -> dict[str, Any]:

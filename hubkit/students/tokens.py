@@ -77,12 +77,12 @@ def run(context: StepContext) -> None:
     done = total - sum(_rows(piece) for piece in todo)
     context.progress(done, total)
     if processes == 1:
-        _begin(os.getpid(), *settings)
+        _begin(*settings)
         for piece in todo:
             done += _make(piece)
             context.progress(done, total)
     else:
-        with multiprocessing.get_context("spawn").Pool(processes, _begin, (os.getpid(), *settings)) as pool:
+        with multiprocessing.get_context("spawn").Pool(processes, _begin, settings) as pool:
             for made in pool.imap_unordered(_make, todo):
                 done += made
                 context.progress(done, total)
@@ -176,13 +176,13 @@ _ENCODER: Encoder
 _HEAD: list[dict[str, str]]
 
 
-def _begin(parent: int, folder: Path, chat_template: str, system: str, child: bool) -> None:
+def _begin(folder: Path, chat_template: str, system: str, child: bool) -> None:
     """Make a process ready for `_make`."""
     global _ENCODER, _HEAD
     if child:
         from hubkit.executors.call import prepare_process
 
-        prepare_process(parent)
+        prepare_process()
     _ENCODER = Encoder(folder, chat_template)
     _HEAD = [{"role": "system", "content": system}] if system else []
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+import warm
 from support import MODELS, NANO, hubkit
 
 from hubkit.cli import main
@@ -135,9 +135,7 @@ def test_a_runs_folder_that_cannot_be_written(command: str) -> None:
         runs = Path(name) / "runs"
         runs.mkdir()
         runs.chmod(0o555)
-        done = subprocess.run(
-            [sys.executable, "-c", READ_ONLY, command, str(NANO), name], capture_output=True, text=True
-        )
+        done = warm.run("-c", READ_ONLY, command, str(NANO), name)
         assert not list(runs.iterdir())
     if command == "run":
         assert done.returncode == 1

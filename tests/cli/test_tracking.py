@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import warm
 from support import NANO, hubkit
 
 SMALL = ("--set", "problems.train.size=12", "--set", "teachers.0.samples=1")
@@ -14,9 +13,10 @@ SMALL = ("--set", "problems.train.size=12", "--set", "teachers.0.samples=1")
 
 def trackio(folder: Path, *arguments: str) -> Any:
     """Trackio's own command line."""
-    command = [sys.executable, "-m", "trackio.cli", *arguments, "--project", "nano", "--json"]
-    environment = os.environ | {"TRACKIO_DIR": str(folder)}
-    return json.loads(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
+    command = ["-m", "trackio.cli", *arguments, "--project", "nano", "--json"]
+    done = warm.run(*command, env=os.environ | {"TRACKIO_DIR": str(folder)})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def test_a_run_can_be_followed_in_trackio(tmp_path: Path) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import warm
 from huggingface_hub import HfApi
 
 from hubkit.localhub import LocalHub
@@ -57,9 +56,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
         }
 
         def python(code: str, *arguments: str) -> str:
-            done = subprocess.run(
-                [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True
-            )
+            done = warm.run("-c", code, *arguments, env=environment)
             assert done.returncode == 0, done.stderr
             return done.stdout
 

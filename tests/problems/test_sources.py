@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 import yaml
 from support import NANO
 
@@ -83,9 +82,7 @@ if __name__ == "__main__":
 def test_a_new_source_is_one_module_and_one_row(tmp_path: Path) -> None:
     (tmp_path / "toy.py").write_text(TOY)
     (tmp_path / "runs").mkdir()
-    done = subprocess.run(
-        [sys.executable, "toy.py", str(NANO), "runs"], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = warm.run("toy.py", str(NANO), "runs", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     typo, tokens, answers = done.stdout.splitlines()
     assert "problems.train.upto: unknown key 'upto', did you mean 'up_to'?" in typo

@@ -8,8 +8,6 @@ import json
 import logging
 import os
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 import yaml
 from huggingface_hub import DatasetCard, HfApi, ModelCard, SpaceCard, constants
 from markdown_it import MarkdownIt
@@ -378,9 +377,7 @@ def plain(hub: LocalHub, home: Path, code: str) -> str:
     environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home)}
     environment["HF_HUB_DISABLE_XET"] = os.environ["HF_HUB_DISABLE_XET"]
     code = "import sys; sys.modules['hubkit'] = None\nimport torch; torch.set_num_threads(1)\n" + code
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=250
-    )
+    done = warm.run("-c", code, env=environment, timeout=250)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import warm
 from safetensors.torch import load_file
 from students_support import LORA, SFT, context, rows, uneven
 from support import MODELS
@@ -207,14 +205,14 @@ def test_a_killed_training_goes_on_from_its_checkpoint(
     here = Path(__file__).parent
     accelerate = {"num_processes": 2} if processes == 2 else {} if processes == 1 else processes
     code = RESUMED.format(tests=str(here.parent), here=str(here), accelerate=accelerate)
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = ["-c", code, str(tmp_path)]
+    process = warm.Python(*command)
     checkpoints = tmp_path / "student" / "work" / "checkpoints"
     until = time.monotonic() + 280
     while not list(checkpoints.glob("checkpoint-*/trainer_state.json")) and time.monotonic() < until:
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
     while _at_work(tmp_path) and time.monotonic() < until:  # what it had started ends with it
         time.sleep(0.05)
     assert not _at_work(tmp_path)
@@ -222,7 +220,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(
     (checkpoints / "checkpoint-9999").mkdir()
     (checkpoints / "checkpoint-9999" / "trainer_state.json").write_text('{"global_st')
     reached = [int(path.name.split("-")[1]) for path in checkpoints.glob("checkpoint-*")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    done = warm.run(*command, timeout=500)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "missing keys" not in done.stderr, (
         "its output layer is tied to its embeddings, and stored with them"

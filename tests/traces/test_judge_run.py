@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import warm
 import yaml
 from judging import HOSTILE, PROMPT, Oracle, write_recipe
 from openai_server import OpenAIServer
@@ -101,13 +102,13 @@ def test_killed_and_resumed_nothing_that_was_answered_is_asked_again(tmp_path: P
             kept |= journalled(root)
             assert (place, "umpire") in {(kind, model) for kind, model, _ in kept}
         before = len(server.requests)
-        subprocess.run(command(recipe, root), check=True, stdout=subprocess.DEVNULL)
+        warm.run(*command(recipe, root)[1:]).check_returncode()
         assert not kept & set(asked(server)[before:])
         # Of each kill, besides: what was under way, and what came since the last commit.
         assert len(server.requests) <= len(set(asked(server))) + 2 * (4 + 32)
 
         whole = tmp_path / "whole"
-        subprocess.run(command(recipe, whole), check=True, stdout=subprocess.DEVNULL)
+        warm.run(*command(recipe, whole)[1:]).check_returncode()
     assert tables(root) == tables(whole)
     check_tables(tables(whole))
     records = {r["step"]: r for r in map(json.loads, (p.read_text() for p in whole.rglob("record.json")))}

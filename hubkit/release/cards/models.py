@@ -9,7 +9,7 @@ import yaml
 from hubkit.release.cards.context import TAGS, CardContext, lineage
 from hubkit.release.cards.evidence import checked, question
 from hubkit.release.text import markdown
-from hubkit.students.settings import method_card
+from hubkit.students.settings import method_arguments, method_card
 
 __all__ = ["model_card", "student_card"]
 
@@ -60,7 +60,6 @@ def student_card(
         model_name=repo_id.partition("/")[2],
         eval_results=results or None,
     )
-    arguments = {name: config[name] for name in ("sft", "lora") if config.get(name)}
     names = [
         facts.variants(config["teacher"])[facts.variant(config["variant"])],
         f"matched/{config['teacher']}",
@@ -85,7 +84,7 @@ def student_card(
             "dataset_link": context.link(dataset_id, "dataset"),
             "dataset_sha": context.commits.get(dataset_id, ""),
             "metrics": record.metrics,
-            "arguments": yaml.safe_dump(arguments, sort_keys=False, allow_unicode=True),
+            "arguments": yaml.safe_dump(method_arguments(config), sort_keys=False, allow_unicode=True),
             "rows": rows,
             "about": lineage(context, record, steps),
             "snippet": _snippet(

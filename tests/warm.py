@@ -1,0 +1,205 @@
+"""Python processes for tests, forked from one that has imported the libraries that take seconds.
+
+    run("-m", "hubkit", "traces", "stats", "t.jsonl")      as subprocess.run([sys.executable, …]), without the wait
+    run("-c", "import torch; print(torch.__version__)")
+
+Each is a process of its own, with its own environment, folder, output and exit status, and so are the workers that it
+starts for the steps of a recipe. A fork server imports libraries only, nothing of hubkit. Importing them again in each
+of some hundred processes was half of the processor time of all tests.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import gc
+import json
+import multiprocessing.context
+import os
+import pickle
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from multiprocessing import forkserver, reduction
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["Python", "run", "use_for_workers"]
+
+LIBRARIES: Final = (
+    "torch", "torch._dynamo", "torch.distributed.tensor", "torch._inductor.cudagraph_utils", "sklearn.metrics",
+    "scipy.optimize", "scipy.spatial.transform", "pandas", "pyarrow.parquet", "boto3", "sympy", "nltk", "inspect_ai",
+    "math_verify", "typer", "rich.console", "aiohttp", "openai", "matplotlib.figure", "reasoning_gym", "requests",
+)  # fmt: skip
+"""What transformers, TRL, lighteval and hubkit import, as far as it does not itself import huggingface_hub."""
+HUB_LIBRARIES: Final = (
+    "huggingface_hub.hf_api", "datasets", "transformers.models.auto.modeling_auto", "transformers.modeling_utils",
+    "transformers.models.auto.tokenization_auto", "transformers.trainer", "trl.trainer.sft_trainer", "peft",
+)  # fmt: skip
+"""Those that read the Hub's address and cache from the environment when they are imported: for the environment of the
+tests. A process for which another one is the Hub does without."""
+
+
+def _hub(environment: Mapping[str, str]) -> dict[str, str]:
+    names = ("HF_", "HUGGING", "TRANSFORMERS_", "HOME", "XDG_")
+    return {name: value for name, value in environment.items() if name.startswith(names)}
+
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+_ENVIRONMENT: Final = dict(os.environ)
+_SERVERS: Final = {True: forkserver.ForkServer(), False: forkserver.ForkServer()}
+_SERVERS[True].set_forkserver_preload([*LIBRARIES, *HUB_LIBRARIES])
+_SERVERS[False].set_forkserver_preload(list(LIBRARIES))
+_SERVED: Final[list[str]] = []
+"""Not empty in a process of a fork server: it knows one server only, its own."""
+
+
+def _choose(environment: Mapping[str, str]) -> None:
+    """Have the next process come from the server that suits its environment."""
+    server = _SERVERS[_hub(environment) == _hub(_ENVIRONMENT)]
+    now = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(_ENVIRONMENT)  # in which a server starts
+    try:
+        server.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(now)
+    forkserver.connect_to_new_process = server.connect_to_new_process
+
+
+class _Process(ForkServerProcess):
+    """A child with its own environment and output, not the fork server's, before anything else is unpickled."""
+
+    environment: Mapping[str, str] | None = None
+    """That of its starter if none is given."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        if not _SERVED:
+            _choose(process_obj.environment or os.environ)
+        return ForkServerProcess._Popen(process_obj)
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        streams = [reduction.DupFd(number) for number in (1, 2)]
+        rest = bytes(reduction.ForkingPickler.dumps(self.__dict__))
+        return dict(self.environment or os.environ), streams, rest
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        gc.freeze()  # collecting what the server has imported takes longer than most tests
+        environment, streams, rest = state
+        os.environ.clear()
+        os.environ.update(environment)
+        for number, stream in zip((1, 2), streams, strict=True):
+            os.dup2(stream.detach(), number)
+        self.__dict__.update(pickle.loads(rest))
+
+
+class _Context(ForkServerContext):
+    Process = _Process
+
+
+_context: Final = _Context()
+
+
+class Python:
+    """A started `python -m MODULE …`, `python -c CODE …` or `python FILE …`, with what tests use of Popen."""
+
+    def __init__(
+        self, *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.args = [sys.executable, *arguments]
+        self._folder = tempfile.TemporaryDirectory()
+        self._streams = [Path(self._folder.name) / name for name in ("out", "err")]
+        told = (arguments, str(cwd or Path.cwd()), self._streams, _path())
+        self._process = _Process(target=_python, args=told)
+        self._process.environment = env
+        self._process.start()
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Wait for its end. Returns what it wrote; raises subprocess.TimeoutExpired."""
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        out, err = (path.read_text("utf-8", "replace") if path.exists() else "" for path in self._streams)
+        self._folder.cleanup()
+        return out, err
+
+
+def run(
+    *arguments: str, cwd: Path | None = None, timeout: float = 280, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A process from start to end, with text output. Raises subprocess.TimeoutExpired, as subprocess.run does."""
+    changed = {name for name, value in (env or {}).items() if os.environ.get(name) != value}
+    # These decide how Python itself starts.
+    if any(name.startswith(("PYTHON", "LC_", "LANG")) for name in changed):
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=cwd, timeout=timeout, env=env, capture_output=True, text=True)
+    process = Python(*arguments, cwd=cwd, env=env)
+    try:
+        out, err = process.communicate(timeout)
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGKILL)
+    return subprocess.CompletedProcess(process.args, process.returncode or 0, out, err)
+
+
+@functools.cache
+def _path() -> list[str]:
+    """Where a new Python looks for modules, besides its folder."""
+    told = subprocess.check_output(
+        [sys.executable, "-c", "import json, sys; print(json.dumps(sys.path[1:]))"]
+    )
+    path: list[str] = json.loads(told)
+    return path
+
+
+def _python(arguments: tuple[str, ...], cwd: str, streams: list[Path], path: list[str]) -> None:
+    """In the child."""
+    for number, stream in zip((1, 2), streams, strict=True):
+        with stream.open("wb") as file:
+            os.dup2(file.fileno(), number)
+    os.chdir(cwd)
+    sys.path[:] = [cwd, *path, str(Path(__file__).parent)]  # the last for this module, in workers
+    _SERVED.append(cwd)
+    forkserver._forkserver.ensure_running = _is_running
+    use_for_workers()
+    try:
+        match arguments:
+            case "-m", module, *rest:
+                sys.argv = [module, *rest]
+                runpy.run_module(module, run_name="__main__", alter_sys=True)
+            case "-c", code, *rest:
+                sys.argv = ["-c", *rest]
+                exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+            case file, *rest:
+                sys.argv = [file, *rest]
+                runpy.run_path(file, run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()
+
+
+def _is_running() -> None:
+    """Of its own server a process knows the address only, and would start another one."""
+
+
+def use_for_workers() -> None:
+    """From here on what multiprocessing would spawn, such as a recipe's workers, comes from the fork server."""
+    contexts: Any = multiprocessing.context._concrete_contexts
+    contexts["spawn"] = _context
