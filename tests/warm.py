@@ -15,6 +15,7 @@ import functools
 import gc
 import json
 import multiprocessing.context
+import multiprocessing.process
 import os
 import pickle
 import runpy
@@ -176,6 +177,7 @@ def _python(arguments: tuple[str, ...], cwd: str, streams: list[Path], path: lis
         with stream.open("wb") as file:
             os.dup2(file.fileno(), number)
     os.chdir(cwd)
+    multiprocessing.process.ORIGINAL_DIR = cwd
     sys.path[:] = [cwd, *path, str(Path(__file__).parent)]  # the last for this module, in workers
     _SERVED.append(cwd)
     forkserver._forkserver.ensure_running = _is_running
