@@ -29,11 +29,11 @@ import real_models
 from huggingface_hub import CommitOperationAdd, HfApi
 from real_models import architecture_of, save_model
 from real_tokenizers import CACHE, NotToBeHad
-from support import ROOT
+from support import ROOT, hubkit
 
 from hubkit.localhub import LocalHub, make_member
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 RECIPE = ROOT / "recipes" / "compress-distill" / "recipe.yaml"
 THOUGHT = (
     "Let me add tens first and then all ones, which gives both digits; checking once more by adding them in the other "
@@ -48,7 +48,7 @@ SAYS = {
     "ministral-3": f"[THINK]Shorter[/THINK]{SHORT}\n\\boxed{{43}}",
 }
 """What the models say that generate traces, each in the form of its family."""
-SUMS = [(12, 31), (25, 18), (36, 7), (21, 22), (5, 38), (14, 29)]
+SUMS = [(12, 31), (25, 18), (36, 7), (5, 38)]
 TESTS = [(14, 15), (62, 21), (33, 48)]
 MODELS = {
     "Qwen/Qwen3.5-397B-A17B": ("qwen3.5-moe", "Qwen3_5MoeForConditionalGeneration"),
@@ -68,16 +68,16 @@ REPLACED = [
     ),
     "hub.namespace=local",
 ]
+TEACHERS, COMPRESSORS = ("qwen3.5-397b", "gpt-oss-120b"), ("llama-3.3-70b", "ministral-3-14b")
 FEW = [
-    "run.workers=1",
-    "run.threads=1",
-    *(f"teachers.{number}.shards=4" for number in range(2)),
+    "teachers.0.shards=4",
+    "teachers.1.shards=1",
     *(f"compressors.{number}.shards=1" for number in range(2)),
-    "students.variants=[raw, compressed-ministral-3-14b]",
     "students.bases=[{name: qwen3.5-0.8b, model: Qwen/Qwen3.5-0.8B, chat_template: prompts/chat.jinja}]",
     *(f"benchmarks.{number}.sampling.max_tokens=24" for number in range(2)),
 ]
 """Sizes: one of the four bases, which are one architecture; random students never end their answers."""
+TWO = "students.variants=[raw, compressed-ministral-3-14b]"
 CHECK = """
 import json, sys
 from pathlib import Path
@@ -186,6 +186,102 @@ def said(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=os.environ | environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return [(message, remedy) for message, remedy in json.loads(done.stdout.splitlines()[-1])]
+
+
+@pytest.fixture(scope="module")
+def root(hub: LocalHub, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs folder of the recipe: traces in all of its variants, then the students of two and their release."""
+    folder = tmp_path_factory.mktemp("run")
+    environment = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(folder / "home")}
+    kinds = ("compressed", "truncated")
+    for more in ([part for kind in kinds for part in ("--until", kind)], ["--set", TWO]):
+        values = [*REPLACED, *FEW, f"hub.endpoint={hub.endpoint}"]
+        options = [part for value in values for part in ("--set", value)]
+        command = ("recipe", "run", str(RECIPE), *options, *more, "--out", str(folder / "runs"))
+        done = hubkit(*command, timeout=2400, **environment)
+        assert done.returncode == 0, done.stderr[-4000:]
+    return folder / "runs"
+
+
+def records(root: Path) -> dict[str, dict[str, Any]]:
+    """Step -> its record."""
+    found = [json.loads(path.read_text()) for path in (root / "steps").rglob("record.json")]
+    return {record["step"]: record for record in found}
+
+
+def rows_of(root: Path, step: str) -> list[dict[str, Any]]:
+    (folder,) = (root / "steps" / step).iterdir()
+    rows: list[dict[str, Any]] = pq.read_table(folder / "data.parquet").to_pylist()
+    return rows
+
+
+def test_traces_of_every_family_are_split_verified_and_compressed(root: Path) -> None:
+    """Thinking that the prompt opened, harmony's channels, a compressor that thinks: no mark of theirs is left."""
+    for teacher in TEACHERS:
+        raw = rows_of(root, f"raw/{teacher}")
+        assert len(raw) == 3 * len(SUMS), "three samples of each problem, all right"
+        assert {(row["reasoning"], row["solution"]) for row in raw} == {(THOUGHT, SAID)}
+        for compressor in COMPRESSORS:
+            made = rows_of(root, f"compressed/{teacher}/{compressor}")
+            assert [row["reasoning"] for row in made] == [SHORT] * len(raw)
+        cut = rows_of(root, f"truncated/{teacher}/llama-3.3-70b")
+        assert all(THOUGHT.startswith(row["reasoning"]) and row["reasoning"] != THOUGHT for row in cut)
+
+
+def test_students_moved_and_answer_as_they_were_trained(root: Path) -> None:
+    found = records(root)
+    students = {name: record for name, record in found.items() if name.startswith("student/")}
+    assert len(students) == 2 * 2 * 2, "teachers, variants, methods"
+    for name, record in students.items():
+        metrics = record["metrics"]
+        assert metrics["train_rows"] == 3 * len(SUMS) and metrics["weights_moved"] > 0.9, name
+        # The gated delta nets of a hybrid base have no kernels here: not packed, and exact so.
+        assert metrics["layout"] == "padded" and metrics["layout_difference"] < 0.05, name
+        assert "lora_without" not in metrics
+        for benchmark in ("gpqa-diamond", "multiarith"):
+            evaluation = found[name.replace("student/", "evaluation/") + f"/{benchmark}"]["metrics"]
+            assert evaluation["n"] == len(TESTS)
+            if benchmark == "gpqa-diamond":
+                assert evaluation["served_agreement"] > 0.9, name
+
+
+def test_what_was_published_loads_and_differs_from_its_base(
+    root: Path, hub: LocalHub, tmp_path: Path
+) -> None:
+    import torch
+    from huggingface_hub import snapshot_download
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    def fetched(repo: str) -> Path:
+        return Path(snapshot_download(repo, endpoint=hub.endpoint, token=hub.token, cache_dir=tmp_path))
+
+    api = HfApi(endpoint=hub.endpoint, token=hub.token)
+    names = sorted(model.id for model in api.list_models(author="local"))
+    assert len(names) == 8, names
+    base = fetched("Qwen/Qwen3.5-0.8B")
+    ids = torch.arange(32)[None]
+    start: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    with torch.no_grad():
+        before = start(ids).logits
+        for method in ("full", "lora"):
+            name = next(name for name in names if name.endswith(f"ministral-3-14b-{method}"))
+            folder = fetched(name)
+            if method == "lora":
+                student: Any = PeftModel.from_pretrained(start, folder)
+                layers = {key.split(".lora_A")[0].rpartition(".")[2] for key in student.state_dict()}
+                assert {"in_proj_qkv", "in_proj_z", "in_proj_a", "out_proj", "q_proj", "down_proj"} <= layers
+            else:
+                student = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+            assert not torch.equal(student(ids).logits, before), name
+            text = (folder / "README.md").read_text(encoding="utf-8")
+            assert "weights that moved" in text and "Qwen/Qwen3.5-0.8B" in text
+
+
+def test_the_release_is_what_it_says(hub: LocalHub, root: Path) -> None:
+    environment = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(root / "home")}
+    done = hubkit("release", "check", "local/compress-distill", timeout=600, **environment)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
 
 
 def test_the_models_are_of_the_real_architectures(hub: LocalHub) -> None:

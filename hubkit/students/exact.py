@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from hubkit.errors import RecipeError
 from hubkit.students.steps import Layout, collate
 
 __all__ = ["TOLERANCE", "choose_layout", "difference"]
@@ -63,7 +64,8 @@ def choose_layout(trainer: Any, model: Any, rows: Sequence[Sequence[int]], atten
     """Set the trainer's layout to the best that is exact, and the model's attention to the best that runs it.
 
     Returns what the record says: attention, layout, how exact it is, and a note where it is not what was asked for.
-    `rows` are token ids of two examples. Packing is tried with each attention first, then padding.
+    `rows` are token ids of two examples. Packing is tried with each attention first, then padding. Raises RecipeError
+    where the `attention` that was asked for does not run.
     """
     layout: Layout = trainer.layout
     wanted = "packed" if layout.packed else "padded"
@@ -97,6 +99,11 @@ def choose_layout(trainer: Any, model: Any, rows: Sequence[Sequence[int]], atten
                 note = "" if found == wanted else f"examples are {found}, not {wanted}: {'; '.join(tried)}"
                 return {"attention": name, "layout": found, "layout_difference": off, "layout_note": note}
             tried.append(f"{'packed' if packed else 'padded'} with {name} a logit is off by {off:.1%}")
+    if attention != "auto" and all("does not run here" in told for told in tried):
+        raise RecipeError(
+            f"run.attention: {tried[-1]}",
+            "install it, or leave run.attention out: the best that runs is taken",
+        )
     layout.single, layout.packed = True, False
     note = f"each example is alone: {'; '.join(tried)}"
     return {"attention": inner.config._attn_implementation, "layout": "single", "layout_note": note}

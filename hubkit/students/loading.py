@@ -26,7 +26,14 @@ from hubkit.students.settings import training_arguments
 from hubkit.students.steps import Layout, total_steps
 from hubkit.students.trainer import trainer_class
 
-__all__ = ["examples_per_step", "library_warnings", "make_saveable", "open_trainer", "rounding_optimizer"]
+__all__ = [
+    "examples_per_step",
+    "keep_blocks_that_exist",
+    "library_warnings",
+    "make_saveable",
+    "open_trainer",
+    "rounding_optimizer",
+]
 
 TOKENS_PER_DEVICE: Final = 8192
 """Tokens of a micro-batch at most, where the recipe does not say and memory allows: more are no faster."""
@@ -61,6 +68,7 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
         loaded = torch.bfloat16 if stored == torch.bfloat16 and sft["bf16"] else torch.float32
     model = AutoModelForCausalLM.from_pretrained(base, dtype=loaded, use_safetensors=True)
     make_saveable(model)
+    keep_blocks_that_exist(model)
     per_step = examples_per_step(sft)
     total = total_steps(len(rows), per_step, sft["num_train_epochs"], sft.get("max_steps", -1))
     arguments = SFTConfig(
@@ -153,9 +161,17 @@ def rounding_optimizer(arguments: Any) -> tuple[Any, dict[str, Any]]:
             "sft.weights: bfloat16 needs an optimizer that rounds stochastically, and torchao is not installed",
             "pip install torchao, or leave sft.weights out: float32",
         )
+    import torch
     from torchao.optim import _AdamW
 
-    return _AdamW, {
+    class EagerAdamW(_AdamW):  # type: ignore[misc,unused-ignore]
+        """On CPUs its compiled form needs a C++ compiler, and minutes for a small model."""
+
+        def step(self, closure: Any = None) -> Any:
+            with torch.compiler.set_stance("force_eager"):
+                return super().step(closure)
+
+    return _AdamW if arguments.device.type == "cuda" else EagerAdamW, {
         "lr": arguments.learning_rate,
         "betas": (arguments.adam_beta1, arguments.adam_beta2),
         "eps": arguments.adam_epsilon,
@@ -220,6 +236,15 @@ def make_saveable(model: Any) -> None:
     )
 
 
+def keep_blocks_that_exist(model: Any) -> None:
+    """Take out of a model's list of blocks, by which FSDP shards, those that it does not have.
+
+    The text model of a multimodal family lists its vision blocks, and FSDP then refuses it.
+    """
+    there = {type(module).__name__ for module in model.modules()}
+    model._no_split_modules = {name for name in model._no_split_modules or () if name in there}
+
+
 @contextmanager
 def library_warnings(step: str) -> Iterator[list[str]]:
     """What libraries warn of meanwhile, each once: told on stderr at once, and collected."""
@@ -261,6 +286,7 @@ LOGGERS: Final = ("transformers", "trl", "peft", "accelerate", "py.warnings", "h
 HARMLESS: Final = (
     "have been updated accordingly",  # that pad_token_id of the model follows the tokenizer
     "lr_scheduler.step()",
+    "mtime may not be reliable",  # checkpoints are ordered by their numbers then
     "use_reentrant",
     "resource_tracker",
     "DeprecationWarning",

@@ -35,6 +35,9 @@ def check(context: CheckContext) -> None:
     if shape is None:
         return
     if context.here:
+        _check_attention(
+            context.runtime.get("attention", "auto"), memory.device_of(context.runtime["device"])
+        )
         _tell_kernels(folder, context.runtime["device"], Path(base["model"]).name)
     _check_memory(context, folder, shape)
 
@@ -80,6 +83,36 @@ def _check_arguments(given: str, here: bool) -> None:
     except (ValueError, TypeError, ImportError, KeyError, AttributeError) as error:
         told = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         raise RecipeError(f"sft: {told}", "change the method's sft") from None
+
+
+@functools.cache
+def _check_attention(name: str, device: str) -> None:
+    """Raise RecipeError for an attention that does not run on this machine: a small model is asked."""
+    if name == "auto":
+        return
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(
+        "llama",
+        vocab_size=16,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    try:
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=name, dtype=dtype).to(device)
+        with torch.no_grad():
+            model(torch.ones(1, 8, dtype=torch.long, device=device), use_cache=False)
+    except (ImportError, ValueError, RuntimeError, OSError, NotImplementedError, AttributeError) as error:
+        told = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise RecipeError(
+            f"run.attention: {name} does not run here ({told})",
+            "install it, or leave run.attention out: the best that runs is taken",
+        ) from None
 
 
 def _tell_kernels(folder: Path, asked: str, name: str) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,11 +79,31 @@ def _check_accelerate(given: str) -> None:
 
 def run(context: StepContext) -> None:
     """Train, and write model/ and training.json."""
+    _discard_other_checkpoints(context)
     _last_checkpoint(context.work / "checkpoints")  # removes torn ones, before several processes look for it
     if context.runtime.get("accelerate"):
         launch.launch(context, train)
     else:
         train(context)
+
+
+def _discard_other_checkpoints(context: StepContext) -> None:
+    """Remove what was saved under another `run.accelerate`, where this one cannot read it, and say so."""
+    accelerate = context.runtime.get("accelerate") or {}
+    form = {
+        "FSDP": f"FSDP, {(accelerate.get('fsdp_config') or {}).get('fsdp_state_dict_type')}",
+        "DEEPSPEED": f"DeepSpeed, {accelerate.get('num_processes')} processes",
+    }.get(accelerate.get("distributed_type", ""), "whole")
+    note, folder = context.work / "form.json", context.work / "checkpoints"
+    before = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else "whole"
+    if folder.is_dir() and before != form:
+        print(
+            f"warning: {context.step}: its checkpoints ({before}) cannot be read as run.accelerate is now ({form}): it "
+            "begins again",
+            file=sys.stderr,
+        )
+        shutil.rmtree(folder)
+    write_json(note, form)
 
 
 def train(context: StepContext) -> None:

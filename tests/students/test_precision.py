@@ -55,12 +55,25 @@ def test_a_hybrid_model_without_its_kernels_is_not_packed_and_that_is_said(
         torch.testing.assert_close(tensor, second[name])
 
 
-def test_attention_that_is_not_there_is_passed_over_or_told(dense: Path, tmp_path: Path) -> None:
+def test_fsdp_finds_the_blocks_of_a_family_that_sees(hybrid: Path) -> None:
+    from accelerate import FullyShardedDataParallelPlugin
+    from transformers import AutoModelForCausalLM
+
+    from hubkit.students.loading import keep_blocks_that_exist
+
+    model: Any = AutoModelForCausalLM.from_pretrained(hybrid)
+    keep_blocks_that_exist(model)
+    plugin = FullyShardedDataParallelPlugin(auto_wrap_policy="transformer_based_wrap")
+    plugin.set_auto_wrap_policy(model)
+    assert model._no_split_modules == {"Qwen3_5DecoderLayer"}
+
+
+def test_attention_that_is_not_there_is_told(dense: Path, tmp_path: Path) -> None:
     step = context(tmp_path, uneven(), model=dense)
     step.runtime["attention"] = "flash_attention_3"
-    student.run(step)
-    assert step.metrics["layout"] == "single"
-    assert "flash_attention_3 does not run here" in step.metrics["layout_note"]
+    with pytest.raises(RecipeError, match=r"run.attention: flash_attention_3 does not run here") as told:
+        student.run(step)
+    assert "leave run.attention out" in told.value.remedy
 
 
 def test_training_that_moves_nothing_stops(dense: Path, tmp_path: Path) -> None:
@@ -119,6 +132,26 @@ def test_bfloat16_weights_need_an_optimizer_that_keeps_updates(
     step = context(tmp_path, uneven(), model=dense, sft=SFT | {"weights": "bfloat16"})
     with pytest.raises(RecipeError, match="torchao is not installed"):
         student.run(step)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("torchao"), reason="needs torchao")
+def test_bfloat16_weights_move_by_chance_where_they_would_round_to_nothing(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from students_support import SFT
+
+    from hubkit.students import loading
+
+    sft = SFT | {"learning_rate": 1e-5, "num_train_epochs": 4, "weights": "bfloat16"}
+    step = context(tmp_path / "chance", uneven(), model=dense, sft=sft)
+    student.run(step)
+    assert 0.02 < step.metrics["weights_moved"] < 0.5
+    monkeypatch.setattr(
+        loading, "rounding_optimizer", lambda given: (torch.optim.AdamW, {"lr": given.learning_rate})
+    )
+    plain = context(tmp_path / "plain", uneven(), model=dense, sft=sft)
+    student.run(plain)
+    assert plain.metrics["weights_moved"] < step.metrics["weights_moved"] / 4
 
 
 GENERATION: list[dict[str, Any]] = [

@@ -13,12 +13,12 @@ from hubkit.store import CheckContext
 from hubkit.students import preflight
 
 
-def checked(sft: dict[str, Any], lora: dict[str, Any] | None = None) -> None:
+def checked(sft: dict[str, Any], lora: dict[str, Any] | None = None, **runtime: Any) -> None:
     preflight.check(
         CheckContext(
             step="student/a",
             config={"sft": SFT | sft, "lora": lora},
-            runtime={"device": "cpu", "accelerate": {}},
+            runtime={"device": "cpu", "accelerate": {}} | runtime,
             models={"base": {"model": str(MODELS / "student-s"), "revision": ""}},
             problems=set(),
             inputs=set(),
@@ -68,3 +68,10 @@ def test_adapters_that_reach_nothing_are_told(lora: dict[str, Any], told: str) -
     checked({}, LORA)
     with pytest.raises(RecipeError, match=f"lora: .*({told})"):
         checked({}, LORA | lora)
+
+
+@pytest.mark.parametrize("name", ["flash_attention_2", "no-such-attention"])
+def test_attention_that_does_not_run_here_is_told(name: str) -> None:
+    checked({}, attention="sdpa")
+    with pytest.raises(RecipeError, match=f"run.attention: {name} does not run here"):
+        checked({}, attention=name)

@@ -176,6 +176,21 @@ def test_what_accelerate_does_not_take_is_told_beforehand(
         check_accelerate({"num_processes": 2} | given, tmp_path)
 
 
+def test_checkpoints_that_another_layout_of_processes_left_are_not_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sharded ones do not hold what a single process looks for, nor the other way round."""
+    step = context(tmp_path, rows(), sft=SFT | {"num_train_epochs": 1})
+    left = step.work / "checkpoints" / "checkpoint-3"
+    left.mkdir(parents=True)
+    (left / "trainer_state.json").write_text('{"global_step": 3}')
+    (step.work / "form.json").write_text('"FSDP, SHARDED_STATE_DICT"')
+    student.run(step)
+    assert step.metrics["steps"] == 5 and "it begins again" in capsys.readouterr().err
+    student.run(step)
+    assert "begins again" not in capsys.readouterr().err, "its own it reads"
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_gates_come_before_training(processes: int, tmp_path: Path) -> None:
     step = context(tmp_path, rows(), processes, sft=SFT | {"max_length": 12})
