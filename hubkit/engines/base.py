@@ -21,6 +21,8 @@ class Request:
     sampling: Sampling
     seed: int
     """Of this request alone, so that an answer does not depend on what was generated beside it."""
+    template: dict[str, str] = field(default_factory=dict)
+    """Variables that the chat template is given, such as {"reasoning_effort": "low"}."""
 
 
 @dataclass(frozen=True)

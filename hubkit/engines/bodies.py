@@ -55,6 +55,8 @@ class Dialect:
         }
         if sampling.top_k:
             body["top_k"] = sampling.top_k  # vLLM's and SGLang's extension
+        if request.template:
+            body["chat_template_kwargs"] = request.template  # likewise
         for name in self.left_out:
             body.pop(name, None)
         return json.dumps(body | extra).encode()

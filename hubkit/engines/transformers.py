@@ -219,7 +219,7 @@ class TransformersEngine:
     def _encode(self, request: Request) -> tuple[list[int], str]:
         """(ids of the prompt, the thinking tag that the template opened at its end)."""
         text = self._tokenizer.apply_chat_template(
-            request.messages, add_generation_prompt=True, tokenize=False
+            request.messages, add_generation_prompt=True, tokenize=False, **request.template
         )
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         # Without the tag, an answer that was cut off could not be told from one that never thought.

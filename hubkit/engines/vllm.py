@@ -124,6 +124,7 @@ class VLLMEngine:
             "messages": request.messages,
             "add_generation_prompt": True,
             "return_token_strs": True,
+            "chat_template_kwargs": request.template,
         }
         address = f"http://127.0.0.1:{self._servers[0].port}/tokenize"
         headers = {"Authorization": f"Bearer {self._key}"}

@@ -56,7 +56,7 @@ class Front:
         return web.Response()
 
     async def _tokenize(self, request: web.Request) -> web.Response:
-        ids = self._ids((await request.json())["messages"])
+        ids = self._ids(await request.json())
         return web.json_response({"token_strs": self._tokenizer.convert_ids_to_tokens(ids)})
 
     async def _complete(self, request: web.Request) -> web.Response:
@@ -65,7 +65,7 @@ class Front:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         body = await request.json()
-        ids = self._ids(body["messages"])
+        ids = self._ids(body)
         longest = self._llm.model_config.max_model_len
         if len(ids) + body["max_tokens"] > longest:  # the engine alone would cut the answer
             message = f"{len(ids)} tokens of prompt and max_tokens of {body['max_tokens']} exceed {longest}"
@@ -103,9 +103,10 @@ class Front:
             body=json.dumps({"choices": [choice], "usage": usage}), content_type="application/json"
         )
 
-    def _ids(self, messages: list[dict[str, str]]) -> list[int]:
+    def _ids(self, body: dict[str, Any]) -> list[int]:
+        given = body.get("chat_template_kwargs", {})
         ids: list[int] = self._tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=False
+            body["messages"], add_generation_prompt=True, tokenize=True, return_dict=False, **given
         )
         return ids
 

@@ -5,7 +5,8 @@
         "output_tokens": 41, "finish_reason": "stop", …} in samples.parquet, lighteval's own results.json
        and details/, and in the record {"accuracy": 0.62, "ci_low": 0.55, "ci_high": 0.68, …}
 
-Every student gets the same problems, prompt, decoding and limit; samples of all stand in one order.
+Every student gets the same problems, prompt, decoding and limit; samples of all stand in one order. One that learned
+a mixture is asked at each of its levels of effort, an evaluation each: its chat template is given the level.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from hubkit.evaluation.statistics import summary
 from hubkit.evaluation.tasks import Tasks, built_in, contained, own_task
 from hubkit.records import EVALUATION_SCHEMA, SAMPLED_SCHEMA, files_of, part_of, read_rows, write_rows
 from hubkit.store import CheckContext, StepContext, digest
+from hubkit.students.gates import level_of
 from hubkit.traces.answers import Answers
 from hubkit.traces.journal import Journal, Key
 
@@ -191,7 +193,7 @@ def _evaluate(
         if kept.engine.precision:
             context.metrics["precision"] = kept.engine.precision
         if expected:
-            agreement = asyncio.run(check_served(kept.engine, chats, expected, tokenizer))
+            agreement = asyncio.run(check_served(kept.engine, chats, expected, tokenizer, level_of(config)))
             kept.notes["served_agreement"] = agreement
         context.metrics.update(kept.notes)
         model = EngineModel(
@@ -204,6 +206,7 @@ def _evaluate(
             context=context,
             cache=context.work / "cache",
             samples=max(1, benchmark.samples),
+            template=level_of(config),
         )
         with only(task), reading(name):
             pipeline = Pipeline(name, parameters, tracker, model=model)
@@ -257,7 +260,7 @@ def _trained_answers(
     weights, adapter = context.inputs["student"] / "model", None
     if (weights / "adapter_config.json").is_file():
         weights, adapter = context.model("base"), weights
-    return trained_answers(weights, adapter, chats, tokenizer)
+    return trained_answers(weights, adapter, chats, tokenizer, level_of(context.config))
 
 
 def _samples(detail: Any, responses: Mapping[Key, Response], task: Tasks) -> Iterator[dict[str, Any]]:

@@ -51,8 +51,9 @@ class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
         context: StepContext,
         cache: Path,
         samples: int = 1,
+        template: dict[str, str] | None = None,
     ) -> None:
-        """`samples`: answers to each document."""
+        """`samples`: answers to each document; `template`: variables for the chat template."""
         generation = GenerationParameters(
             max_new_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
@@ -72,6 +73,7 @@ class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
         self._cache = SampleCache(self.config)
         self._engine, self._tokenizer, self._sampling = engine, tokenizer, sampling
         self._journal, self._context, self._samples = journal, context, samples
+        self._template = template or {}
         self._prompts = PromptManager(use_chat_template=True, system_prompt=system or None)
 
     @property
@@ -112,7 +114,7 @@ class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
     def _request(self, doc: Any, key: Key) -> Request:
         # The engine applies the chat template; examples of a few-shot task become earlier turns.
         messages = self._prompts.prepare_prompt_api(doc)
-        return Request(key.text, messages, self._sampling, request_seed(0, key))
+        return Request(key.text, messages, self._sampling, request_seed(0, key), self._template)
 
     def _answer(self, doc: Any) -> Any:
         responses = []

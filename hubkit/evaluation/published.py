@@ -7,7 +7,7 @@ adapters themselves have answered with the base, and said nothing.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,9 +67,16 @@ def merged(base: Path, adapter: Path, folder: Path) -> Path:
 
 
 def trained_answers(
-    weights: Path, adapter: Path | None, chats: Sequence[list[dict[str, str]]], tokenizer: Any
+    weights: Path,
+    adapter: Path | None,
+    chats: Sequence[list[dict[str, str]]],
+    tokenizer: Any,
+    template: Mapping[str, str] | None = None,
 ) -> list[list[int]]:
-    """Greedy tokens that the published files give by transformers and PEFT, one prompt after the other."""
+    """Greedy tokens that the published files give by transformers and PEFT, one prompt after the other.
+
+    `template`: variables for the chat template.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -84,7 +91,7 @@ def trained_answers(
     answers = []
     for messages in chats[:PROMPTS]:
         inputs = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True, **(template or {})
         ).to(device)
         prompt = inputs["input_ids"]
         with torch.no_grad():
@@ -103,7 +110,11 @@ def trained_answers(
 
 
 async def check_served(
-    engine: Engine, chats: Sequence[list[dict[str, str]]], expected: Sequence[Sequence[int]], tokenizer: Any
+    engine: Engine,
+    chats: Sequence[list[dict[str, str]]],
+    expected: Sequence[Sequence[int]],
+    tokenizer: Any,
+    template: Mapping[str, str] | None = None,
 ) -> float:
     """Share of the trained model's greedy answers that the engine gives, up to the first difference.
 
@@ -111,7 +122,7 @@ async def check_served(
     """
     sampling = Sampling(max_tokens=TOKENS)
     requests = [
-        Request(f"served-{number}", messages, sampling, number)
+        Request(f"served-{number}", messages, sampling, number, dict(template or {}))
         for number, messages in enumerate(chats[:PROMPTS])
     ]
     texts: dict[str, str] = {}

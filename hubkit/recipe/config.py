@@ -7,9 +7,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from hubkit.evaluation.benchmark import Benchmark
 from hubkit.problems import SOURCES, Source
@@ -20,12 +28,13 @@ from hubkit.students.settings import METHODS, Method
 from hubkit.traces.compressors import COMPRESSORS, Compressor
 from hubkit.traces.origins import EXISTING, Origin, Teacher
 from hubkit.traces.select import Selection
-from hubkit.traces.variants import Variant, possible_variants
+from hubkit.traces.variants import Variant, mixture, possible_variants
 
 __all__ = [
     "Base",
     "Hub",
     "Judge",
+    "Mixture",
     "ProblemSource",
     "Recipe",
     "Student",
@@ -83,11 +92,47 @@ class Base(ModelRef):
         return written
 
 
+RESERVED: Final = {
+    *("messages", "conversation", "tools", "documents", "chat_template", "add_generation_prompt"),
+    *("continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict"),
+    *("return_assistant_tokens_mask", "tokenizer_kwargs", "bos_token", "eos_token", "pad_token", "unk_token"),
+}
+"""Names that chat templates, and the function that renders them, use already."""
+
+
+class Mixture(Section):
+    """An effort switch: one student that learns each of these variants under a level of effort, which its chat template
+    is given, and is evaluated at every level. It sees the same problems in the same steps as any other student: in an
+    epoch each trace in one of its forms, equally many of each, drawn with the student's seed, and in the next epoch in
+    the next form."""
+
+    mix: dict[str, Name] = Field(min_length=2)
+    """Variant -> its level: {raw: high, compressed-<compressor>: low}."""
+    variable: str = Field(default="reasoning_effort", pattern=r"^[a-z][a-z0-9_]{0,38}$")
+    """Name by which the chat template knows the level."""
+
+    @model_validator(mode="after")
+    def _levels_differ(self) -> Mixture:
+        levels = list(self.mix.values())
+        if len(set(levels)) < len(levels):
+            twice = next(level for level in levels if levels.count(level) > 1)
+            raise ValueError(f"two variants have the level {twice!r}: a level asks for one of them")
+        if self.variable in RESERVED:
+            raise ValueError(f"a chat template is given {self.variable!r} already: choose another variable")
+        return self
+
+
+AnyVariant = Annotated[
+    Annotated[str, Tag("name")] | Annotated[Mixture, Tag("mixture")],
+    Discriminator(lambda value: "name" if isinstance(value, str) else "mixture"),
+]
+
+
 class Students(Section):
     bases: list[Base] = Field(min_length=1)
-    variants: list[str] = Field(min_length=1)
+    variants: list[AnyVariant] = Field(min_length=1)
     """raw, compressed-<compressor>, and controls of the same length: truncated-, last-, random-steps- and
-    random-tokens-<compressor>."""
+    random-tokens-<compressor>; or a mixture of them."""
     methods: dict[Name, AnyMethod] = Field(min_length=1)
     seeds: list[int] = Field(default=[0], min_length=1)
     max_cut_share: float = Field(default=0.02, ge=0, le=1)
@@ -177,16 +222,19 @@ class Recipe(Section):
             )
         known = possible_variants(c.name for c in self.compressors)
         for index, variant in enumerate(self.students.variants):
-            if variant not in known:
-                raise AtKey(
-                    f"variant {variant!r} cannot be made; this recipe can make {', '.join(known)}",
-                    *("students", "variants", index),
-                )
+            place: tuple[str | int, ...] = ("students", "variants", index)
+            mixed = isinstance(variant, Mixture)
+            for name in variant.mix if isinstance(variant, Mixture) else [variant]:
+                if name not in known:
+                    raise AtKey(
+                        f"variant {name!r} cannot be made; this recipe can make {', '.join(known)}",
+                        *(place, *(("mix", name) if mixed else ())),
+                    )
         groups = {
             "teachers or traces": [origin.name for origin in self.origins()],
             "compressors": [c.name for c in self.compressors],
             "bases": [b.name for b in self.students.bases],
-            "variants": self.students.variants,
+            "variants": [variant.name for variant in self.variants()],
             "benchmarks": [b.name for b in self.benchmarks],
             "seeds": [str(seed) for seed in self.students.seeds],
         }
@@ -227,7 +275,15 @@ class Recipe(Section):
     def variants(self) -> list[Variant]:
         """Variants that students are trained on, in the recipe's order."""
         known = possible_variants(c.name for c in self.compressors)
-        return [known[name] for name in self.students.variants]
+        return [
+            known[variant] if isinstance(variant, str) else mixture(variant.mix, variant.variable, known)
+            for variant in self.students.variants
+        ]
+
+    def known_variants(self) -> dict[str, Variant]:
+        """Name -> variant, of all that this recipe can make, and its mixtures."""
+        known = possible_variants(c.name for c in self.compressors)
+        return known | {variant.name: variant for variant in self.variants() if variant.row.mixture}
 
     def grid(self) -> list[Student]:
         """Every student of the recipe, in the order in which the plan makes them.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -105,7 +105,7 @@ def make_plan(recipe: Recipe, path: Path, root: Path, remember: bool = True) -> 
         for student in recipe.grid():
             if student.teacher == origin.name:
                 made, rows = tokens[student.base.name]
-                trained = _student(build, student, made[student.variant], rows, contamination)
+                trained = _student(build, student, made, rows, contamination)
                 published += [trained, *_evaluations(build, student.base, student, trained)]
     for base in recipe.students.bases:
         published += _evaluations(build, base)
@@ -161,9 +161,9 @@ class _Builder:
 
     def needed_variants(self) -> list[Variant]:
         """Variants that students are trained on, and those that controls take their lengths from."""
-        used = self.recipe.variants()
-        needed = set(used) | {Variant("compressed", v.compressor) for v in used if v.row.matched}
         known = possible_variants(c.name for c in self.recipe.compressors)
+        used = [one for v in self.recipe.variants() for one in ([known[p.variant] for p in v.parts] or [v])]
+        needed = set(used) | {Variant("compressed", v.compressor) for v in used if v.row.matched}
         return [variant for variant in known.values() if variant in needed]
 
 
@@ -366,40 +366,69 @@ def _matched(build: _Builder, origin: Origin, variants: Mapping[Variant, str]) -
     return build.add("matched", origin.name, config={"teacher": origin.name}, inputs=inputs)
 
 
+Form = tuple[Variant, str, str]
+"""A variant as a student is trained on it: with the template variable and the level that it is given, or "" and ""."""
+
+
 def _tokens(
     build: _Builder, origin: Origin, base: Base, variants: Mapping[Variant, str], matched: str
-) -> tuple[dict[Variant, str], str]:
-    """The tokens of each variant, and the rows whose tokens pass the gates in all; bases that tokenise alike share
-    them."""
+) -> tuple[dict[Form, str], str]:
+    """The tokens of each variant, once for every level of a mixture that it stands for, and the rows whose tokens pass
+    the gates in all; bases that tokenise alike share them."""
     students = build.recipe.students
     config = {"teacher": origin.name, "system": students.system, **base.model_dump(include={"chat_template"})}
     first = build.tokenised.setdefault(digest([config, build.tokenizers[base.name]]), base.name)
     made = {}
-    for variant, data in variants.items():
-        of = (*variant.step(origin.name).split("/"), first)
-        made[variant] = "/".join(("tokens", *of))
+    for form in _forms(build, variants):
+        variant, variable, level = form
+        of = (*variant.step(origin.name).split("/"), first, *([variable, level] if level else []))
+        made[form] = "/".join(("tokens", *of))
         if first == base.name:
-            build.add("tokens", *of, config=config, inputs={"data": data}, models={"tokenizer": first})
+            how = config | ({"level": {"variable": variable, "value": level}} if level else {})
+            inputs = {"data": variants[variant]}
+            build.add("tokens", *of, config=how, inputs=inputs, models={"tokenizer": first})
     rows = f"rows/{origin.name}/{first}"
     if first == base.name:
         allowed = {"teacher": origin.name, "max_dropped_share": students.max_dropped_share}
-        inputs = {"matched": matched} | {variant.name: step for variant, step in made.items()}
+        inputs = {"matched": matched}
+        inputs |= {
+            f"{variant.name} at {variable} {level}" if level else variant.name: step
+            for (variant, variable, level), step in made.items()
+        }
         build.add("rows", origin.name, first, config=allowed, inputs=inputs)
     return made, rows
 
 
-def _student(build: _Builder, student: Student, tokens: str, rows: str, contamination: str) -> str:
+def _forms(build: _Builder, variants: Mapping[Variant, str]) -> list[Form]:
+    """Every variant without a level, but for those that stand in mixtures alone; then the parts of mixtures."""
+    used = build.recipe.variants()
+    by_name = {variant.name: variant for variant in variants}
+    parts = [(by_name[p.variant], mixed.variable, p.level) for mixed in used for p in mixed.parts]
+    alone = {variant for variant, _, _ in parts} - set(used)
+    return [*((v, "", "") for v in variants if v not in alone), *dict.fromkeys(parts)]
+
+
+def _student(
+    build: _Builder, student: Student, tokens: Mapping[Form, str], rows: str, contamination: str
+) -> str:
     """One student, fine-tuned from its base."""
     recipe, run = build.recipe, build.recipe.run
     method = recipe.students.methods[student.method]
     config = _about(student.base, student) | method.model_dump(mode="json")
     config |= {"max_cut_share": recipe.students.max_cut_share, "system": recipe.students.system}
+    mixed = student.variant
+    if mixed.parts:
+        by_name = {variant.name: variant for variant, _, _ in tokens}
+        config["mix"] = {"variable": mixed.variable, "levels": [asdict(part) for part in mixed.parts]}
+        inputs = {f"tokens-{p.level}": tokens[by_name[p.variant], mixed.variable, p.level] for p in mixed.parts}
+    else:
+        inputs = {"tokens": tokens[mixed, "", ""]}
     return build.add(
         "student",
         student.name,
         function=method.step,
         config=config,
-        inputs={"tokens": tokens, "rows": rows, "contamination": contamination},
+        inputs=inputs | {"rows": rows, "contamination": contamination},
         models={"base": student.base.name},
         runtime={
             "layout": run.layout,
@@ -413,9 +442,12 @@ def _student(build: _Builder, student: Student, tokens: str, rows: str, contamin
 
 
 def _evaluations(build: _Builder, base: Base, student: Student | None = None, trained: str = "") -> list[str]:
-    """A student, or a base as it is, on every benchmark."""
+    """A student, or a base as it is, on every benchmark; a mixture's at every level."""
     names = []
-    for benchmark in build.recipe.benchmarks:
+    parts = student.variant.parts if student else ()
+    levels = [part.level for part in parts] or [""]
+    asked = [(benchmark, level) for benchmark in build.recipe.benchmarks for level in levels]
+    for benchmark, level in asked:
         inputs = {"student": trained} if trained else {}
         if benchmark.problems:
             inputs["problems"] = f"problems/{benchmark.problems}"
@@ -423,17 +455,20 @@ def _evaluations(build: _Builder, base: Base, student: Student | None = None, tr
         if benchmark.task and (samples := benchmark.samples or build.tasks[benchmark.name].samples) > 1:
             about["samples"] = samples
         config = _about(base, student) | {"benchmark": about, "system": build.recipe.students.system}
+        if student and level:
+            config["level"] = {"variable": student.variant.variable, "value": level}
         names.append(
             build.add(
                 "evaluation",
                 student.name if student else base.name,
                 benchmark.name,
+                *([level] if level else []),
                 config=config,
                 inputs=inputs,
                 models={"base": base.name}
                 | ({"benchmark": f"benchmarks/{benchmark.name}"} if benchmark.task else {}),
                 # The next benchmark of the same model finds it loaded, where it runs in the same process.
-                runtime=build.engine("students") | {"keep_engine": benchmark != build.recipe.benchmarks[-1]},
+                runtime=build.engine("students") | {"keep_engine": (benchmark, level) != asked[-1]},
             )
         )
     return names

@@ -17,7 +17,7 @@ STEPS: Final[dict[str, str]] = {
     "selected": "hubkit.traces.select:run",
     "compress": "",
     "control": "",
-    **{kind: row.step for kind, row in VARIANTS.items()},
+    **{kind: row.step for kind, row in VARIANTS.items() if not row.mixture},
     "matched": "hubkit.traces.matched:run",
     "tokens": "hubkit.students.tokens:run",
     "rows": "hubkit.students.tokens:agree",

@@ -21,6 +21,7 @@ from hubkit.release.lighteval_run import Score, read_run
 from hubkit.release.results import Facts
 from hubkit.release.submission import board_of, file_name, notes_of
 from hubkit.store import Record
+from hubkit.students.gates import level_of
 
 __all__ = ["OWN_SCALE", "Boards", "result_files"]
 
@@ -63,7 +64,7 @@ class Boards:
 
 
 def result_files(cards: CardContext, name: str, boards: Boards) -> dict[str, Path | bytes]:
-    """.eval_results of a student or base: a file for each benchmark that has a board."""
+    """.eval_results of a student or base: a file for each benchmark that has a board, and level of a mixture."""
     files: dict[str, Path | bytes] = {}
     for benchmark, folder, record in _evaluations(cards.facts, name):
         if benchmark.name not in boards.found:
@@ -82,11 +83,13 @@ def result_files(cards: CardContext, name: str, boards: Boards) -> dict[str, Pat
             board,
             scale.value(score.share),
             record.started,
-            notes_of(score, versions),
+            notes_of(score, versions, level=level_of(record.config)),
             source,
             revision=score.revision if known else board.revision,
         )
-        files[file_name(board)] = entry_yaml([entry])
+        # A mixture has a result at each level of effort.
+        level = record.config.get("level", {}).get("value", "")
+        files[file_name(board, level)] = entry_yaml([entry])
     return files
 
 

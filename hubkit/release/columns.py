@@ -8,6 +8,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from hubkit.records import is_part
+from hubkit.release.results import Facts, without_level
 from hubkit.store import Record
 from hubkit.traces.variants import Variant
 
@@ -16,6 +17,7 @@ __all__ = [
     "OUTPUTS_SCHEMA",
     "card_configs",
     "dataset_info",
+    "outputs_schema",
     "size_category",
     "type_name",
     "variant_fields",
@@ -52,6 +54,7 @@ MEANING: Final = {
     "origin": "student, or base for a base as it is; of a base, what training decides is null",
     "variant": "the traces it was trained on",
     "kind": "the kind of variant: raw, compressed, truncated",
+    "level": "of a student of a mixture, the level of effort that its chat template was given; else null",
     "method": "how it was trained",
     "adapter": "whether an adapter was trained, or all weights",
     "seed": "seed of its training",
@@ -86,6 +89,7 @@ OUTPUTS_SCHEMA: Final = pa.schema(
         ("teacher", pa.string()),
         ("base", pa.string()),
         ("variant", pa.string()),
+        ("level", pa.string()),
         ("method", pa.string()),
         ("seed", pa.int32()),
         ("benchmark", pa.string()),
@@ -100,7 +104,13 @@ OUTPUTS_SCHEMA: Final = pa.schema(
         ("extracted", pa.string()),
     ]
 )
-"""Config `outputs` of the evaluations: one row per student, problem and answer."""
+"""Config `outputs` of the evaluations: one row per student, problem and answer. Without mixtures it has no `level`."""
+
+
+def outputs_schema(facts: Facts) -> pa.Schema:
+    """Of a release's config `outputs`."""
+    return OUTPUTS_SCHEMA if facts.has_levels else without_level(OUTPUTS_SCHEMA)
+
 
 
 def size_category(rows: int) -> list[str]:

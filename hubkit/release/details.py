@@ -23,7 +23,7 @@ from hubkit.errors import HubError, InputError
 from hubkit.hub import Access, attempt
 from hubkit.release.text import markdown
 
-__all__ = ["configs", "details_repo", "push_details", "run_files"]
+__all__ = ["configs", "details_folder", "details_repo", "push_details", "run_files"]
 
 _DETAILS: Final = re.compile(r"details_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.-]+)\.parquet")
 _RESULTS: Final = re.compile(r"results_(?P<date>\d{4}-\d\d-\d\dT[\d.-]+)\.parquet")
@@ -37,6 +37,11 @@ def details_repo(namespace: str, model: str) -> str:
     if len(name) > _LONGEST:
         raise InputError(f"{name} is longer than the Hub's {_LONGEST} characters", "use another namespace")
     return name
+
+
+def details_folder(model: str, level: str | None) -> str:
+    """Folder of a model's details in the evaluations of a release; a mixture's has one for each level of effort."""
+    return f"details_{model.replace('/', '__')}" + (f"__{level}" if level else "")
 
 
 def run_files(results: Path, details: Iterable[Path], folder: str = "") -> dict[str, Path | bytes]:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hubkit.errors import InputError
 from hubkit.release.lighteval_run import Score, other_shares, read_run
 from hubkit.section import REPO_ID
+from hubkit.students.gates import level_of
 
 if TYPE_CHECKING:
     from hubkit.release.check.published import Published
@@ -123,7 +124,7 @@ def export_release(release: Published, out: Path) -> list[Path]:
             split="test" if own else "",
             source=f"hubkit release {release.name}",
             versions={name: str(version) for name, version in packages.items()},
-            details=parts | {"revision": revision},
+            details=parts | {"revision": revision} | level_of(record.config),
         )
         written += export(score, origin, out)
     return written

@@ -21,11 +21,16 @@ _LEVEL: Final = 0.05
 """Of Holm's corrected p, below which two accuracies are told apart."""
 
 
-def headline(rows: Sequence[Mapping[str, Any]], tests: Sequence[Mapping[str, Any]]) -> str:
-    """One sentence per compressor; "" for a release that compares no compressed student with a raw one.
+def headline(
+    rows: Sequence[Mapping[str, Any]],
+    tests: Sequence[Mapping[str, Any]],
+    levels: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """One sentence per compressor, and one per two levels of mixtures; "" for a release that has neither a compressed
+    student beside a raw one nor a mixture.
 
-    `rows` and `tests` are those of `student_rows` and `paired_tests`. A pair is two students that differ in the
-    variant alone; differences are points of accuracy against the raw one.
+    `rows`, `tests` and `levels` are those of `student_rows`, `paired_tests` and `obedience`. A pair is two students that
+    differ in the variant alone; differences are points of accuracy against the raw one.
     """
     raw = {_key(row): row for row in rows if row["variant"] == "raw"}
     told = {(_key(test), test["a"], test["b"]): test["p_holm"] < _LEVEL for test in tests}
@@ -59,6 +64,18 @@ def headline(rows: Sequence[Mapping[str, Any]], tests: Sequence[Mapping[str, Any
         elif controls:
             found = ", ".join(f"{kind} {_points(pair)}" for kind, pair in controls.items())
             sentences.append(f"At the same length by other means: {found}")
+    asked: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for level in levels:
+        asked.setdefault((level["variant"], level["short"], level["long"]), []).append(level)
+    for (name, short_, long), found_ in asked.items():
+        who = "One student" if len({variant for variant, _, _ in asked}) == 1 else f"One student ({name})"
+        told_apart = [level["p_holm"] < _LEVEL for level in found_]
+        sentences.append(
+            f"{who} asked for {short_} effort answers in {_range([v['length'] or 0 for v in found_], 100, 0)} % "
+            f"of the tokens it takes at {long}, shorter on {_range([v['shorter'] for v in found_], 100, 0)} % of the "
+            f"problems; accuracy {_range([v['difference'] for v in found_], 100, 1, signed=True)} points, "
+            f"{_told(told_apart)}"
+        )
     return " ".join(f"{sentence}." for sentence in sentences)
 
 

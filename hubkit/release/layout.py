@@ -32,11 +32,11 @@ from hubkit.release.cards import (
     space_card,
     student_card,
 )
-from hubkit.release.columns import OUTPUTS_SCHEMA
-from hubkit.release.details import run_files
+from hubkit.release.columns import outputs_schema
+from hubkit.release.details import details_folder, run_files
 from hubkit.release.manifest import PROVENANCE
 from hubkit.release.plot import FIGURES
-from hubkit.release.results import RESULTS_SCHEMA, Facts, student_rows
+from hubkit.release.results import Facts, results_schema, student_rows
 from hubkit.store import FileEntry, environment
 
 __all__ = ["Files", "Material", "RepoFiles", "layout", "model_files", "space", "space_files"]
@@ -190,6 +190,7 @@ def _outputs(facts: Facts) -> Iterator[dict[str, Any]]:
         about |= {
             "origin": "student" if "student" in record.inputs else "base",
             "benchmark": config["benchmark"]["name"],
+            "level": config.get("level", {}).get("value"),
         }
         for row in read_rows(facts.folders[step] / "samples.parquet"):
             yield about | {"sample": 0, "extracted": None} | row
@@ -201,8 +202,8 @@ def _evals(cards: CardContext, material: Material) -> RepoFiles:
     files: Files = {}
     sizes = {}
     tables: dict[str, tuple[Iterable[dict[str, Any]], pa.Schema]] = {
-        "outputs": (_outputs(facts), OUTPUTS_SCHEMA),
-        "results": (student_rows(facts), RESULTS_SCHEMA),
+        "outputs": (_outputs(facts), outputs_schema(facts)),
+        "results": (student_rows(facts), results_schema(facts)),
     }
     for config, (rows, schema) in tables.items():
         path = work / f"{config}.parquet"
@@ -215,7 +216,7 @@ def _evals(cards: CardContext, material: Material) -> RepoFiles:
         found = sorted((folder / "details").rglob("details_*.parquet"))
         if found:
             model = cards.models.get(student) or cards.pinned[student]["model"]
-            name = f"details_{model.replace('/', '__')}"
+            name = details_folder(model, record.config.get("level", {}).get("value"))
             details.setdefault(name, {}).update(run_files(folder / "results.json", found, f"{name}/"))
     for run in details.values():
         files |= run
@@ -284,5 +285,10 @@ def space(cards: CardContext, repos: list[dict[str, Any]]) -> RepoFiles:
 
 def _variants(facts: Facts) -> list[dict[str, Any]]:
     """What the Space shows of each variant, of all teachers, in the table's order."""
-    found = {v.name: v.published(teacher) for teacher in facts.teachers() for v in facts.variants(teacher)}
+    mixed = [variant for variant in facts.recipe.variants() if variant.row.mixture]
+    found = {
+        v.name: v.published(teacher)
+        for teacher in facts.teachers()
+        for v in (*facts.variants(teacher), *mixed)
+    }
     return sorted(found.values(), key=lambda variant: (variant["order"], variant["name"]))

@@ -20,11 +20,13 @@ from hubkit.records import read_table
 from hubkit.release.examples import examples
 from hubkit.release.headline import headline
 from hubkit.release.histograms import lengths
+from hubkit.release.levels import obedience
 from hubkit.release.names import repos
 from hubkit.release.plot import figures
 from hubkit.release.results import (
     Facts,
     Row,
+    at_level,
     null_tests,
     over_seeds,
     paired_tests,
@@ -47,16 +49,18 @@ def run(context: StepContext) -> None:
     """Write report.html, results.json and the figure."""
     facts = Facts.read(Recipe.model_validate(context.config["recipe"]), context.inputs)
     rows, tests = student_rows(facts), paired_tests(facts)
+    levels = obedience(facts, tests)
     results = {
         "schema_version": 1,
         "recipe": facts.recipe.name,
         "description": facts.recipe.description,
-        "headline": headline(rows, tests),
+        "headline": headline(rows, tests, levels),
         "students": rows,
         "over_seeds": over_seeds(rows),
         "variants": variant_rows(facts),
         "tests": tests,
         "nulls": null_tests(facts, tests),
+        **({"levels": levels} if levels else {}),
     }
     (context.out / "results.json").write_text(
         json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -76,7 +80,10 @@ def table(results: Mapping[str, Any], width: int = 160) -> Table:
     rows: list[Row] = results["students"]
     several = len({row["benchmark"] for row in rows}) > 1
     names = [
-        f"{row['student']} ({BASE_LABEL})" if row["origin"] == "base" else row["student"] for row in rows
+        f"{row['student']} ({BASE_LABEL})"
+        if row["origin"] == "base"
+        else at_level(row["student"], row.get("level"))
+        for row in rows
     ]
     columns = {"accuracy": [percent(row["accuracy"]) for row in rows]}
     if several:
@@ -102,7 +109,11 @@ def seeds_table(results: Mapping[str, Any], width: int = 160) -> Table | None:
     groups: list[Row] = results["over_seeds"]
     if not groups:
         return None
-    names = ["{base} {variant} {method} on {benchmark}, {teacher}".format(**group) for group in groups]
+    names = [
+        at_level("{base} {variant} {method}".format(**group), group.get("level"))
+        + " on {benchmark}, {teacher}".format(**group)
+        for group in groups
+    ]
     columns = {
         "seeds": [str(group["seeds"]) for group in groups],
         "accuracy": [percent(group["accuracy"]) for group in groups],
@@ -150,11 +161,11 @@ def _html(results: dict[str, Any], facts: Facts, pictures: Mapping[str, bytes]) 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "percent": percent}
+    environment.filters |= {"number": number, "percent": percent, "at_level": at_level}
     first = next(iter(facts.kind("evaluation").values()))
     drawings = {name: content for name, content in pictures.items() if name.endswith(".svg")}
     return environment.get_template("report.html").render(
-        results,
+        {"levels": []} | results,
         examples=examples(facts),
         pictures={
             "tradeoff": {name.removeprefix("tradeoff-"): _address(svg) for name, svg in drawings.items()},

@@ -30,12 +30,15 @@ __all__ = [
     "RESULTS_SCHEMA",
     "Facts",
     "Row",
+    "at_level",
     "null_tests",
     "over_seeds",
     "paired_tests",
+    "results_schema",
     "student_rows",
     "variant_order",
     "variant_rows",
+    "without_level",
 ]
 
 Row = dict[str, Any]
@@ -49,6 +52,7 @@ RESULTS_SCHEMA: Final = pa.schema(
         ("variant", pa.string()),
         ("kind", pa.string()),
         ("compressor", pa.string()),
+        ("level", pa.string()),
         ("method", pa.string()),
         ("adapter", pa.bool_()),
         ("seed", pa.int32()),
@@ -74,8 +78,9 @@ RESULTS_SCHEMA: Final = pa.schema(
         ("accuracy_of_raw", pa.float64()),
     ]
 )
-"""One row per student, or base as it is (`origin` says which), and benchmark. `*_of_raw` are relative to
-the student of the same teacher, base, method and seed that was trained on raw traces."""
+"""One row per student, or base as it is (`origin` says which), and benchmark; of a mixture's student one per level, for
+which a release without mixtures has no column. `*_of_raw` are relative to the student of the same teacher, base,
+method and seed that was trained on raw traces."""
 
 _MEASURED: Final = (
     "n",
@@ -89,7 +94,9 @@ _MEASURED: Final = (
 )
 _SAMPLED: Final = ("samples", "pass_at_k", "maj_at_k")
 """Of several answers to each problem; null of one."""
-_SAME_STUDENT: Final = ("benchmark", "teacher", "base", "variant", "kind", "compressor", "method", "adapter")
+_SAME_STUDENT: Final = (
+    *("benchmark", "teacher", "base", "variant", "kind", "compressor", "level", "method", "adapter"),
+)
 """All but the seed."""
 _TRAINING: Final = ("train_rows", "train_tokens", "train_seconds", "trainable_parameters")
 _RATIOS: Final = {
@@ -119,7 +126,12 @@ class Facts:
 
     def variant(self, name: str) -> Variant:
         """The variant of this name."""
-        return possible_variants(c.name for c in self.recipe.compressors)[name]
+        return self.recipe.known_variants()[name]
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether a student learned a mixture: outputs and results then say at which level it was asked."""
+        return any(variant.row.mixture for variant in self.recipe.variants())
 
     def variants(self, teacher: str) -> dict[Variant, str]:
         """Variant -> step name, of what was made of one teacher's traces, in the table's order."""
@@ -142,14 +154,20 @@ class Facts:
         return list(dict.fromkeys(names))
 
 
+def at_level(name: str, level: str | None) -> str:
+    """How a student, or its variant, is called where it was asked at a level of effort."""
+    return f"{name} at {level}" if level else name
+
+
 def variant_order(row: Row) -> tuple[int, str]:
     """Sort key of a row by its variant: bases as they are first, then in the table's order."""
     return sort_key(Variant(row["kind"], row["compressor"] or "")) if row["kind"] else (-1, "")
 
 
 def student_rows(facts: Facts) -> list[Row]:
-    """One row per student and benchmark, with the ratios to the raw student beside it."""
+    """One row per student and benchmark, and level of a mixture, with the ratios to the raw student beside it."""
     rows = []
+    levels: list[str] = []
     for step, record in facts.kind("evaluation").items():
         config, metrics = record.config, record.metrics
         row: Row = dict.fromkeys(RESULTS_SCHEMA.names)
@@ -157,6 +175,9 @@ def student_rows(facts: Facts) -> list[Row]:
             name: config.get(name) for name in ("student", "teacher", "base", "variant", "method", "seed")
         }
         row["benchmark"] = config["benchmark"]["name"]
+        if level := config.get("level"):
+            row["level"] = level["value"]
+            levels.append(level["value"])
         for name in _MEASURED:
             if name not in metrics:
                 raise InputError(
@@ -187,9 +208,25 @@ def student_rows(facts: Facts) -> list[Row]:
             *key[2:],
             row["seed"] or 0,
             variant_order(row),
+            *((row["variant"], levels.index(row["level"])) if row["level"] else ()),
         )
 
-    return sorted(rows, key=order)
+    rows.sort(key=order)
+    return rows if facts.has_levels else [_without_level(row) for row in rows]
+
+
+def results_schema(facts: Facts) -> pa.Schema:
+    """Of the rows of `student_rows`."""
+    return RESULTS_SCHEMA if facts.has_levels else without_level(RESULTS_SCHEMA)
+
+
+def without_level(schema: pa.Schema) -> pa.Schema:
+    """A schema of a release without mixtures."""
+    return schema.remove(schema.get_field_index("level"))
+
+
+def _without_level(row: Row) -> Row:
+    return {name: value for name, value in row.items() if name != "level"}
 
 
 def _peers(row: Row) -> tuple[Any, ...]:
@@ -205,12 +242,13 @@ def over_seeds(rows: list[Row]) -> list[Row]:
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         if row["origin"] == "student":
-            groups.setdefault(tuple(row[name] for name in _SAME_STUDENT), []).append(row)
+            groups.setdefault(tuple(row.get(name) for name in _SAME_STUDENT), []).append(row)
     result = []
     for key, group in groups.items():
         if len(group) < 2:
             continue
         summary: Row = dict(zip(_SAME_STUDENT, key, strict=True)) | {"seeds": len(group)}
+        summary = summary if "level" in group[0] else _without_level(summary)
         for name in ("accuracy", "mean_output_tokens", "train_tokens", "train_seconds"):
             values = [row[name] for row in group if row[name] is not None]
             if values:
@@ -259,6 +297,8 @@ def variant_rows(facts: Facts) -> list[Row]:
 def paired_tests(facts: Facts) -> list[Row]:
     """McNemar's exact test between every two variants that differ in nothing else, corrected by Holm.
 
+    A mixture's student is tested at each of its levels, `a_level` and `b_level`.
+
     Both students answered the same problems, so the test is on pairs; it asks whether the two accuracies can be
     told apart, for the hypothesis that they are equal. Where problems have several answers it is Fisher's
     randomisation test, of which McNemar's is the case of one.
@@ -273,7 +313,7 @@ def paired_tests(facts: Facts) -> list[Row]:
             groups.setdefault((config["benchmark"]["name"], *key), []).append((step, record))
     tests: list[Row] = []
     for (benchmark, teacher, base, method, seed), group in groups.items():
-        group.sort(key=lambda item: sort_key(facts.variant(item[1].config["variant"])))
+        group.sort(key=lambda item: sort_key(facts.variant(item[1].config["variant"])))  # levels stay in their order
         for (step_a, a), (step_b, b) in combinations(group, 2):
             (right_a, answers), (right_b, answers_b) = (_answers(facts.folders[s]) for s in (step_a, step_b))
             if list(right_a) != list(right_b) or answers != answers_b:
@@ -297,6 +337,9 @@ def paired_tests(facts: Facts) -> list[Row]:
                     "p": sign_flip(differences),
                 }
             )
+            if facts.has_levels:
+                ends = (("a_level", a), ("b_level", b))
+                tests[-1] |= {name: r.config.get("level", {}).get("value") for name, r in ends}
     for test, p in zip(tests, holm([test["p"] for test in tests]), strict=True):
         test["p_holm"] = p
     return tests

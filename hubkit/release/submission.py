@@ -106,12 +106,18 @@ def is_own(access: Access, model: str) -> bool:
     return model.split("/")[0] in (user["name"], *(org["name"] for org in user.get("orgs", [])))
 
 
-def notes_of(score: Score, versions: Mapping[str, str], model_revision: str = "") -> str:
-    """How a result came to be, in one line: task, shots, decoding, n, interval, versions.
+def notes_of(
+    score: Score,
+    versions: Mapping[str, str],
+    model_revision: str = "",
+    level: Mapping[str, str] | None = None,
+) -> str:
+    """How a result came to be, in one line: task, shots, level of effort, decoding, n, interval, versions.
 
     `versions` are of what evaluated, as far as it is known: {"lighteval": "0.13.0", "hubkit": "0.1.0"}.
     """
     parts = [f"lighteval {score.task}", f"{score.shots}-shot", f"metric {score.metric}"]
+    parts += [f"{variable} {value}" for variable, value in (level or {}).items()]
     if score.temperature is not None:
         parts.append("greedy" if score.temperature == 0 else f"temperature {score.temperature:g}")
     if score.max_tokens:

@@ -10,9 +10,10 @@ turn in its middle, a tokenizer that normalises what the verifier compares.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,7 @@ __all__ = [
     "check_base",
     "check_cut",
     "gate_error",
+    "level_of",
     "open_tokenizer",
 ]
 
@@ -60,6 +62,11 @@ REASONS: Final = {
     "outside_embedding": (
         "the tokenizer gives ids that the model has no embedding for",
         "use the tokenizer that belongs to the model, or resize the embeddings of the base",
+    ),
+    "levels_alike": (
+        "the chat template does not show the model its level of effort",
+        "give a template that writes it into the prompt, such as {{ reasoning_effort }} in its system turn: "
+        "students.bases.<n>.chat_template, with the mixture's `variable`",
     ),
 }
 """Why a row is not trained on: what is wrong, and what to do where all rows are so."""
@@ -103,10 +110,16 @@ def open_tokenizer(folder: Path, chat_template: str = "") -> Any:
 
 
 class Encoder:
-    """Chats to tokens, by the tokenizer, chat template and end tokens of a base."""
+    """Chats to tokens, by the tokenizer, chat template and end tokens of a base.
 
-    def __init__(self, folder: Path, chat_template: str = "") -> None:
+    `variables` are given to the template: {"reasoning_effort": "low"}.
+    """
+
+    def __init__(
+        self, folder: Path, chat_template: str = "", variables: Mapping[str, str] | None = None
+    ) -> None:
         self.tokenizer = open_tokenizer(folder, chat_template)
+        self._render = functools.partial(self.tokenizer.apply_chat_template, **(variables or {}))
         self.ends = _end_tokens(folder, self.tokenizer)
         self.embedding = embedding_rows(folder)
         added = self.tokenizer.added_tokens_decoder
@@ -131,7 +144,7 @@ class Encoder:
         from jinja2 import TemplateError
 
         try:
-            text = self.tokenizer.apply_chat_template(list(messages), tokenize=False)
+            text = self._render(list(messages), tokenize=False)
             example = self._tokens(messages)
             expected = self._control_of(messages)
         except TemplateError as error:
@@ -162,19 +175,20 @@ class Encoder:
             return Failure("tokenizer_rewrites")
         return example
 
+    def prompt(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Tokens with which an engine asks for an answer to these messages."""
+        encoded = self._render(list(messages), tokenize=True, return_dict=True, add_generation_prompt=True)
+        return list(encoded["input_ids"])
+
     def _tokens(self, messages: Sequence[dict[str, str]]) -> Example | None:
-        apply = self.tokenizer.apply_chat_template
+        apply = self._render
         if self.marked:
             encoded = apply(
                 list(messages), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
             )
             return Example(list(encoded["input_ids"]), _spans(encoded["assistant_masks"]))
         whole = list(apply(list(messages), tokenize=True, return_dict=True)["input_ids"])
-        prompt = list(
-            apply(list(messages[:-1]), tokenize=True, return_dict=True, add_generation_prompt=True)[
-                "input_ids"
-            ]
-        )
+        prompt = self.prompt(messages[:-1])
         if whole[: len(prompt)] != prompt:
             return None
         return Example(whole, [len(prompt), len(whole)])
@@ -187,23 +201,42 @@ class Encoder:
                 {"role": role, "content": PLAIN[1]["content"] if role == "assistant" else "x"}
                 for role in roles
             ]
-            ids = self.tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"]
+            ids = self._render(chat, tokenize=True, return_dict=True)["input_ids"]
             self._expected[roles] = Counter(token for token in ids if token in self.control)
         return self._expected[roles]
 
 
-def check_base(folder: Path, chat_template: str = "", system: str = "") -> None:
-    """Raise GateError for what no chat with this base would pass, before anything is made: no weights are needed."""
+def check_base(
+    folder: Path, chat_template: str = "", system: str = "", variable: str = "", levels: Sequence[str] = ()
+) -> None:
+    """Raise GateError for what no chat with this base would pass, before anything is made: no weights are needed.
+
+    `levels` are what a mixture gives to the template under `variable`: what stands before the answer must differ in
+    every two of them, in training and when an answer is asked for.
+    """
     if not has_text_class(folder):
         raise GateError(
             "transformers has no class of it for text alone, which training needs",
             "choose another base, or save its language model as one of its own",
         )
     head = [{"role": "system", "content": system}] if system else []
-    encoder = Encoder(folder, chat_template)
-    example = encoder.encode([*head, *messages_of("What is 40 + 45?", "40 + 45 = 85.", "The answer is 85.")])
-    if isinstance(example, Failure):
-        raise gate_error(example)
+    chat = [*head, *messages_of("What is 40 + 45?", "40 + 45 = 85.", "The answer is 85.")]
+    seen: dict[tuple[str | int, ...], str] = {}
+    for level in levels or [""]:
+        encoder = Encoder(folder, chat_template, {variable: level} if level else None)
+        example = encoder.encode(chat)
+        if isinstance(example, Failure):
+            raise gate_error(example)
+        if not level:
+            continue
+        for where, prompt in (
+            ("in training", example.input_ids[: example.trained[0]]),
+            ("when an answer is asked for", encoder.prompt(chat[:-1])),
+        ):
+            if other := seen.get((where, *prompt)):
+                alike = f"{variable} {other} and {level} give the same prompt {where}"
+                raise gate_error(Failure("levels_alike", alike))
+            seen[where, *prompt] = level
     if len(encoder.tokenizer) > encoder.embedding:
         raise gate_error(
             Failure(
@@ -211,6 +244,12 @@ def check_base(folder: Path, chat_template: str = "", system: str = "") -> None:
                 f"{len(encoder.tokenizer)} tokens, and the embedding has {encoder.embedding} rows",
             )
         )
+
+
+def level_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """What a step's configuration has its chat template given: {"reasoning_effort": "low"}, or nothing."""
+    level = config.get("level")
+    return {level["variable"]: level["value"]} if level else {}
 
 
 def gate_error(failure: Failure) -> GateError:

@@ -100,6 +100,7 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
     try:
         trainer = trainer_class()(
             lengths=rows.lengths,
+            forms=rows.forms,
             layout=_layout(context, base, cpu, bool(sft["bf16"]), max(rows.lengths, default=1)),
             model=model,
             args=arguments,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +24,28 @@ def open_shard(shard: Path) -> pa.Table:
 class TokenRows:
     """The rows that a student trains on, in the order of rows.parquet: memory-mapped, read when they are asked for.
 
+    `others` are folders with tokens of the same rows in other forms, for a mixture: all forms of a row then stand
+    behind each other, and everything below is of row 0 in its first form, row 0 in its second, ….
     `dataset` is a `datasets.Dataset` of {"input_ids", "labels"}, cut at max_length; labels are -100 where no loss
     counts. `lengths` and `trained` are, per row, the tokens and the trained tokens after the cut.
     """
 
-    def __init__(self, tokens: Path, rows: Path, max_length: int | None, max_cut_share: float) -> None:
+    def __init__(
+        self,
+        tokens: Path,
+        rows: Path,
+        max_length: int | None,
+        max_cut_share: float,
+        others: Sequence[Path] = (),
+    ) -> None:
         import datasets
         import numpy as np
 
-        shards = sorted(tokens.glob("tokens-*.arrow"))
+        self.forms = 1 + len(others)
+        shards = [shard for folder in (tokens, *others) for shard in sorted(folder.glob("tokens-*.arrow"))]
         table = pa.concat_tables([open_shard(shard) for shard in shards])
-        keys = zip(table["id"].to_pylist(), table["sample"].to_pylist(), strict=True)
-        places = {key: place for place, key in enumerate(keys)}
         wanted = [(row["id"], row["sample"]) for row in read_rows(rows / "rows.parquet")]
-        missing = sum(key not in places for key in wanted)
-        if missing:
-            raise StepError(f"{missing} rows have no tokens", "rerun the variant and its tokens")
-        order = [places[key] for key in wanted]
+        order = _order(table, wanted, [_count(folder) for folder in (tokens, *others)])
         whole = np.concatenate([chunk.value_lengths() for chunk in table["input_ids"].chunks])
         spans = [found for chunk in table["trained"].chunks for found in chunk.to_pylist()]
         limit = int(whole.max()) if max_length is None else max_length
@@ -59,7 +65,27 @@ class TokenRows:
         self.dataset = columns.with_transform(functools.partial(_labelled, limit))
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        """Rows, each of them once whatever its forms."""
+        return len(self.lengths) // self.forms
+
+
+def _count(folder: Path) -> int:
+    return sum(open_shard(shard).num_rows for shard in folder.glob("tokens-*.arrow"))
+
+
+def _order(table: pa.Table, wanted: Sequence[tuple[str, int]], counts: Sequence[int]) -> list[int]:
+    """Where each wanted row stands in a table of several forms of `counts` rows each: all its forms, then the next."""
+    ids, samples, start = table["id"].to_pylist(), table["sample"].to_pylist(), 0
+    forms = []
+    for count in counts:
+        own = range(start, start + count)
+        places = {(ids[place], samples[place]): place for place in own}
+        missing = sum(key not in places for key in wanted)
+        if missing:
+            raise StepError(f"{missing} rows have no tokens", "rerun the variant and its tokens")
+        forms.append([places[key] for key in wanted])
+        start += count
+    return [place for row in zip(*forms, strict=True) for place in row]
 
 
 def _labelled(limit: int, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:

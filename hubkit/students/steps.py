@@ -40,11 +40,20 @@ class Layout:
         return sum(lengths) if self.packed else len(lengths) * max(lengths, default=0)
 
 
-def steps_of_epoch(rows: int, per_step: int, seed: int, epoch: int, shuffled: bool = True) -> list[list[int]]:
-    """The examples of each optimizer step of an epoch. Every example once; the last step may be smaller."""
+def steps_of_epoch(
+    rows: int, per_step: int, seed: int, epoch: int, shuffled: bool = True, forms: int = 1
+) -> list[list[int]]:
+    """The examples of each optimizer step of an epoch. Every row once; the last step may be smaller.
+
+    Of rows in several forms, which stand behind each other, an epoch takes one: equally many rows in each form, drawn
+    with the seed, and every row in its next form in the next epoch. The order of the rows is that of one form.
+    """
     import numpy as np
 
     order = np.random.default_rng([seed, epoch]).permutation(rows) if shuffled else np.arange(rows)
+    if forms > 1:
+        first = np.random.default_rng([seed, rows, forms]).permutation(rows) % forms
+        order = order * forms + (first[order] + epoch) % forms
     return [order[start : start + per_step].tolist() for start in range(0, rows, per_step)]
 
 

@@ -38,8 +38,14 @@ VERSION: Final = 2
 def check(context: CheckContext) -> None:
     """Ask the gates of training now: a chat template that they refuse would be found after days of generation."""
     base = context.models["base"]
+    mix = context.config.get("mix", {})
     _check_base(
-        base["model"], base["revision"], context.config.get("chat_template", ""), context.config["system"]
+        base["model"],
+        base["revision"],
+        context.config.get("chat_template", ""),
+        context.config["system"],
+        mix.get("variable", ""),
+        tuple(part["level"] for part in mix.get("levels", ())),
     )
     if accelerate := context.runtime.get("accelerate"):
         _check_accelerate(json.dumps(accelerate))
@@ -54,13 +60,15 @@ def disk(context: CheckContext) -> memory.Disk:
 
 
 @functools.cache  # a base has many students
-def _check_base(model: str, revision: str, chat_template: str, system: str) -> None:
+def _check_base(
+    model: str, revision: str, chat_template: str, system: str, variable: str, levels: tuple[str, ...]
+) -> None:
     if not Path(model).is_dir():
         check_weights(model, revision)
     folder = Path(model) if Path(model).is_dir() else download_tokenizer(model, revision)
     name = Path(model).name
     try:
-        check_base(folder, chat_template, system)
+        check_base(folder, chat_template, system, variable, levels)
     except GateError as error:
         raise GateError(f"students of {name}: {error.message}", error.remedy) from error
     except (OSError, ValueError) as error:
@@ -120,11 +128,14 @@ def train(context: StepContext) -> None:
 def _train_and_write(context: StepContext) -> None:
     base = context.model("base")
     tokenizer = open_tokenizer(base, context.config.get("chat_template", ""))
+    levels = [part["level"] for part in context.config.get("mix", {}).get("levels", ())]
+    tokens, *others = [context.inputs[f"tokens-{level}"] for level in levels] or [context.inputs["tokens"]]
     rows = TokenRows(
-        context.inputs["tokens"],
+        tokens,
         context.inputs["rows"],
         context.config["sft"]["max_length"],
         context.config["max_cut_share"],
+        others,
     )
     trainer, dtype = open_trainer(context, base, tokenizer, rows)
     parameters = list(trainer.model.parameters())
@@ -138,8 +149,8 @@ def _train_and_write(context: StepContext) -> None:
     context.metrics["peak_memory_bytes"] = memory.peak_bytes(trainer.args.device.type)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     context.metrics.update(
-        train_tokens=_trained(trainer, rows.lengths),
-        loss_tokens=_trained(trainer, rows.trained),
+        train_tokens=_trained(trainer, rows.lengths, rows.forms),
+        loss_tokens=_trained(trainer, rows.trained, rows.forms),
         examples_per_step=examples_per_step(context.config["sft"]),
         tokens_per_device=trainer.layout.tokens,
         steps=trainer.state.global_step,
@@ -160,15 +171,15 @@ def _train_and_write(context: StepContext) -> None:
     _save(context, trainer.model, weights, tokenizer, dtype)
 
 
-def _trained(trainer: Any, numbers: list[int]) -> int:
-    """Sum of a number of each row over all steps that were taken, a row once for each time that it was trained on."""
+def _trained(trainer: Any, numbers: list[int], forms: int) -> int:
+    """Sum of a number of each row, in each of its forms, over all steps that were taken, a row once for each time that
+    it was trained on."""
     import numpy as np
 
     of_row, left, epoch, found = np.asarray(numbers), trainer.state.global_step, 0, 0
     while left > 0:
-        steps = steps_of_epoch(
-            len(of_row), trainer.args.per_device_train_batch_size, trainer.args.data_seed, epoch
-        )
+        per_step, seed = trainer.args.per_device_train_batch_size, trainer.args.data_seed
+        steps = steps_of_epoch(len(of_row) // forms, per_step, seed, epoch, forms=forms)
         found += int(sum(of_row[step].sum() for step in steps[:left]))
         left, epoch = left - len(steps), epoch + 1
     return found

@@ -1,7 +1,8 @@
 """Tokens of a variant, made once for all students of one tokenizer and template; and the rows that all variants have.
 
 `run`, per variant:
-    config {"system": "", "chat_template": "…" where the base has another}, inputs {"data": a variant},
+    config {"system": "", "chat_template": "…" where the base has another, "level": {"variable": "reasoning_effort",
+    "value": "low"} where a mixture asks for it}, inputs {"data": a variant},
     models {"tokenizer": a base: its tokenizer, config.json and generation_config.json}
     row {"id": "chain_sum-3f2a", "sample": 0, "messages": […]}
     -> tokens-00000.arrow, … (Arrow streams, memory-mapped when they are read):
@@ -31,7 +32,7 @@ import pyarrow.parquet as pq
 from hubkit.errors import GateError
 from hubkit.records import REJECTED_SCHEMA, files_of, read_rows, write_rows
 from hubkit.store import StepContext
-from hubkit.students.gates import Encoder, Failure, gate_error
+from hubkit.students.gates import Encoder, Failure, gate_error, level_of
 from hubkit.students.rows import open_shard
 
 __all__ = ["SCHEMA", "VERSION", "agree", "run"]
@@ -71,6 +72,7 @@ def run(context: StepContext) -> None:
         context.model("tokenizer"),
         context.config.get("chat_template", ""),
         context.config["system"],
+        level_of(context.config),
         processes > 1,
     )
     todo = [piece for piece in pieces if not _done(piece).is_file()]
@@ -176,14 +178,14 @@ _ENCODER: Encoder
 _HEAD: list[dict[str, str]]
 
 
-def _begin(folder: Path, chat_template: str, system: str, child: bool) -> None:
+def _begin(folder: Path, chat_template: str, system: str, level: dict[str, str], child: bool) -> None:
     """Make a process ready for `_make`."""
     global _ENCODER, _HEAD
     if child:
         from hubkit.executors.call import prepare_process
 
         prepare_process()
-    _ENCODER = Encoder(folder, chat_template)
+    _ENCODER = Encoder(folder, chat_template, level)
     _HEAD = [{"role": "system", "content": system}] if system else []
 
 

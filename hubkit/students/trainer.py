@@ -15,19 +15,22 @@ class Steps:
     """A torch batch sampler: the micro-batches of each optimizer step of an epoch, for this process."""
 
     def __init__(
-        self, lengths: Sequence[int], per_step: int, seed: int, layout: Layout, shuffled: bool
+        self, lengths: Sequence[int], per_step: int, seed: int, layout: Layout, shuffled: bool, forms: int
     ) -> None:
         self.lengths, self.per_step, self.seed = lengths, per_step, seed
+        self.rows, self.forms = len(lengths) // forms, forms
         self.layout, self.shuffled, self.epoch = layout, shuffled, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self.per_step)
+        return -(-self.rows // self.per_step)
 
     def __iter__(self) -> Iterator[list[list[int]]]:
-        for step in steps_of_epoch(len(self.lengths), self.per_step, self.seed, self.epoch, self.shuffled):
+        for step in steps_of_epoch(
+            self.rows, self.per_step, self.seed, self.epoch, self.shuffled, self.forms
+        ):
             dealt = micro_batches([self.lengths[i] for i in step], self.layout)
             yield [[step[place] for place in batch] for batch in dealt[self.layout.rank]]
 
@@ -46,7 +49,8 @@ class Rows:
 
 
 def trainer_class() -> Any:
-    """A subclass of SFTTrainer. Its `layout` says how steps lie in memory; `lengths` are those of the rows.
+    """A subclass of SFTTrainer. Its `layout` says how steps lie in memory; `lengths` are those of the rows, of which
+    each has `forms`.
 
     `per_device_train_batch_size` is the number of examples per optimizer step over all processes, and
     `gradient_accumulation_steps` is 1: the trainer is handed whole steps.
@@ -62,9 +66,11 @@ def trainer_class() -> Any:
             self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
 
     class StudentTrainer(SFTTrainer):  # type: ignore[misc,unused-ignore]
-        def __init__(self, *, lengths: Sequence[int], layout: Layout, **arguments: Any) -> None:
+        def __init__(
+            self, *, lengths: Sequence[int], layout: Layout, forms: int = 1, **arguments: Any
+        ) -> None:
             super().__init__(**arguments)
-            self.lengths, self.layout = lengths, layout
+            self.lengths, self.layout, self.forms = lengths, layout, forms
             # A mixture's balancing loss is a mean over a micro-batch: only one of single examples has a meaning
             # that does not depend on the machine.
             layout.single = layout.single or self.aux_loss_enabled
@@ -77,7 +83,12 @@ def trainer_class() -> Any:
             return Loader(
                 Rows(self.train_dataset),  # type: ignore[arg-type]
                 batch_sampler=Steps(
-                    self.lengths, self.args.per_device_train_batch_size, seed, self.layout, shuffled
+                    self.lengths,
+                    self.args.per_device_train_batch_size,
+                    seed,
+                    self.layout,
+                    shuffled,
+                    self.forms,
                 ),
                 collate_fn=_step,
                 num_workers=self.args.dataloader_num_workers,

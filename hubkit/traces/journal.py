@@ -283,6 +283,8 @@ def _storage_error(error: sqlite3.Error) -> HubkitError:
 def request_hash(request: Request) -> str:
     """Of all that decides an answer besides the model, which the fingerprint holds."""
     text = f"{_sampling(request.sampling)}{request.seed}{_json(request.messages)}"
+    if request.template:
+        text += _json(request.template)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from hubkit.hub import RepoType, repo_path
 from hubkit.recipe.config import Recipe
 from hubkit.release.cards.evidence import beside_raw, citation
+from hubkit.release.levels import obedience
 from hubkit.release.manifest import PROVENANCE
 from hubkit.release.results import Facts, Row, paired_tests, student_rows
 from hubkit.store import Record
@@ -54,6 +55,11 @@ class CardContext:
     def rows(self) -> list[Row]:
         """Results of all students and bases, each beside the student on raw traces that it is compared with."""
         return beside_raw(student_rows(self.facts), paired_tests(self.facts), self.facts)
+
+    @cached_property
+    def levels(self) -> list[Row]:
+        """How mixtures answer at their levels of effort."""
+        return obedience(self.facts, paired_tests(self.facts))
 
     def citation(self, repo_id: str, repo_type: RepoType = "model") -> str:
         """BibTeX of the release that a repo belongs to, and of the paper."""

@@ -8,15 +8,15 @@ from hubkit.release.cards.context import TAGS, CardContext, lineage
 from hubkit.release.cards.evidence import checked
 from hubkit.release.columns import (
     MEANING,
-    OUTPUTS_SCHEMA,
     card_configs,
     dataset_info,
+    outputs_schema,
     size_category,
     type_name,
 )
 from hubkit.release.details import configs as details_configs
 from hubkit.release.headline import headline
-from hubkit.release.results import RESULTS_SCHEMA, over_seeds, paired_tests
+from hubkit.release.results import over_seeds, paired_tests, results_schema
 from hubkit.release.text import markdown
 
 __all__ = ["evals_card"]
@@ -33,7 +33,7 @@ def evals_card(
     from huggingface_hub import DatasetCard, DatasetCardData
 
     recipe, facts = context.recipe, context.facts
-    schemas = {"outputs": OUTPUTS_SCHEMA, "results": RESULTS_SCHEMA}
+    schemas = {"outputs": outputs_schema(facts), "results": results_schema(facts)}
     evaluations = facts.kind("evaluation")
     first = next(iter(evaluations.values()))
     data = DatasetCardData(
@@ -51,7 +51,7 @@ def evals_card(
             dataset_info(name, schema, "test", *sizes[name], None, "") for name, schema in schemas.items()
         ],
     )
-    rows = context.rows
+    rows, levels = context.rows, context.levels
     origins = {row["student"]: row["origin"] for row in rows}
     body = markdown(
         "evals.md",
@@ -61,7 +61,8 @@ def evals_card(
             "students": list(origins.values()).count("student"),
             "bases": list(origins.values()).count("base"),
             "plot": plot,
-            "headline": headline(rows, paired_tests(facts)),
+            "headline": headline(rows, paired_tests(facts), levels),
+            "levels": levels,
             "rows": rows,
             "groups": over_seeds(rows),
             "details": next(

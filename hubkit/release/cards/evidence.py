@@ -15,6 +15,7 @@ import numpy as np
 from hubkit.records import read_rows
 from hubkit.release.examples import examples
 from hubkit.release.results import Facts, Row
+from hubkit.students.gates import level_of
 from hubkit.traces.variants import Variant
 
 __all__ = [
@@ -49,6 +50,8 @@ class Question:
     """Whether this model's published output is right."""
     temperature: float
     """0: it is what anybody gets who asks again."""
+    template: dict[str, str]
+    """Variables that the chat template was given: the level of effort that a mixture was asked at."""
 
 
 def question(facts: Facts, name: str) -> Question | None:
@@ -63,7 +66,8 @@ def question(facts: Facts, name: str) -> Question | None:
             right = row["correct"] and row["finish_reason"] == "stop"
             limit = benchmark["sampling"]["max_tokens"]
             drawn = benchmark["sampling"].get("temperature", 0.0)
-            one = Question(row["problem"], row["answer"], benchmark["name"], limit, right, drawn)
+            given = level_of(record.config)
+            one = Question(row["problem"], row["answer"], benchmark["name"], limit, right, drawn, given)
             found.append((not right, drawn > 0, len(row["problem"]), one))
     return min(found, key=lambda item: item[:3])[3] if found else None
 
@@ -74,15 +78,20 @@ def beside_raw(rows: list[Row], tests: list[Row], facts: Facts) -> list[Row]:
     {"difference": accuracy above raw's, "p": …, "p_holm": …}, or None for raw itself and for bases.
     """
 
-    def key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple(row[name] for name in ("benchmark", "teacher", "base", "method", "seed"))
+    def key(row: Mapping[str, Any], variant: str | None, level: str | None) -> tuple[Any, ...]:
+        same = (row[name] for name in ("benchmark", "teacher", "base", "method", "seed"))
+        return (*same, variant, level)
 
     found = {
-        (*key(test), test["b"]): {"difference": -test["difference"], "p": test["p"], "p_holm": test["p_holm"]}
+        key(test, test["b"], test.get("b_level")): {
+            "difference": -test["difference"],
+            "p": test["p"],
+            "p_holm": test["p_holm"],
+        }
         for test in tests
         if facts.variant(test["a"]).kind == "raw"
     }
-    return [row | {"test": found.get((*key(row), row["variant"]))} for row in rows]
+    return [row | {"test": found.get(key(row, row["variant"], row.get("level")))} for row in rows]
 
 
 def excerpts(facts: Facts, teacher: str) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import yaml
 
 from hubkit.release.cards.context import TAGS, CardContext, lineage
 from hubkit.release.cards.evidence import checked, question
+from hubkit.release.results import at_level
 from hubkit.release.text import markdown
 from hubkit.students.settings import method_arguments, method_card
 
@@ -26,17 +27,18 @@ def student_card(
     method = method_card(config)
     lora = method.adapter
     rows = context.rows
+    variant = facts.variant(config["variant"])
     results = [
         EvalResult(
             task_type="text-generation",
-            task_name=f"accuracy on {row['benchmark']}",
+            task_name=at_level(f"accuracy on {row['benchmark']}", row.get("level")),
             dataset_type=context.evals,
             dataset_name=f"{recipe.name} {row['benchmark']}",
             # Results of one dataset and configuration are put under one name by huggingface_hub, the first one's.
             dataset_config=row["benchmark"],
             dataset_split="test",
             metric_type=kind,
-            metric_name=name,
+            metric_name=at_level(name, row.get("level")),
             metric_value=row[column],
             source_name=None if context.local else "problem by problem",
             source_url=None if context.local else str(context.link(context.evals, "dataset")),
@@ -60,10 +62,9 @@ def student_card(
         model_name=repo_id.partition("/")[2],
         eval_results=results or None,
     )
-    names = [
-        facts.variants(config["teacher"])[facts.variant(config["variant"])],
-        f"matched/{config['teacher']}",
-    ]
+    made = facts.variants(config["teacher"])
+    taught = [(part.level, facts.variant(part.variant)) for part in variant.parts] or [("", variant)]
+    names = [*(made[one] for _, one in taught), f"matched/{config['teacher']}"]
     names += [f"student/{student}"]
     names += [n for n, r in facts.kind("evaluation").items() if r.config["student"] == student]
     steps = {name: facts.records[name] for name in names if name in facts.records}
@@ -75,6 +76,9 @@ def student_card(
             "title": repo_id.partition("/")[2],
             "name": student,
             "student": config,
+            "taught": [{"level": level, "variant": one.name} for level, one in taught],
+            "variable": variant.variable,
+            "levels": [row for row in context.levels if row["student"] == student],
             "lora": lora,
             "base": next(b for b in recipe.students.bases if b.name == config["base"]),
             "base_id": base_id,
@@ -117,6 +121,7 @@ def model_card(context: CardContext, name: str, role: str) -> str:
         | {
             "title": repo_id.partition("/")[2],
             "name": name,
+            "levels": [],
             "role": role,
             "rows": rows,
             "about": lineage(context, record, {}),
@@ -167,6 +172,7 @@ def _snippet(
         if asked.right and asked.temperature:
             verdict = f"it got this one right when drawn at temperature {asked.temperature:g}"
         says = f"  # of {asked.benchmark}, answer {asked.answer[:80]!r}: {verdict}"
+    level = "".join(f", {variable}={value!r}" for variable, value in (asked.template if asked else {}).items())
     limit = asked.max_tokens if asked else 512
     return (
         f"{imports}\n\n"
@@ -174,7 +180,7 @@ def _snippet(
         f'model = {loader}.from_pretrained("{repo_id}")\n'
         f"messages = {[*messages, {'role': 'user', 'content': text}]!r}{says}\n"
         "inputs = tokenizer.apply_chat_template(\n"
-        '    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True\n'
+        f'    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True{level}\n'
         ")\n"
         f"output = model.generate(**inputs, max_new_tokens={limit}, do_sample=False)\n"
         'print(tokenizer.decode(output[0][inputs["input_ids"].shape[1] :]))'

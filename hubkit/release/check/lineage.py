@@ -14,6 +14,7 @@ from typing import Final
 from hubkit.errors import HubError
 from hubkit.release.check.claims import Claims
 from hubkit.release.check.published import LATER, Published, Repo, released_files
+from hubkit.release.results import at_level
 from hubkit.store import FileEntry, digest
 
 __all__ = ["check_commits", "check_files", "check_records"]
@@ -140,7 +141,8 @@ def _made(release: Published) -> Iterator[tuple[str, str, Pairs]]:
         )
     for record in release.steps("evaluation").values():
         sums = {e.path: e.sha256 for e in record.files}
-        about = f"{record.config['student']} on {record.config['benchmark']['name']}"
+        level = record.config.get("level", {}).get("value")
+        about = f"{at_level(record.config['student'], level)} on {record.config['benchmark']['name']}"
         yield (
             manifest.evals,
             f"{about}: lighteval's files",

@@ -15,8 +15,8 @@ from typing import Any
 from hubkit.evaluation.statistics import summary
 from hubkit.records import read_rows
 from hubkit.release.check.claims import Claims
-from hubkit.release.check.published import Published
-from hubkit.release.results import RESULTS_SCHEMA, Facts, student_rows
+from hubkit.release.check.published import Published, asked_of
+from hubkit.release.results import Facts, at_level, results_schema, student_rows
 from hubkit.store import Record, StepContext, environment, write_json
 from hubkit.traces.thinking import split
 from hubkit.verifiers import verify_problems
@@ -32,8 +32,8 @@ def check_outputs(release: Published, claims: Claims) -> Facts:
     records: dict[str, Record] = dict(facts.records)
     for step, record in facts.kind("evaluation").items():
         config = record.config
-        rows = release.outputs().get((config["student"], config["benchmark"]["name"]), [])
-        what = f"{config['student']} on {config['benchmark']['name']}"
+        rows = release.outputs().get(asked_of(config), [])
+        what = f"{at_level(config['student'], asked_of(config)[2])} on {config['benchmark']['name']}"
         _judge(release, claims, what, config, rows)
         if not rows:
             claims.wrong(where, f"{what}: outputs", record.metrics.get("n"), "no rows")
@@ -78,14 +78,16 @@ def _tables(release: Published, claims: Claims, facts: Facts) -> None:
     evals, where = release.evals, release.manifest.evals
     rows = student_rows(facts)
     published = [row for name in evals.below("data/results/") for row in read_rows(evals.path(name))]
-    expected = [{name: row[name] for name in RESULTS_SCHEMA.names} for row in rows]
-    columns = published[0].keys() if published else RESULTS_SCHEMA.names
+    names = results_schema(facts).names
+    expected = [{name: row[name] for name in names} for row in rows]
+    columns = published[0].keys() if published else names
     # A release of an earlier hubkit lacks the columns that came later.
     expected = [{name: value for name, value in row.items() if name in columns} for row in expected]
     for row in expected:
-        key = (row["student"], row["benchmark"])
-        same = [p for p in published if (p["student"], p["benchmark"]) == key]
-        claims.compare(where, f"config results: {key[0]} on {key[1]}", same[0] if same else "no row", row)
+        key = (row["student"], row["benchmark"], row.get("level"))
+        same = [p for p in published if (p["student"], p["benchmark"], p.get("level")) == key]
+        what = f"config results: {at_level(key[0], key[2])} on {key[1]}"
+        claims.compare(where, what, same[0] if same else "no row", row)
     claims.compare(where, "config results: rows", len(published), len(expected))
     _report(release, claims, facts)
 

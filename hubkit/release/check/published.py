@@ -18,12 +18,13 @@ from hubkit.errors import HubError, InputError
 from hubkit.hub import Access, RepoType, attempt, download_file, download_model, download_tokenizer
 from hubkit.recipe.config import Recipe
 from hubkit.records import EVALUATION_SCHEMA, SAMPLED_SCHEMA, part_of, read_rows, write_rows
+from hubkit.release.details import details_folder
 from hubkit.release.manifest import PROVENANCE, Manifest, PublishedRepo
 from hubkit.release.results import Facts
 from hubkit.store import FileEntry, Record, digest
 from hubkit.traces.variants import VARIANTS
 
-__all__ = ["Published", "Repo", "fetch"]
+__all__ = ["Published", "Repo", "asked_of", "fetch"]
 
 SPACE: Final = "-compare"
 _IGNORED: Final = (".gitattributes",)
@@ -60,6 +61,15 @@ class Repo:
         return sorted(name for name in self.files if name.startswith(folder))
 
 
+Asked = tuple[str, str, str | None]
+"""Student or base, benchmark, and the level of effort that a mixture was asked at."""
+
+
+def asked_of(config: Mapping[str, Any]) -> Asked:
+    """What an evaluation's configuration is of."""
+    return config["student"], config["benchmark"]["name"], config.get("level", {}).get("value")
+
+
 @dataclass
 class Published:
     """All of a release."""
@@ -74,7 +84,7 @@ class Published:
     manifests: dict[str, list[FileEntry]]
     """Model that the recipe brought as a folder -> the folder's files."""
     work: Path
-    _outputs: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    _outputs: dict[Asked, list[dict[str, Any]]] = field(default_factory=dict)
 
     @property
     def evals(self) -> Repo:
@@ -111,19 +121,20 @@ class Published:
         download = download_model if weights else download_tokenizer
         return download(repo_id, revision, self.access)
 
-    def outputs(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
-        """(student, benchmark) -> rows of the config `outputs`, in their published order."""
+    def outputs(self) -> dict[Asked, list[dict[str, Any]]]:
+        """(student, benchmark, level) -> rows of the config `outputs`, in their published order."""
         if not self._outputs:
             for name in self.evals.below("data/outputs/"):
                 for row in read_rows(self.evals.path(name)):
-                    self._outputs.setdefault((row["student"], row["benchmark"]), []).append(row)
+                    key = (row["student"], row["benchmark"], row.get("level"))
+                    self._outputs.setdefault(key, []).append(row)
         return self._outputs
 
     def details(self, record: Record) -> list[tuple[str, str]]:
         """(path in an evaluation's output, path in the evaluations dataset) of what lighteval wrote."""
         student = record.config["student"]
         model = self.manifest.models.get(student) or self.manifest.pinned[student]["model"]
-        folder = f"details_{model.replace('/', '__')}"
+        folder = details_folder(model, asked_of(record.config)[2])
         found = []
         for entry in record.files:
             name = entry.path.rpartition("/")[2]
@@ -203,7 +214,7 @@ def _parts(repo: Repo, names: list[str], table: str) -> list[tuple[Repo, str, st
 def _write_samples(release: Published, record: Record, path: Path) -> None:
     """One evaluation's rows of the config `outputs`."""
     config = record.config
-    wanted = (config["student"], config["benchmark"]["name"])
+    wanted = asked_of(config)
     if not path.exists():
         several = config["benchmark"].get("samples", 1) > 1
         schema = SAMPLED_SCHEMA if several else EVALUATION_SCHEMA

@@ -17,7 +17,8 @@ from hubkit.errors import HubkitError
 from hubkit.evaluation.published import AGREEMENT
 from hubkit.records import PROBLEM_SCHEMA, read_rows, write_rows
 from hubkit.release.check.claims import Claims
-from hubkit.release.check.published import Published
+from hubkit.release.check.published import Published, asked_of
+from hubkit.release.results import at_level
 from hubkit.store import StepContext
 
 __all__ = ["check_again"]
@@ -35,11 +36,12 @@ def check_again(release: Published, claims: Claims, n: int, device: str) -> None
     for step, record in release.facts.kind("evaluation").items():
         config = record.config
         student, benchmark = config["student"], config["benchmark"]
-        what = f"{student} on {benchmark['name']}: answered again"
+        asked = asked_of(config)
+        what = f"{at_level(student, asked[2])} on {benchmark['name']}: answered again"
         if not benchmark.get("problems"):
             claims.skip(where, what, "a task of lighteval: `hubkit submit` evaluates it")
             continue
-        rows = release.outputs().get((student, benchmark["name"]), [])
+        rows = release.outputs().get(asked, [])
         published = rows[: n * max(1, benchmark.get("samples", 1))]
         folder = release.work / "rerun" / str(len(list((release.work / "rerun").glob("*"))))
         try:

@@ -1,6 +1,7 @@
 """Variants: the forms in which the same traces are published and trained on, and the one table of their kinds.
 
     Variant("raw")  Variant("compressed", "nano-compressor")  Variant("truncated", "nano-compressor")
+    Variant("mix", "nano-compressor", (Part("raw", "high"), Part("compressed-nano-compressor", "low")))
 
 A kind is a row of VARIANTS. Plan, estimate, results, figure, cards, report and Space read it and know no kind by
 name. To add a kind: a module beside this file with `VERSION` and `run(context)`, and a row here.
@@ -8,7 +9,7 @@ name. To add a kind: a module beside this file with `VERSION` and `run(context)`
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -16,7 +17,17 @@ import pyarrow as pa
 
 from hubkit.records import VARIANT_COLUMNS
 
-__all__ = ["BASE_COLOUR", "BASE_LABEL", "VARIANTS", "Kind", "Variant", "possible_variants", "sort_key"]
+__all__ = [
+    "BASE_COLOUR",
+    "BASE_LABEL",
+    "VARIANTS",
+    "Kind",
+    "Part",
+    "Variant",
+    "mixture",
+    "possible_variants",
+    "sort_key",
+]
 
 
 @dataclass(frozen=True)
@@ -24,11 +35,11 @@ class Kind:
     """What is known of one kind of variant."""
 
     step: str
-    """module:function of the step that writes its data.parquet."""
+    """module:function of the step that writes its data.parquet; empty for a mixture, which has no data of its own."""
     order: int
     """Its place in tables, legends and lists."""
     colour: str
-    """In figures: Okabe and Ito's, told apart with any colour vision."""
+    """In figures: Okabe and Ito's, told apart with any colour vision, and a violet of our own."""
     mark: str
     """In figures without colour and in tables: one character."""
     sentence: str
@@ -37,6 +48,8 @@ class Kind:
     """Whether it is made from raw traces at the lengths of one compressor's: a control."""
     compressed: bool = False
     """Whether a compressor makes it, shard by shard, before its step joins the shards."""
+    mixture: bool = False
+    """Whether it is several variants of the same traces, each asked for by a level of effort."""
     seeded: bool = False
     """Whether chance decides what stays: the recipe's seed is then part of its step's key."""
     leaves: str = ""
@@ -116,6 +129,14 @@ VARIANTS: Final[dict[str, Kind]] = {
         seeded=True,
         columns=_CONTROL,
     ),
+    "mix": Kind(
+        step="",
+        order=6,
+        colour="#7B4FD0",
+        mark="◐",
+        sentence="the same traces in several forms, each under the level of effort that the chat template is given",
+        mixture=True,
+    ),
 }
 
 BASE_COLOUR: Final = "#777777"
@@ -124,16 +145,33 @@ BASE_LABEL: Final = "untrained"
 
 
 @dataclass(frozen=True)
+class Part:
+    """What a mixture answers at one level of effort."""
+
+    variant: str
+    """Name of the variant that is trained on at this level."""
+    level: str
+    """Value that the chat template is given: high."""
+
+
+@dataclass(frozen=True)
 class Variant:
     """One form of a teacher's traces. Raises KeyError for a kind that is not in VARIANTS."""
 
     kind: str
     compressor: str = ""
-    """The compressor that made it or whose lengths it has; empty where the kind has none."""
+    """The compressor that made it or whose lengths it has; empty where the kind has none, and of a mixture of
+    several."""
+    parts: tuple[Part, ...] = ()
+    """Of a mixture, in the table's order, whatever the recipe's."""
+    variable: str = ""
+    """Of a mixture: the template variable that is given the level, such as reasoning_effort."""
 
     @property
     def name(self) -> str:
-        """Of its config on the Hub: raw, compressed-<compressor>."""
+        """Of its config on the Hub: raw, compressed-<compressor>; of a mixture mix-raw-compressed-<compressor>."""
+        if self.parts:
+            return "-".join([self.kind, *(part.variant for part in self.parts)])
         return f"{self.kind}-{self.compressor}" if self.compressor else self.kind
 
     @property
@@ -150,8 +188,10 @@ class Variant:
     def published(self, teacher: str) -> dict[str, Any]:
         """What readers without hubkit, such as the Space, need to show it; stands in release.json."""
         row = self.row
+        mixed = {"variable": self.variable, "levels": [asdict(part) for part in self.parts]}
         return {
-            **asdict(self),
+            "kind": self.kind,
+            "compressor": self.compressor,
             "name": self.name,
             "label": self.name,
             "colour": row.colour,
@@ -159,17 +199,29 @@ class Variant:
             "order": row.order,
             "matched": row.matched,
             "sentence": self.sentence(teacher),
+            **(mixed if self.parts else {}),
         }
 
 
+def mixture(levels: Mapping[str, str], variable: str, known: Mapping[str, Variant]) -> Variant:
+    """The mixture of these variants: name -> level, in the table's order. Raises KeyError for a name that is not among
+    the `known`."""
+    order = sorted(levels, key=lambda name: sort_key(known[name]))
+    compressors = {known[name].compressor for name in levels} - {""}
+    parts = tuple(Part(name, levels[name]) for name in order)
+    return Variant("mix", compressors.pop() if len(compressors) == 1 else "", parts, variable)
+
+
 def possible_variants(compressors: Iterable[str]) -> dict[str, Variant]:
-    """Name -> variant, for all that can be made with these compressors, in the table's order.
+    """Name -> variant, for all that can be made with these compressors, in the table's order; without mixtures.
 
     Raises ValueError when two variants would have one name.
     """
     names = list(compressors)
     found: dict[str, Variant] = {}
     for kind, row in VARIANTS.items():
+        if row.mixture:
+            continue
         for variant in [Variant(kind, name) for name in names] if row.of_compressor else [Variant(kind)]:
             if variant.name in found:
                 raise ValueError(f"two variants are called {variant.name!r}: rename a compressor")
