@@ -93,9 +93,10 @@ class Base(ModelRef):
 
 
 RESERVED: Final = {
-    *("messages", "conversation", "tools", "documents", "chat_template", "add_generation_prompt"),
-    *("continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict"),
-    *("return_assistant_tokens_mask", "tokenizer_kwargs", "bos_token", "eos_token", "pad_token", "unk_token"),
+    *("messages", "conversation", "tools", "documents", "chat_template", "tokenizer_kwargs"),
+    *("add_generation_prompt", "continue_final_message", "tokenize", "padding", "truncation"),
+    *("max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask"),
+    *("bos_token", "eos_token", "pad_token", "unk_token"),
 }
 """Names that chat templates, and the function that renders them, use already."""
 

@@ -420,7 +420,9 @@ def _student(
     if mixed.parts:
         by_name = {variant.name: variant for variant, _, _ in tokens}
         config["mix"] = {"variable": mixed.variable, "levels": [asdict(part) for part in mixed.parts]}
-        inputs = {f"tokens-{p.level}": tokens[by_name[p.variant], mixed.variable, p.level] for p in mixed.parts}
+        inputs = {
+            f"tokens-{p.level}": tokens[by_name[p.variant], mixed.variable, p.level] for p in mixed.parts
+        }
     else:
         inputs = {"tokens": tokens[mixed, "", ""]}
     return build.add(

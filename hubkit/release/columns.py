@@ -112,7 +112,6 @@ def outputs_schema(facts: Facts) -> pa.Schema:
     return OUTPUTS_SCHEMA if facts.has_levels else without_level(OUTPUTS_SCHEMA)
 
 
-
 def size_category(rows: int) -> list[str]:
     """The Hub's category for a number of rows, as its cards want it: ["1K<n<10K"]."""
     above = len(str(rows)) - 3  # limits at or below it

@@ -29,8 +29,8 @@ def headline(
     """One sentence per compressor, and one per two levels of mixtures; "" for a release that has neither a compressed
     student beside a raw one nor a mixture.
 
-    `rows`, `tests` and `levels` are those of `student_rows`, `paired_tests` and `obedience`. A pair is two students that
-    differ in the variant alone; differences are points of accuracy against the raw one.
+    `rows`, `tests` and `levels` are those of `student_rows`, `paired_tests` and `obedience`. A pair is two students
+    that differ in the variant alone; differences are points of accuracy against the raw one.
     """
     raw = {_key(row): row for row in rows if row["variant"] == "raw"}
     told = {(_key(test), test["a"], test["b"]): test["p_holm"] < _LEVEL for test in tests}

@@ -33,11 +33,12 @@ def obedience(facts: Facts, tests: Sequence[Mapping[str, Any]]) -> list[Row]:
 
     of_student: dict[tuple[str, str], dict[str, tuple[Path, Record]]] = {}
     for step, record in facts.kind("evaluation").items():
-        if level := record.config.get("level"):
-            name = (record.config["student"], record.config["benchmark"]["name"])
-            of_student.setdefault(name, {})[level["value"]] = facts.folders[step], record
+        if asked := record.config.get("level"):
+            key = (record.config["student"], record.config["benchmark"]["name"])
+            of_student.setdefault(key, {})[asked["value"]] = facts.folders[step], record
     found = []
     for (student, benchmark), levels in of_student.items():
+        measured = {level: record.metrics for level, (_, record) in levels.items()}
         config = next(iter(levels.values()))[1].config
         variant = facts.variant(config["variant"])
         taught = {part.level: _taught(facts, config["teacher"], part.variant) for part in variant.parts}
@@ -46,14 +47,18 @@ def obedience(facts: Facts, tests: Sequence[Mapping[str, Any]]) -> list[Row]:
             shorter = sum(after[id_] < before[id_] for id_ in before)
             low, high = wilson(shorter, len(before))
             about = {name: config[name] for name in ("teacher", "base", "variant", "method", "seed")}
-            metrics = {level: levels[level][1].metrics for level in (long, short)}
             row: Row = {"student": student, "benchmark": benchmark, **about, "long": long, "short": short}
-            row |= {"n": len(before), "shorter": shorter / len(before), "shorter_low": low, "shorter_high": high}
-            for end, level in (("long", long), ("short", short)):
+            row |= {
+                "n": len(before),
+                "shorter": shorter / len(before),
+                "shorter_low": low,
+                "shorter_high": high,
+            }
+            for end, which in (("long", long), ("short", short)):
                 for name in ("accuracy", "ci_low", "ci_high", "mean_output_tokens"):
-                    row[f"{name}_{end}"] = metrics[level][name]
-            whole = metrics[long]["mean_output_tokens"]
-            row["length"] = metrics[short]["mean_output_tokens"] / whole if whole else None
+                    row[f"{name}_{end}"] = measured[which][name]
+            whole = measured[long]["mean_output_tokens"]
+            row["length"] = measured[short]["mean_output_tokens"] / whole if whole else None
             found.append(row | _test(tests, row))
     return found
 
@@ -82,6 +87,10 @@ def _test(tests: Sequence[Mapping[str, Any]], row: Row) -> Row:
             if levels == (row["short"], row["long"]):
                 return values
             if levels == (row["long"], row["short"]):
-                turned = {"difference": -test["difference"], "ci_low": -test["ci_high"], "ci_high": -test["ci_low"]}
+                turned = {
+                    "difference": -test["difference"],
+                    "ci_low": -test["ci_high"],
+                    "ci_high": -test["ci_low"],
+                }
                 return values | turned
     raise ValueError(f"{row['student']} was not tested at {row['long']} and {row['short']}")

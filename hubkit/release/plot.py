@@ -1,8 +1,9 @@
 """Accuracy against output length: the one figure that README, cards, report and Space show.
 
 One panel per benchmark and teacher, and per base where there are many students. Colour is the kind of variant, shape
-the method, fill the base, and a number beside a mark the compressor, where there are several. A line joins the raw and
-the compressed student that differ in nothing else; the dashed line is the Pareto front: no student is both shorter and
+the method, fill the base, and beside a mark stands the number of the compressor, where there are several, and the level
+of effort that a mixture was asked at. A line joins the raw and the compressed student that differ in nothing else, and
+the levels of one student; the dashed line is the Pareto front: no student is both shorter and
 better. Bars are 95 % intervals, or the range over seeds where there are several.
 """
 
@@ -70,6 +71,8 @@ class _Mark(NamedTuple):
     variant: str | None
     kind: str | None
     compressor: str | None
+    level: str | None
+    """Of effort, that a mixture was asked at."""
     x: float
     y: float
     low: float
@@ -119,7 +122,7 @@ def _marks(rows: list[Row]) -> list[_Mark]:
         # A base as it is belongs to every teacher's panel.
         for teacher in [row["teacher"]] if row["teacher"] else teachers:
             panel = (row["benchmark"], teacher, "")
-            key = (panel, *(row[name] for name in _Mark._fields[1:6]))
+            key = (panel, *(row.get(name) for name in _Mark._fields[1:7]))
             groups.setdefault(key, []).append(row)
     marks = []
     for key, group in groups.items():
@@ -266,7 +269,15 @@ def _panel(axis: Any, marks: list[_Mark], everywhere: list[_Mark], theme: Theme)
 
 def _joined(raw: _Mark, short: _Mark) -> bool:
     same = (raw.base, raw.method) == (short.base, short.method)
-    return same and raw.kind == "raw" and short.kind is not None and VARIANTS[short.kind].compressed
+    compressed = raw.kind == "raw" and short.kind is not None and VARIANTS[short.kind].compressed
+    return same and (compressed or _levels(raw, short))
+
+
+def _levels(long: _Mark, short: _Mark) -> bool:
+    """Whether it is one student, asked at two levels."""
+    return (
+        long.variant == short.variant and long.level != short.level and (long.x, long.y) > (short.x, short.y)
+    )
 
 
 def _dodged(axis: Any, marks: list[_Mark]) -> dict[_Mark, float]:
@@ -290,9 +301,12 @@ def _dodged(axis: Any, marks: list[_Mark]) -> dict[_Mark, float]:
 
 
 def _number(mark: _Mark, everywhere: Sequence[_Mark]) -> str:
-    """Which compressor made it or gave it its length; "" where there is one compressor, or none of its."""
+    """Which compressor made it or gave it its length, "" where there is one compressor, or none of its; and the level
+    that a mixture was asked at."""
     compressors = _names(everywhere, "compressor")
-    return str(compressors.index(mark.compressor) + 1) if mark.compressor and len(compressors) > 1 else ""
+    several = mark.compressor and len(compressors) > 1
+    number = str(compressors.index(mark.compressor) + 1) if several else ""
+    return " ".join(filter(None, (number, mark.level)))
 
 
 def _names(marks: Sequence[_Mark], name: str) -> list[Any]:
@@ -363,10 +377,12 @@ def _key(marks: list[_Mark], theme: Theme) -> list[Any]:
                 label=_short(f"base {base}"),
             )
         )
-    if any(_joined(a, b) for a in marks for b in marks):
-        handles.append(
-            Line2D([], [], color=soft, linewidth=1.2, alpha=0.55, label="same student, raw to compressed")
-        )
+    joined = [(a, b) for a in marks for b in marks if _joined(a, b)]
+    if joined:
+        leveled = [_levels(a, b) and a.kind != "raw" for a, b in joined]
+        found = ["raw to compressed"] * (not all(leveled)) + ["level to level"] * any(leveled)
+        label = f"same student, {' or '.join(found)}"
+        handles.append(Line2D([], [], color=soft, linewidth=1.2, alpha=0.55, label=label))
     if len(_front(marks)) > 1:
         handles.append(Line2D([], [], color=soft, linestyle="--", linewidth=1, label="Pareto front"))
     return handles

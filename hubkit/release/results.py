@@ -313,7 +313,9 @@ def paired_tests(facts: Facts) -> list[Row]:
             groups.setdefault((config["benchmark"]["name"], *key), []).append((step, record))
     tests: list[Row] = []
     for (benchmark, teacher, base, method, seed), group in groups.items():
-        group.sort(key=lambda item: sort_key(facts.variant(item[1].config["variant"])))  # levels stay in their order
+        group.sort(
+            key=lambda item: sort_key(facts.variant(item[1].config["variant"]))
+        )  # levels stay in their order
         for (step_a, a), (step_b, b) in combinations(group, 2):
             (right_a, answers), (right_b, answers_b) = (_answers(facts.folders[s]) for s in (step_a, step_b))
             if list(right_a) != list(right_b) or answers != answers_b:

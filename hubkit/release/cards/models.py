@@ -172,7 +172,9 @@ def _snippet(
         if asked.right and asked.temperature:
             verdict = f"it got this one right when drawn at temperature {asked.temperature:g}"
         says = f"  # of {asked.benchmark}, answer {asked.answer[:80]!r}: {verdict}"
-    level = "".join(f", {variable}={value!r}" for variable, value in (asked.template if asked else {}).items())
+    level = "".join(
+        f", {variable}={value!r}" for variable, value in (asked.template if asked else {}).items()
+    )
     limit = asked.max_tokens if asked else 512
     return (
         f"{imports}\n\n"
