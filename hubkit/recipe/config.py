@@ -229,7 +229,8 @@ class Recipe(Section):
                 if name not in known:
                     raise AtKey(
                         f"variant {name!r} cannot be made; this recipe can make {', '.join(known)}",
-                        *(place, *(("mix", name) if mixed else ())),
+                        *place,
+                        *(("mix", name) if mixed else ()),
                     )
         groups = {
             "teachers or traces": [origin.name for origin in self.origins()],

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from ask import LONGEST_QUESTION, MOST_LIVE, MOST_TOKENS, ask
+from ask import LONGEST_QUESTION, MOST_LIVE, MOST_TOKENS, ask, repo_of
 from cards import comparison, problem_list, state, trace_list, trace_view
 from data import Evaluations, Row, Traces, settings, traces_of
 from results import results_page
@@ -67,8 +67,8 @@ def filter_boxes(data: Evaluations) -> tuple[dict[str, Any], dict[str, list[str]
     """What chooses problems and students, by its name in the address; and the values that each may have."""
     students = list(data.students.values())
     allowed = {"benchmark": list(dict.fromkeys(data.benchmark))}
-    for name in ("base", "variant", "method", "seed", "teacher"):
-        allowed[name] = list(dict.fromkeys(str(row[name]) for row in students if row[name] is not None))
+    for name in ("base", "variant", "level", "method", "seed", "teacher"):
+        allowed[name] = list(dict.fromkeys(str(row[name]) for row in students if row.get(name) is not None))
     if any(row["variant"] is None for row in students):
         allowed["variant"].append("untrained")
     boxes: dict[str, Any] = {"p": gr.State(data.keys[0] if data.keys else ""), "set": gr.State(0)}
@@ -290,7 +290,7 @@ def ask_tab(release: Row, data: Evaluations) -> None:
     every = max(1, len(data.keys) // 6)
     samples = [data.problem(number) for number in range(0, len(data.keys), every)][:6]
     first = samples[0] if samples else {"problem": "", "answer": ""}
-    students = [name for name in data.names if name in release["models"]]
+    students = [name for name in data.names if repo_of(release, data, name)]
     pairs = data.pairs([data.names.index(name) for name in students])
     two = (
         [data.names[n] for n in pairs[0]]

@@ -55,7 +55,13 @@ class Answer(threading.Thread):
     """One student at work. Reading its fields at any time shows how far it is."""
 
     def __init__(
-        self, repo: str, revision: str | None, messages: list[Row], options: Row, stop: threading.Event
+        self,
+        repo: str,
+        revision: str | None,
+        messages: list[Row],
+        options: Row,
+        stop: threading.Event,
+        template: dict[str, str],
     ):
         super().__init__(daemon=True)
         self.repo, self.revision, self.messages, self.options, self.stop = (
@@ -65,6 +71,7 @@ class Answer(threading.Thread):
             options,
             stop,
         )
+        self.template = template
         self.state, self.error, self.opened = "loading the model …", "", ""
         self.ids: list[int] = []
         self.started: float | None = None
@@ -80,7 +87,11 @@ class Answer(threading.Thread):
             with LOADING:
                 self.tokenizer, model = load_student(self.repo, self.revision)
             inputs = self.tokenizer.apply_chat_template(
-                self.messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+                self.messages,
+                add_generation_prompt=True,
+                return_tensors="pt",
+                return_dict=True,
+                **self.template,
             ).to(model.device)
             prompt = self.tokenizer.decode(inputs["input_ids"][0][-8:])
             self.opened = "<think>" if prompt.rstrip().endswith("<think>") else ""
@@ -109,11 +120,11 @@ class Answer(threading.Thread):
     def end(self) -> None:
         pass
 
-    def row(self, name: str, about: Row) -> Row:
+    def row(self, about: Row) -> Row:
         text = self.tokenizer.decode(list(self.ids), skip_special_tokens=True) if self.ids else ""
         reason = "length" if self.cut and not self.state else "stop"
         got = {"output": self.opened + text, "output_tokens": len(self.ids), "finish_reason": reason}
-        return {**about, "student": name, "correct": None, **got}
+        return {**about, "correct": None, **got}
 
 
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
@@ -139,6 +150,19 @@ def same_answer(solution: str, known: str) -> bool | None:
     return " ".join(known.casefold().split()).strip(" .$") == " ".join(last.casefold().split()).strip(" .$")
 
 
+def repo_of(release: Row, data: Evaluations, name: str) -> str:
+    """The model that answers under this name; "" where there is none."""
+    about = data.students.get(name)
+    return str(release["models"].get(about["student"], "")) if about else ""
+
+
+def template_of(data: Evaluations, name: str) -> dict[str, str]:
+    """What its chat template is given: the level of effort, of a mixture's student."""
+    row = data.students[name]
+    variable = data.variants[row["variant"] or "base"].get("variable")
+    return {variable: row["level"]} if variable and row.get("level") else {}
+
+
 def ask(
     release: Row,
     data: Evaluations,
@@ -151,7 +175,7 @@ def ask(
 ) -> Iterator[str]:
     """Students answer a visitor's problem, all at once; yields their cards as the tokens come."""
     text = text.strip()[:LONGEST_QUESTION]
-    chosen = [name for name in chosen if name in release["models"]][:MOST_LIVE]
+    chosen = [name for name in chosen if repo_of(release, data, name)][:MOST_LIVE]
     if not text or not chosen:
         yield note("Write a problem and choose at least one student.")
         return
@@ -163,13 +187,21 @@ def ask(
     stop = threading.Event()
     revisions = release.get("revisions", {})
     at_work = {
-        name: Answer(release["models"][name], revisions.get(name), messages, options, stop) for name in chosen
+        name: Answer(
+            repo_of(release, data, name),
+            revisions.get(data.students[name]["student"]),
+            messages,
+            options,
+            stop,
+            template_of(data, name),
+        )
+        for name in chosen
     }
 
     def cards() -> str:
         parts = []
         for name, answer in at_work.items():
-            row = answer.row(name, data.students[name])
+            row = answer.row(data.students[name])
             badges = badge(f"{answer.seconds:.1f} s")
             if answer.state:
                 badges += badge(f"{esc(answer.state)} {esc(answer.error)}")

@@ -7,7 +7,7 @@ import math
 from functools import lru_cache
 
 from align import Part, marked, words
-from data import Evaluations, Row, Traces
+from data import Evaluations, Row, Traces, called
 from text import LONGEST_TEXT, MATHS, ROOM, badge, bar, box, esc, maths, note, shown, split, verdict
 from view import PER_PAGE, View, find, find_traces, shown_students, student_sets
 
@@ -46,15 +46,17 @@ def problem_list(data: Evaluations, view: View, page: int | None = None) -> str:
     if page is None:
         page = found.index(current) // PER_PAGE if current in found else 0
     rows = [data.students[data.names[number]] for number in students]
-    parts = ["base", "variant", "method", "seed", "teacher"]
-    differ = [name for name in parts if len({row[name] for row in rows}) > 1] or ["variant"]
+    parts = ["base", "variant", "level", "method", "seed", "teacher"]
+    differ = [name for name in parts if len({row.get(name) for row in rows}) > 1] or ["variant"]
     heads = ""
     for row in rows:
         said = {"variant": label(data, row["variant"]), "seed": f"seed {row['seed']}"}
         lines = "<br>".join(
-            esc(said.get(name, row[name])) for name in differ if name == "variant" or row[name] is not None
+            esc(said.get(name, row.get(name)))
+            for name in differ
+            if name == "variant" or row.get(name) is not None
         )
-        heads += f'<th scope="col" title="{esc(row["student"])}">{mark(data, row)}{lines}</th>'
+        heads += f'<th scope="col" title="{esc(called(row))}">{mark(data, row)}{lines}</th>'
     page = min(max(page, 0), (len(found) - 1) // PER_PAGE)
     body = ""
     for number in found[page * PER_PAGE : (page + 1) * PER_PAGE]:
@@ -69,7 +71,7 @@ def problem_list(data: Evaluations, view: View, page: int | None = None) -> str:
         text = data.brief(data.texts[number].as_py())[:160]
         body += listed(data.keys[number], f"{number + 1}. {text}", number == current) + f"{cells}</tr>"
     shared = [
-        name for name in parts if name not in differ and rows[0][name] is not None and name != "variant"
+        name for name in parts if name not in differ and rows[0].get(name) is not None and name != "variant"
     ]
     same = ", ".join(esc(f"seed {rows[0][n]}" if n == "seed" else rows[0][n]) for n in shared)
     about = "● right, ○ wrong, and the tokens of each output" + (f"; all: {same}" if same else "")
@@ -134,7 +136,7 @@ def card(
         badges += badge(f"{esc(row['output_tokens'])} tokens")
     if row["finish_reason"] == "length":
         badges += badge("cut off", "cut")
-    parts = (row["base"], label(data, row["variant"]), row["method"])
+    parts = (row["base"], label(data, row["variant"]), row.get("level"), row["method"])
     about = "" if name else " · ".join(esc(part) for part in parts if part)
     answer = (
         shown(solution, limit // 2)
@@ -150,7 +152,7 @@ def card(
         thought = f"<details open><summary>thinking</summary>{text}</details>"
     return (
         f'<section class="card" style="--accent:{"#7d8590" if name else accent(data, row["variant"])}">'
-        f'<h3>{esc(name or row["student"])}</h3><div class="meta">{about}</div>'
+        f'<h3>{esc(name or called(row))}</h3><div class="meta">{about}</div>'
         f"{bar(row['output_tokens'], longest) if longest else ''}{badges}{thought}"
         f"{box('answer', answer, 'text solution')}</section>"
     )

@@ -63,6 +63,11 @@ def variant_table(release: Row, results: Iterable[Row]) -> dict[str, Row]:
     return table
 
 
+def called(row: Row) -> str:
+    """Whose output it is: a student of a mixture is asked at each of its levels of effort."""
+    return f"{row['student']} at {row['level']}" if row.get("level") else str(row["student"])
+
+
 def file_of(repo: str, revision: str | None, name: str) -> bytes | None:
     """A small file of a dataset; None where it is not there."""
     from huggingface_hub import hf_hub_download
@@ -148,7 +153,7 @@ class Evaluations:
         }
         self.students: dict[str, Row] = {}
         for row in self.results:
-            self.students.setdefault(row["student"], row)
+            self.students.setdefault(called(row), row)
         self.names = list(self.students)
         self.variants = variant_table(release, self.students.values())
 
@@ -157,7 +162,10 @@ class Evaluations:
         self.keys: list[str] = encoded.dictionary.to_pylist()
         problem = encoded.indices.to_numpy()
         place = {name: number for number, name in enumerate(self.names)}
-        known = column("student").dictionary_encode()
+        who = column("student")
+        if "level" in self.table.about[0].schema.names:  # null where there is none
+            who = pc.coalesce(pc.binary_join_element_wise(who, column("level"), " at "), who)
+        known = who.dictionary_encode()
         of = np.array([place.get(name, -1) for name in known.dictionary.to_pylist()])
         student = of[known.indices.to_numpy()]
         shape = (len(self.keys), len(self.names))

@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 from cards import label, mark
-from data import Evaluations, Row
+from data import Evaluations, Row, called
 from text import esc, note, percent
 
 Cell = tuple[str, Any]
@@ -56,7 +56,49 @@ def results_page(data: Evaluations) -> str:
                 "proportions. A large p says that these problems do not tell the two apart, not that they are equal."
             ),
         ]
+    if data.report.get("levels"):
+        parts += [
+            "<h2>Does it do as it is asked?</h2>",
+            _levels(data, several),
+            note(
+                "One student that learned several forms of the traces, each under a level of effort, asked at two of "
+                "them. Shorter on: the share of problems whose answer has fewer tokens at the short level, with "
+                "Wilson’s interval."
+            ),
+        ]
     return "".join(parts)
+
+
+def _at(name: str, level: str | None) -> str:
+    return called({"student": name, "level": level})
+
+
+def _levels(data: Evaluations, several: bool) -> str:
+    """How mixtures answer at two of their levels of effort."""
+    rows: list[list[Cell]] = [
+        [
+            _text(v["student"]),
+            *([_text(v["benchmark"])] if several else []),
+            _text(f"{v['short']} for {v['long']}"),
+            (f"{v['mean_output_tokens_short']:,.1f} for {v['mean_output_tokens_long']:,.1f}", v["length"]),
+            (percent(v["shorter"]), v["shorter"]),
+            (f"{percent(v['shorter_low'])} to {percent(v['shorter_high'])}", v["shorter_low"]),
+            (f"{percent(v['accuracy_short'])} for {percent(v['accuracy_long'])}", v["accuracy_short"]),
+            (f"{100 * v['difference']:+.1f} points", v["difference"]),
+            (f"{100 * v['ci_low']:+.1f} to {100 * v['ci_high']:+.1f}", v["ci_low"]),
+            (f"{v['p_holm']:.3g}", v["p_holm"]),
+        ]
+        for v in data.report["levels"]
+    ]
+    heads = [
+        "student",
+        *(["benchmark"] if several else []),
+        "level",
+        "output tokens",
+        "shorter on",
+        "95 % CI",
+    ]
+    return grid([*heads, "accuracy", "difference", "95 % CI", "p, Holm"], rows)
 
 
 def _text(value: Any) -> Cell:
@@ -74,7 +116,8 @@ def _students(data: Evaluations, several: bool) -> str:
     rows: list[list[Cell]] = []
     for r in data.results:
         seed = f"seed {r['seed']}" if seeds and r["seed"] is not None else ""
-        name = " ".join(p for p in (r["base"], label(data, r["variant"]), r["method"], teacher(r), seed) if p)
+        what = _at(label(data, r["variant"]), r.get("level"))
+        name = " ".join(p for p in (r["base"], what, r["method"], teacher(r), seed) if p)
         trained = "–" if r["train_tokens"] is None else f"{r['train_tokens']:,}"
         rows.append(
             [
@@ -107,7 +150,7 @@ def _students(data: Evaluations, several: bool) -> str:
 def _over_seeds(data: Evaluations, several: bool) -> str:
     rows: list[list[Cell]] = [
         [
-            _text(f"{g['base']} {label(data, g['variant'])} {g['method']}"),
+            _text(f"{g['base']} {_at(label(data, g['variant']), g.get('level'))} {g['method']}"),
             *([_text(g["benchmark"])] if several else []),
             _text(g["seeds"]),
             (percent(g["accuracy"]), g["accuracy"]),
@@ -134,7 +177,9 @@ def _tests(data: Evaluations, several: bool) -> str:
         between = "–" if low is None or high is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
         rows.append(
             [
-                _text(f"{label(data, t['a'])} – {label(data, t['b'])}"),
+                _text(
+                    f"{_at(label(data, t['a']), t.get('a_level'))} – {_at(label(data, t['b']), t.get('b_level'))}"
+                ),
                 _text(f"{t['base']} {t['method']}, seed {t['seed']}"),
                 *([_text(t["benchmark"])] if several else []),
                 (f"{100 * t['difference']:+.1f} points", t["difference"]),

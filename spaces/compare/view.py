@@ -51,6 +51,7 @@ class View:
     benchmark: list[str] = field(default_factory=list)
     base: list[str] = field(default_factory=list)
     variant: list[str] = field(default_factory=list)
+    level: list[str] = field(default_factory=list)
     method: list[str] = field(default_factory=list)
     seed: list[str] = field(default_factory=list)
     teacher: list[str] = field(default_factory=list)
@@ -116,6 +117,7 @@ def chosen_students(data: Evaluations, view: View) -> list[int]:
         wanted = (
             (view.base, row["base"]),
             (view.variant, variant),
+            (view.level, row.get("level")),
             (view.method, row["method"]),
             (view.seed, str(row["seed"])),
             (view.teacher, row["teacher"]),

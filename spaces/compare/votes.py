@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from cards import card, question
-from data import Evaluations, Row
+from data import Evaluations, Row, called
 from results import grid
 from text import MATHS, esc, note
 from view import View, chosen_students, find
@@ -35,6 +35,12 @@ def ballot_box() -> tuple[Path, threading.Lock] | None:
     return folder / f"votes-{os.getpid()}-{random.getrandbits(32):08x}.jsonl", scheduler.lock
 
 
+def kind(data: Evaluations, name: str) -> str:
+    """What votes are counted for: the variant, and the level that a mixture was asked at."""
+    row = data.students[name]
+    return called({"student": row["variant"] or "untrained", "level": row.get("level")})
+
+
 def draw_pair(data: Evaluations, view: View) -> Row | None:
     """Two outputs to one problem, in random order, of students that differ in the variant alone where there are any."""
     found, _ = find(data, view)
@@ -46,7 +52,7 @@ def draw_pair(data: Evaluations, view: View) -> Row | None:
             return None
         problem = random.choice(found)  # noqa: S311
         a, b = random.sample(group, 2)
-        differ = data.variant(a)["name"] != data.variant(b)["name"]
+        differ = kind(data, data.names[a]) != kind(data, data.names[b])
         if data.there[problem, a] and data.there[problem, b] and differ:
             return {"problem": data.keys[problem], "a": data.names[a], "b": data.names[b]}
     return None
@@ -70,7 +76,7 @@ def cast(data: Evaluations, vote: str, pair: Row | None, tally: Row) -> tuple[st
     if pair is None or pair.get("vote"):
         return blind_view(data, pair, (pair or {}).get("vote", "")), pair, tally, tally_text(tally)
     pair = pair | {"vote": vote}
-    kinds = [str(data.students[pair[side]]["variant"] or "untrained") for side in ("a", "b")]
+    kinds = [kind(data, pair[side]) for side in ("a", "b")]
     tally = {key: dict(value) for key, value in tally.items()}
     for side, kind in zip(("a", "b"), kinds, strict=True):
         row = tally.setdefault(kind, {"won": 0, "same": 0, "lost": 0})

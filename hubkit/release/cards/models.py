@@ -31,7 +31,7 @@ def student_card(
     results = [
         EvalResult(
             task_type="text-generation",
-            task_name=at_level(f"accuracy on {row['benchmark']}", row.get("level")),
+            task_name=f"accuracy on {row['benchmark']}",
             dataset_type=context.evals,
             dataset_name=f"{recipe.name} {row['benchmark']}",
             # Results of one dataset and configuration are put under one name by huggingface_hub, the first one's.

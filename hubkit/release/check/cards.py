@@ -17,7 +17,7 @@ from hubkit.release.check.published import LATER, Published, Repo
 from hubkit.release.layout import Files, Material, RepoFiles, layout, space
 from hubkit.release.leaderboard import FOLDER, Board, load_yaml
 from hubkit.release.manifest import PROVENANCE
-from hubkit.release.results import Row, student_rows
+from hubkit.release.results import Row, at_level, student_rows
 from hubkit.release.submission import file_name
 
 __all__ = ["check_cards"]
@@ -124,7 +124,13 @@ def _figures(release: Published, repo: Repo, rows: list[Row], claims: Claims) ->
     """model-index of the card and the result files, beside the results of this model."""
     from huggingface_hub import ModelCard
 
-    by_benchmark = {row["benchmark"]: row for row in rows}
+    def row_of(benchmark: str, metric: str, name: str) -> Row:
+        """The row that a figure is of: a mixture has one for each level of effort, which the figure's name says."""
+        plain = metric.replace("_", " ")
+        return next(
+            (r for r in rows if r["benchmark"] == benchmark and name == at_level(plain, r.get("level"))), {}
+        )
+
     if "README.md" in repo.files and rows:
         text = repo.path("README.md").read_text(encoding="utf-8")
         try:
@@ -135,10 +141,10 @@ def _figures(release: Published, repo: Repo, rows: list[Row], claims: Claims) ->
             ) from None
         for result in results:
             name = str(result.dataset_name).removeprefix(f"{release.recipe.name} ")
-            row = by_benchmark.get(name, {})
+            row = row_of(name, result.metric_type, str(result.metric_name))
             claims.compare(
                 repo.id,
-                f"model-index: {result.metric_type} on {name}",
+                f"model-index: {at_level(result.metric_type, row.get('level'))} on {name}",
                 result.metric_value,
                 row.get(result.metric_type),
             )
@@ -146,14 +152,16 @@ def _figures(release: Published, repo: Repo, rows: list[Row], claims: Claims) ->
     for path in repo.below(f"{FOLDER}/"):
         for entry in load_yaml(repo.path(path).read_bytes(), path) or []:
             about = entry.get("dataset", {}) if isinstance(entry, dict) else {}
-            row = by_benchmark.get(str(about.get("task_id")), {})
-            own = (
-                released.problems
-                and row
-                and path == file_name(Board(released.problems, row["benchmark"], ""))
-            )
+            board = Board(released.problems or "", str(about.get("task_id")), "")
+            own = [
+                r
+                for r in rows
+                if released.problems
+                and r["benchmark"] == board.task
+                and path == file_name(board, r.get("level") or "")
+            ]
             if about.get("id") == released.problems and own:
-                value = OWN_SCALE.value(row["accuracy"])
+                value = OWN_SCALE.value(own[0]["accuracy"])
                 claims.compare(repo.id, f"{path}: value", entry.get("value"), value)
                 revision = next(r.sha for r in released.repos if r.id == released.problems)
                 claims.compare(repo.id, f"{path}: revision", about.get("revision"), revision)
