@@ -44,6 +44,13 @@ def submit(
     samples: Annotated[
         int, typer.Option(help="Answers to each problem; 0: as many as the task wants.", min=0, max=1024)
     ] = 0,
+    level: Annotated[
+        str,
+        typer.Option(
+            metavar="VARIABLE=VALUE",
+            help="For the chat template, such as reasoning_effort=low; none if left out.",
+        ),
+    ] = "",
     engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     source: Annotated[str, typer.Option(metavar="URL", help="Where the details are to be read.")] = "",
@@ -106,6 +113,7 @@ def submit(
             max_tokens=max_tokens,
             temperature=temperature,
             samples=samples,
+            level=level,
             engine=engine,
             device=device,
             source=source,

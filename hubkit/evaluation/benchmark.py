@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from hubkit.errors import GateError, InputError
 from hubkit.section import Name, Sampling, Section
 
-__all__ = ["Benchmark"]
+__all__ = ["Benchmark", "check_level", "level_named"]
 
 
 class Benchmark(Section):
@@ -52,3 +53,48 @@ class Benchmark(Section):
         if self.leaderboard and not re.fullmatch(r"[\w.-]+/[\w.-]+#[^#]+", self.leaderboard):
             raise ValueError(f"{self.leaderboard!r} is not a leaderboard: write org/name#task")
         return self
+
+
+def level_named(text: str) -> dict[str, str]:
+    """A level of effort in the form of an evaluation's configuration, from reasoning_effort=low. Empty for "".
+
+    Raises InputError for any other text.
+    """
+    if not text:
+        return {}
+    match = re.fullmatch(r"([a-z][a-z0-9_]{0,38})=([A-Za-z0-9][\w.-]{0,38})", text)
+    if match is None:
+        raise InputError(f"{text[:80]!r} is no level", "write VARIABLE=VALUE, such as reasoning_effort=low")
+    return {"variable": match[1], "value": match[2]}
+
+
+def check_level(tokenizer: Any, level: dict[str, str]) -> None:
+    """Raise GateError where the chat template does not tell the model its level of effort."""
+    if not level:
+        return
+    chat = [{"role": "user", "content": "What is 40 + 45?"}]
+    variable, value = level["variable"], level["value"]
+
+    def prompt(given: str) -> str:
+        return str(
+            tokenizer.apply_chat_template(
+                chat, add_generation_prompt=True, tokenize=False, **{variable: given}
+            )
+        )
+
+    try:
+        with_level = prompt(value)
+    except Exception as error:  # whatever a stranger's template raises
+        told = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise GateError(
+            f"the chat template fails at {variable} {value}: {told}", "choose a level that it knows"
+        ) from None
+    try:
+        alike = prompt(f"no-{value}") == with_level
+    except Exception:  # it knows its levels
+        alike = False
+    if alike:
+        raise GateError(
+            f"the chat template does not tell the model its level: {variable} {value} changes nothing in the prompt",
+            "name the variable that its template reads, or leave the level out",
+        )

@@ -24,7 +24,7 @@ from hubkit.engines.check import check_engine
 from hubkit.engines.kept import is_open, kept_engine, release
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import EngineError, InputError, StepError
-from hubkit.evaluation.benchmark import Benchmark
+from hubkit.evaluation.benchmark import Benchmark, check_level
 from hubkit.evaluation.published import check_served, merged, trained_answers
 from hubkit.evaluation.statistics import summary
 from hubkit.evaluation.tasks import Tasks, built_in, contained, own_task
@@ -60,6 +60,7 @@ def run(context: StepContext) -> None:
     runtime = choose(EngineRuntime(**context.runtime["engine"]), context.runtime["device"])
     context.runtime["engine"] = runtime.model_dump(mode="json")  # the record says which one it was
     weights, adapter, tokenizer = _student(context)
+    check_level(tokenizer, context.config.get("level", {}))
     answers = max(1, benchmark.samples)
     with contained(context.work / "datasets"):
         problems: list[dict[str, Any]] = []

@@ -156,10 +156,12 @@ def evaluate(
     root: Path,
     samples: int = 1,
     keep_engine: bool = False,
+    level: dict[str, str] | None = None,
 ) -> tuple[Path, Record]:
     """Folder and record of a finished evaluation of a model at a commit: found, or carried out now.
 
-    An adapter is merged into its base first. With `keep_engine` the model stays loaded for the next task.
+    An adapter is merged into its base first. `level` is what the chat template is given, as an evaluation's
+    configuration has it. With `keep_engine` the model stays loaded for the next task.
     """
     benchmark: dict[str, Any] = {"name": task.name, "sampling": sampling.model_dump(mode="json")}
     benchmark |= {"samples": samples} if samples > 1 else {}
@@ -167,6 +169,7 @@ def evaluate(
     benchmark |= {"problems": task.name if own else None, "task": None if own else task.task}
     nobody = dict.fromkeys(("teacher", "variant", "method", "seed"))
     config = {"student": model, "base": "model", **nobody, "benchmark": benchmark, "system": ""}
+    config |= {"level": level} if level else {}
     step = f"evaluation/{model.replace('/', '--')}/{task.name}"
     base = base_of(access, model, revision)
     inputs = {"model": revision, "problems": task.revision} | ({"base": base[1]} if base else {})

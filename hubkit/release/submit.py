@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import InputError
+from hubkit.evaluation.benchmark import level_named
 from hubkit.hub import Access, default_access, resolve
 from hubkit.release.details import details_repo, push_details, run_files
 from hubkit.release.leaderboard import Board
@@ -32,6 +33,7 @@ from hubkit.release.submission import (
     send,
 )
 from hubkit.section import REPO_ID, Sampling
+from hubkit.students.gates import level_of
 
 __all__ = ["Done", "Planned", "Wish", "carry_out", "plan"]
 
@@ -53,6 +55,8 @@ class Wish:
     temperature: float = 0.0
     samples: int = 0
     """Answers to each problem; 0: as many as the task wants."""
+    level: str = ""
+    """What the chat template is given, such as reasoning_effort=low."""
     engine: str = "transformers"
     device: str = "auto"
     source: str = ""
@@ -160,6 +164,9 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
         raise InputError(f"--engine {wish.engine!r}", "use transformers or vllm")
     if wish.source and wish.details:
         raise InputError("two sources", "give --source or --details")
+    level = level_named(wish.level)
+    if level and wish.results is not None:
+        raise InputError("--level is for an evaluation, and --results is one", "leave --level out")
     # What lies here is read before the Hub is asked for anything.
     scores = read_run(wish.results, wish.tasks, wish.metric) if wish.results is not None else []
     for score in scores:
@@ -206,12 +213,14 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
                 root,
                 samples,
                 keep_engine=more,
+                level=level,
             )
             (score,) = read_run(folder, (), wish.metric, main=True)
             found.append((where, replace(score, revision=task.revision), record.started))
     source = _source(access, wish, repo)
     items = [
-        fill(where, score, date, notes_of(score, versions, commit), source) for where, score, date in found
+        fill(where, score, date, notes_of(score, versions, commit, level_of({"level": level})), source)
+        for where, score, date in found
     ]
     files: dict[str, Path | bytes] = {}
     for _, score, _ in found if repo else []:

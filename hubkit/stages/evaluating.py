@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import InputError
+from hubkit.evaluation.benchmark import level_named
 from hubkit.section import Sampling
 from hubkit.stages.stages import INNER, own_folder
 from hubkit.stages.step import pinned_model, run_step
@@ -57,13 +58,15 @@ def evaluate(
     max_tokens: int = 4096,
     temperature: float = 0.0,
     system: str = "",
+    level: str = "",
     engine: EngineRuntime | None = None,
     device: str = "auto",
 ) -> list[Score]:
     """Evaluate a model on tasks: lighteval's, as gsm8k|0, or of a benchmark that hubkit published, as org/name#task.
 
-    `model` is a Hub id or a folder. Raises InputError for a task or model that is not there and for an `out` that holds
-    something else, HubError if the Hub refuses, EngineError if the model cannot answer.
+    `model` is a Hub id or a folder; `level` is for its chat template: reasoning_effort=low. Raises InputError for a
+    task or model that is not there and for an `out` that holds something else, GateError where the template does not
+    tell the level, HubError if the Hub refuses, EngineError if the model cannot answer.
     """
     if not tasks:
         raise InputError("nothing to evaluate on", "give a task, such as --task 'gsm8k|0'")
@@ -72,7 +75,7 @@ def evaluate(
         raise InputError(
             "an endpoint says nothing of which weights answer", "give a model's Hub id or its folder"
         )
-    sampling = Sampling(max_tokens=max_tokens, temperature=temperature)
+    sampling, asked_at = Sampling(max_tokens=max_tokens, temperature=temperature), level_named(level)
     with own_folder(out):
         pinned = pinned_model(model, revision)
         called = re.sub(r"[^A-Za-z0-9.]+", "-", Path(model).name).strip("-.") or "model"
@@ -88,7 +91,12 @@ def evaluate(
         scores, records = [], []
         for task, (name, dataset, commit, folder) in zip(tasks, found, strict=True):
             made = _run(
-                out / INNER, weights, (called, name, task, commit, folder), sampling, system, (engine, device)
+                out / INNER,
+                weights,
+                (called, name, task, commit, folder),
+                sampling,
+                {"system": system} | ({"level": asked_at} if asked_at else {}),
+                (engine, device),
             )
             shutil.copytree(
                 made, out / name, dirs_exist_ok=True, ignore=shutil.ignore_patterns("record.json")
@@ -101,7 +109,7 @@ def evaluate(
             "model": Path(model).name if "digest" in pinned else str(model),
             "revision": pinned["revision"],
         }
-        about |= {"sampling": sampling.words(), "system": system}
+        about |= {"sampling": sampling.words(), "system": system, "level": level}
         write_json(out / "results.json", about | {"scores": [asdict(score) for score in scores]})
         from hubkit.release.stage import scores_card
 
@@ -148,7 +156,7 @@ def _run(
     model: dict[str, str],
     task: tuple[str, str, str, str, Path | None],
     sampling: Sampling,
-    system: str,
+    prompt: dict[str, Any],
     how: tuple[EngineRuntime, str],
 ) -> Path:
     (called, name, asked, commit, folder), (engine, device) = task, how
@@ -163,7 +171,7 @@ def _run(
             "base": "model",
             **nobody,
             "benchmark": {"name": name, "sampling": sampling.model_dump(mode="json"), **own},
-            "system": system,
+            **prompt,
         },
         inputs={"problems": folder} if folder else {},
         models={"base": model, "benchmark": {"model": "", "revision": commit}},
