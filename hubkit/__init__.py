@@ -28,11 +28,17 @@ if TYPE_CHECKING:
     from hubkit.stages.stages import push as push_traces
     from hubkit.stages.stages import truncate as truncate_traces
     from hubkit.stages.stages import verify as verify_traces
+    from hubkit.traces.compressors.prune import Prune
+    from hubkit.traces.compressors.prune_steps import PruneSteps
+    from hubkit.traces.compressors.prune_tokens import PruneTokens
     from hubkit.traces.compressors.rewrite import Rewrite
     from hubkit.traces.thinking import split
     from hubkit.verifiers import verify
 
 __all__ = [
+    "Prune",
+    "PruneSteps",
+    "PruneTokens",
     "Rewrite",
     "SourceOptions",
     "compress",
@@ -53,6 +59,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Prune": "hubkit.traces.compressors.prune:Prune",
+    "PruneSteps": "hubkit.traces.compressors.prune_steps:PruneSteps",
+    "PruneTokens": "hubkit.traces.compressors.prune_tokens:PruneTokens",
     "Rewrite": "hubkit.traces.compressors.rewrite:Rewrite",
     "SourceOptions": "hubkit.stages.source:SourceOptions",
     "compress": "hubkit.api:compress",

@@ -18,12 +18,10 @@ from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import InputError
 from hubkit.problems.base import problem_id
 from hubkit.records import PROBLEM_SCHEMA, messages_of, read_rows, write_rows
-from hubkit.section import Sampling
-from hubkit.stages.compressing import PROMPT
+from hubkit.stages.compressing import compressor_of
 from hubkit.stages.source import tokenizer_folder
 from hubkit.stages.step import compress_step, pinned_model, pinned_tokenizer
 from hubkit.store import Store
-from hubkit.traces.compressors.rewrite import Rewrite
 from hubkit.traces.lengths import count_tokens as _count_tokens
 from hubkit.traces.lengths import load_tokenizer, token_counts
 from hubkit.traces.thinking import split
@@ -44,37 +42,55 @@ Traces = TypeVar("Traces")
 def compress(
     traces: Traces,
     *,
-    model: str | Path,
+    model: str | Path = "",
+    kind: str = "rewrite",
     tokenizer: str | Path | None = None,
-    prompt: str = PROMPT,
+    prompt: str | None = None,
     max_tokens: int = 4096,
     temperature: float = 0.0,
     attempts: int = 2,
     seed: int = 0,
     engine: EngineRuntime | None = None,
+    device: str = "auto",
     folder: Path | None = None,
     on_rejected: Callable[[dict[str, Any]], None] | None = None,
+    **settings: Any,
 ) -> Traces:
-    """Let a model shorten the reasoning of traces; those that still reach the right answer come back, shorter.
+    """Shorten the reasoning of traces by a model; those that are kept come back, shorter.
+
+    `kind` is one of a recipe's compressors: rewrite and prune, which ask the model and keep what still reaches the
+    right answer; prune-steps and prune-tokens, which score with it. `settings` are the kind's further keys, such as
+    ratio=0.3, by="answer", chunk_tokens=2000, solution="final-line" or reserve=["="] (docs/recipes.md). `prompt`,
+    `max_tokens`, `temperature` and `attempts` are for those that ask.
 
     `model` and `tokenizer` are folders or Hub ids; the tokenizer counts lengths, and is the model's own by default.
     With `engine` a server is asked, for example EngineRuntime(engine="openai", endpoint="http://…/v1"); a tokenizer
     must then be named. Rows gain `reasoning_tokens`, `raw_reasoning_tokens` and `ratio`; `on_rejected` is given each
     row that was dropped, with its `reason`.
 
-    Raises InputError for traces that lack a column, EngineError if the model cannot answer.
+    Raises InputError for traces that lack a column and for settings that the kind does not take, EngineError if the
+    model cannot answer.
     """
     engine = engine or EngineRuntime()
-    if engine.engine == "openai" and tokenizer is None:
+    served = engine.engine == "openai"
+    if served and tokenizer is None:
         raise InputError("lengths are counted by a tokenizer, and an endpoint has none", "give `tokenizer`")
-    compressor = Rewrite(
+    compressor = compressor_of(
+        kind,
+        str(model),
         name="compressor",
-        model=str(model),
         prompt=prompt,
+        max_tokens=max_tokens,
+        temperature=temperature,
         attempts=attempts,
-        sampling=Sampling(max_tokens=max_tokens, temperature=temperature),
+        **settings,
     )
-    tokens = pinned_tokenizer(tokenizer if tokenizer is not None else model)
+    used = compressor.model_ref()
+    if used is None:
+        raise InputError(f"a compressor of kind {kind} has no model", "use a recipe: docs/recipes.md")
+    if served and not compressor.generator():
+        raise InputError(f"a compressor of kind {kind} loads its model itself", "leave `engine` out")
+    tokens = pinned_tokenizer(tokenizer if tokenizer is not None else used.model)
     with _work(folder) as work:
         rows = _write_raw(traces, work, tokens)
         out = compress_step(
@@ -83,10 +99,11 @@ def compress(
             compressor,
             raw=work / "in",
             problems=work / "in",
-            model=pinned_model(model, served=engine.engine == "openai"),
+            model=pinned_model(used.model, used.revision, served=served),
             tokenizer=tokens,
             engine=engine,
             seed=seed,
+            runtime={"device": device},
         )
         if on_rejected:
             for row in read_rows(out / "rejected.parquet"):
@@ -259,13 +276,13 @@ def _as_given(traces: Traces, before: list[dict[str, Any]], after: Iterable[dict
         )
     else:
         pairs = zip(before, after, strict=True)
-    columns = ("reasoning", "reasoning_tokens", "raw_reasoning_tokens")
+    columns = ("reasoning", "solution", "reasoning_tokens", "raw_reasoning_tokens")
     rows = [
         old
         | {name: new[name] for name in columns}
         | {
             "ratio": new["reasoning_tokens"] / max(1, new["raw_reasoning_tokens"]),
-            "messages": messages_of(old["problem"], new["reasoning"], old["solution"]),
+            "messages": messages_of(old["problem"], new["reasoning"], new["solution"]),
         }
         for old, new in pairs
     ]

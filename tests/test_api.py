@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from compressing import save_classifier
 from support import MODELS
 
 import hubkit
@@ -54,6 +55,62 @@ def test_traces_are_cut_to_a_length_in_the_form_they_came() -> None:
     assert isinstance(dataset, datasets.Dataset) and dataset["reasoning_tokens"][:] == [10, 10]
     with pytest.raises(InputError, match="trace 1 has no"):
         hubkit.truncate([*traces(1), {"problem": "2 + 2"}], tokens=1, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("prune-steps", {"by": "answer", "ratio": 0.5, "solution": "final-line"}),
+        ("prune-steps", {"by": "surprisal", "ratio": 0.5}),
+        ("prune-tokens", {"ratio": 0.5, "reserve": ["="], "solution": "shorten"}),
+    ],
+)
+def test_every_kind_of_compressor_is_to_be_had_with_its_settings(
+    kind: str, settings: dict[str, object], tmp_path: Path
+) -> None:
+    model = MODELS / "teacher"
+    if kind == "prune-tokens":
+        model = tmp_path / "lingua"
+        save_classifier(model, "bert")
+    given = [trace | {"solution": f"I add and take away.\n\n{trace['solution']}"} for trace in traces()]
+    short = hubkit.compress(given, model=model, kind=kind, tokenizer=MODELS / "student-s", **settings)
+    assert len(short) == 2
+    for row in short:
+        assert 0.25 < row["ratio"] < 0.75 and row["reasoning_tokens"] == round(
+            row["ratio"] * row["raw_reasoning_tokens"]
+        )
+        ended = f"<think>\n{row['reasoning']}\n</think>\n\n{row['solution']}"
+        assert row["messages"][-1]["content"] == ended and "\\boxed{73}" in row["solution"]
+        assert ("I add" in row["solution"]) == ("solution" not in settings) or settings[
+            "solution"
+        ] == "shorten"
+    told = {"prune-steps": "surprise", "prune-tokens": "by"}[kind]
+    with pytest.raises(InputError, match=told):
+        hubkit.compress(given, model=model, kind=kind, **settings | {told: "x"})
+
+
+def test_what_a_kind_does_not_have_is_refused_in_one_line() -> None:
+    model = MODELS / "teacher"
+    for kind, settings, message in (
+        ("prune-words", {}, "no kind 'prune-words'"),
+        ("prune-steps", {}, "ratio"),
+        ("prune-steps", {"by": "answer", "ratio": 0.5, "prompt": "x"}, "has no prompt"),
+        ("rewrite", {"chunk_tokens": 9}, "{before}"),
+        ("prune", {"prompt": "Shorten it."}, "{reasoning}"),
+    ):
+        with pytest.raises(InputError) as caught:
+            hubkit.compress(traces(), model=model, kind=kind, **settings)  # type: ignore[arg-type]
+        assert message in caught.value.message, caught.value.message
+    with pytest.raises(InputError, match="loads its model itself"):
+        hubkit.compress(
+            traces(),
+            model=model,
+            kind="prune-steps",
+            tokenizer=model,
+            by="answer",
+            ratio=0.5,
+            engine=EngineRuntime(engine="openai", endpoint="http://x/v1"),
+        )
 
 
 def test_a_model_compresses_traces_and_a_second_call_asks_nothing(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hubkit.stages.source import slug
 from hubkit.traces.compressors import COMPRESSORS, Compressor
 from hubkit.traces.compressors.asked import Asked
 
-__all__ = ["PROMPT", "compressor_of", "engine_of", "prompt_of"]
+__all__ = ["compressor_of", "engine_of", "prompt_of"]
 
 S = TypeVar("S", bound=Section)
 
@@ -40,34 +40,33 @@ def prompt_of(path: Path | None, kind: str = "rewrite", ratio: float | None = No
         raise InputError(f"cannot read {path}: {reason}", "give a text file") from error
 
 
-PROMPT: Final = prompt_of(None)
-"""What a rewriting model is asked where no prompt is given."""
-
-
 def compressor_of(
     kind: str,
     model: str,
     *,
-    prompt: Path | None,
+    prompt: Path | str | None,
     max_tokens: int,
     temperature: float,
     attempts: int,
+    name: str = "",
     **more: Any,
 ) -> Compressor:
-    """A compressor of a kind, named after its model. `more` are further keys of it, those that are None left out.
+    """A compressor of a kind, named after its model unless it has a `name`. `prompt` is a file, or the text itself.
+    `more` are further keys of the kind, those that are None left out; without a `model` it is the kind's own, if any.
 
     Raises InputError for a kind that there is not, and for keys that it does not take.
     """
     if kind not in COMPRESSORS:
         raise InputError(f"there is no kind {kind!r} of compressor", f"give one of {', '.join(COMPRESSORS)}")
-    values: dict[str, Any] = {"kind": kind, "name": slug(Path(model).name), "model": model}
+    values: dict[str, Any] = {"kind": kind, "name": name or slug(Path(model).name)}
+    values |= {"model": model} if model else {}
     values |= {key: value for key, value in more.items() if value is not None}
     if issubclass(COMPRESSORS[kind], Asked):
         sampling = Sampling(max_tokens=max_tokens, temperature=temperature)
-        text = prompt_of(prompt, kind, values.get("ratio"))
+        text = prompt if isinstance(prompt, str) else prompt_of(prompt, kind, values.get("ratio"))
         values |= {"prompt": text, "attempts": attempts, "sampling": sampling}
     elif prompt is not None:
-        raise InputError(f"a compressor of kind {kind} has no prompt", "leave out --prompt")
+        raise InputError(f"a compressor of kind {kind} has no prompt", "leave the prompt out")
     return _made(COMPRESSORS[kind], **values)
 
 
