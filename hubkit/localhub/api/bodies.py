@@ -27,7 +27,7 @@ _EXTENSION: Final = "hubkit.connection"
 
 
 class Protocol(H11Protocol):
-    """uvicorn's, with a way for the application to the rest of a body."""
+    """uvicorn's HTTP protocol, from which a handler can take over the rest of a body."""
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

@@ -42,7 +42,7 @@ def _load(store: Store, slug: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _changing(store: Store, slug: str) -> Iterator[dict[str, Any]]:
-    """Yields the document to edit in place."""
+    """Yields the stored collection; changes to it are saved when the block ends."""
     with store.change() as db:
         data = _load(store, slug)
         yield data
@@ -62,7 +62,7 @@ def _slug(request: ApiRequest) -> str:
 
 
 def _shown(request: ApiRequest, data: dict[str, Any]) -> dict[str, Any]:
-    """A collection without the repos that are gone, or that the caller may not know of."""
+    """A collection as the API answers it, without repos that are gone or that the caller may not read."""
     found: list[dict[str, Any]] = []
     for item in data["items"]:
         repo = request.store.repo_by_id(item["repo"])
@@ -116,7 +116,7 @@ def shown(request: ApiRequest) -> dict[str, Any]:
 
 
 def visible(request: ApiRequest) -> list[dict[str, Any]]:
-    """All that the caller may see, newest first."""
+    """All collections that the caller may read, newest first."""
     found = [_shown(request, data) for data in _all(request.store) if _may_read(request, data)]
     return sorted(found, key=lambda data: str(data["lastUpdated"]), reverse=True)
 
@@ -144,14 +144,14 @@ def listed(request: ApiRequest) -> Response:
 
 
 def _own(request: ApiRequest) -> str:
-    """The slug of the route, for a change."""
+    """Returns the slug in the route. Raises ApiError if the caller may not change the collection."""
     data = _found(request)
     request.check_writes(data["owner"])
     return str(data["slug"])
 
 
 def _texts(body: dict[str, Any]) -> dict[str, Any]:
-    """The fields a caller may set, as far as they are there."""
+    """The fields of the body that a caller may set; those that are missing stay out."""
     kept: dict[str, Any] = {}
     if "title" in body:
         kept["title"] = text(body, "title")
@@ -228,7 +228,7 @@ def add_item(request: ApiRequest) -> Response:
 
 
 def change_item(request: ApiRequest) -> Response:
-    """PATCH its note or position, or DELETE it."""
+    """Change the note or position of an item (PATCH), or remove it (DELETE)."""
     slug = _own(request)
     with _changing(request.store, slug) as data:
         held: list[dict[str, Any]] = data["items"]

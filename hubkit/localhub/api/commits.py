@@ -60,7 +60,7 @@ def preupload(request: ApiRequest) -> Response:
 
 
 def _is_large(file: dict[str, Any]) -> bool:
-    """By size, or because its first bytes are no text."""
+    """Whether a file must be uploaded as a large one (LFS): by its size, or because its first bytes are not text."""
     try:
         sample = base64.b64decode(str(file.get("sample") or ""), validate=True)
     except (binascii.Error, ValueError):
@@ -79,7 +79,7 @@ def _is_large(file: dict[str, Any]) -> bool:
 
 
 def _pattern(glob: str, anchored: bool) -> str:
-    """A regular expression for git's wildcards *, ?, ** and [a-z]."""
+    """Returns a regular expression for a pattern with git's wildcards *, ?, ** and [a-z]."""
     pattern = ""
     for token in re.findall(r"\\.|\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]|.", glob):
         if len(token) > 2 and token[0] == "[":
@@ -150,7 +150,7 @@ async def commit(request: ApiRequest) -> Response:
 
 
 def _target(request: ApiRequest) -> tuple[Repo, str]:
-    """The repo, and the full name of the ref that the commit is for, if the caller may change it."""
+    """Returns the repo and the full name of the ref to commit to. Raises ApiError if the caller may not change it."""
     ref = request.path["revision"]
     ref = ref if ref.startswith("refs/") else f"refs/heads/{ref}"
     if request.flag("create_pr"):
@@ -196,7 +196,7 @@ def _apply(request: ApiRequest, repo: Repo, ref: str, path: Path) -> Response:
 def _read(
     request: ApiRequest, repo: Repo, file: BinaryIO, batch: Batch
 ) -> tuple[dict[str, Any], list[Change]]:
-    """The header, and what to change; contents go into the batch."""
+    """Returns the commit's header and its changes; contents of small files go into `batch`."""
     objects = request.store.objects
     header: dict[str, Any] = {}
     changes: list[Change] = []

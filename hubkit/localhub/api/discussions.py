@@ -53,7 +53,7 @@ def _number(request: ApiRequest) -> int:
 
 @contextlib.contextmanager
 def _changing(request: ApiRequest, repo: Repo, number: int) -> Iterator[dict[str, Any]]:
-    """Yields the document to edit in place."""
+    """Yields the stored discussion; changes to it are saved when the block ends."""
     with request.store.change() as db:
         data = _load(request, repo, number)
         yield data
@@ -105,7 +105,7 @@ def _open(
 def open_pull_request(
     request: ApiRequest, repo: Repo, title: str, description: str, start: str, status: str
 ) -> int:
-    """Returns its number; its files are those of the commit `start`."""
+    """Open a pull request with the files of the commit `start`. Returns its number."""
     return _open(request, repo, title[:200].ljust(3, "."), description, status, start)
 
 
@@ -120,7 +120,7 @@ def note_commit(request: ApiRequest, repo: Repo, number: int, commit: Commit) ->
 
 
 def check_may_change(request: ApiRequest, repo: Repo, number: int) -> None:
-    """The author and the repo's owners may push to a pull request, close it, rename it."""
+    """Raise ApiError unless the caller is the pull request's author or owns the repo, and it is not merged."""
     data = _load(request, repo, number)
     request.check_user()
     if request.who.user.lower() != data["author"].lower() and not request.who.may_write(repo.name):
@@ -171,7 +171,7 @@ def detail(request: ApiRequest) -> Response:
 
 
 def shown(request: ApiRequest, repo: Repo, with_diff: bool) -> dict[str, Any]:
-    """The discussion of the route, whole."""
+    """Returns the discussion that the route names, with all its events."""
     number = _number(request)
     data = _load(request, repo, number)
     answer = _summary(repo, number, data) | {"events": data["events"], "filesWithConflicts": []}
@@ -188,7 +188,7 @@ def shown(request: ApiRequest, repo: Repo, with_diff: bool) -> dict[str, Any]:
 
 
 def _trees(request: ApiRequest, repo: Repo, number: int, data: dict[str, Any]) -> tuple[Tree, Tree, Tree]:
-    """Where a pull request started, what it made of it, and what is on main now."""
+    """Returns three trees: where the pull request started, what it has now, and what main has now."""
     store = request.store
     commits = (
         store.resolve(repo, data["start"]),
@@ -200,7 +200,7 @@ def _trees(request: ApiRequest, repo: Repo, number: int, data: dict[str, Any]) -
 
 
 def _conflicts(before: Tree, after: Tree, main: Tree) -> list[str]:
-    """Files that changed on both sides, and not alike."""
+    """Returns the paths that both sides changed, each in its own way."""
     return [
         path
         for path in differing(before, after)
@@ -284,7 +284,7 @@ def set_status(request: ApiRequest) -> Response:
 
 
 def merge(request: ApiRequest) -> Response:
-    """Bring a pull request's changes to main, in one commit."""
+    """Apply a pull request's changes to main, in one commit."""
     repo, number = request.own_repo(), _number(request)
     check_may_change(request, repo, number)
     with _changing(request, repo, number) as data:

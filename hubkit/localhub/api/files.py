@@ -92,7 +92,7 @@ def tree(request: ApiRequest) -> Response:
 
 
 def _asked(request: ApiRequest, body: bytes) -> tuple[list[str], bool]:
-    """Paths, and whether with their last commits: Python's client sends a form, JavaScript's sends JSON."""
+    """Returns the paths asked for, and whether their last commits are. Python's client sends a form, JavaScript's JSON."""
     if "json" not in request.http.headers.get("content-type", ""):
         form = parse_qs(body.decode("utf-8", "replace"))
         return form.get("paths", []), yes(form, "expand")
@@ -149,7 +149,7 @@ def _headers(commit: Commit, etag: str) -> dict[str, str]:
 
 
 def resolve(request: ApiRequest) -> Response:
-    """A file, whole or a range of it."""
+    """Answer with a file, or a range of its bytes."""
     commit, entry = _find(request)
     etag = f'"{entry.sha256 if entry.lfs else entry.oid}"'
     headers = _headers(commit, etag)
@@ -171,7 +171,7 @@ def resolve(request: ApiRequest) -> Response:
 
 
 def raw(request: ApiRequest) -> Response:
-    """What git has: of a large file its pointer."""
+    """Answer with what git stores: of a large file its LFS pointer."""
     commit, entry = _find(request)
     if not entry.lfs:
         return resolve(request)

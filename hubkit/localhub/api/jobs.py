@@ -37,7 +37,7 @@ __all__ = ["Jobs", "cancel", "inspect", "listed", "logs", "relabel", "run"]
 
 ENDED: Final = ("COMPLETED", "CANCELED", "ERROR")
 DEFAULT_TIMEOUT_S: Final = 1800
-"""The real Hub's, for a job that names none."""
+"""The real Hub's default, for a job that names none."""
 KEPT: Final = re.compile(
     r"(PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TZ|TMPDIR|UV_\w+|PYTHONPATH|LD_LIBRARY_PATH|CUDA_VISIBLE_DEVICES"
     r"|(https?|no)_proxy|SSL_CERT_\w+|OMP_NUM_THREADS)",
@@ -139,7 +139,7 @@ class Jobs:
             self._ended(job, *(job.end or end))
 
     def _follow(self, job: Job) -> tuple[str, str | None]:
-        """Keep what a job says, until it has ended. Returns its stage and a message."""
+        """Write a job's output to its log until it has ended. Returns its stage and a message."""
         assert job.process is not None and job.process.stdout is not None
         timer = threading.Timer(job.timeout_s, self.stop, (job, "ERROR", "Job timeout"))
         timer.daemon = True
@@ -153,7 +153,7 @@ class Jobs:
         return ("ERROR", f"Job failed with exit code: {status}") if status else ("COMPLETED", None)
 
     def _start(self, job: Job, hidden: dict[str, str]) -> bool:
-        """False when its end was asked for while it waited."""
+        """Returns False if its end was requested while it waited."""
         folder = self._folder / job.id / "files"
         kept = {name: value for name, value in os.environ.items() if KEPT.fullmatch(name)}
         # `uv` and `python` are found beside this interpreter where the user's PATH has none.
@@ -202,7 +202,7 @@ def _log(file: Any, line: str) -> None:
 
 
 def _jobs(request: ApiRequest) -> Jobs:
-    """The server's jobs, for one who may see and change those of the route's namespace."""
+    """Returns the server's jobs. Raises ApiError if the caller may not change those of the route's namespace."""
     jobs: Jobs | None = request.http.app.state.jobs
     if jobs is None:
         remedy = "its owner can allow them with `hubkit hub serve --jobs`"
@@ -316,7 +316,7 @@ def relabel(request: ApiRequest) -> Response:
 
 
 def logs(request: ApiRequest) -> Response:
-    """What the job has said and says, as server-sent events, until it has ended."""
+    """Stream the job's log, past and coming, as server-sent events until it has ended."""
     jobs, job = _job(request)
     request.check_query("tail")
     start = _tail(jobs.log_file(job), request.number("tail")) if "tail" in request.query else 0
@@ -344,7 +344,7 @@ async def _events(job: Job, path: Path, start: int) -> AsyncIterator[bytes]:
 
 
 def _tail(path: Path, lines: int) -> int:
-    """Where the last lines of a file begin."""
+    """Returns the byte at which the last `lines` lines of a file begin."""
     starts = [0]
     with path.open("rb") as log:
         for line in log:

@@ -33,7 +33,7 @@ def _key(store: Store) -> bytes:
 
 
 def sign(store: Store, what: str, lifetime: int = _DAY) -> tuple[str, int]:
-    """A signature of what it allows and until when: `{time}-{mac}`."""
+    """Returns a signature `{time}-{mac}` of what an upload address allows and until when, and that time."""
     until = int(time.time()) + lifetime
     mac = hmac.new(_key(store), f"{what}|{until}".encode(), hashlib.sha256).hexdigest()
     return f"{until}-{mac}", until
@@ -73,7 +73,7 @@ class Part:
 
 
 def _path(objects: Objects, upload: str) -> Path:
-    """Where the parts of an upload come together."""
+    """The file that collects the parts of an upload."""
     return objects.temporary().with_name(f"parts-{upload}")
 
 

@@ -43,7 +43,7 @@ def _parsed(store: Store, sha256: str) -> tuple[dict[str, Any], tuple[str, ...]]
 
 
 def card_of(store: Store, tree: Tree) -> tuple[dict[str, Any], list[str]]:
-    """The card's fields, and the tags they make."""
+    """Returns the fields of the repo's card, and the tags that follow from them."""
     readme = tree.get("README.md")
     if readme is None or readme.size > _LARGEST_CARD:
         return {}, []
@@ -133,7 +133,7 @@ def _expanded(query: Query) -> list[str]:
 
 
 def _kept(described: dict[str, Any], expand: list[str]) -> dict[str, Any]:
-    """The fields asked for; all when none are named."""
+    """Returns the fields that `expand` names; all if it names none."""
     if unknown := set(expand) - described.keys() - set(_UNKNOWN_HERE) - {
         "evalResults", "library_name", "model-index", "pipeline_tag", "siblings", "usedStorage",
     }:  # fmt: skip
@@ -172,7 +172,7 @@ def listed(request: ApiRequest) -> Response:
 
 
 def _wanted(request: ApiRequest, repo: Repo) -> dict[str, Any] | None:
-    """A repo's description, if the filters of a list let it in."""
+    """Returns a repo's description, or None if the filters of the list exclude it."""
     query = request.query
     name = repo.name.lower()
     author = query.get("author", [""])[0].lower()
@@ -265,7 +265,7 @@ def move(request: ApiRequest) -> Response:
 
 
 def duplicate(request: ApiRequest) -> Response:
-    """A new repo with the files of this one. Contents are shared, so nothing is copied."""
+    """Make a new repo with the files of this one. Contents are shared, so nothing is copied."""
     source = request.repo()
     request.check_user()
     check_gate(request, source)
@@ -292,7 +292,7 @@ def settings(request: ApiRequest) -> Response:
 
 
 def check_gate(request: ApiRequest, repo: Repo) -> None:
-    """A gated repo shows that it is there; its contents are for its owners."""
+    """Raise ApiError if the repo is gated and the caller is not of its namespace. Its description stays readable."""
     if repo.settings.get("gated", False) and not request.who.is_insider(repo):
         status = 403 if request.who.user else 401
         raise ApiError(status, f"access to {repo.kind} {repo.name} is restricted to its owners", "GatedRepo")

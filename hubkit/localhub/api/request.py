@@ -65,7 +65,7 @@ class ApiRequest:
 
     @property
     def endpoint(self) -> str:
-        """Where the client found this server; it may be behind a tunnel."""
+        """The address under which the client reached this server, which may be behind a tunnel."""
         return f"{self.http.url.scheme}://{self.http.url.netloc}"
 
     # Repos that a route names
@@ -80,7 +80,7 @@ class ApiRequest:
         return KINDS[kinds]
 
     def repo(self) -> Repo:
-        """The repo of the route, if the caller may see it."""
+        """The repo that the route names. Raises ApiError, as for a missing one, if the caller may not read it."""
         return self.visible(self.kind, f"{self.path['owner']}/{self.path['name']}")
 
     def visible(self, kind: str, name: str) -> Repo:
@@ -90,13 +90,13 @@ class ApiRequest:
         return repo
 
     def own_repo(self) -> Repo:
-        """The repo of the route, for a change."""
+        """The repo that the route names. Raises ApiError if the caller may not change it."""
         repo = self.repo()
         self.check_writes(repo.name)
         return repo
 
     def contributed_repo(self) -> Repo:
-        """The repo of the route, for contents and pull requests that its owners have yet to accept."""
+        """The repo that the route names. Raises ApiError if the caller may not open pull requests on it."""
         repo = self.repo()
         self.check_user()
         if not self.who.may_contribute(repo):
@@ -111,7 +111,7 @@ class ApiRequest:
             raise ApiError(401, message)
 
     def check_writes(self, name: str) -> None:
-        """name: a namespace, or namespace/repo."""
+        """Raise ApiError if the caller may not change `name`, a namespace or namespace/repo."""
         self.check_user()
         if not self.who.may_write(name):
             raise ApiError(403, f"this token of {self.who.user} may not write to {name}")
@@ -126,7 +126,7 @@ class ApiRequest:
         return yes(self.query, key)
 
     def check_query(self, *known: str) -> None:
-        """Leaving a filter out would answer with what was not asked for."""
+        """Raise ApiError for a filter that is not implemented: ignoring it would give a wrong list."""
         if unknown := self.query.keys() - set(known):
             raise ApiError(501, f"not implemented on {self.http.scope['path']}: {', '.join(sorted(unknown))}")
 
@@ -201,7 +201,7 @@ def _password(authorization: str) -> str:
 
 
 def error_response(error: ApiError) -> Response:
-    """An error in the form that clients read: they recognise a missing repo by X-Error-Code."""
+    """Answer with an error as clients read it: they recognise a missing repo by X-Error-Code."""
     headers = {"X-Error-Message": re.sub(r"[^ -~]", "?", error.message)[:300]}
     if error.code:
         headers["X-Error-Code"] = error.code
@@ -239,7 +239,7 @@ def text(body: Any, key: str) -> str:
 
 
 def items(body: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    """A list of JSON objects; none when it is not there."""
+    """Returns the list of JSON objects under a key of the body; [] if the key is missing."""
     found = body.get(key) or []
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise ApiError(400, f"{key} must be a list of objects")

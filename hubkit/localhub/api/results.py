@@ -204,7 +204,7 @@ def _submissions(request: ApiRequest, repo: Repo) -> Iterator[tuple[Commit, int 
 
 
 def ranking(request: ApiRequest, dataset: Repo) -> list[dict[str, Any]]:
-    """Best first: each model once per task, by its best result on main or in an open pull request."""
+    """The leaderboard, best first: each model once per task, by its best result on main or in an open pull request."""
     tasks = _task_ids(request.store, request.store.tree(request.store.head(dataset, "refs/heads/main")))
     if not tasks:
         raise ApiError(404, f"{dataset.name} has no eval.yaml, and so no leaderboard", "EntryNotFound")

@@ -13,7 +13,7 @@ __all__ = ["hardware", "kept_value", "runtime", "runtime_of", "secrets", "variab
 
 
 def runtime_of(repo: Repo) -> dict[str, Any]:
-    """A local Hub runs no Spaces, and says so."""
+    """A Space's runtime as the API answers it: a local Hub never runs a Space."""
     return {
         "stage": "STOPPED",
         "hardware": {"current": None, "requested": repo.settings.get("hardware")},
@@ -32,7 +32,7 @@ def kept_value(what: str, body: dict[str, Any]) -> dict[str, str]:
 
 
 def _values(request: ApiRequest, what: str) -> Response:
-    """GET all, POST one, DELETE one."""
+    """Answer with all values (GET), set one (POST) or delete one (DELETE)."""
     repo = request.own_repo()
     with request.store.change():
         held: dict[str, Any] = dict(request.store.repo("space", repo.name).settings.get(what, {}))
@@ -50,7 +50,7 @@ def variables(request: ApiRequest) -> Response:
 
 
 def secrets(request: ApiRequest) -> Response:
-    """By name and description only: the values are not kept."""
+    """Secrets of a Space: names and descriptions only, since the values are not stored."""
     return _values(request, "secrets")
 
 
@@ -59,7 +59,7 @@ def runtime(request: ApiRequest) -> Response:
 
 
 def hardware(request: ApiRequest) -> Response:
-    """Remember what was asked for."""
+    """Store the hardware that was requested."""
     repo = request.own_repo()
     wanted = {"hardware": text(request.body, "flavor")}
     if "sleepTimeSeconds" in request.body:

@@ -24,7 +24,7 @@ _HOUR: Final = 3600
 
 
 async def _receive(request: ApiRequest, limit: int, done: Callable[[Upload], Any]) -> Any:
-    """Stream a body to disk, and hand it on."""
+    """Stream a body to a file, and return what `done` makes of it."""
     with Upload(request.store.objects, limit) as upload:
         await stream_to(request.http, upload.write)
         return await run_in_threadpool(done, upload)
@@ -81,7 +81,7 @@ def lfs_complete(request: ApiRequest) -> Response:
 
 
 def _xet_connection(request: ApiRequest) -> dict[str, str]:
-    """Where to send contents, and the token for it. They become files only by a commit."""
+    """The address that xet clients upload to, and the token for it. Uploads become files only by a commit."""
     token, until = lfs.sign(request.store, "xet", _HOUR)
     # Clients remember for weeks, per address, what they have sent: see gc.
     url = f"{request.endpoint}/xet/{xet.address(request.store)}"
@@ -89,7 +89,7 @@ def _xet_connection(request: ApiRequest) -> dict[str, str]:
 
 
 def xet_token(request: ApiRequest) -> Response:
-    """The connection, in the two ways that clients read it."""
+    """Answer with the xet connection, in headers and in JSON: clients read either."""
     request.check_query("create_pr")
     request.contributed_repo()
     headers = _xet_connection(request)

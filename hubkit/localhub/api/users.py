@@ -29,7 +29,7 @@ def _counted(request: ApiRequest, name: str) -> dict[str, Any]:
 
 
 def storage(request: ApiRequest) -> Response:
-    """The repos of the caller, or of an organisation that is theirs, and how much is in each."""
+    """Answer with the repos of the caller, or of one of their organisations, and the bytes in each."""
     request.check_user()
     account = request.path.get("account", request.who.user)
     if account.lower() not in (request.who.user.lower(), *request.who.orgs):

@@ -39,7 +39,7 @@ Scopes = dict[str, list[str]]
 
 @dataclass(frozen=True)
 class Who:
-    """Who sent a request, and what the token allows. Nobody: no token, or one of another Hub."""
+    """Who sent a request, and what their token allows. Without a token that this Hub made, it is nobody."""
 
     user: str = ""
     token_name: str = ""
@@ -52,7 +52,7 @@ class Who:
         return self.scopes.get(name.lower(), []) + self.scopes.get(name.split("/")[0].lower(), [])
 
     def may_write(self, name: str) -> bool:
-        """Whether repos of this name (namespace, or namespace/repo) are theirs to change."""
+        """Whether they may change the repos of a namespace, or namespace/repo."""
         namespace = name.split("/")[0].lower()
         if not self.user or (
             namespace != self.user.lower() and self.orgs.get(namespace) not in ("write", "admin")
@@ -63,11 +63,11 @@ class Who:
         return self.role == "write"
 
     def may_read(self, repo: Repo) -> bool:
-        """A caller that may not read a repo is answered as if it did not exist."""
+        """Whether they may read the repo. Who may not is answered as if it did not exist."""
         return not repo.private or self.is_insider(repo)
 
     def is_insider(self, repo: Repo) -> bool:
-        """Whether private and gated contents are open to them."""
+        """Whether they may read the repo's contents where it is private or gated."""
         namespace = repo.name.split("/")[0].lower()
         if not self.user or (namespace != self.user.lower() and namespace not in self.orgs):
             return False
@@ -92,7 +92,7 @@ def _check_name(name: str) -> str:
 
 
 def add_user(store: Store, name: str, kind: str = "user") -> None:
-    """A user or an organisation ("org"); one that is there stays as it is."""
+    """Add a user or an organisation ("org"), unless it exists."""
     with store.change() as db:
         for row in store.rows("SELECT kind FROM accounts WHERE name = ?", _check_name(name)):
             if row["kind"] != kind:
@@ -131,7 +131,7 @@ def _digest(token: str) -> str:
 
 
 def add_token(store: Store, token: str, user: str, name: str, role: str, scopes: Scopes) -> None:
-    """Let a token in. Adding one again changes nothing."""
+    """Accept a token from now on. Adding it again changes nothing."""
     if role not in ROLES:
         raise ApiError(400, f"a token's role is one of {', '.join(ROLES)}")
     if bool(scopes) != (role == "fineGrained"):
@@ -162,12 +162,12 @@ def who_sent(store: Store, authorization: str) -> Who:
 
 
 def account_id(name: str) -> str:
-    """What the API calls the id of a user or an organisation."""
+    """The id of a user or an organisation in the API."""
     return _digest(name)[:24]
 
 
 def described(store: Store, who: Who) -> dict[str, Any]:
-    """What whoami answers."""
+    """The answer of whoami."""
     token: dict[str, Any] = {"displayName": who.token_name, "role": who.role}
     if who.role == "fineGrained":
         token["fineGrained"] = {

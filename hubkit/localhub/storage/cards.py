@@ -37,7 +37,7 @@ _PREFIXED: Final = {
 
 
 def as_json(value: Any) -> Any:
-    """YAML has dates and keys that JSON has not."""
+    """Returns a value of YAML as JSON has it: dates as text, all keys as text."""
     if isinstance(value, dict):
         return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -69,7 +69,7 @@ def front_matter(text: str) -> tuple[str, str]:
 
 
 def _load(text: str) -> tuple[dict[str, Any], str]:
-    """The fields, and what is wrong with them."""
+    """Returns the fields of a card, and a sentence on what is wrong with them."""
     try:
         data = load_yaml(front_matter(text)[0])
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -83,12 +83,12 @@ def _load(text: str) -> tuple[dict[str, Any], str]:
 
 
 def parse_card(text: str) -> dict[str, Any]:
-    """Fields of a card; none when its YAML cannot be read."""
+    """Returns the fields of a card; {} if its YAML cannot be read."""
     return _load(text)[0]
 
 
 def validate(text: str) -> tuple[list[str], list[str]]:
-    """Errors and warnings, for clients that ask before they commit a README."""
+    """Returns errors and warnings about a README, for clients that ask before they commit it."""
     card, error = _load(text)
     if error:
         return [error], []

@@ -45,7 +45,7 @@ def check_path(path: str) -> str:
 
 
 def is_repo_name(name: str) -> bool:
-    """namespace/name, both as the Hub allows them."""
+    """Whether a name is namespace/name, each part as the Hub allows it."""
     parts = name.split("/")
     return (
         len(parts) == 2

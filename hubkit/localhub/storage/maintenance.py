@@ -95,7 +95,7 @@ def fsck(folder: Path) -> Report:
 
 
 def _check_database(store: Store, report: Report) -> dict[str, str]:
-    """Rows and what they point to, of one moment. Returns the trees, for the contents they need."""
+    """Check, in one snapshot, that what rows point to exists. Returns the trees, whose contents are checked next."""
     wrong = report.problems
     with store.change():
         for row in store.rows("PRAGMA integrity_check"):
@@ -133,7 +133,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _contents(store: Store, report: Report) -> Iterator[tuple[str, _Content]]:
-    """All objects that are what their names say."""
+    """Check that each object has the SHA-256 of its name, and yield those that have."""
     for path in _files(store.folder / "objects"):
         sha256, sha1, size = hashlib.sha256(), hashlib.sha1(usedforsecurity=False), path.stat().st_size
         sha1.update(b"blob %d\0" % size)
@@ -199,7 +199,7 @@ def gc(folder: Path) -> Freed:
 
 
 def _drop_commits(store: Store) -> int:
-    """Those that no branch, tag or pull request leads to: what squashing and deleting refs left behind."""
+    """Delete the commits that no branch, tag or pull request reaches, as squashing leaves. Returns their number."""
     with store.change() as db:
         needed = """
             WITH RECURSIVE needed (repo, sha) AS (

@@ -31,12 +31,12 @@ class Entry(NamedTuple):
 
 
 def git_oid(data: bytes) -> str:
-    """The id git gives a blob; clients compare it to skip files that did not change."""
+    """Returns git's id of a blob, which clients compare to skip unchanged files."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def pointer(sha256: str, size: int) -> bytes:
-    """The text that git would hold in place of a large file."""
+    """Returns the LFS pointer that git stores in place of a large file."""
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
 
 
@@ -49,7 +49,7 @@ def _sync(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames into a folder last."""
+    """Sync a folder to disk, so that renames into it survive a power failure."""
     _sync(folder)
 
 
@@ -72,16 +72,16 @@ class Objects:
         return self.path(entry.sha256).read_bytes()
 
     def temporary(self) -> Path:
-        """A new name for something on its way in."""
+        """Returns an unused path for an upload in progress."""
         return self._temporary / secrets.token_hex(16)
 
     def clear_temporary(self) -> None:
-        """Throw away what a killed server left half-way."""
+        """Delete the unfinished uploads of a server that was killed."""
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._temporary.mkdir(exist_ok=True)
 
     def lfs_entry(self, sha256: str, size: int | None) -> Entry:
-        """Entry for a large file whose content is here already."""
+        """Returns the tree entry of a large file. Raises ApiError if its content has not been uploaded."""
         path = self.path(sha256)
         if not path.is_file():
             raise ApiError(400, f"content {sha256} was not uploaded", "LfsObjectNotFound")
@@ -92,7 +92,7 @@ class Objects:
 
 
 class Upload:
-    """A content on its way in: written to tmp/, hashed as it comes, renamed when it is whole."""
+    """An upload in progress: written to tmp/, hashed as it comes, renamed when it is complete."""
 
     def __init__(self, objects: Objects, limit: int) -> None:
         self._objects = objects
@@ -114,7 +114,7 @@ class Upload:
         return self._hash.hexdigest()
 
     def keep(self, final: Path, check: Callable[[Path], None] | None = None) -> None:
-        """Make the content visible under its name, durably."""
+        """Sync the content to disk and give it its final name."""
         self._file.flush()
         if check is not None:
             check(self.path)
@@ -126,7 +126,7 @@ class Upload:
         sync_folder(final.parent.parent)
 
     def keep_object(self, sha256: str | None = None, size: int | None = None) -> str:
-        """Keep as an object, if it is what was announced."""
+        """Store the content as an object. Raises ApiError if its SHA-256 or size is not the announced one."""
         if sha256 is not None and (self.sha256 != sha256 or self.size != size):
             raise ApiError(400, f"content does not match sha256 {sha256} and size {size}", "HashMismatch")
         final = self._objects.path(self.sha256)
@@ -163,7 +163,7 @@ class Batch:
         return Entry(git_oid(data), len(data), sha256, lfs=False)
 
     def keep(self) -> None:
-        """Make all of them visible, durably."""
+        """Sync all of them to disk and give them their final names."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(_sync, self._written.values()))
             folders = set()

@@ -111,7 +111,7 @@ def now() -> str:
 
 
 def differing(before: Tree, after: Tree) -> list[str]:
-    """Paths that two trees do not have alike, in order."""
+    """Returns the paths at which two trees differ, sorted."""
     return sorted(path for path in before.keys() | after.keys() if before.get(path) != after.get(path))
 
 
@@ -143,7 +143,7 @@ class Store:
     # Settings of the server
 
     def meta(self, key: str, default: Callable[[], str]) -> str:
-        """A value of the whole Hub; made by `default` when there is none yet."""
+        """Returns a value of the whole Hub; `default` makes it if there is none yet."""
         for row in self.rows("SELECT value FROM meta WHERE key = ?", key):
             return str(row["value"])
         with self.change() as db:
@@ -242,7 +242,7 @@ class Store:
         return {path: Entry(*entry) for path, entry in json.loads(row["entries"]).items()}
 
     def tree(self, commit: Commit) -> Tree:
-        """Files of a commit. Shared: do not change it."""
+        """Returns the files of a commit. The dictionary is shared: do not change it."""
         return self._tree_of(commit.tree)
 
     def _add_commit(
@@ -298,7 +298,7 @@ class Store:
         return commit
 
     def head(self, repo: Repo, ref: str) -> Commit:
-        """Newest commit of a ref, which is given by its full name: refs/heads/main, refs/pr/1."""
+        """Returns the newest commit of a ref, given by its full name: refs/heads/main, refs/pr/1."""
         for row in self.rows("SELECT sha FROM refs WHERE repo = ? AND name = ?", repo.id, ref):
             return self._commit(repo, row["sha"])
         raise ApiError(404, f"no {ref}", "RevisionNotFound")
@@ -312,7 +312,7 @@ class Store:
         return _to_commit(row)
 
     def resolve(self, repo: Repo, revision: str) -> Commit:
-        """Commit of a branch, a tag, a full ref, or a commit id."""
+        """Returns the commit of a branch, a tag, a full ref, or a commit id. Raises ApiError if there is none."""
         refs = {row["name"]: row["sha"] for row in self.rows("SELECT * FROM refs WHERE repo = ?", repo.id)}
         for name in (revision, f"refs/heads/{revision}", f"refs/tags/{revision}"):
             if name in refs:
@@ -325,14 +325,14 @@ class Store:
         raise ApiError(404, f"no revision {revision}", "RevisionNotFound")
 
     def history(self, repo: Repo, commit: Commit) -> Iterator[Commit]:
-        """Newest first."""
+        """Yields a commit and those before it, newest first."""
         current: Commit | None = commit
         while current is not None:
             yield current
             current = self._commit(repo, current.parent) if current.parent else None
 
     def last_commits(self, repo: Repo, commit: Commit, paths: set[str]) -> dict[str, Commit]:
-        """For each file or folder the commit that last changed it."""
+        """Returns, for each path of a file or folder, the commit that last changed it."""
         found: dict[str, Commit] = {}
         for newer in self.history(repo, commit):
             missing = paths - found.keys()
@@ -397,7 +397,7 @@ def _apply(tree: Tree, change: Change) -> None:
 
 
 def _check_folders(tree: Tree) -> None:
-    """A name is a file or a folder."""
+    """Raise ApiError if a path is both a file and a folder of another."""
     for path in tree:
         for i, char in enumerate(path):
             if char == "/" and path[:i] in tree:

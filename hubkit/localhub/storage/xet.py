@@ -75,7 +75,7 @@ class _Chunk(NamedTuple):
 
 
 def _hex(raw: bytes) -> str:
-    """xet writes a hash as four little-endian numbers."""
+    """Returns a hash as xet writes it: four little-endian numbers in hexadecimal."""
     return "".join(f"{number:016x}" for number in struct.unpack("<4Q", raw))
 
 
@@ -97,7 +97,7 @@ def xorb_path(store: Store, name: str) -> Path:
 
 
 def _chunks(file: BinaryIO) -> Iterator[_Chunk]:
-    """Walk the headers: version, stored size (3 bytes), compression, size (3 bytes)."""
+    """Yields a xorb's chunks from their headers: version, stored size (3 bytes), compression, size (3 bytes)."""
     end = file.seek(0, 2)
     offset = 0
     while offset + 8 <= end:
@@ -116,7 +116,7 @@ def _chunks(file: BinaryIO) -> Iterator[_Chunk]:
 
 
 def check_xorb(path: Path) -> None:
-    """Refuse an upload that was cut short or is no xorb. (Contents are checked by the files' sha256.)"""
+    """Raise ApiError if an upload was cut short or is not a xorb. (Contents are checked by the files' sha256.)"""
     with path.open("rb") as file:
         if not list(_chunks(file)):
             raise ApiError(400, "empty xorb")
@@ -151,7 +151,7 @@ def _ungroup(data: bytes) -> bytes:
 
 
 def read_shard(data: bytes) -> list[File]:
-    """The file section of a shard, in records of 48 bytes."""
+    """Returns the files that a shard lists, from its section of 48-byte records."""
     if len(data) < 48 or not data.startswith(_MAGIC):
         raise ApiError(400, "malformed shard")
     files: list[File] = []
@@ -196,7 +196,7 @@ def _read(store: Store, segment: Segment, known: dict[str, list[_Chunk]]) -> Ite
 
 
 def add_shard(store: Store, data: bytes) -> None:
-    """Put together all files of a shard and keep them as objects."""
+    """Assemble all files of a shard and store them as objects."""
     for file in read_shard(data):
         if file.sha256 is not None and store.objects.has(file.sha256):
             continue
