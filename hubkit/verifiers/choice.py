@@ -32,8 +32,9 @@ from hubkit.verifiers.base import (
 )
 from hubkit.verifiers.compare import equal
 from hubkit.verifiers.extract import answer_in, key_of
-from hubkit.verifiers.forms import Words, read
+from hubkit.verifiers.forms import Words
 from hubkit.verifiers.options import choice_letter, choices, listed
+from hubkit.verifiers.parse import read
 from hubkit.verifiers.plain import Inline
 from hubkit.verifiers.spelling import spell
 

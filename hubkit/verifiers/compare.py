@@ -31,8 +31,8 @@ from hubkit.verifiers.forms import (
     Several,
     Union,
     Words,
-    split_top,
 )
+from hubkit.verifiers.parse import split_top
 from hubkit.verifiers.units import units_differ
 
 __all__ = ["Expressions", "equal"]

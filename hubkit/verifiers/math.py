@@ -23,7 +23,8 @@ from hubkit.verifiers import plain
 from hubkit.verifiers.base import Task, Verdict, Verifier, verdict
 from hubkit.verifiers.compare import equal
 from hubkit.verifiers.extract import answer_in, key_of
-from hubkit.verifiers.forms import Form, Number, Words, read
+from hubkit.verifiers.forms import Form, Number, Words
+from hubkit.verifiers.parse import read
 from hubkit.verifiers.spelling import spell
 
 __all__ = ["Math"]

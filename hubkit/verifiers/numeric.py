@@ -22,7 +22,8 @@ from hubkit.errors import InputError
 from hubkit.verifiers import plain
 from hubkit.verifiers.base import RowSettings, Task, Verdict, Verifier, verdict
 from hubkit.verifiers.extract import answer_in, key_of
-from hubkit.verifiers.forms import Approximate, Based, Chain, Form, Named, Number, Relation, read
+from hubkit.verifiers.forms import Approximate, Based, Chain, Form, Named, Number, Relation
+from hubkit.verifiers.parse import read
 from hubkit.verifiers.spelling import spell
 from hubkit.verifiers.units import units_differ
 

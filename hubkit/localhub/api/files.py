@@ -92,7 +92,7 @@ def tree(request: ApiRequest) -> Response:
 
 
 def _asked(request: ApiRequest, body: bytes) -> tuple[list[str], bool]:
-    """Returns the paths asked for, and whether their last commits are. Python's client sends a form, JavaScript's JSON."""
+    """Returns the paths, and whether with their last commits. Python's client sends a form, JavaScript's JSON."""
     if "json" not in request.http.headers.get("content-type", ""):
         form = parse_qs(body.decode("utf-8", "replace"))
         return form.get("paths", []), yes(form, "expand")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, Final
@@ -293,7 +293,3 @@ def check_contamination(release: Published, claims: Claims) -> None:
 
 def _problem_folders(release: Published) -> Iterable[tuple[str, Path]]:
     return ((name, release.facts.folders[name]) for name in release.steps("problems"))
-
-
-def _iter(rows: Iterable[Row]) -> Iterator[Row]:
-    return iter(rows)
