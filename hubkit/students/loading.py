@@ -31,6 +31,7 @@ __all__ = [
     "keep_blocks_that_exist",
     "library_warnings",
     "make_saveable",
+    "no_torchao",
     "open_trainer",
     "rounding_optimizer",
 ]
@@ -152,16 +153,21 @@ def uncovered(model: Any) -> list[str]:
     return sorted(kind for kind, reached in found.items() if not reached)
 
 
+def no_torchao() -> RecipeError:
+    """The error where bfloat16 weights have no optimizer."""
+    return RecipeError(
+        "sft.weights: bfloat16 needs an optimizer that rounds stochastically, and torchao is not installed",
+        "pip install torchao, or leave sft.weights out: float32",
+    )
+
+
 def rounding_optimizer(arguments: Any) -> tuple[Any, dict[str, Any]]:
     """AdamW that rounds bfloat16 weights up or down by chance, so that small updates count on average.
 
     Raises RecipeError without torchao.
     """
     if importlib.util.find_spec("torchao") is None:
-        raise RecipeError(
-            "sft.weights: bfloat16 needs an optimizer that rounds stochastically, and torchao is not installed",
-            "pip install torchao, or leave sft.weights out: float32",
-        )
+        raise no_torchao()
     import torch
     from torchao.optim import _AdamW
 

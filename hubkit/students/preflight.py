@@ -16,6 +16,7 @@ from hubkit.hub import download_tokenizer
 from hubkit.precision import choose_precision
 from hubkit.store import CheckContext
 from hubkit.students import memory
+from hubkit.students.loading import no_torchao
 from hubkit.students.settings import training_arguments
 
 __all__ = ["check"]
@@ -30,6 +31,8 @@ def check(context: CheckContext) -> None:
     """Raise RecipeError for what training would refuse; tell on stderr what it would do slowly."""
     base, config = context.models["base"], context.config
     _check_arguments(json.dumps(config["sft"], sort_keys=True), context.here)
+    if config["sft"].get("weights") == "bfloat16":
+        _check_narrow_weights(config["lora"] is not None, context.here)
     folder = context.folder("base") or download_tokenizer(base["model"], base["revision"])
     shape = memory.shape_in(folder, json.dumps(config["lora"], sort_keys=True))
     if shape is None:
@@ -40,6 +43,16 @@ def check(context: CheckContext) -> None:
         )
         _tell_kernels(folder, context.runtime["device"], Path(base["model"]).name)
     _check_memory(context, folder, shape)
+
+
+def _check_narrow_weights(adapter: bool, here: bool) -> None:
+    if adapter:
+        raise RecipeError(
+            "sft.weights says how all weights are held in training, and the method trains an adapter",
+            "leave sft.weights out: an adapter is float32 on the base as it is stored",
+        )
+    if here and importlib.util.find_spec("torchao") is None:
+        raise no_torchao()
 
 
 def _check_optimizer(arguments: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import pytest
@@ -68,6 +69,17 @@ def test_adapters_that_reach_nothing_are_told(lora: dict[str, Any], told: str) -
     checked({}, LORA)
     with pytest.raises(RecipeError, match=f"lora: .*({told})"):
         checked({}, LORA | lora)
+
+
+def test_narrow_weights_without_their_optimizer_or_of_an_adapter_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torchao" else found(name))
+    with pytest.raises(RecipeError, match="torchao is not installed"):
+        checked({"weights": "bfloat16"})
+    with pytest.raises(RecipeError, match="trains an adapter"):
+        checked({"weights": "bfloat16"}, LORA)
 
 
 @pytest.mark.parametrize("name", ["flash_attention_2", "no-such-attention"])
