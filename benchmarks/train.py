@@ -1,6 +1,7 @@
 """How fast students train: hubkit's trainer beside plain TRL, in one run, on random weights in real shapes.
 
-    python benchmarks/train.py --shape qwen3-0.6b --length 8192                  # on a GPU
+    python benchmarks/train.py --table                                           # on a GPU: all rows of TABLE
+    python benchmarks/train.py --shape qwen3-0.6b --length 8192                  # one of them
     python benchmarks/train.py --shape tiny --length 64 --steps 4 --device cpu   # what the tests run
 
 Prints one line of JSON per trainer: tokens/s, tokens per second of CPU (which other work on the machine leaves as it
@@ -115,9 +116,20 @@ SHAPES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     ),
 }
 
+TABLE: Final = (
+    ("--shape", "qwen3-0.6b", "--length", "8192"),
+    ("--shape", "qwen3-1.7b", "--length", "16384"),
+    ("--shape", "qwen3.5-0.8b", "--length", "16384"),
+    ("--shape", "qwen3.5-0.8b", "--length", "32768"),
+    ("--shape", "8b", "--method", "lora", "--length", "4096"),
+    ("--shape", "qwen3-0.6b", "--length", "700", "--examples", "96"),
+)
+"""What is measured on one GPU of 80 GB; other arguments are added to each row, and are stronger."""
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--table", action="store_true", help="all rows of TABLE, one after the other")
     parser.add_argument("--shape", choices=SHAPES, default="qwen3-0.6b")
     parser.add_argument("--method", choices=["full", "lora"], default="full")
     parser.add_argument("--length", type=int, default=8192)
@@ -292,6 +304,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     options = arguments()
+    if options.table:
+        given = [argument for argument in sys.argv[1:] if argument != "--table"]
+        done = [subprocess.run([sys.executable, __file__, *row, *given]).returncode for row in TABLE]
+        sys.exit(max(done))
     if options.only:
         print(json.dumps(measure(options)))
         return

@@ -19,7 +19,7 @@ from hubkit.students import memory
 from hubkit.students.loading import no_torchao
 from hubkit.students.settings import training_arguments
 
-__all__ = ["check"]
+__all__ = ["base_folder", "check"]
 
 PACKAGES: Final = {"use_liger_kernel": "liger_kernel"}
 """Arguments of SFTConfig that need a package."""
@@ -33,7 +33,7 @@ def check(context: CheckContext) -> None:
     _check_arguments(json.dumps(config["sft"], sort_keys=True), context.here)
     if config["sft"].get("weights") == "bfloat16":
         _check_narrow_weights(config["lora"] is not None, context.here)
-    folder = context.folder("base") or download_tokenizer(base["model"], base["revision"])
+    folder = base_folder(base["model"], base["revision"])
     shape = memory.shape_in(folder, json.dumps(config["lora"], sort_keys=True))
     if shape is None:
         return
@@ -43,6 +43,12 @@ def check(context: CheckContext) -> None:
         )
         _tell_kernels(folder, context.runtime["device"], Path(base["model"]).name)
     _check_memory(context, folder, shape)
+
+
+@functools.cache  # a base has many students
+def base_folder(model: str, revision: str) -> Path:
+    """Folder with a base's configuration and tokenizer; of one on the Hub they are fetched, without the weights."""
+    return Path(model) if Path(model).is_dir() else download_tokenizer(model, revision)
 
 
 def _check_narrow_weights(adapter: bool, here: bool) -> None:

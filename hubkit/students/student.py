@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hubkit.errors import GateError
-from hubkit.hub import check_weights, download_tokenizer
+from hubkit.hub import check_weights
 from hubkit.store import CheckContext, StepContext, write_json
 from hubkit.students import launch, memory, preflight
 from hubkit.students.gates import check_base, open_tokenizer
@@ -55,8 +55,7 @@ def check(context: CheckContext) -> None:
 def disk(context: CheckContext) -> memory.Disk:
     """Bytes that the step writes into the runs folder."""
     base = context.models["base"]
-    folder = context.folder("base") or download_tokenizer(base["model"], base["revision"])
-    return memory.disk_of(folder, context.config)
+    return memory.disk_of(preflight.base_folder(base["model"], base["revision"]), context.config)
 
 
 @functools.cache  # a base has many students
@@ -65,7 +64,7 @@ def _check_base(
 ) -> None:
     if not Path(model).is_dir():
         check_weights(model, revision)
-    folder = Path(model) if Path(model).is_dir() else download_tokenizer(model, revision)
+    folder = preflight.base_folder(model, revision)
     name = Path(model).name
     try:
         check_base(folder, chat_template, system, variable, levels)
