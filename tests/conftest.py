@@ -21,6 +21,9 @@ warm.use_for_workers()
 
 LONGEST_FIRST: Final = (
     "tests/test_end_to_end.py",
+    "tests/students/test_student.py",
+    "tests/evaluation/test_tasks.py",
+    "tests/test_recipes.py",
     "tests/executors/test_hf_jobs.py",
     "tests/release/test_release.py",
 )
