@@ -108,7 +108,7 @@ def export(
 
 
 def _folder(path: Path | None, option: str) -> None:
-    """Raises InputError if something that is no folder is in the way of what is written at the end."""
+    """Raise InputError if a file stands where the folder of the output is written at the end."""
     from hubkit.errors import InputError
 
     if path is not None and path.exists() and not path.is_dir():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["columns", "grid", "show"]
 
 _ENDLESS: Final = 1_000_000
-"""Columns of what is no terminal: logs and programs read whole lines, and a name cut in two is no name."""
+"""Columns where output is not a terminal: logs and programs read whole lines, in which no name may be cut in two."""
 
 
 def columns() -> int:

@@ -117,7 +117,7 @@ class HfJobsExecutor:
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
         disable_progress_bars()  # the run shows its own
-        # Commits without changes and logs that pause are nothing to be told.
+        # Its warnings of commits without changes and of logs that pause need no action.
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
         check_namespace(self._access, self._namespace)
         self._command = self._prepare()

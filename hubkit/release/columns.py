@@ -108,7 +108,7 @@ OUTPUTS_SCHEMA: Final = pa.schema(
 
 
 def outputs_schema(facts: Facts) -> pa.Schema:
-    """Of a release's config `outputs`."""
+    """The schema of a release's config `outputs`."""
     return OUTPUTS_SCHEMA if facts.has_levels else without_level(OUTPUTS_SCHEMA)
 
 

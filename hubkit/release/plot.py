@@ -72,7 +72,7 @@ class _Mark(NamedTuple):
     kind: str | None
     compressor: str | None
     level: str | None
-    """Of effort, that a mixture was asked at."""
+    """The level of effort at which a mixture's student was asked."""
     x: float
     y: float
     low: float

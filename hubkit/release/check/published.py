@@ -66,7 +66,7 @@ Asked = tuple[str, str, str | None]
 
 
 def asked_of(config: Mapping[str, Any]) -> Asked:
-    """What an evaluation's configuration is of."""
+    """Returns the student, benchmark and level that an evaluation's configuration names."""
     return config["student"], config["benchmark"]["name"], config.get("level", {}).get("value")
 
 
