@@ -36,8 +36,9 @@ class Rewrite(Asked):
     kind: Literal["rewrite"] = "rewrite"
     chunk_tokens: int | None = Field(default=None, gt=0)
     """Longer traces are rewritten in parts of at most so many tokens, cut where a step ends, each beside what was made
-    of the parts before it (after R1-Compress, arXiv 2505.16838); the whole has to reach the answer. The prompt then has
-    {before}, {part} and {parts}, and asks for the box after the last part. Unset: the whole trace at once."""
+    of the parts before it (after R1-Compress, arXiv 2505.16838, but without its search among several candidates of a
+    part); the whole has to reach the answer. The prompt then has {before}, {part} and {parts}, and asks for the box
+    after the last part. Unset: the whole trace at once."""
 
     def requests(self, raw_tokens: int) -> int:
         # A part can be half as long as it may be.

@@ -12,14 +12,19 @@ import pyarrow.parquet as pq
 import pytest
 from support import MODELS, NANO, hubkit
 
-from hubkit.errors import GateError, RecipeError
+from hubkit.engines import Request
+from hubkit.engines.bodies import Dialect
+from hubkit.errors import GateError, InputError, RecipeError
+from hubkit.evaluation.benchmark import check_level, level_named
 from hubkit.recipe.file import load_recipe
 from hubkit.recipe.plan import make_plan
 from hubkit.recipe.preflight import check
 from hubkit.release.headline import headline
+from hubkit.section import Sampling
 from hubkit.store import Store
-from hubkit.students.gates import Encoder, Example, check_base
+from hubkit.students.gates import Encoder, Example, check_base, open_tokenizer
 from hubkit.students.steps import steps_of_epoch
+from hubkit.traces.journal import request_hash
 from hubkit.traces.variants import Part, Variant
 
 MIX = "{mix: {compressed-nano-compressor: low, raw: high}}"
@@ -238,6 +243,40 @@ def test_a_mixture_is_a_value_whatever_the_order_of_its_keys() -> None:
     parts = (Part("raw", "long"), Part("last-nano-compressor", "short"))
     assert found[0] == found[1] == [Variant("mix", "nano-compressor", parts, "effort")]
     assert found[0][0].name == "mix-raw-last-nano-compressor"
+
+
+def test_a_level_that_a_model_does_not_know_is_not_evaluated() -> None:
+    """As `hubkit evaluate --level` and `hubkit submit --level` are given it."""
+    level = level_named("reasoning_effort=low")
+    assert level == {"variable": "reasoning_effort", "value": "low"} and level_named("") == {}
+    for text in ("low", "reasoning_effort=", "=low", "Reasoning effort=low", "a=b=c", "a=b\n"):
+        with pytest.raises(InputError, match="is no level"):
+            level_named(text)
+    check_level(open_tokenizer(MODELS / "student-s", EFFORT), level)
+    check_level(open_tokenizer(MODELS / "student-s", PLAIN), {})
+    with pytest.raises(GateError, match="reasoning_effort low changes nothing in the prompt"):
+        check_level(open_tokenizer(MODELS / "student-s", PLAIN), level)
+    knows = EFFORT.replace(
+        "{%- for message in messages -%}",
+        "{%- if reasoning_effort not in ['low', 'high'] -%}{{ raise_exception('no such effort') }}{%- endif -%}"
+        "{%- for message in messages -%}",
+        1,
+    )
+    check_level(open_tokenizer(MODELS / "student-s", knows), level)
+    with pytest.raises(GateError, match="fails at reasoning_effort tiny: no such effort"):
+        check_level(open_tokenizer(MODELS / "student-s", knows), level | {"value": "tiny"})
+
+
+def test_servers_are_sent_the_level_and_answers_at_two_levels_are_two() -> None:
+    sampling = Sampling(max_tokens=9)
+    plain, high, low = (
+        Request("x", [{"role": "user", "content": "1 + 1"}], sampling, 7, template)
+        for template in ({}, {"reasoning_effort": "high"}, {"reasoning_effort": "low"})
+    )
+    bodies = [json.loads(Dialect().body(request, "m", {})) for request in (plain, low)]
+    assert "chat_template_kwargs" not in bodies[0]
+    assert bodies[1] == bodies[0] | {"chat_template_kwargs": {"reasoning_effort": "low"}}
+    assert len({request_hash(request) for request in (plain, high, low)}) == 3
 
 
 def test_other_recipes_keep_their_steps(tmp_path: Path) -> None:
