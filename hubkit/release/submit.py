@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -178,8 +179,11 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
     found: list[tuple[Place, Score, str]] = []
     versions: dict[str, str] = {}
 
+    # Results at two levels of effort stand beside each other.
+    variant = wish.variant or re.sub(r"[^a-z0-9.-]", "-", level.get("value", "").lower())
+
     def place(board: Board) -> Place:
-        return locate(access, wish.model, board, scale=wish.scale, variant=wish.variant, replace=wish.replace)
+        return locate(access, wish.model, board, scale=wish.scale, variant=variant, replace=wish.replace)
 
     if wish.results is not None:
         for score in scores:
