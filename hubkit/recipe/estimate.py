@@ -227,7 +227,8 @@ def _of_publish(step: Step, known: dict[str, Estimate]) -> Estimate:
     """What is sent, at UPLOAD bytes a second and REPO_S for each of the repos, PUSHES at a time. Sizes of students
     whose bases are on the Hub are not known before, and are left out."""
     sent = ("problems", "student", "evaluation", *VARIANTS)
-    parts = [known[of] for of in step.inputs.values() if of.partition("/")[0] in sent]
+    inputs = [of for of in step.inputs.values() if of.partition("/")[0] in sent]
+    parts = [known[of] for of in inputs if of in known]  # of a run that goes on, the steps that are left
     repos = sum(of.partition("/")[0] in ("student", "raw") for of in step.inputs.values()) + 3
     size = sum(part.bytes or 0 for part in parts)
     return Estimate(None, size / UPLOAD + repos * REPO_S / PUSHES, size, "limits")

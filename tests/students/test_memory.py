@@ -240,3 +240,20 @@ def test_a_plan_reckons_tokens_and_rows(tmp_path: Path) -> None:
     assert tokens and all(guess.tokens and guess.bytes and guess.bytes > guess.tokens for guess in tokens)
     assert all(guess.bytes for name, guess in found.items() if name.startswith("rows/"))
     json.dumps([guess.__dict__ for guess in found.values()])
+
+
+def test_what_is_left_of_a_run_for_another_hub_is_reckoned(tmp_path: Path) -> None:
+    """A run that goes on asks for the steps that are not done; what they publish of the others is not among them."""
+    from support import NANO
+
+    from hubkit.recipe.estimate import estimate_all
+    from hubkit.recipe.file import load_recipe
+    from hubkit.recipe.pipeline import status
+    from hubkit.recipe.plan import make_plan
+    from hubkit.store import Store
+
+    values = ["hub.endpoint=https://huggingface.co", "hub.namespace=someone"]
+    plan, store = make_plan(load_recipe(NANO, values), NANO, tmp_path), Store(tmp_path)
+    left = status(plan, store)[-3:]
+    assert left[-1].step.kind == "publish"
+    assert estimate_all(plan, store, left)["publish"].seconds
