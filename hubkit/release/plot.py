@@ -258,7 +258,8 @@ def _panel(axis: Any, marks: list[_Mark], everywhere: list[_Mark], theme: Theme)
             axis.annotate(
                 number,
                 (x, mark.y),
-                xytext=(5, -3),
+                # A level stands above: its student is often beside the one of single variants.
+                xytext=(4, 5) if mark.level else (5, -3),
                 textcoords="offset points",
                 fontsize=7.5,
                 color=THEMES[theme]["ink"],
