@@ -7,18 +7,19 @@ compressed row {"id": "x", "sample": 0, "reasoning": "…", "reasoning_tokens": 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import math
 from collections.abc import Iterable, Mapping
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hubkit.records import messages_of, read_rows
 from hubkit.release.check.claims import Claims
 from hubkit.release.check.published import Published
 from hubkit.store import StepContext, write_json
-from hubkit.traces.lengths import count_tokens, length_metrics, response_metrics
+from hubkit.traces.lengths import LENGTH_COLUMNS, count_tokens, length_metrics, response_metrics
 from hubkit.traces.origins import Origin
 from hubkit.traces.variants import Variant
 from hubkit.verifiers import verify_problems
@@ -33,6 +34,17 @@ Row = dict[str, Any]
 Key = tuple[str, int]
 
 
+class _Raw(NamedTuple):
+    """What of a raw trace the other variants are compared with: some 300 bytes, however long its text is."""
+
+    tokens: int
+    chars: int
+    told: int
+    """Tokens of its solution."""
+    solution: bytes
+    """Digest of it."""
+
+
 def check_traces(release: Published, claims: Claims) -> None:
     """Everything that the trace datasets and their cards count."""
     facts = release.facts
@@ -40,14 +52,12 @@ def check_traces(release: Published, claims: Claims) -> None:
     for teacher, repo in release.manifest.traces.items():
         variants = facts.variants(teacher)
         problems = _Problems(release, origins[teacher])
-        raw: dict[Key, Row] = {}
+        raw: dict[Key, _Raw] = {}
         lengths: dict[Variant, dict[Key, int]] = {}
         for variant, step in variants.items():
             path = facts.folders[step] / variant.row.file
             check = _Variant(variant, raw, lengths, problems, release)
-            kept = check.run(path)
-            if variant.kind == "raw":
-                raw |= kept
+            check.run(path)
             lengths[variant] = check.tokens
             what, n = f"config {variant.name}", check.rows
             for name, wrong in check.wrong.items():
@@ -55,7 +65,7 @@ def check_traces(release: Published, claims: Claims) -> None:
             for name, why in check.skipped.items():
                 claims.skip(repo, f"{what}: {name}", why)
             metrics = facts.records[step].metrics
-            found = length_metrics(read_rows(path)) if n else {"rows": 0}
+            found = length_metrics(read_rows(path, columns=LENGTH_COLUMNS)) if n else {"rows": 0}
             said = {name: metrics.get(name) for name in found}
             for name in ("rows", "problems", "reasoning_tokens", "ratio_tokens", "ratio_chars", "quantiles"):
                 claims.compare(repo, f"{what}: {name.replace('_', ' ')}", said.get(name), found.get(name))
@@ -124,7 +134,7 @@ class _Variant:
     def __init__(
         self,
         variant: Variant,
-        raw: dict[Key, Row],
+        raw: dict[Key, _Raw],
         lengths: dict[Variant, dict[Key, int]],
         problems: _Problems,
         release: Published,
@@ -149,38 +159,32 @@ class _Variant:
         self.skipped: dict[str, str] = {}
         self.inexact = 0
 
-    def run(self, path: Path) -> dict[Key, Row]:
-        """Returns what of each row the other variants are compared with."""
-        kept: dict[Key, Row] = {}
+    def run(self, path: Path) -> None:
+        """Look at every row. Of `raw` what the other variants are compared with is added to `raw`."""
         rows = read_rows(path, batch=_BATCH)
         while batch := list(islice(rows, _BATCH)):
             counted = count_tokens(self._tokenizer, [row["reasoning"] for row in batch])
             told = count_tokens(self._tokenizer, [row["solution"] for row in batch])
             for row, tokens, solution in zip(batch, counted, told, strict=True):
-                self._look(row, tokens)
                 key = (row["id"], row["sample"])
-                before = solution if self._variant.kind == "raw" else self._raw.get(key, {}).get("told", 0)
+                own = _Raw(tokens, len(row["reasoning"]), solution, _digest(row["solution"]))
+                raw = own if self._variant.kind == "raw" else self._raw.get(key)
+                self._look(row, tokens, own, raw)
                 self.told["solution_tokens"] += solution
-                self.told["raw_solution_tokens"] += before
+                self.told["raw_solution_tokens"] += raw.told if raw else 0
                 self._note("each (id, sample) once", row, "" if key not in self.tokens else "twice")
                 self.tokens[key] = tokens
                 if self._variant.kind == "raw":
-                    kept[key] = {
-                        "tokens": tokens,
-                        "chars": len(row["reasoning"]),
-                        "reasoning": row["reasoning"],
-                    }
-                    kept[key] |= {"solution": row["solution"], "told": solution}
+                    self._raw[key] = own
             self._verify(batch)
             self.rows += len(batch)
-        return kept
 
     def _note(self, what: str, row: Row, fault: str) -> None:
         listed = self.wrong.setdefault(what, [])
         if fault:
             listed.append(f"{row['id']}, sample {row['sample']}: {fault}")
 
-    def _look(self, row: Row, tokens: int) -> None:
+    def _look(self, row: Row, tokens: int, own: _Raw, raw: _Raw | None) -> None:
         note = self._note
         note("reasoning tokens", row, _unlike(row["reasoning_tokens"], tokens))
         note("reasoning characters", row, _unlike(row["reasoning_chars"], len(row["reasoning"])))
@@ -196,25 +200,19 @@ class _Variant:
             "" if same else "another problem" if problem else "no such",
         )
         note("ratio", row, _unlike(row["ratio"], tokens / max(1, row["raw_reasoning_tokens"])))
-        own = {
-            "tokens": tokens,
-            "chars": len(row["reasoning"]),
-            **{k: row[k] for k in ("reasoning", "solution")},
-        }
-        raw = own if self._variant.kind == "raw" else self._raw.get((row["id"], row["sample"]))
         note("joined to raw on (id, sample)", row, "" if raw else "not in raw")
         if raw is None:
             return
-        note("raw reasoning tokens", row, _unlike(row["raw_reasoning_tokens"], raw["tokens"]))
-        note("raw reasoning characters", row, _unlike(row["raw_reasoning_chars"], raw["chars"]))
+        note("raw reasoning tokens", row, _unlike(row["raw_reasoning_tokens"], raw.tokens))
+        note("raw reasoning characters", row, _unlike(row["raw_reasoning_chars"], raw.chars))
         if self._keeps:
-            same = row["solution"] == raw["solution"]
+            same = own.solution == raw.solution
             note("solution of the raw trace", row, "" if same else "another solution")
         if self._budget is not None:
             budget = self._budget.get((row["id"], row["sample"]))
             note("budget is the compressed length", row, _unlike(row["budget_tokens"], budget))
             # Where no cut has exactly the budget, the nearest one below stands, and the record counts it.
-            limit = min(row["budget_tokens"], raw["tokens"])
+            limit = min(row["budget_tokens"], raw.tokens)
             note("length is the budget", row, f"{tokens} tokens" if tokens > limit else "")
             self.inexact += tokens != limit
 
@@ -239,6 +237,10 @@ class _Variant:
             self._note(
                 what, row, "" if right == row["correct"] and right else f"{verdict.status}: {verdict.reason}"
             )
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()
 
 
 def _needs_metadata(verifier: str) -> bool:
