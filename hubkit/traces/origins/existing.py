@@ -16,6 +16,7 @@ import random
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -178,9 +179,8 @@ def read(
         raise InputError(f"columns: there is nothing called {min(wrong)!r}", f"known are {', '.join(ROLES)}")
     chosen = _sampled(origin, pin, seed)
     columns, needed = columns_of(origin, pin)
-    for number, row in enumerate(origin.rows(pin, needed)):
-        if origin.limit and number >= origin.limit:
-            break
+    stop = origin.limit if chosen is None else max(chosen, default=-1) + 1
+    for number, row in enumerate(islice(origin.rows(pin, needed), stop)):
         if chosen is not None and number not in chosen:
             continue
         if not _passes(row, origin.where):
@@ -215,9 +215,10 @@ def _sampled(origin: Existing, pin: Pin, seed: int) -> set[int] | None:
     if origin.sample is None:
         return None
     columns = list(origin.where) or None
-    rows = enumerate(origin.rows(pin, columns))
-    limit = origin.limit
-    passing = [n for n, row in rows if (limit is None or n < limit) and _passes(row, origin.where)]
+    rows = origin.rows(pin, columns)
+    passing = [n for n, row in enumerate(islice(rows, origin.limit)) if _passes(row, origin.where)]
+    if isinstance(rows, Generator):
+        rows.close()
     generator = random.Random(f"{seed}/{origin.name}")  # noqa: S311 (a seeded draw, no secret)
     return set(generator.sample(passing, min(origin.sample, len(passing))))
 

@@ -123,6 +123,17 @@ def test_filters_and_samples_choose_the_same_rows_every_time(tmp_path: Path) -> 
     assert [f.problem for f in taken(other, pin)[0]] == ["0 + 1?", "1 + 1?", "2 + 1?"]
 
 
+def test_no_more_of_a_source_is_read_than_its_limit(tmp_path: Path) -> None:
+    rows = [{"problem": f"{i} + 1?", "answer": str(i + 1), "text": THINK} for i in range(9)]
+    for keys in ({"limit": 5}, {"limit": 5, "sample": 3}):
+        origin, pin = source(tmp_path, rows, **keys)
+        assert pin.path is not None
+        with pin.path.open("a") as file:
+            file.write("\nwhat lies behind the limit is not even looked at")
+        found, _ = taken(origin, pin)
+        assert len(found) == min(keys.values())
+
+
 def test_what_cannot_be_read_is_counted_with_its_row(tmp_path: Path) -> None:
     rows = [
         {"problem": "1 + 1?", "answer": "2", "text": THINK},
