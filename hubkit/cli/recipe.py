@@ -148,8 +148,8 @@ def plan(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = F
     """Show every step: what is done, what would run and why, with estimates of tokens, time and bytes.
 
     Estimates come from earlier runs of the same step here, where there are any; otherwise from the
-    recipe's limits and the rates of a CPU, and then they are upper bounds. Answers that steps had before, of
-    which the next ask nothing again, are counted.
+    recipe's limits on lengths and the rates of a CPU: real answers are shorter, and take less. Answers
+    that steps had before, of which the next ask nothing again, are counted.
 
     Example: hubkit recipe plan recipes/nano/recipe.yaml
     """
@@ -195,14 +195,23 @@ def plan(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = F
 
 
 def _ahead(a_plan: Plan, store: Store, states: list[State]) -> dict[str, Any]:
-    """How much of these steps is to be done, and how long it may take."""
+    """How much of these steps is to be done, and how long it may take; `longest`: mostly from limits of lengths."""
     from hubkit.recipe.estimate import estimate_all
 
     estimates = estimate_all(a_plan, store, states)
     waiting = [estimates[state.step.name] for state in states if state.state != "done"]
     seconds = sum(guess.seconds or 0 for guess in waiting) / a_plan.recipe.run.workers
     unknown = sum(guess.seconds is None for guess in waiting)
-    return {"steps": len(waiting), "of": len(states), "seconds": round(seconds), "unknown": unknown}
+    # By the limits of what is generated and trained on: real answers are shorter.
+    bound = sum(guess.seconds or 0 for guess in waiting if guess.source == "limits" and guess.tokens)
+    longest = 2 * bound / a_plan.recipe.run.workers > seconds
+    return {
+        "steps": len(waiting),
+        "of": len(states),
+        "seconds": round(seconds),
+        "unknown": unknown,
+        "longest": longest,
+    }
 
 
 def _words(ahead: dict[str, Any]) -> str:
@@ -211,6 +220,7 @@ def _words(ahead: dict[str, Any]) -> str:
     note = f", {ahead['unknown']} of unknown time" if ahead["unknown"] else ""
     seconds = ahead["seconds"]
     time = f"{seconds} s" if seconds < 90 else f"{seconds / 60:.1f} min"
+    time += " if every answer is as long as it may be" if ahead["longest"] else ""
     return f"{ahead['steps']} of {ahead['of']} steps to run, about {time}{note}"
 
 

@@ -23,17 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from ask import LONGEST_QUESTION, MOST_LIVE, MOST_TOKENS, ask, repo_of
+from ask import ask_tab
 from cards import comparison, problem_list, state, trace_list, trace_view
 from data import Evaluations, Row, Traces, settings, traces_of
 from results import results_page
 from text import DELIMITERS, esc
-from view import SHOW, SORT, View, find, find_traces, shown_students, student_sets
+from view import SHOW, SORT, View, find, find_traces, settle, shown_students
 from votes import blind_view, cast, draw_pair, tally_text
 
 LIST_JS = """
 element.addEventListener('click', event => {
-  const hit = event.target.closest('[data-key], [data-page], [data-students]');
+  const hit = event.target.closest('[data-key], [data-page], [data-students], [data-answer]');
   if (hit) trigger('select', {...hit.dataset});
 });
 watch('value', () => compare.follow(element));
@@ -72,6 +72,7 @@ def filter_boxes(data: Evaluations) -> tuple[dict[str, Any], dict[str, list[str]
     if any(row["variant"] is None for row in students):
         allowed["variant"].append("untrained")
     boxes: dict[str, Any] = {"p": gr.State(data.keys[0] if data.keys else ""), "set": gr.State(0)}
+    boxes["answer"] = gr.State(0)
     with gr.Row():
         boxes["q"] = gr.Textbox(label="Search", scale=3, min_width=180, elem_id="search")
         for name, texts in (("show", SHOW), ("sort", SORT)):
@@ -107,15 +108,15 @@ def compare_tab(release: Row, data: Evaluations) -> tuple[list[Any], Opening]:
     side = gr.Markdown(
         comparison(data, start), elem_id="side", sanitize_html=False, latex_delimiters=DELIMITERS
     )
-    seen = [boxes["p"], boxes["set"], listing, side]
+    seen = [boxes["p"], boxes["set"], boxes["answer"], listing, side]
 
     def draw(view: View) -> list[Any]:
         """The problem that is shown stays where the filters still have it; else the first takes its place."""
-        view.set = min(view.set, max(len(student_sets(data, view)) - 1, 0))
+        settle(data, view)
         found, _ = find(data, view)
         if found and data.at.get(view.p) not in found:
             view.p = data.keys[found[0]]
-        return [view.p, view.set, problem_list(data, view), comparison(data, view)]
+        return [view.p, view.set, view.answer, problem_list(data, view), comparison(data, view)]
 
     def move(by: int | None, *given: Any) -> list[Any]:
         view = View.of(given)
@@ -131,20 +132,21 @@ def compare_tab(release: Row, data: Evaluations) -> tuple[list[Any], Opening]:
         view, hit = View.of(given), event._data
         if hit.get("key") in data.at:
             view.p = hit["key"]
-        elif "students" in hit:
-            view.set = int(hit["students"])
+        elif "students" in hit or "answer" in hit:
+            view.set = int(hit.get("students", view.set))
+            view.answer = int(hit.get("answer", view.answer))
             return draw(view)
         else:
-            return [gr.skip(), gr.skip(), problem_list(data, view, int(hit.get("page") or 0)), gr.skip()]
-        return [view.p, gr.skip(), problem_list(data, view), comparison(data, view)]
+            return [*[gr.skip()] * 3, problem_list(data, view, int(hit.get("page") or 0)), gr.skip()]
+        return [view.p, gr.skip(), gr.skip(), problem_list(data, view), comparison(data, view)]
 
     def export(*given: Any) -> str:
         view = View.of(given)
-        found = data.outputs(data.at.get(view.p, 0), shown_students(data, view))
+        found = data.outputs(data.at.get(view.p, 0), shown_students(data, view), None)
         about = {"release": release.get("recipe"), "evals": release["evals"], "view": asdict(view)}
         return json.dumps({**about, "outputs": found}, indent=2, ensure_ascii=False)
 
-    for name in [part.name for part in fields(View)][2:]:
+    for name in [part.name for part in fields(View)][3:]:
         # What is pasted is no `input` of a text box.
         (boxes[name].change if name == "q" else boxes[name].input)(
             lambda *given: draw(View.of(given)), chosen, seen, **QUIET
@@ -157,6 +159,7 @@ def compare_tab(release: Row, data: Evaluations) -> tuple[list[Any], Opening]:
 
     def opened(query: dict[str, str]) -> list[Any]:
         view = View.read(query, allowed)
+        settle(data, view)
         found, _ = find(data, view)
         if view.p not in data.at:
             view.p = data.keys[found[0]] if found else start.p
@@ -281,53 +284,6 @@ def blind_tab(tab: Any, data: Evaluations, chosen: list[Any]) -> None:
         button.click(count, [pair, tally], [blind, pair, tally, score], show_progress="hidden")
 
 
-def ask_tab(release: Row, data: Evaluations) -> None:
-    kinds = ", ".join(dict.fromkeys(data.benchmark))
-    gr.HTML(
-        "<p class='note'>The students load from the Hub and answer here, side by side. They know only the kind of "
-        f"problem that they were trained on ({esc(kinds)}); anything else gets an answer too, often a wrong one.</p>"
-    )
-    every = max(1, len(data.keys) // 6)
-    samples = [data.problem(number) for number in range(0, len(data.keys), every)][:6]
-    first = samples[0] if samples else {"problem": "", "answer": ""}
-    students = [name for name in data.names if repo_of(release, data, name)]
-    pairs = data.pairs([data.names.index(name) for name in students])
-    two = (
-        [data.names[n] for n in pairs[0]]
-        if pairs
-        else [n for n in students if data.students[n]["variant"]][:2]
-    )
-    most = min(int(release.get("max_new_tokens", 512)), MOST_TOKENS)
-    label = "Problem (Enter sends, Shift+Enter starts a line)"
-    own = gr.Textbox(
-        first["problem"], label=label, lines=1, max_lines=8, max_length=LONGEST_QUESTION, elem_id="question"
-    )
-    with gr.Row():
-        known = gr.Textbox(first["answer"], label="Known answer, to check against", min_width=160)
-        label = f"Students (at most {MOST_LIVE})"
-        who = gr.Dropdown(
-            students, value=two, multiselect=True, max_choices=MOST_LIVE, label=label, scale=3, min_width=220
-        )
-    with gr.Row():
-        heat = gr.Slider(0, 1.5, value=0, step=0.05, label="Temperature (0: greedy)", min_width=140)
-        top_p = gr.Slider(0.05, 1, value=1, step=0.05, label="top_p", min_width=140)
-        limit = gr.Slider(1, max(most, 512), value=most, step=1, label="Max tokens", min_width=140)
-    with gr.Row():
-        go = gr.Button("Answer", variant="primary", elem_id="go", min_width=120)
-        halt = gr.Button("Stop", min_width=120)
-    live = gr.Markdown(elem_id="live", sanitize_html=False, latex_delimiters=DELIMITERS)
-    gr.Examples(
-        [[row["problem"], row["answer"]] for row in samples],
-        [own, known],
-        label="Problems of the benchmark, with their known answers",
-        example_labels=[f"{data.brief(row['problem'])[:70]} ({row['answer'][:20]})" for row in samples],
-    )
-    answer = functools.partial(ask, release, data)
-    asked = [own, known, who, heat, top_p, limit]
-    running = gr.on([go.click, own.submit], answer, asked, live, concurrency_limit=1, show_progress="hidden")
-    halt.click(None, cancels=[running])
-
-
 def build(release: Row, data: Evaluations) -> gr.Blocks:
     """The page over one release."""
     title = f"{release.get('recipe') or release['evals']}: students side by side"
@@ -387,6 +343,7 @@ def main() -> None:
     page.launch(
         server_name=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
         share=False,
+        ssr_mode=False,  # on the Hub a Node server would come between, which is not what is tested
         css=(here / "page.css").read_text(encoding="utf-8"),
         head=f"<script>{(here / 'page.js').read_text(encoding='utf-8')}</script>",
         # Named fonts would be fetched from a font service.

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -15,9 +15,10 @@ if os.environ.get("SPACES_ZERO_GPU"):
     # The package is there on such hardware alone, and must come before torch.
     import spaces
 
+import gradio as gr
 from cards import card
 from data import Evaluations, Row
-from text import MATHS, badge, esc, note, split
+from text import DELIMITERS, MATHS, badge, esc, note, split
 
 MOST_LIVE = 4
 """Students that answer a visitor's own problem together: each is a model in memory."""
@@ -224,5 +225,81 @@ def ask(
         stop.set()
 
 
-if os.environ.get("SPACES_ZERO_GPU"):
-    ask = spaces.GPU(duration=120)(ask)
+def seconds(text: str, known: str, chosen: list[str], heat: float, top_p: float, limit: float) -> int:
+    """For how long a GPU is asked for: the less, the sooner it comes, and a visitor's day has few minutes."""
+    return min(20 + int(min(max(limit, 1), MOST_TOKENS)) // 20, 120)
+
+
+def asking(release: Row, data: Evaluations) -> Callable[..., Iterator[str]]:
+    """`ask` over a release, for what a visitor sends.
+
+    On ZeroGPU it runs in a process forked from this one, which has a GPU for the while. Arguments are pickled for
+    it, so the release is none of them.
+    """
+
+    def answer(
+        text: str, known: str, chosen: list[str], heat: float, top_p: float, limit: float
+    ) -> Iterator[str]:
+        yield from ask(release, data, text, known, chosen, heat, top_p, limit)
+
+    return spaces.GPU(duration=seconds)(answer) if os.environ.get("SPACES_ZERO_GPU") else answer
+
+
+def ask_tab(release: Row, data: Evaluations) -> None:
+    kinds = ", ".join(dict.fromkeys(data.benchmark))
+    gr.HTML(
+        "<p class='note'>The students load from the Hub and answer here, side by side. They know only the kind of "
+        f"problem that they were trained on ({esc(kinds)}); anything else gets an answer too, often a wrong one.</p>"
+    )
+    every = max(1, len(data.keys) // 6)
+    samples = [data.problem(number) for number in range(0, len(data.keys), every)][:6]
+    first = samples[0] if samples else {"problem": "", "answer": ""}
+    students = [name for name in data.names if repo_of(release, data, name)]
+    pairs = data.pairs([data.names.index(name) for name in students])
+    two = (
+        [data.names[n] for n in pairs[0]]
+        if pairs
+        else [n for n in students if data.students[n]["variant"]][:2]
+    )
+    most = min(int(release.get("max_new_tokens", 512)), MOST_TOKENS)
+    label = "Problem (Enter sends, Shift+Enter starts a line)"
+    own = gr.Textbox(
+        first["problem"], label=label, lines=1, max_lines=8, max_length=LONGEST_QUESTION, elem_id="question"
+    )
+    with gr.Row():
+        known = gr.Textbox(first["answer"], label="Known answer, to check against", min_width=160)
+        label = f"Students (at most {MOST_LIVE})"
+        who = gr.Dropdown(
+            students,
+            value=two,
+            multiselect=True,
+            max_choices=MOST_LIVE,
+            label=label,
+            scale=3,
+            min_width=220,
+            elem_id="who",
+        )
+    with gr.Row():
+        heat = gr.Slider(0, 1.5, value=0, step=0.05, label="Temperature (0: greedy)", min_width=140)
+        top_p = gr.Slider(0.05, 1, value=1, step=0.05, label="top_p", min_width=140)
+        limit = gr.Slider(1, max(most, 512), value=most, step=1, label="Max tokens", min_width=140)
+    with gr.Row():
+        go = gr.Button("Answer", variant="primary", elem_id="go", min_width=120)
+        halt = gr.Button("Stop", min_width=120)
+    live = gr.Markdown(elem_id="live", sanitize_html=False, latex_delimiters=DELIMITERS)
+    gr.Examples(
+        [[row["problem"], row["answer"]] for row in samples],
+        [own, known],
+        label="Problems of the benchmark, with their known answers",
+        example_labels=[f"{data.brief(row['problem'])[:70]} ({row['answer'][:20]})" for row in samples],
+    )
+    asked = [own, known, who, heat, top_p, limit]
+    running = gr.on(
+        [go.click, own.submit],
+        asking(release, data),
+        asked,
+        live,
+        concurrency_limit=1,
+        show_progress="hidden",
+    )
+    halt.click(None, cancels=[running])

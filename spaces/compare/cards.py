@@ -9,7 +9,7 @@ from functools import lru_cache
 from align import Part, marked, words
 from data import Evaluations, Row, Traces, called
 from text import LONGEST_TEXT, MATHS, ROOM, badge, bar, box, esc, maths, note, shown, split, verdict
-from view import PER_PAGE, View, find, find_traces, shown_students, student_sets
+from view import PER_PAGE, View, find, find_traces, most_answers, shown_students, student_sets
 
 
 def mark(data: Evaluations, row: Row) -> str:
@@ -39,7 +39,7 @@ def problem_list(data: Evaluations, view: View, page: int | None = None) -> str:
     found, students = find(data, view)
     if not students:
         return state(view.address()) + note("No student fits these filters.")
-    pager = student_pager(data, view)
+    pager = pagers(data, view)
     if not found:
         return state(view.address()) + note("No problem fits these filters.") + pager
     current = data.at.get(view.p, -1)
@@ -58,16 +58,18 @@ def problem_list(data: Evaluations, view: View, page: int | None = None) -> str:
         )
         heads += f'<th scope="col" title="{esc(called(row))}">{mark(data, row)}{lines}</th>'
     page = min(max(page, 0), (len(found) - 1) // PER_PAGE)
-    body = ""
+    body, every = "", data.answers(view.answer)
     for number in found[page * PER_PAGE : (page + 1) * PER_PAGE]:
         cells = ""
         for student in students:
-            if not data.there[number, student]:
+            if not every.there[number, student]:
                 cells += "<td>–</td>"
                 continue
-            style, said_ = ("dot", "right") if data.correct[number, student] else ("dot no", "wrong")
+            style, said_ = ("dot", "right") if every.correct[number, student] else ("dot no", "wrong")
             dot = f'<span class="{style}"></span><span class="sr">{said_}, </span>'
-            cells += f"<td>{dot}{data.tokens[number, student]:,}</td>"
+            many = int(data.many[number, student])
+            share = f" <span class='note'>{data.right[number, student]}/{many}</span>" if many > 1 else ""
+            cells += f"<td>{dot}{every.tokens[number, student]:,}{share}</td>"
         text = data.brief(data.texts[number].as_py())[:160]
         body += listed(data.keys[number], f"{number + 1}. {text}", number == current) + f"{cells}</tr>"
     shared = [
@@ -75,23 +77,32 @@ def problem_list(data: Evaluations, view: View, page: int | None = None) -> str:
     ]
     same = ", ".join(esc(f"seed {rows[0][n]}" if n == "seed" else rows[0][n]) for n in shared)
     about = "● right, ○ wrong, and the tokens of each output" + (f"; all: {same}" if same else "")
+    if most_answers(data, view) > 1:
+        about += "; how many of a student’s answers are right"
     return state(view.address()) + pager + paged("problems", heads, body, page, len(found), about)
 
 
-def student_pager(data: Evaluations, view: View) -> str:
-    """Which of the chosen students are shown, and buttons to the others."""
-    pages = student_sets(data, view)
-    if len(pages) < 2:
-        return ""
-    at = min(max(view.set, 0), len(pages) - 1)
-    first = sum(map(len, pages[:at])) + 1
-    every = sum(map(len, pages))
-    text = f"students {first}–{first + len(pages[at]) - 1} of {every}: their dots, and what the filters count"
+def pagers(data: Evaluations, view: View) -> str:
+    """Which of the chosen students, and of several answers to each problem, are shown; buttons to the others."""
+    pages, many = student_sets(data, view), most_answers(data, view)
+    html = ""
+    if len(pages) > 1:
+        at = min(max(view.set, 0), len(pages) - 1)
+        first = sum(map(len, pages[:at])) + 1
+        text = f"students {first}–{first + len(pages[at]) - 1} of {sum(map(len, pages))}"
+        html += _pager("students", at, len(pages), text)
+    if many > 1:
+        html += _pager("answer", view.answer, many, f"answer {view.answer + 1} of {many} to each problem")
+    return html
+
+
+def _pager(what: str, at: int, of: int, text: str) -> str:
     buttons = "".join(
-        f'<button data-students="{at + by}"{"" if 0 <= at + by < len(pages) else " disabled"}>{label}</button>'
-        for label, by in (("Students before", -1), ("Students after", 1))
+        f'<button data-{what}="{at + by}"{"" if 0 <= at + by < of else " disabled"}>{what.capitalize()} {word}</button>'
+        for word, by in (("before", -1), ("after", 1))
     )
-    return f'<div class="pager students">{buttons}<span class="note">{text}</span></div>'
+    said = f"{text}: their dots, and what the filters count"
+    return f'<div class="pager {what}">{buttons}<span class="note">{said}</span></div>'
 
 
 def listed(key: str, text: str, here: bool) -> str:
@@ -131,7 +142,7 @@ def card(
     """One student's output, in HTML of about `limit` characters. `name` hides who it is; `waiting`: more may come."""
     thinking, solution = split(row["output"])
     if row.get("correct") is not None and not name:
-        badges += verdict(row["correct"])
+        badges = verdict(row["correct"]) + badges
     if not name:
         badges += badge(f"{esc(row['output_tokens'])} tokens")
     if row["finish_reason"] == "length":
@@ -163,15 +174,24 @@ def comparison(data: Evaluations, view: View) -> str:
     number = data.at.get(view.p)
     if number is None:
         return note("Choose a problem.")
-    rows = data.outputs(number, shown_students(data, view))
+    rows = data.outputs(number, shown_students(data, view), view.answer)
     right = sum(bool(row["correct"]) for row in rows)
     longest = max((row["output_tokens"] for row in rows), default=1) or 1
     limit = min(ROOM // max(len(rows), 1), LONGEST_TEXT)
-    cards = "".join(card(data, row, longest, limit) for row in rows) or note("No student fits.")
+    cards = "".join(
+        card(data, row, longest, limit, badges=several(data, number, called(row))) for row in rows
+    )
+    cards = cards or note("No student fits.")
     count = f"{right} of {len(rows)} shown are right."
     if any(len(row["output"]) > limit for row in rows):
         count += " Long outputs are cut here: choose one student under Filters for more of it, or save all as JSON."
     return f'{MATHS}<div>{question(data.problem(number))}{note(count)}<div class="side">{cards}</div></div>'
+
+
+def several(data: Evaluations, problem: int, student: str) -> str:
+    """A badge that says how many of a student's answers are right; nothing where there is one."""
+    at = (problem, data.names.index(student))
+    return badge(f"{data.right[at]} of {data.many[at]} answers right") if data.many[at] > 1 else ""
 
 
 # Traces: what compression removed.

@@ -13,6 +13,7 @@ import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,16 @@ class Table:
         return [found[number] for number in numbers]
 
 
+@dataclass
+class Answers:
+    """An answer of each student to each problem: matrices of problems x students."""
+
+    there: Any
+    correct: Any
+    """False where there is none."""
+    tokens: Any
+
+
 class Evaluations:
     """What every student answered: small columns as matrices of problems x students, texts on disk."""
 
@@ -168,18 +179,22 @@ class Evaluations:
         known = who.dictionary_encode()
         of = np.array([place.get(name, -1) for name in known.dictionary.to_pylist()])
         student = of[known.indices.to_numpy()]
+        sample = np.zeros(len(problem), np.int64)
+        if "sample" in self.table.about[0].schema.names:
+            sample = pc.fill_null(column("sample"), 0).to_numpy()
         shape = (len(self.keys), len(self.names))
-        self.row = np.full(shape, -1, np.int64)
-        use = student >= 0
-        if "sample" in self.table.about[0].schema.names:  # of several answers to a problem the first is shown
-            use &= pc.fill_null(column("sample"), 0).to_numpy() == 0
-        at = (problem[use], student[use])
-        self.row[at] = np.flatnonzero(use)
-        self.there = self.row >= 0
-        self.correct = np.zeros(shape, bool)
-        self.correct[at] = pc.fill_null(column("correct"), False).to_numpy(zero_copy_only=False)[use]
-        self.tokens = np.zeros(shape, np.int32)
-        self.tokens[at] = column("output_tokens").to_numpy()[use]
+        # The answers of one student to one problem lie together, in the order they were drawn in.
+        self._order = np.lexsort((sample, student, problem))
+        self._order = self._order[student[self._order] >= 0]
+        cell = (problem * len(self.names) + student)[self._order]
+        self.many = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape).astype(np.int32)
+        """Answers of a student to a problem."""
+        self._begin = (np.cumsum(self.many) - self.many.ravel()).reshape(shape)
+        self._correct = pc.fill_null(column("correct"), False).to_numpy(zero_copy_only=False)[self._order]
+        self._tokens = column("output_tokens").to_numpy().astype(np.int32)[self._order]
+        self.right = np.bincount(cell[self._correct], minlength=shape[0] * shape[1]).reshape(shape)
+        """How many of them are right."""
+        self._first_answers = self._answers(0)
         # A problem's first row: outputs of one problem share its text.
         _, self.first = np.unique(problem, return_index=True)
         self.texts = pa.array(
@@ -220,8 +235,24 @@ class Evaluations:
             if self.variant(other)["compressed"]
         ]
 
-    def outputs(self, problem: int, students: list[int]) -> list[Row]:
-        return self.table.rows(self.row[problem, s] for s in students if self.there[problem, s])
+    def answers(self, number: int) -> Answers:
+        """The answers of this number, from 0: of several to a problem one is looked at at a time."""
+        return self._answers(number) if number else self._first_answers
+
+    def _answers(self, number: int) -> Answers:
+        there = self.many > number
+        at = (self._begin + number)[there]
+        found = Answers(there, np.zeros(there.shape, bool), np.zeros(there.shape, np.int32))
+        found.correct[there], found.tokens[there] = self._correct[at], self._tokens[at]
+        return found
+
+    def outputs(self, problem: int, students: list[int], number: int | None = 0) -> list[Row]:
+        """Students' answers of a number to a problem; None: all of them."""
+        found = []
+        for student in students:
+            begin, many = int(self._begin[problem, student]), int(self.many[problem, student])
+            found += range(begin, begin + many) if number is None else range(begin + number, begin + many)[:1]
+        return self.table.rows(self._order[at] for at in found)
 
     def problem(self, problem: int) -> Row:
         return self.table.rows([self.first[problem]])[0]

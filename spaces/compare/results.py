@@ -31,10 +31,18 @@ def figure(data: Evaluations, headline: str) -> str:
 
 def grid(heads: list[str], rows: list[list[Cell]]) -> str:
     """A table that sorts by its heads."""
-    top = "".join(f'<th scope="col"><button data-sort>{esc(name)}</button></th>' for name in heads)
+    words = [any(isinstance(row[n][1], str) for row in rows) for n in range(len(heads))]
+    left = [' class="words"' if is_text else "" for is_text in words]
+    top = "".join(
+        f'<th scope="col"{style}><button data-sort>{esc(name)}</button></th>'
+        for name, style in zip(heads, left, strict=True)
+    )
     body = "".join(
         "<tr>"
-        + "".join(f'<td data-v="{esc("" if v is None else v)}">{cell}</td>' for cell, v in row)
+        + "".join(
+            f'<td{style} data-v="{esc("" if v is None else v)}">{cell}</td>'
+            for (cell, v), style in zip(row, left, strict=True)
+        )
         + "</tr>"
         for row in rows
     )
@@ -124,7 +132,7 @@ def _students(data: Evaluations, several: bool) -> str:
                 (f'<span title="{esc(r["student"])}">{mark(data, r)}{esc(name)}</span>', name),
                 *([_text(r["benchmark"])] if several else []),
                 (percent(r["accuracy"]), r["accuracy"]),
-                (f"{percent(r['ci_low'])} to {percent(r['ci_high'])}", r["ci_low"]),
+                (f"{100 * r['ci_low']:.1f} to {percent(r['ci_high'])}", r["ci_low"]),
                 *([(percent(r[name]), r[name]) for name in ("pass_at_k", "maj_at_k")] if sampled else []),
                 (f"{r['mean_output_tokens']:,.1f}", r["mean_output_tokens"]),
                 (percent(r["output_tokens_of_raw"], 0), r["output_tokens_of_raw"]),
@@ -154,7 +162,7 @@ def _over_seeds(data: Evaluations, several: bool) -> str:
             *([_text(g["benchmark"])] if several else []),
             _text(g["seeds"]),
             (percent(g["accuracy"]), g["accuracy"]),
-            (f"{percent(g['accuracy_min'])} to {percent(g['accuracy_max'])}", g["accuracy_min"]),
+            (f"{100 * g['accuracy_min']:.1f} to {percent(g['accuracy_max'])}", g["accuracy_min"]),
             (f"{g['mean_output_tokens']:,.1f}", g["mean_output_tokens"]),
         ]
         for g in data.report["over_seeds"]

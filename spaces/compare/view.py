@@ -45,6 +45,8 @@ class View:
     p: str = ""
     set: int = 0
     """Of students: there may be too many to show together. (`page` in an address is gradio's own.)"""
+    answer: int = 0
+    """Of several to a problem."""
     q: str = ""
     show: str = "all"
     sort: str = "order"
@@ -79,8 +81,9 @@ class View:
         view = cls(p=query.get("p", ""), q=query.get("q", "")[:200])
         view.show = query["show"] if query.get("show") in SHOW else "all"
         view.sort = query["sort"] if query.get("sort") in SORT else "order"
-        if re.fullmatch(r"[0-9]{1,4}", query.get("set", "")):
-            view.set = int(query["set"])
+        for name in ("set", "answer"):
+            if re.fullmatch(r"[0-9]{1,4}", query.get(name, "")):
+                setattr(view, name, int(query[name]))
         for name, values in allowed.items():
             setattr(view, name, [v for v in query.get(name, "").split("~") if v in values])
         for name in ("least", "most"):
@@ -144,13 +147,24 @@ def shown_students(data: Evaluations, view: View) -> list[int]:
     return sorted(sets[min(max(view.set, 0), len(sets) - 1)]) if sets else []
 
 
+def most_answers(data: Evaluations, view: View) -> int:
+    """To one problem, of the students shown."""
+    return int(data.many[:, shown_students(data, view)].max(initial=0))
+
+
+def settle(data: Evaluations, view: View) -> None:
+    """A set of students or an answer that is not there becomes the last."""
+    view.set = min(view.set, max(len(student_sets(data, view)) - 1, 0))
+    view.answer = min(view.answer, max(most_answers(data, view) - 1, 0))
+
+
 def find(data: Evaluations, view: View) -> tuple[list[int], list[int]]:
     """(problems in order, students): what the list shows. Only students that are shown count."""
     students = shown_students(data, view)
     if not students:
         return [], []
-    there, correct = data.there[:, students], data.correct[:, students]
-    tokens = data.tokens[:, students]
+    every = data.answers(view.answer)
+    there, correct, tokens = (m[:, students] for m in (every.there, every.correct, every.tokens))
     answered = there.sum(1)
     right = (correct & there).sum(1)
     mean = tokens.sum(1) / np.maximum(answered, 1)
@@ -162,7 +176,7 @@ def find(data: Evaluations, view: View) -> tuple[list[int], list[int]]:
     for names, value in ((view.right, True), (view.wrong, False)):
         for name in names:
             number = data.names.index(name)
-            keep &= data.there[:, number] & (data.correct[:, number] == value)
+            keep &= every.there[:, number] & (every.correct[:, number] == value)
     if view.least is not None:
         keep &= mean >= view.least
     if view.most is not None:
@@ -170,10 +184,10 @@ def find(data: Evaluations, view: View) -> tuple[list[int], list[int]]:
     saved = np.zeros(len(data.keys))
     either = np.zeros((3, len(data.keys)), bool)
     for raw, short in data.pairs(students):
-        both = data.there[:, raw] & data.there[:, short]
-        a, b = data.correct[:, raw], data.correct[:, short]
+        both = every.there[:, raw] & every.there[:, short]
+        a, b = every.correct[:, raw], every.correct[:, short]
         either |= np.stack([both & a & ~b, both & b & ~a, both & a & b])
-        saved += np.where(both & a & b, data.tokens[:, raw].astype(float) - data.tokens[:, short], 0)
+        saved += np.where(both & a & b, every.tokens[:, raw].astype(float) - every.tokens[:, short], 0)
     masks = {
         "disagree": (right > 0) & (right < answered),
         "raw": either[0],

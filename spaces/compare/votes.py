@@ -44,6 +44,7 @@ def kind(data: Evaluations, name: str) -> str:
 def draw_pair(data: Evaluations, view: View) -> Row | None:
     """Two outputs to one problem, in random order, of students that differ in the variant alone where there are any."""
     found, _ = find(data, view)
+    there = data.answers(view.answer).there
     students = chosen_students(data, view)
     groups = [group for group in data.groups(students) if len(group) > 1] or [students]
     for _ in range(50):
@@ -53,8 +54,9 @@ def draw_pair(data: Evaluations, view: View) -> Row | None:
         problem = random.choice(found)  # noqa: S311
         a, b = random.sample(group, 2)
         differ = kind(data, data.names[a]) != kind(data, data.names[b])
-        if data.there[problem, a] and data.there[problem, b] and differ:
-            return {"problem": data.keys[problem], "a": data.names[a], "b": data.names[b]}
+        if there[problem, a] and there[problem, b] and differ:
+            names = {"a": data.names[a], "b": data.names[b]}
+            return {"problem": data.keys[problem], "answer": view.answer, **names}
     return None
 
 
@@ -64,7 +66,7 @@ def blind_view(data: Evaluations, pair: Row | None, vote: str = "") -> str:
     number = data.at[pair["problem"]]
     cards = ""
     for side in ("a", "b"):
-        (row,) = data.outputs(number, [data.names.index(pair[side])])
+        (row,) = data.outputs(number, [data.names.index(pair[side])], pair["answer"])
         cards += card(data, row, name="" if vote else f"Student {side.upper()}")
     said = {"a": "You preferred A.", "b": "You preferred B.", "same": "You saw no difference."}.get(vote, "")
     about = question(data.problem(number)) + (note(said) if said else "")

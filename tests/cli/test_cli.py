@@ -161,6 +161,14 @@ def test_what_is_piped_is_whole(tmp_path: Path) -> None:
         assert len(lines) == len(steps) + 2 and not any(line.endswith(" ") for line in lines), done.stdout
 
 
+def test_an_estimate_by_limits_says_so(tmp_path: Path) -> None:
+    arguments = ["recipe", "plan", str(NANO), "--out", str(tmp_path / "runs")]
+    told = hubkit(*arguments).stdout.splitlines()[-1]
+    assert re.fullmatch(
+        r"4\d of 4\d steps to run, about [0-9.]+ min if every answer is as long as it may be", told
+    )
+
+
 def test_square_brackets_in_a_recipe_are_text(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     text = NANO.read_text(encoding="utf-8").replace("description: ", "description: '[bold]loud[/bold]' # ", 1)

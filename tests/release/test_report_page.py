@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from small_release import build
+from space_site import PAYLOADS
 from support import CHROMIUM, needs_chromium
 
 from hubkit.release import report
+from hubkit.release.results import Facts
 
 pytestmark = needs_chromium
 
@@ -70,4 +74,39 @@ def test_it_reads_well_anywhere(browser: Any, page_file: Path, width: int, theme
         for node in fault["nodes"]
     ]
     assert not found, found
+    context.close()
+
+
+def test_hostile_texts_are_shown_as_they_are(browser: Any, tmp_path: Path) -> None:
+    """Every name, reason and sentence of the results is a payload: nothing runs, and all stand there as text."""
+    run = build(tmp_path / "run")
+    run.finish("report", report.run, run.root / "r")
+    folder = run.inputs["report"]
+    results = json.loads((folder / "results.json").read_text())
+    turn = itertools.cycle(PAYLOADS)
+
+    def hostile(value: Any, name: str = "") -> Any:
+        if isinstance(value, dict):
+            return {key: hostile(inner, key) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [hostile(inner) for inner in value]
+        return next(turn) if isinstance(value, str) and name not in ("kind", "origin") else value
+
+    facts = Facts.read(run.recipe, {name: f for name, f in run.inputs.items() if name != "report"})
+    pictures = {path.name: path.read_bytes() for path in folder.glob("tradeoff*")}
+    (tmp_path / "x.html").write_text(report._html(hostile(results), facts, pictures), encoding="utf-8")
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    seen: list[str] = []
+    page.on("console", lambda message: seen.append(message.text))
+    page.on("dialog", lambda dialog: seen.append("dialog"))
+    page.on("request", lambda r: r.url.startswith(("file:", "data:")) or seen.append(r.url))
+    page.goto((tmp_path / "x.html").as_uri())
+    page.wait_for_timeout(300)
+    assert page.title() in [f"{' '.join(payload.split())}: report" for payload in PAYLOADS]
+    shown = " ".join(page.locator("main").inner_text().split())
+    for payload in PAYLOADS:
+        assert " ".join(payload.split()) in shown, payload
+    assert page.locator("script, iframe, svg, [onerror], [onload], a[href^='javascript']").count() == 0
+    assert page.locator("main img").count() == 2 and not seen, seen
     context.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import re
 import sys
 from collections.abc import Iterator
@@ -25,7 +26,9 @@ def app() -> Iterator[SimpleNamespace]:
     """The Space's modules, as its folder has them: they find each other by their plain names."""
     folder = ROOT / "spaces" / "compare"
     sys.path.insert(0, str(folder))
-    yield SimpleNamespace(**{name: importlib.import_module(name) for name in ("cards", "data", "text")})
+    yield SimpleNamespace(
+        **{name: importlib.import_module(name) for name in ("ask", "cards", "data", "text")}
+    )
     sys.path.remove(str(folder))
 
 
@@ -111,6 +114,16 @@ def test_the_gradio_that_is_tested_is_the_one_that_is_pinned() -> None:
     installed = version("gradio")
     assert f"gradio=={installed}\n" in (folder / "requirements.txt").read_text()
     assert f"sdk_version: {installed}\n" in (folder / "README.md").read_text()
+
+
+def test_what_zero_gpu_pickles_is_what_a_visitor_sends(app: SimpleNamespace) -> None:
+    """Its decorator tells generators by their function, and hands arguments to another process."""
+    answer = app.ask.asking({"models": {}}, object())
+    assert inspect.isgeneratorfunction(answer)
+    assert inspect.signature(answer).parameters.keys() == inspect.signature(app.ask.seconds).parameters.keys()
+    assert [app.ask.seconds("", "", [], 0, 1, limit) for limit in (1, 400, 4096, 1e9)] == [20, 40, 120, 120]
+    (said,) = answer("2 + 2", "4", [], 0, 1, 9)
+    assert "choose at least one student" in said
 
 
 def test_the_space_imports_what_it_says_it_needs_and_nothing_of_hubkit() -> None:
