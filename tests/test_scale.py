@@ -38,7 +38,9 @@ def test_time_is_linear_and_memory_flat(scale: ModuleType, tmp_path: Path) -> No
     assert {"traces", "raw", "compress", "compressed", "truncated", "matched", "tokens", "rows"} <= kinds
     for kind in kinds - {"problems", "contamination"}:
         law = scale.laws({size: costs[kind] for size, costs in found.items()})
-        assert law["power"] < 1.35, (kind, law)
+        # Of steps that take no time at any of these sizes the power is that of noise.
+        if found[6000][kind].cpu - found[600][kind].cpu > 3:
+            assert law["power"] < 1.35, (kind, law)
         # 2.2 GiB over 283,000 traces, on top of what a step needs at any size.
         assert law["kb"] < 8.5, (kind, law)
 
@@ -46,7 +48,7 @@ def test_time_is_linear_and_memory_flat(scale: ModuleType, tmp_path: Path) -> No
 def test_steps_that_are_killed_make_the_same_files(scale: ModuleType, tmp_path: Path) -> None:
     outputs = [
         scale.run_size(
-            tmp_path / name, 3000, MODELS / "student-s", 1, ["truncated", "rows"], print, kills=kills
+            tmp_path / name, 1500, MODELS / "student-s", 1, ["truncated", "rows"], print, kills=kills
         )
         for name, kills in (("whole", 0), ("killed", 2))
     ]
