@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lxml.html
 import pyarrow as pa
@@ -326,6 +327,39 @@ def test_attacks_in_every_text_that_pages_show(page: Page, hub: LocalHub) -> Non
     assert ATTACKS[0] in page.locator("main").inner_text()
     api.delete_collection(slug)
     api.delete_repo("local/hostile", repo_type="dataset")
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
+def test_pages_fit_a_phone_and_axe_finds_nothing_serious(
+    browser: Any, hub: LocalHub, theme: str, width: int
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    context = browser.new_context(
+        base_url=hub.endpoint, viewport={"width": width, "height": 844}, color_scheme=theme, bypass_csp=True
+    )
+    page = context.new_page()
+    data = "/datasets/local/nano-traces"
+    paths = ["/", "/models", "/collections", "/local/student", "/local/student/tree/main", data, "/nothing"]
+    paths += [f"{data}/viewer", f"{data}/blob/main/recipe.yaml", f"{data}/commits/main"]
+    paths += ["/local/student/discussions", "/local/student/discussions/1", "/spaces/local/nano-compare"]
+    paths += ["/datasets/local/nano-bench/leaderboard"]
+    for path in paths:
+        page.goto(path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        # No column is squeezed to a letter in a line.
+        heights = page.locator(".list tr").evaluate_all(
+            "rows => rows.map(r => r.getBoundingClientRect().height)"
+        )
+        assert max(heights, default=0) < 120, path
+        found = [
+            (fault["id"], node["html"][:200], node["failureSummary"])
+            for fault in Axe().run(page).response["violations"]
+            if fault["impact"] in ("serious", "critical")
+            for node in fault["nodes"]
+        ]
+        assert not found, (path, found)
+    context.close()
 
 
 def test_logged_in(browser: object, hub: LocalHub) -> None:

@@ -70,18 +70,21 @@ def render(text: str, link: str = "", revision: str = "main", find: Finder = lam
             return value if _CLASS.fullmatch(value) else None
         return value
 
-    return nh3.clean(
+    html = nh3.clean(
         str(parser.renderer.render(tokens, parser.options, {})),
         tags=set(_TAGS),
         attributes={tag: set(names) for tag, names in _ATTRIBUTES.items()},
         attribute_filter=attribute,
         url_schemes={"http", "https", "mailto"},
         link_rel="nofollow noreferrer",
+        set_tag_attribute_values={"pre": {"tabindex": "0"}},  # it scrolls, also by keyboard
     )
+    # A picture that nothing is said of is passed over by those who are read to.
+    return re.sub(r"<img (?![^>]*\balt=)", '<img alt="" ', html)
 
 
 def _in_repo(target: str, base: str) -> str:
-    """Returns the page in the repo to which an address relative to its card leads."""
+    """An address relative to a card leads into its repo."""
     try:
         parts = urlsplit(target)
     except ValueError:  # a malformed host
@@ -106,7 +109,7 @@ def _adapt(tokens: list[Token], find: Finder) -> None:
 
 
 def _is_safe(html: str) -> bool:
-    """Whether all tags of a piece of HTML are among those shown. Their attributes are left to nh3."""
+    """Whether all its tags are among those that are shown. What their attributes hold is nh3's to judge."""
     return all(name.lower() in _TAGS for name in _TAG_NAME.findall(html))
 
 
