@@ -110,9 +110,9 @@ class Published:
 
     def model(self, name: str, weights: bool = True) -> Path:
         """Folder of a student, base or teacher as published."""
-        if name in self.manifest.models:
-            repo = self.repos[self.manifest.models[name]]
-            repo_id, revision = repo.id, repo.head
+        own = self.repos.get(self.manifest.models.get(name, ""))
+        if own is not None:  # a base of the Hub has a name there, and is none of the release's repos
+            repo_id, revision = own.id, own.head
         elif name in self.manifest.pinned:
             pin = self.manifest.pinned[name]
             repo_id, revision = pin["model"], pin["revision"]
