@@ -115,8 +115,8 @@ def export_release(release: Published, out: Path) -> list[Path]:
         packages = record.environment.get("packages", {})
         parts = {"base": record.config["base"], "variant": record.config.get("variant") or ""}
         model = manifest.models.get(student)
-        own = release.repos.get(model or "")
-        revision = own.head if own else manifest.pinned[student]["revision"]
+        repo = release.repos.get(model or "")
+        revision = repo.head if repo else manifest.pinned[student]["revision"]
         origin = Origin(
             model=model or manifest.pinned[student]["model"],
             evaluator=release.name.partition("/")[0],
