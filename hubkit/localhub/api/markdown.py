@@ -84,7 +84,7 @@ def render(text: str, link: str = "", revision: str = "main", find: Finder = lam
 
 
 def _in_repo(target: str, base: str) -> str:
-    """An address relative to a card leads into its repo."""
+    """Returns the page in the repo to which an address relative to its card leads."""
     try:
         parts = urlsplit(target)
     except ValueError:  # a malformed host
@@ -109,7 +109,7 @@ def _adapt(tokens: list[Token], find: Finder) -> None:
 
 
 def _is_safe(html: str) -> bool:
-    """Whether all its tags are among those that are shown. What their attributes hold is nh3's to judge."""
+    """Whether all tags of a piece of HTML are among those shown. Their attributes are left to nh3."""
     return all(name.lower() in _TAGS for name in _TAG_NAME.findall(html))
 
 
