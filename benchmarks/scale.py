@@ -120,13 +120,13 @@ def reply(prompt: str, lines: list[str], seed: int = 0) -> tuple[str, str, int]:
     return f"<think>\nProblem {number}: {body}\n</think>\n\n{solution}", "stop", len(body) // 3
 
 
-def serve(parent: int) -> None:
+def serve() -> None:
     """Answer chat completions until this process is ended, or its parent has; prints the address first."""
     from aiohttp import web
 
     from hubkit.processes import end_with_parent
 
-    end_with_parent(parent)
+    end_with_parent()
     lines = sentences()
 
     async def complete(request: web.Request) -> web.Response:
@@ -150,7 +150,7 @@ def serve(parent: int) -> None:
 
 @contextmanager
 def endpoint() -> Iterator[str]:
-    command = [sys.executable, __file__, "--serve", "--parent", str(os.getpid())]
+    command = [sys.executable, __file__, "--serve"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -274,13 +274,13 @@ class Cost:
         return sum((cls(**made | {"spans": tuple(map(tuple, made["spans"]))}) for made in attempts), cls())
 
 
-def carry_out(path: Path, parent: int) -> None:
+def carry_out(path: Path) -> None:
     """Execute a step in this process. What it costs is written beside its call, twice a second."""
     import psutil
 
     from hubkit.executors.call import StepCall, execute, prepare_process
 
-    prepare_process(parent)
+    prepare_process()
     own, ended, started = psutil.Process(), threading.Event(), time.time()
     peak = 0
     children: dict[int, tuple[float, int, int]] = {}
@@ -343,7 +343,7 @@ class Measured:
 
         path = self._folder / f"{call.key[:16]}.json"
         path.write_text(call.to_json())
-        command = [sys.executable, __file__, "--call", str(path), "--parent", str(os.getpid())]
+        command = [sys.executable, __file__, "--call", str(path)]
         for number in range(self._kills):
             moment = random.Random(f"{call.step} {number}").uniform(2, 9)
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -538,12 +538,11 @@ def main() -> None:
     )
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--call", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        return serve(options.parent)
+        return serve()
     if options.call:
-        return carry_out(options.call, options.parent)
+        return carry_out(options.call)
     sizes = [FULL] if options.full else [int(size) for size in options.sizes.split(",")]
     if options.full and not options.out:
         options.out = Path("runs") / "scale"
