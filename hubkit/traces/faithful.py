@@ -9,8 +9,8 @@ those. Numbers are compared by value: 1,000 is 1000, 2.50 is 2.5, 25 % is 0.25. 
 squared) is one too where it is in the source; these words are English, and a number that another language spells and a
 rewrite writes in digits is taken for made up. Numbers of a list ("1.", "Step 2:") count nothing.
 
-Only equations that are read whole are judged: numbers, + - * / and =, with nothing beside them that may belong to
-them, such as a variable, a bracket, an exponent, a base or a percent sign. Rounded results hold, and so does a quotient
+Only equations that are read whole are judged: numbers, + - * / ( ) and =, with nothing beside them that may belong to
+them, such as a variable, an exponent, a base or a percent sign. Rounded results hold, and so does a quotient
 without its remainder. `2 + 3 = 5 + 1 = 6` is read as people write it, one step after the other.
 """
 
@@ -63,6 +63,12 @@ _EQUATION: Final = re.compile(
     rf"(?<![\w.:,])({_PLAIN}{_MORE}{{1,12}})(?=((?:[ \t]{{0,3}}=[ \t]{{0,3}}{_PLAIN}{_MORE}{{0,12}}){{1,8}}))"
 )
 """Sides and chains have an end, so that a hostile text takes no longer than its length."""
+_BRACKETED: Final = re.compile(r"[\d.(+*/-][\d.()+*/ \t-]{0,119}(?:=[\d.()+*/ \t-]{1,120}){1,8}")
+"""A chain of sides that may have brackets; bounded likewise."""
+_TOKEN: Final = re.compile(rf"[ \t]*({_PLAIN}|[-+*/()])")
+_NO_BRACKETS: Final = str.maketrans("", "", "()")
+MOST_BRACKETS: Final = 8
+"""Of one side; others are not judged."""
 _BELONGS_BEFORE: Final = re.compile(r"[-+*/^%\\_{})\]][ \t]*\Z|\d[ \t]*\([ \t]*\Z")
 _BELONGS_AFTER: Final = re.compile(
     r"[\w^%\\_{(]|[.:,]\d|[ \t]*[-+*/^%\\({=]|[ \t]*(?:r|rem|remainder|mod|percent|thousand|million|billion|dozen)\b",
@@ -93,30 +99,95 @@ def _equations(text: str) -> Iterator[tuple[str, bool]]:
             continue
         if _BELONGS_AFTER.match(text, match.end(2)):
             continue
-        sides = [" ".join(re.findall(rf"{_PLAIN}|[-+*/]", side)) for side in (match[1] + match[2]).split("=")]
-        for left, right in pairwise(sides):
-            value, first = _value(left), Fraction(right.split()[0])
-            whole = _value(right)
-            if value is None or whole is None:
-                continue
-            decimals = max(len(number.partition(".")[2]) for number in right.split())
-            near = Fraction(1, 10**decimals)
-            slack = near if "/" in left + right else near / 2 if decimals else Fraction(0)
-            yield f"{left} = {right}", min(abs(value - whole), abs(value - first)) <= slack
+        yield from _steps((match[1] + match[2]).split("="))
+    if "(" in text:
+        yield from _bracketed(text)
+
+
+def _bracketed(text: str) -> Iterator[tuple[str, bool]]:
+    """The same of chains with brackets. Of these a first or last side that is not whole is left out alone."""
+    for match in _BRACKETED.finditer(text):
+        if "(" not in match[0]:
+            continue
+        start, end = match.start(), match.start() + len(match[0].rstrip(" \t."))
+        before, sides = text[max(0, start - 8) : start], match[0].split("=")
+        if re.search(r"(?:\A|\n)[ \t]*\Z", before):
+            sides[0] = re.sub(r"\A[-+*][ \t]+", "", sides[0])  # the mark of a list
+        beside = r"[^\s;=>]\Z|[\w.:,][ \t]*\Z" if sides[0][:1] in "+-*/(" else r"[^\s;=>]\Z"  # f(2), x - 3
+        # A number alone may be what is left of a name, or of what stands on the line before.
+        label = not set("+-*/") & set(sides[0])
+        if label or _BELONGS_BEFORE.search(before) or re.search(beside, before):
+            sides[0] = ""
+        after = text[end : end + 12]
+        more = after.startswith("..") or re.match(r"[ \t]*[^\x00-\x7f]", after)
+        sides[-1] = "" if more or _BELONGS_AFTER.match(after) else sides[-1].rstrip(" \t.")
+        yield from _steps(sides)
+
+
+def _steps(sides: list[str]) -> Iterator[tuple[str, bool]]:
+    """Each two neighbours of a chain of which both have a value and one an operator, and whether they are equal."""
+    read = [(" ".join(_TOKEN.findall(side)), _value(side)) for side in sides]
+    for (left, value), (right, whole) in pairwise(read):
+        if value is None or whole is None or not set("+-*/") & set(left + right):
+            continue
+        shorter = right.translate(_NO_BRACKETS).split()
+        if (
+            len(shorter) > 1
+            and f" {' '.join(shorter)} " in f" {' '.join(left.translate(_NO_BRACKETS).split())} "
+        ):
+            continue  # `2 * 3 * 4 = 2 * 3 = 6`: a part of it is taken first
+        numbers = [token for token in shorter if token[0].isdigit()]
+        # `2 + 3 = 5 + 1` is read as far as 5.
+        first = whole if "(" in right or right[0] == "-" else Fraction(numbers[0])
+        decimals = max(len(number.partition(".")[2]) for number in numbers)
+        near = Fraction(1, 10**decimals)
+        slack = near if "/" in left + right else near / 2 if decimals else Fraction(0)
+        yield f"{left} = {right}", min(abs(value - whole), abs(value - first)) <= slack
 
 
 def _value(side: str) -> Fraction | None:
-    """The value of numbers with + - * / between them; None if it divides by zero."""
-    total = Fraction(0)
-    for sign, term in re.findall(r"([-+]?)([^-+]+)", side):
-        value = Fraction(1)
-        for operator, digits in re.findall(rf"([*/]?)\s*({_PLAIN})", term):
-            number = Fraction(digits)
-            if operator == "/" and not number:
-                return None
-            value = value / number if operator == "/" else value * number
-        total += -value if sign == "-" else value
-    return total
+    """The value of numbers with + - * / ( ) between them; None for anything else, and where it divides by zero."""
+    side = side.strip(" \t")
+    tokens = _TOKEN.findall(side)
+    if "".join(tokens) != re.sub(r"[ \t]", "", side) or tokens.count("(") > MOST_BRACKETS:
+        return None
+    # A product without its sign, 3(4 + 1), is one only where nothing stands between: "3 (4 + 1)" may be two things.
+    tokens = _TOKEN.findall(re.sub(r"(?<=[\d)])\(", "*(", side))
+    try:
+        value, rest = _sum(tokens)
+    except (ArithmeticError, ValueError, IndexError):
+        return None
+    return None if rest else value
+
+
+def _sum(tokens: list[str]) -> tuple[Fraction, list[str]]:
+    """The value of the sum that tokens begin with, and the tokens after it. Raises IndexError where one is missing."""
+    negative = tokens[0] == "-"
+    value, tokens = _product(tokens[negative:])
+    value = -value if negative else value
+    while tokens and tokens[0] in "+-":
+        sign = tokens[0]
+        term, tokens = _product(tokens[1:])
+        value = value - term if sign == "-" else value + term
+    return value, tokens
+
+
+def _product(tokens: list[str]) -> tuple[Fraction, list[str]]:
+    value, tokens = _factor(tokens)
+    while tokens and tokens[0] in "*/":
+        sign = tokens[0]
+        factor, tokens = _factor(tokens[1:])
+        value = value / factor if sign == "/" else value * factor
+    return value, tokens
+
+
+def _factor(tokens: list[str]) -> tuple[Fraction, list[str]]:
+    if tokens[0] != "(":
+        return Fraction(tokens[0]), tokens[1:]
+    value, tokens = _sum(tokens[1:])
+    if tokens[0] != ")":
+        raise ValueError("a bracket that does not end")
+    return value, tokens[1:]
 
 
 def invented(short: str, *sources: str) -> list[str]:

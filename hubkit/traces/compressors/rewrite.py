@@ -22,7 +22,7 @@ from hubkit.traces.faithful import false_equations, invented
 
 __all__ = ["VERSION", "Rewrite", "check", "requests_of", "run"]
 
-VERSION: Final = 4
+VERSION: Final = 5
 
 check = check_asked
 requests_of = first_requests
