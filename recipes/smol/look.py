@@ -2,8 +2,8 @@
 
     python recipes/smol/look.py outputs            tokens of each student's thinking and of what follows it
     python recipes/smol/look.py tests              paired tests of two students on the same problems, from the report
-    python recipes/smol/look.py compressions       the fixed fifty that verdicts.jsonl judges, with their traces
-    python recipes/smol/look.py verdicts           verdicts.jsonl, counted, and how many of each have false equations
+    python recipes/smol/look.py compressions       a fixed fifty to read by hand, with their traces
+    python recipes/smol/look.py verdicts           verdicts.jsonl, counted, and those that hubkit finds false
 
 `--out` is the folder of the runs and `--set` changes the recipe, both as in `hubkit recipe run`.
 """
@@ -14,6 +14,7 @@ import argparse
 import json
 import random
 from collections import Counter
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
@@ -84,13 +85,15 @@ def compressions(done: dict[str, Path]) -> None:
 
 def verdicts() -> None:
     rows = [json.loads(line) for line in (HERE / "verdicts.jsonl").read_text(encoding="utf-8").splitlines()]
+    of = itemgetter("rewrite", "verdict")
     false = Counter(
-        row["verdict"]
+        of(row)
         for row in rows
         if false_equations(row["compressed"], row["problem"], row["trace"], row["answer"])
     )
-    for verdict, number in Counter(row["verdict"] for row in rows).most_common():
-        print(f"{verdict}: {number} of {len(rows)}, {false[verdict]} of them with false equations")
+    for kind, number in sorted(Counter(map(of, rows)).items()):
+        total = sum(row["rewrite"] == kind[0] for row in rows)
+        print(f"rewrite {kind[0]}: {number} of {total} {kind[1]}, {false[kind]} of them with false equations")
 
 
 def main() -> None:

@@ -91,14 +91,14 @@ def test_what_holds_or_is_not_read_whole_is_not_called_false(short: str) -> None
 
 
 def test_equations_agree_with_what_a_reader_found() -> None:
-    """Fifty compressions of a real model, read by hand."""
+    """A hundred compressions of a real model, read by hand."""
     lines = (ROOT / "recipes" / "smol" / "verdicts.jsonl").read_text(encoding="utf-8").splitlines()
     false = Counter()
     for row in map(json.loads, lines):
         found = false_equations(row["compressed"], row["problem"], row["trace"], row["answer"])
         false[row["verdict"], bool(found)] += 1
-    # The one that is left has a variable in its equation.
-    assert false["unfaithful", True] == 15 and false["unfaithful", False] == 1
+    # Those that are left have a variable in their equations.
+    assert false["unfaithful", True] == 17 and false["unfaithful", False] == 5
     assert not false["faithful", True] and not false["repetitive", True]
 
 
