@@ -84,7 +84,7 @@ def beside_raw(rows: list[Row], tests: list[Row], facts: Facts) -> list[Row]:
 
     found = {
         key(test, test["b"], test.get("b_level")): {
-            "difference": -test["difference"],
+            "difference": 0.0 - test["difference"],  # a tie is 0, not -0
             "p": test["p"],
             "p_holm": test["p_holm"],
         }
