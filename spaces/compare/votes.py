@@ -80,8 +80,8 @@ def cast(data: Evaluations, vote: str, pair: Row | None, tally: Row) -> tuple[st
     pair = pair | {"vote": vote}
     kinds = [kind(data, pair[side]) for side in ("a", "b")]
     tally = {key: dict(value) for key, value in tally.items()}
-    for side, kind in zip(("a", "b"), kinds, strict=True):
-        row = tally.setdefault(kind, {"won": 0, "same": 0, "lost": 0})
+    for side, voted in zip(("a", "b"), kinds, strict=True):
+        row = tally.setdefault(voted, {"won": 0, "same": 0, "lost": 0})
         row["same" if vote == "same" else "won" if vote == side else "lost"] += 1
     box = ballot_box()
     if box is not None:

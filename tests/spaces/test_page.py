@@ -449,6 +449,15 @@ def test_what_is_shown_can_be_saved(visit: Open, tmp_path: Path) -> None:
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_blind_vote_is_counted_and_names_the_students(visit: Open, site: Site) -> None:
+    page = visit("?tab=blind")
+    ready(page, "blind")
+    page.get_by_role("button", name="No difference").click()
+    expect(page.locator("#blind h3").first).not_to_have_text("Student A")
+    expect(page.locator("#score tbody tr")).to_have_count(2)
+    assert all(name in site.students for name in page.locator("#blind h3").all_inner_texts())
+
+
 @pytest.mark.slow
 def test_blind_votes_are_kept_where_the_owner_says(visit: Open, site: Site) -> None:
     page = visit("?tab=blind")
@@ -460,14 +469,15 @@ def test_blind_votes_are_kept_where_the_owner_says(visit: Open, site: Site) -> N
     page.get_by_role("button", name="B is better").click()  # a second vote on the same pair counts nothing
     expect(page.locator("#score tbody tr")).to_have_count(2)
     api = HfApi(endpoint=site.hub.endpoint, token=site.hub.token)
-    until, files = time.monotonic() + 60, []
-    while not files and time.monotonic() < until:
+    until, votes = time.monotonic() + 60, []
+    while not votes and time.monotonic() < until:
         time.sleep(0.5)
         if api.repo_exists("local/votes", repo_type="dataset"):
             names = api.list_repo_files("local/votes", repo_type="dataset")
-            files = [name for name in names if name.startswith("data/")]
-    path = api.hf_hub_download("local/votes", files[0], repo_type="dataset")
-    (vote,) = [json.loads(line) for line in Path(path).read_text().splitlines()]
+            for name in (name for name in names if name.startswith("data/")):
+                lines = Path(api.hf_hub_download("local/votes", name, repo_type="dataset")).read_text()
+                votes += [vote for vote in map(json.loads, lines.splitlines()) if vote["vote"] != "same"]
+    (vote,) = votes
     assert vote["vote"] == "a" and vote["a"] in site.students and vote["problem"].startswith("sums/")
 
 
