@@ -230,7 +230,8 @@ def _said(text: str) -> Answer | None:
         return Answer(lines[0], False)
     closing = text.strip()[-600:]
     formulas = list(_FORMULA.finditer(closing))
-    sentence = [part for part in _SENTENCE_END.split(lines[-1] + " ") if part.strip()][-1]
+    parts = [part for part in _SENTENCE_END.split(lines[-1] + " ") if part.strip()]
+    sentence = parts[-1] if parts else lines[-1]  # a line of punctuation alone
     if formulas and formulas[-1].end() > len(closing) - len(sentence) - 3:
         in_last = [match for match in formulas if match.end() > len(closing) - len(sentence) - 3]
         if len(in_last) == 1:

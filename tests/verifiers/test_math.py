@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from support import ROOT
 
@@ -173,6 +173,7 @@ def test_sets_have_no_order_and_no_element_is_forgotten(
 
 @settings(deadline=None, max_examples=200)
 @given(st.text(max_size=60) | st.text(alphabet="\\{}()[]boxed$x=,1/^_ ", max_size=60))
+@example("0\r.")
 def test_hostile_text_gets_a_verdict(text: str) -> None:
     for whole in (text, f"\\boxed{{{text}}}", f"<answer>{text}"):
         verdict = judge("7", whole)
