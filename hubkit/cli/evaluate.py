@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["evaluate"]
+__all__ = ["Level", "evaluate"]
+
+Level = Annotated[
+    str,
+    typer.Option(
+        metavar="VARIABLE=VALUE",
+        help="For the chat template, such as reasoning_effort=low; none if left out.",
+    ),
+]
 
 
 def evaluate(
@@ -27,13 +35,7 @@ def evaluate(
     max_tokens: Annotated[int, typer.Option(help="Tokens of an answer at most.", min=1)] = 4096,
     temperature: Annotated[float, typer.Option(help="0 is greedy.", min=0)] = 0.0,
     system: Annotated[str, typer.Option(help="System message; none if left out.")] = "",
-    level: Annotated[
-        str,
-        typer.Option(
-            metavar="VARIABLE=VALUE",
-            help="For the chat template, such as reasoning_effort=low; none if left out.",
-        ),
-    ] = "",
+    level: Level = "",
     engine: Annotated[str, typer.Option(help="auto, transformers or vllm.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from hubkit.cli.evaluate import Level
+
 __all__ = ["submit", "use_local_hub"]
 
 
@@ -44,13 +46,7 @@ def submit(
     samples: Annotated[
         int, typer.Option(help="Answers to each problem; 0: as many as the task wants.", min=0, max=1024)
     ] = 0,
-    level: Annotated[
-        str,
-        typer.Option(
-            metavar="VARIABLE=VALUE",
-            help="For the chat template, such as reasoning_effort=low; none if left out.",
-        ),
-    ] = "",
+    level: Level = "",
     engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     source: Annotated[str, typer.Option(metavar="URL", help="Where the details are to be read.")] = "",
