@@ -453,6 +453,25 @@ def test_what_is_shown_can_be_saved(visit: Open, tmp_path: Path) -> None:
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_traces_and_results_can_be_saved(visit: Open, tmp_path: Path) -> None:
+    def saved(button: str, file: str) -> bytes:
+        with page.expect_download() as got:
+            page.get_by_role("tabpanel").get_by_role("button", name=button).locator("visible=true").click()
+        assert got.value.suggested_filename == file
+        got.value.save_as(tmp_path / file)
+        return (tmp_path / file).read_bytes()
+
+    page = visit("?tab=traces")
+    ready(page, "traces")
+    shown = page.locator("#trace .card").count()
+    traces = json.loads(saved("Save JSON", "trace.json"))["traces"]
+    assert len(traces) == shown and len({row["id"] for row in traces.values()}) == 1
+    assert saved("Save PNG", "trace.png").startswith(b"\x89PNG")
+    tab(page, "Results")
+    ready(page, "results")
+    assert saved("Save PNG", "results.png").startswith(b"\x89PNG")
+
+
 def test_a_blind_vote_is_counted_and_names_the_students(visit: Open, site: Site) -> None:
     page = visit("?tab=blind")
     ready(page, "blind")
