@@ -35,7 +35,7 @@ from hubkit.localhub import LocalHub
 from hubkit.processes import free_ports
 from hubkit.records import write_rows
 from hubkit.release.columns import OUTPUTS_SCHEMA, card_configs
-from hubkit.release.layout import space_files
+from hubkit.release.layout import ANSWERS_BYTES, space_files
 from hubkit.release.plot import figures
 from hubkit.release.results import RESULTS_SCHEMA
 from hubkit.traces.variants import Variant
@@ -86,6 +86,7 @@ def publish(hub: LocalHub, folder: Path, problems: int, number: int, characters:
         evals / "data/outputs/test-00000-of-00001.parquet",
         outputs(rows, problems, characters),
         OUTPUTS_SCHEMA,
+        group_bytes=ANSWERS_BYTES,
     )
     write_rows(evals / "data/results/test-00000-of-00001.parquet", rows, RESULTS_SCHEMA)
     for name, content in figures(rows).items():

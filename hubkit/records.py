@@ -196,9 +196,12 @@ class RowWriter:
     content-defined chunks, so that of an edited dataset only what changed is uploaded, and a page index.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema, batch: int = 256) -> None:
-        """`batch` rows are held as Python objects before they become Arrow data."""
-        self._path, self._batch = path, batch
+    def __init__(self, path: Path, schema: pa.Schema, batch: int = 256, group_bytes: int = 0) -> None:
+        """`batch` rows are held as Python objects before they become Arrow data.
+
+        Row groups have some `group_bytes` of Arrow data, by default GROUP_BYTES: all of that is read for one row.
+        """
+        self._path, self._batch, self._group_bytes = path, batch, group_bytes or GROUP_BYTES
         self._schema = schema.with_metadata({"hubkit_schema_version": str(SCHEMA_VERSION)})
         path.parent.mkdir(parents=True, exist_ok=True)
         for earlier in _parts(path):
@@ -233,7 +236,7 @@ class RowWriter:
     def _hold(self, batch: pa.RecordBatch) -> None:
         while batch.num_rows:
             # A batch of long rows is divided, so that no group is much above its bound.
-            bound = GROUP_BYTES if self._files else min(FIRST_BYTES, GROUP_BYTES)
+            bound = self._group_bytes if self._files else min(FIRST_BYTES, self._group_bytes)
             room = max(1, (bound - self._held) * batch.num_rows // max(1, batch.nbytes))
             part, batch = batch.slice(0, room), batch.slice(room)
             self._group.append(part)
@@ -279,9 +282,11 @@ def _open(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     return file
 
 
-def write_rows(path: Path, rows: Iterable[Any], schema: pa.Schema, batch: int = 256) -> int:
+def write_rows(
+    path: Path, rows: Iterable[Any], schema: pa.Schema, batch: int = 256, group_bytes: int = 0
+) -> int:
     """Write rows as a table (see RowWriter); returns their number."""
-    with RowWriter(path, schema, batch) as writer:
+    with RowWriter(path, schema, batch, group_bytes) as writer:
         for row in rows:
             writer.add(row)
     return writer.rows

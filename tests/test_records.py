@@ -71,6 +71,15 @@ def test_a_small_table_is_one_file(tmp_path: Path) -> None:
     assert list(split_files("data/raw/train", path)) == ["data/raw/train-00000-of-00001.parquet"]
 
 
+def test_groups_are_as_small_as_one_reader_needs(tmp_path: Path) -> None:
+    path = tmp_path / "data.parquet"
+    write_rows(path, rows(300), SCHEMA, group_bytes=20_000)
+    table = pq.ParquetFile(path)
+    sizes = [table.read_row_group(number).nbytes for number in range(table.num_row_groups)]
+    assert len(sizes) > 3 and max(sizes) <= 20_000 * 1.25
+    assert list(read_rows(path)) == rows(300)
+
+
 @pytest.mark.usefixtures("small")
 def test_a_large_table_is_many_files_of_bounded_groups(tmp_path: Path) -> None:
     path = tmp_path / "data.parquet"

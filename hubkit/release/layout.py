@@ -39,8 +39,10 @@ from hubkit.release.plot import FIGURES
 from hubkit.release.results import Facts, results_schema, student_rows
 from hubkit.store import FileEntry, environment
 
-__all__ = ["Files", "Material", "RepoFiles", "layout", "model_files", "space", "space_files"]
+__all__ = ["ANSWERS_BYTES", "Files", "Material", "RepoFiles", "layout", "model_files", "space", "space_files"]
 
+ANSWERS_BYTES: Final = 1 << 20
+"""Arrow data of a row group of answers: who compares students on a problem reads one group for each of them."""
 _SPACE_FILES: Final = ("app.py", "README.md", "requirements.txt")
 """Those that a folder of the Space has at least; its other modules, style and script stand beside them."""
 
@@ -207,7 +209,7 @@ def _evals(cards: CardContext, material: Material) -> RepoFiles:
     }
     for config, (rows, schema) in tables.items():
         path = work / f"{config}.parquet"
-        write_rows(path, rows, schema)
+        write_rows(path, rows, schema, group_bytes=ANSWERS_BYTES)
         files |= split_files(f"data/{config}/test", path)
         sizes[config] = arrow_size(path)
     details: dict[str, Files] = {}

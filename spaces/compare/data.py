@@ -89,17 +89,23 @@ def configs_of(repo: str, revision: str | None, order: tuple[str, ...]) -> list[
     return sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
-@functools.lru_cache(maxsize=8)
+SMALL = 4 << 20
+"""Bytes of a row group that is kept for a while: who looks at one problem goes to the next, whose rows are beside it.
+Answers are published in such; a group of traces may have 64 MiB."""
+
+
 def row_group(path: Path, number: int, columns: tuple[str, ...] | None) -> Any:
-    """Kept for a while: who looks at one problem goes to the next, whose rows are beside it."""
     with pq.ParquetFile(path) as file:
         return file.read_row_group(number, columns=columns)
+
+
+small_row_group = functools.lru_cache(maxsize=64)(row_group)
 
 
 class Table:
     """One config of a dataset, in the Parquet files it was published in: columns as a whole, rows when asked for.
 
-    A row is read with its row group, which is about a thousand rows: milliseconds, and no memory while nobody looks.
+    A row is read with its row group: milliseconds, and no memory while nobody looks.
     """
 
     def __init__(self, repo: str, config: str, revision: str | None) -> None:
@@ -132,7 +138,9 @@ class Table:
         found: dict[int, Row] = {}
         for group, inside in wanted.items():
             file, at = self.groups[group]
-            table = row_group(self.paths[file], at, columns and tuple(columns))
+            small = self.about[file].row_group(at).total_byte_size <= SMALL
+            read = small_row_group if small else row_group
+            table = read(self.paths[file], at, columns and tuple(columns))
             offsets = [number - self.starts[group] for number in inside]
             found |= dict(zip(inside, table.take(offsets).to_pylist(), strict=True))
         return [found[number] for number in numbers]
