@@ -2,7 +2,7 @@
 # make test      format, lint, types, unit tests and an end-to-end run, on two cores
 # make test-all  those and the slow tests. Beyond pip: apt install chromium bubblewrap slurm-wlm munge nodejs npm git-lfs
 # make sweep     the nano recipe with three seeds per student; what it shares with `make nano` is not made again
-# make smol      a real model on real problems: fetches 100 MB, then some hours on two cores with AMX; not run as a whole yet
+# make smol      a real model on real problems: fetches 100 MB, then some hours on two cores with AMX; SEEDS=[0] for a third of it
 # make docs      what docs/ takes from the code: cli.md, keys.md, recipe.schema.json
 # make picture   the pictures of README and docs/, from what `make sweep` made
 # make site      the documentation as a website, in site/
@@ -11,6 +11,7 @@
 
 PYTHON ?= python3
 WORKERS ?= 2
+SEEDS ?= [0,1,2]
 VENV := .venv
 # What is compiled once is not compiled again by the hundreds of processes that tests start.
 unexport PYTHONDONTWRITEBYTECODE
@@ -31,7 +32,7 @@ sweep: $(VENV)/installed
 smol: $(VENV)/installed
 	test -f recipes/smol/data/SmolLM2-135M-Instruct/tokenizer.json || $(BIN)/python recipes/smol/prepare.py
 	test -f recipes/smol/data/compressor/tokenizer.json || $(BIN)/python recipes/smol/compressor.py
-	$(BIN)/hubkit recipe run recipes/smol/recipe.yaml
+	$(BIN)/hubkit recipe run recipes/smol/recipe.yaml --set students.seeds=$(SEEDS)
 
 picture: sweep $(VENV)/installed-dev
 	$(BIN)/python docs/make_pictures.py
