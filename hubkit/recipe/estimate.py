@@ -121,7 +121,7 @@ def answered(plan: Plan, store: Store, states: list[State]) -> dict[str, Answere
         if not answers.any():
             continue
         requests = list(step.module.requests_of(step.config, folder, most))
-        had = answers.count((key, request_hash(request)) for key, request in requests)
+        had = answers.count(request_hash(request) for _, request in requests)
         if had:
             share = had / len(requests)
             exact = len(requests) == number

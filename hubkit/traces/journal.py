@@ -26,7 +26,7 @@ from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import BusyError, EngineError, HubkitError, InputError, StepError
 from hubkit.section import Sampling
 from hubkit.store import StepContext
-from hubkit.traces.answers import Answers, Wanted, address, pack, unpack
+from hubkit.traces.answers import Answers, Known, pack, unpack
 
 __all__ = ["Journal", "Key", "answer", "request_hash", "request_seed", "step_engine", "step_journal"]
 
@@ -99,9 +99,7 @@ class Journal:
                 f"{path.name} belongs to another configuration", f"remove {path}, or restore the recipe"
             )
         self._path, self._answers, self._token_ids = path, answers, token_ids
-        self._wanted: Wanted | None = None
-        self._open: dict[Path, sqlite3.Connection] = {}
-        """Files of earlier answers that are read from."""
+        self._known: Known | None = None
         self._next = (last or 0) + 1
         self._pending: list[tuple[Key, str, Response]] = []
         self._committed = time.monotonic()
@@ -120,8 +118,8 @@ class Journal:
                     self._keep()
         finally:
             self._db.close()
-            for file in self._open.values():
-                file.close()
+            if self._known:
+                self._known.close()
 
     def _keep(self) -> None:
         """Hand the answers over to later steps: all is done, and the work folder will go."""
@@ -138,38 +136,12 @@ class Journal:
 
     def left(self, requests: Iterable[tuple[Key, Request]]) -> bool:
         """Whether one of the requests has to be asked. Answers that earlier steps had are found here."""
-        missing = (
-            (key, hashed) for key, request in requests if not self.has(key, hashed := request_hash(request))
-        )
-        if self._answers is None:
-            return next(missing, None) is not None
-        self._answers.collect()
-        files = self._answers.files()
-        if not files:
-            return next(missing, None) is not None
-        try:
-            wanted = self._wanted or Wanted(self._db)
-            left = wanted.want(missing)
-            self._wanted = wanted
-            for file in files:
-                left -= self._find(wanted, file)
-        except sqlite3.Error as error:
-            raise _storage_error(error) from error
-        return left > 0
-
-    def _find(self, wanted: Wanted, file: Path) -> int:
-        assert self._answers is not None
-        found = wanted.find(file, self._answers.model)
-        if found and file not in self._open:
-            try:
-                db = sqlite3.connect(address(file), uri=True)
-                db.execute("PRAGMA cache_size=-256")
-                db.execute("SELECT 1 FROM responses LIMIT 1")
-            except sqlite3.Error:
-                wanted.forget(file)
-                return 0
-            self._open[file] = db
-        return found
+        if self._answers is not None:
+            self._answers.collect()
+            for file in self._answers.files():
+                self._known = self._known or Known(self._db, self._answers.model)
+                self._known.read(file)
+        return not all(self.has(key, request_hash(request)) for key, request in requests)
 
     def add(self, key: Key, request: str, response: Response) -> None:
         """Keep a response; it is on disk after at most BATCH others or the next `commit`."""
@@ -215,19 +187,8 @@ class Journal:
         if row is not None:
             _check(key, row[0], request)
             return unpack(row[1], key.text)
-        place = self._earlier(key, request)
-        if place is None:
-            return None
-        file, number = place
-        try:
-            row = (
-                self._open[file]
-                .execute("SELECT response FROM responses WHERE number = ?", (number,))
-                .fetchone()
-            )
-        except sqlite3.Error as error:
-            raise InputError(f"{file.name} of the answers is damaged: {error}", f"remove {file}") from error
-        return unpack(row[0], key.text) if row else None
+        packed = self._known.get(request) if self._known else None
+        return None if packed is None else unpack(packed, key.text)
 
     def has(self, key: Key, request: str) -> bool:
         """Whether this very request is answered, here or earlier, and not by an error."""
@@ -235,17 +196,9 @@ class Journal:
             "SELECT request, failed FROM requests WHERE id = ? AND sample = ? AND attempt = ?", key
         )
         if row is None:
-            return self._earlier(key, request) is not None
+            return self._known is not None and request in self._known
         _check(key, row[0], request)
         return not row[1]
-
-    def _earlier(self, key: Key, request: str) -> tuple[Path, int] | None:
-        """Where the answer of an earlier step stands: a file, and its number there."""
-        row = self._wanted.place(key) if self._wanted else None
-        if row is None or self._wanted is None:
-            return None
-        _check(key, row[0], request)
-        return self._wanted.files[row[1]], row[2]
 
     def spent(self) -> Spent:
         """Tokens of all responses so far, those of errors included."""

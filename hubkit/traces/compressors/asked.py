@@ -73,6 +73,12 @@ _LEFT: Final = pa.schema(
     [("place", pa.int64()), *(column for column in VARIANT_COLUMNS if column[0] in RAW_COLUMNS)]
 )
 """Of rows that an attempt leaves: `place` is the row's number in its shard."""
+_MADE: Final = pa.schema([("place", pa.int64()), ("text", pa.string())])
+"""Of what an attempt made."""
+_GROUP: Final = 8 << 20
+"""Bytes of a row group of both, which are read from their beginning on."""
+_KEPT_COLUMNS: Final = [name for name in RAW_COLUMNS if name != "reasoning"]
+"""What is left of a raw row when its reasoning is shorter."""
 
 
 class Asked(Compressor, ModelRef):
@@ -180,8 +186,9 @@ class _Attempts:
 def run_asked(context: StepContext, refuse: Refuse) -> None:
     """Write data.parquet with this shard's compressed traces, and rejected.parquet, in raw's order.
 
-    `refuse` is asked about shorter texts with the right answer. Traces are read again rather than held, and answers
-    stay in the journal. Rows that an attempt leaves go to the work folder, so that the next reads them alone.
+    `refuse` is asked about shorter texts with the right answer. Traces are read again rather than held, once to ask
+    and once to judge. What an attempt made and the rows that it leaves go to the work folder, so that the next reads
+    these alone, and nobody needs the traces in the end.
     """
     config, total = context.config, shard_size(context)
     state = _Attempts(total, config.get("ratio"))
@@ -214,12 +221,17 @@ def run_asked(context: StepContext, refuse: Refuse) -> None:
             if attempt + 1 < config["attempts"]:
                 context.count("retries", state.left)
         state.settle()
-        write_shortened(context, _results(context, journal, state))
+        write_shortened(context, _results(context, state))
 
 
 def _left(context: StepContext, attempt: int) -> Path:
     """Rows that are still to be asked about when an attempt begins."""
     return context.work / f"left-{attempt}.parquet"
+
+
+def _made(context: StepContext, attempt: int) -> Path:
+    """What was made of each of these, in their order."""
+    return context.work / f"made-{attempt}.parquet"
 
 
 def _rows(context: StepContext, attempt: int, asked: bool = False) -> Iterator[tuple[int, Row]]:
@@ -268,7 +280,10 @@ def _decide(
     verdicts: Iterator[tuple[_Answer, tuple[Any, ...]]]
     verdicts = judge.stream(answers) if judge else shared_pool(context.threads).stream(answers())
     last = attempt + 1 == context.config["attempts"]
-    with nullcontext() if last else RowWriter(_left(context, attempt + 1), _LEFT) as left:
+    with (
+        RowWriter(_made(context, attempt), _MADE, group_bytes=_GROUP) as made,
+        nullcontext() if last else RowWriter(_left(context, attempt + 1), _LEFT, group_bytes=_GROUP) as left,
+    ):
         while batch := list(islice(verdicts, BATCH)):
             shorts = [_short(found.reply.text, both) for found, _ in batch]
             texts = [
@@ -278,6 +293,7 @@ def _decide(
             ]
             tokens = count_tokens(tokenizer, texts)
             for place, ((found, verdict), short) in enumerate(zip(batch, shorts, strict=True)):
+                made.add({"place": found.place, "text": found.reply.text})
                 context.metrics["prompt_tokens"] += found.reply.prompt_tokens
                 context.metrics["completion_tokens"] += found.reply.completion_tokens
                 length, after, before = tokens[3 * place : 3 * place + 3]
@@ -327,11 +343,13 @@ def _short(text: str, both: bool) -> Shortened:
     return Shortened(strip_answer(reasoning), solution=solution)
 
 
-def _results(context: StepContext, journal: Journal, state: _Attempts) -> Iterator[tuple[Row, Shortened]]:
-    both = context.config.get("solution") == "shorten"
-    for place, row in _rows(context, 0):
-        attempt = (state.accepted[place] or context.config["attempts"]) - 1
-        text = reply_of(context, journal, row, attempt).text
+def _results(context: StepContext, state: _Attempts) -> Iterator[tuple[Row, Shortened]]:
+    config = context.config
+    both = config.get("solution") == "shorten"
+    made = [read_rows(_made(context, attempt), BATCH) for attempt in range(config["attempts"])]
+    for place, row in enumerate(raw_rows(config, context.inputs["raw"], _KEPT_COLUMNS)):
+        attempt = (state.accepted[place] or config["attempts"]) - 1
+        text = next(found["text"] for found in made[attempt] if found["place"] == place)
         if state.accepted[place]:
             yield row, _short(text, both)
         else:
