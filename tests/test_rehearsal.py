@@ -234,7 +234,9 @@ def test_students_moved_and_answer_as_they_were_trained(root: Path) -> None:
     assert len(students) == 2 * 2 * 2, "teachers, variants, methods"
     for name, record in students.items():
         metrics = record["metrics"]
-        assert metrics["train_rows"] == 3 * len(SUMS) and metrics["weights_moved"] > 0.9, name
+        assert metrics["train_rows"] == 3 * len(SUMS) and metrics["steps"] == 2, name
+        # The first step of a warm-up is of rate 0, and half of an adapter has no gradient before the other half moves.
+        assert metrics["weights_moved"] > (0.45 if name.endswith("-lora") else 0.9), name
         # The gated delta nets of a hybrid base have no kernels here: not packed, and exact so.
         assert metrics["layout"] == "padded" and metrics["layout_difference"] < 0.05, name
         assert "lora_without" not in metrics
