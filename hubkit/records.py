@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Final, TypedDict
 
 import pyarrow as pa
-import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from hubkit.errors import InputError
@@ -393,6 +392,8 @@ def arrow_size(path: Path) -> tuple[int, int]:
 
     It reads them in batches as long as a file's first row group (datasets 5.2, packaged_modules/parquet).
     """
+    import pyarrow.dataset as pads  # which imports pandas
+
     rows = size = 0
     for part in files_of(path):
         with part.open("rb") as file:

@@ -125,3 +125,17 @@ def test_nothing_heavy_is_loaded_before_it_is_used(module: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_plan_is_made_without_what_steps_need_to_run() -> None:
+    """`plan`, `status` and a `run` with nothing to do import every step's module for its version."""
+    code = (
+        "import sys\n"
+        "from hubkit.recipe import pipeline, plan, preflight\n"
+        "from hubkit.recipe.steps import STEPS\n"
+        "import importlib\n"
+        "[importlib.import_module(function.partition(':')[0]) for function in STEPS.values() if function]\n"
+        f"print([name for name in {sorted(HEAVY | {'pandas', 'scipy', 'sympy'})!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

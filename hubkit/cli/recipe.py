@@ -13,6 +13,7 @@ from hubkit.cli.sources import reads
 
 if TYPE_CHECKING:
     from hubkit.recipe.config import Recipe
+    from hubkit.recipe.estimate import Estimate
     from hubkit.recipe.pipeline import State
     from hubkit.recipe.plan import Plan, Step
     from hubkit.store import Record, Store
@@ -191,14 +192,11 @@ def plan(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = F
         screen.show(screen.grid(("step", "state", "tokens", "seconds", "bytes", "from", "why"), cells))
     else:
         typer.echo("\ntokens, bytes and all reasons: in a wider terminal, or with --json")
-    typer.echo(_words(_ahead(a_plan, store, states)))
+    typer.echo(_words(_ahead(a_plan, states, estimates)))
 
 
-def _ahead(a_plan: Plan, store: Store, states: list[State]) -> dict[str, Any]:
+def _ahead(a_plan: Plan, states: list[State], estimates: dict[str, Estimate]) -> dict[str, Any]:
     """How much of these steps is to be done, and how long it may take; `longest`: mostly from limits of lengths."""
-    from hubkit.recipe.estimate import estimate_all
-
-    estimates = estimate_all(a_plan, store, states)
     waiting = [estimates[state.step.name] for state in states if state.state != "done"]
     seconds = sum(guess.seconds or 0 for guess in waiting) / a_plan.recipe.run.workers
     unknown = sum(guess.seconds is None for guess in waiting)
@@ -294,10 +292,11 @@ def run(
 def _say_ahead(a_plan: Plan, store: Store, steps: list[Step], as_json: bool) -> None:
     """Before the first step runs: how many there are, and how long they may take."""
     from hubkit.recipe import pipeline
+    from hubkit.recipe.estimate import estimate_all
 
     wanted = {step.name for step in steps}
     states = [s for s in pipeline.status(a_plan, store, explain=False) if s.step.name in wanted]
-    ahead = _ahead(a_plan, store, states)
+    ahead = _ahead(a_plan, states, estimate_all(a_plan, store, states))
     if as_json:
         typer.echo(json.dumps({"event": "estimate", **ahead}))
     else:
