@@ -29,8 +29,9 @@ def headline(
     """One sentence per compressor, and one per two levels of mixtures; "" for a release that has neither a compressed
     student beside a raw one nor a mixture.
 
-    `rows`, `tests` and `levels` are those of `student_rows`, `paired_tests` and `obedience`. A pair is two students
-    that differ in the variant alone; differences are points of accuracy against the raw one.
+    `rows` and `levels` are those of `student_rows` and `obedience`, `tests` those of `paired_tests` and `seed_tests`;
+    the latter count where students have several seeds. A pair is two students that differ in the variant alone;
+    differences are points of accuracy against the raw one.
     """
     raw = {_key(row): row for row in rows if row["variant"] == "raw"}
     told = {(_key(test), test["a"], test["b"]): test["p_holm"] < _LEVEL for test in tests}
@@ -47,7 +48,11 @@ def headline(
             if a["mean_output_tokens"]
         ]
         who = "compressed traces" if len(short) == 1 else f"{name} traces"
-        known = [told[_key(b), "raw", name] for _, b in pairs[name] if (_key(b), "raw", name) in told]
+        tested = dict.fromkeys(
+            next(((key, "raw", name) for key in (_all_seeds(b), _key(b)) if (key, "raw", name) in told), None)
+            for _, b in pairs[name]
+        )
+        known = [told[pair] for pair in tested if pair]
         sentence = f"Students of {who} answer in {_range(shares, 100, 0)} % of the tokens of raw ones"
         sentence += f"; accuracy {_points(pairs[name])}"
         if known:
@@ -81,6 +86,10 @@ def headline(
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in _PEERS)
+
+
+def _all_seeds(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return _key({**row, "seed": None})
 
 
 def _told(known: Sequence[bool]) -> str:

@@ -28,11 +28,11 @@ from hubkit.release.results import (
     Row,
     at_level,
     null_tests,
-    over_seeds,
     paired_tests,
     student_rows,
     variant_rows,
 )
+from hubkit.release.seeds import over_seeds, seed_tests
 from hubkit.release.text import number, percent
 from hubkit.store import StepContext
 from hubkit.traces.variants import BASE_LABEL, VARIANTS, Variant
@@ -42,24 +42,25 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "run", "seeds_table", "table"]
 
-VERSION: Final = 6
+VERSION: Final = 7
 
 
 def run(context: StepContext) -> None:
     """Write report.html, results.json and the figure."""
     facts = Facts.read(Recipe.model_validate(context.config["recipe"]), context.inputs)
     rows, tests = student_rows(facts), paired_tests(facts)
-    levels = obedience(facts, tests)
+    levels, of_seeds = obedience(facts, tests), seed_tests(facts)
     results = {
         "schema_version": 1,
         "recipe": facts.recipe.name,
         "description": facts.recipe.description,
-        "headline": headline(rows, tests, levels),
+        "headline": headline(rows, tests + of_seeds, levels),
         "students": rows,
-        "over_seeds": over_seeds(rows),
+        "over_seeds": over_seeds(facts, rows),
         "variants": variant_rows(facts),
         "tests": tests,
-        "nulls": null_tests(facts, tests),
+        "seed_tests": of_seeds,
+        "nulls": null_tests(facts, of_seeds or tests),
         **({"levels": levels} if levels else {}),
     }
     (context.out / "results.json").write_text(
@@ -105,7 +106,7 @@ def table(results: Mapping[str, Any], width: int = 160) -> Table:
 
 
 def seeds_table(results: Mapping[str, Any], width: int = 160) -> Table | None:
-    """Means over seeds, with the lowest and the highest, as `table`; None when there is one seed."""
+    """Means over seeds, with their interval, the lowest and the highest, as `table`; None when there is one seed."""
     groups: list[Row] = results["over_seeds"]
     if not groups:
         return None
@@ -117,11 +118,15 @@ def seeds_table(results: Mapping[str, Any], width: int = 160) -> Table | None:
     columns = {
         "seeds": [str(group["seeds"]) for group in groups],
         "accuracy": [percent(group["accuracy"]) for group in groups],
+        "95 % CI": [f"{100 * g['ci_low']:.1f}–{100 * g['ci_high']:.1f}" for g in groups],
         "lowest–highest": [f"{100 * g['accuracy_min']:.1f}–{100 * g['accuracy_max']:.1f}" for g in groups],
         "tokens": [number(group["mean_output_tokens"]) for group in groups],
         "train tokens": [number(group.get("train_tokens"), 0) for group in groups],
         "train s": [number(group.get("train_seconds")) for group in groups],
     }
+    if any("pass_at_k" in group for group in groups):
+        columns |= {"pass@k": [percent(group.get("pass_at_k")) for group in groups]}
+        columns |= {"maj@k": [percent(group.get("maj_at_k")) for group in groups]}
     return _fitted("over seeds", names, columns, width)
 
 

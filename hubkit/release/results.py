@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from statistics import fmean
 from typing import Any, Final
 
 import pyarrow as pa
@@ -30,15 +29,17 @@ __all__ = [
     "RESULTS_SCHEMA",
     "Facts",
     "Row",
+    "answers_of",
     "at_level",
+    "compare",
     "null_tests",
-    "over_seeds",
     "paired_tests",
     "results_schema",
     "student_rows",
     "variant_order",
     "variant_rows",
     "without_level",
+    "without_level_of",
 ]
 
 Row = dict[str, Any]
@@ -94,10 +95,6 @@ _MEASURED: Final = (
 )
 _SAMPLED: Final = ("samples", "pass_at_k", "maj_at_k")
 """Of several answers to each problem; null of one."""
-_SAME_STUDENT: Final = (
-    *("benchmark", "teacher", "base", "variant", "kind", "compressor", "level", "method", "adapter"),
-)
-"""All but the seed."""
 _TRAINING: Final = ("train_rows", "train_tokens", "train_seconds", "trainable_parameters")
 _RATIOS: Final = {
     "train_tokens_of_raw": "train_tokens",
@@ -212,7 +209,7 @@ def student_rows(facts: Facts) -> list[Row]:
         )
 
     rows.sort(key=order)
-    return rows if facts.has_levels else [_without_level(row) for row in rows]
+    return rows if facts.has_levels else [without_level_of(row) for row in rows]
 
 
 def results_schema(facts: Facts) -> pa.Schema:
@@ -225,7 +222,8 @@ def without_level(schema: pa.Schema) -> pa.Schema:
     return schema.remove(schema.get_field_index("level"))
 
 
-def _without_level(row: Row) -> Row:
+def without_level_of(row: Row) -> Row:
+    """The same of a row."""
     return {name: value for name, value in row.items() if name != "level"}
 
 
@@ -235,26 +233,6 @@ def _peers(row: Row) -> tuple[Any, ...]:
 
 def _ratio(value: float | None, reference: float | None) -> float | None:
     return value / reference if value is not None and reference else None
-
-
-def over_seeds(rows: list[Row]) -> list[Row]:
-    """Mean and range over the seeds of a student; empty when no student has several."""
-    groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        if row["origin"] == "student":
-            groups.setdefault(tuple(row.get(name) for name in _SAME_STUDENT), []).append(row)
-    result = []
-    for key, group in groups.items():
-        if len(group) < 2:
-            continue
-        summary: Row = dict(zip(_SAME_STUDENT, key, strict=True)) | {"seeds": len(group)}
-        summary = summary if "level" in group[0] else _without_level(summary)
-        for name in ("accuracy", "mean_output_tokens", "train_tokens", "train_seconds"):
-            values = [row[name] for row in group if row[name] is not None]
-            if values:
-                summary |= {name: fmean(values), f"{name}_min": min(values), f"{name}_max": max(values)}
-        result.append(summary)
-    return result
 
 
 def variant_rows(facts: Facts) -> list[Row]:
@@ -303,7 +281,7 @@ def paired_tests(facts: Facts) -> list[Row]:
     told apart, for the hypothesis that they are equal. Where problems have several answers it is Fisher's
     randomisation test, of which McNemar's is the case of one.
     """
-    from hubkit.evaluation.statistics import holm, paired_interval, sign_flip
+    from hubkit.evaluation.statistics import holm
 
     groups: dict[tuple[Any, ...], list[tuple[str, Record]]] = {}
     for step, record in facts.kind("evaluation").items():
@@ -317,11 +295,9 @@ def paired_tests(facts: Facts) -> list[Row]:
             key=lambda item: sort_key(facts.variant(item[1].config["variant"]))
         )  # levels stay in their order
         for (step_a, a), (step_b, b) in combinations(group, 2):
-            (right_a, answers), (right_b, answers_b) = (_answers(facts.folders[s]) for s in (step_a, step_b))
-            if list(right_a) != list(right_b) or answers != answers_b:
-                raise InputError(f"{step_a} and {step_b} answered different problems", "evaluate both again")
-            differences = [right_a[id_] - right_b[id_] for id_ in right_a]
-            low, high = paired_interval([difference / answers for difference in differences])
+            result = compare(
+                answers_of(facts.folders[step_a]), answers_of(facts.folders[step_b]), f"{step_a} and {step_b}"
+            )
             tests.append(
                 {
                     "benchmark": benchmark,
@@ -331,12 +307,8 @@ def paired_tests(facts: Facts) -> list[Row]:
                     "seed": seed,
                     "a": a.config["variant"],
                     "b": b.config["variant"],
+                    **result,
                     "difference": a.metrics["accuracy"] - b.metrics["accuracy"],
-                    "ci_low": low,
-                    "ci_high": high,
-                    "only_a": sum(difference > 0 for difference in differences),
-                    "only_b": sum(difference < 0 for difference in differences),
-                    "p": sign_flip(differences),
                 }
             )
             if facts.has_levels:
@@ -365,7 +337,26 @@ def null_tests(facts: Facts, tests: list[Row]) -> list[Row]:
     return found
 
 
-def _answers(folder: Path) -> tuple[dict[str, int], int]:
+def compare(a: tuple[dict[str, int], int], b: tuple[dict[str, int], int], who: str) -> Row:
+    """The paired test of right answers, `answers_of` two students. Raises InputError when the problems differ."""
+    from hubkit.evaluation.statistics import paired_interval, sign_flip
+
+    (right_a, answers), (right_b, answers_b) = a, b
+    if list(right_a) != list(right_b) or answers != answers_b:
+        raise InputError(f"{who} answered different problems", "evaluate both again")
+    differences = [right_a[id_] - right_b[id_] for id_ in right_a]
+    low, high = paired_interval([difference / answers for difference in differences])
+    return {
+        "difference": sum(differences) / answers / len(differences),
+        "ci_low": low,
+        "ci_high": high,
+        "only_a": sum(difference > 0 for difference in differences),
+        "only_b": sum(difference < 0 for difference in differences),
+        "p": sign_flip(differences),
+    }
+
+
+def answers_of(folder: Path) -> tuple[dict[str, int], int]:
     """Right answers to each problem, and answers to each."""
     from hubkit.evaluation.statistics import right_counts
 

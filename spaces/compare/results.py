@@ -58,7 +58,8 @@ def results_page(data: Evaluations) -> str:
     if data.report.get("tests"):
         parts += [
             "<h2>Can they be told apart?</h2>",
-            _tests(data, several),
+            *_of_seeds(data, several),
+            _tests(data, data.report["tests"], several),
             note(
                 "McNemar’s exact test on the same problems, corrected for the number of tests; intervals for paired "
                 "proportions. A large p says that these problems do not tell the two apart, not that they are equal."
@@ -162,6 +163,9 @@ def _over_seeds(data: Evaluations, several: bool) -> str:
             *([_text(g["benchmark"])] if several else []),
             _text(g["seeds"]),
             (percent(g["accuracy"]), g["accuracy"]),
+            (f"{100 * g['ci_low']:.1f} to {percent(g['ci_high'])}", g["ci_low"])
+            if "ci_low" in g
+            else _text("–"),
             (f"{100 * g['accuracy_min']:.1f} to {percent(g['accuracy_max'])}", g["accuracy_min"]),
             (f"{g['mean_output_tokens']:,.1f}", g["mean_output_tokens"]),
         ]
@@ -172,15 +176,30 @@ def _over_seeds(data: Evaluations, several: bool) -> str:
         *(["benchmark"] if several else []),
         "seeds",
         "accuracy",
+        "95 % CI",
         "range",
         "output tokens",
     ]
     return grid(heads, rows)
 
 
-def _tests(data: Evaluations, several: bool) -> str:
+def _of_seeds(data: Evaluations, several: bool) -> list[str]:
+    """Nothing for one seed, or an older release."""
+    tests = data.report.get("seed_tests")
+    if not tests:
+        return []
+    return [
+        _tests(data, tests, several),
+        note(
+            "Fisher’s randomisation test of the right answers that the students of all seeds gave to each problem, "
+            "corrected for the number of tests in this table. Seed by seed:"
+        ),
+    ]
+
+
+def _tests(data: Evaluations, tests: list[dict[str, Any]], several: bool) -> str:
     rows: list[list[Cell]] = []
-    for t in data.report["tests"]:
+    for t in tests:
         low, high = t.get("ci_low"), t.get("ci_high")  # an older release has none
         between = "–" if low is None or high is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
         rows.append(
@@ -188,7 +207,10 @@ def _tests(data: Evaluations, several: bool) -> str:
                 _text(
                     f"{_at(label(data, t['a']), t.get('a_level'))} – {_at(label(data, t['b']), t.get('b_level'))}"
                 ),
-                _text(f"{t['base']} {t['method']}, seed {t['seed']}"),
+                _text(
+                    f"{t['base']} {t['method']}, "
+                    + (f"{t['seeds']} seeds" if t["seed"] is None else f"seed {t['seed']}")
+                ),
                 *([_text(t["benchmark"])] if several else []),
                 (f"{100 * t['difference']:+.1f} points", t["difference"]),
                 (between, low),

@@ -25,11 +25,11 @@ from markupsafe import escape
 from small_release import HOSTILE, PROMPT, Run, build
 
 from hubkit.errors import HubError, InputError
-from hubkit.evaluation.statistics import summary
+from hubkit.evaluation.statistics import sign_flip, summary
 from hubkit.hub import PUSHES
 from hubkit.localhub import LocalHub
 from hubkit.problems.file import FileSource
-from hubkit.records import SAMPLED_SCHEMA, read_rows, write_rows
+from hubkit.records import EVALUATION_SCHEMA, SAMPLED_SCHEMA, read_rows, write_rows
 from hubkit.release import publish, report
 from hubkit.release.boards import Boards
 from hubkit.release.cards import CardContext, dataset_card, evals_card, model_card, student_card
@@ -37,11 +37,11 @@ from hubkit.release.layout import Material, layout
 from hubkit.release.results import (
     Facts,
     null_tests,
-    over_seeds,
     paired_tests,
     student_rows,
     variant_rows,
 )
+from hubkit.release.seeds import over_seeds, seed_tests
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +94,38 @@ def test_rows_compare_with_raw(facts: Facts) -> None:
 
 
 def test_seeds_are_summed_up(facts: Facts) -> None:
-    (group,) = over_seeds(student_rows(facts))
+    (group,) = over_seeds(facts, student_rows(facts))
     assert (group["seeds"], group["variant"], group["accuracy"]) == (2, "raw", 0.75)
+    # Both seeds are right on the same 15 of 20 problems, which tells no more than one of them does.
+    one = next(row for row in student_rows(facts) if row["student"] == "s-raw-full")
+    assert (group["ci_low"], group["ci_high"]) == pytest.approx((one["ci_low"], one["ci_high"]), abs=0.01)
+    assert seed_tests(facts) == [], "no other variant has both seeds"
+
+
+def test_variants_are_compared_over_all_seeds(facts: Facts, tmp_path: Path) -> None:
+    """A second seed of the truncated students, right on other problems than the first."""
+    step = next(name for name in facts.kind("evaluation") if "truncated" in name)
+    again, record = f"{step}-seed1", facts.records[step]
+    rows = list(read_rows(facts.folders[step] / "samples.parquet"))
+    write_rows(
+        tmp_path / "samples.parquet",
+        [row | {"correct": number >= 14} for number, row in enumerate(rows)],
+        EVALUATION_SCHEMA,
+    )
+    config = record.config | {"seed": 1, "student": f"{record.config['student']}-seed1"}
+    both = Facts(
+        facts.recipe,
+        {**facts.folders, again: tmp_path},
+        {**facts.records, again: record.model_copy(update={"config": config})},
+    )
+    (test,) = seed_tests(both)
+    assert (test["a"], test["b"], test["seed"], test["seeds"]) == ("raw", "truncated-short", None, 2)
+    # Problems 0-14 are right with both seeds of raw; 0-2 with one of truncated, 14-19 with the other.
+    assert test["difference"] == pytest.approx((30 - 9) / 40)
+    assert (test["only_a"], test["only_b"]) == (15, 5)
+    assert test["p"] == test["p_holm"] == pytest.approx(sign_flip([1] * 4 + [2] * 11 + [-1] * 5))
+    (null,) = null_tests(both, paired_tests(both))
+    assert null["seed"] == 0 and null_tests(both, [test]) == []
 
 
 def test_variants_count_what_was_dropped(facts: Facts) -> None:

@@ -16,7 +16,8 @@ from hubkit.release.columns import (
 )
 from hubkit.release.details import configs as details_configs
 from hubkit.release.headline import headline
-from hubkit.release.results import over_seeds, paired_tests, results_schema
+from hubkit.release.results import paired_tests, results_schema
+from hubkit.release.seeds import over_seeds, seed_tests
 from hubkit.release.text import markdown
 
 __all__ = ["evals_card"]
@@ -51,7 +52,7 @@ def evals_card(
             dataset_info(name, schema, "test", *sizes[name], None, "") for name, schema in schemas.items()
         ],
     )
-    rows, levels = context.rows, context.levels
+    rows, levels, of_seeds = context.rows, context.levels, seed_tests(facts)
     origins = {row["student"]: row["origin"] for row in rows}
     body = markdown(
         "evals.md",
@@ -61,10 +62,11 @@ def evals_card(
             "students": list(origins.values()).count("student"),
             "bases": list(origins.values()).count("base"),
             "plot": plot,
-            "headline": headline(rows, paired_tests(facts), levels),
+            "headline": headline(rows, paired_tests(facts) + of_seeds, levels),
             "levels": levels,
             "rows": rows,
-            "groups": over_seeds(rows),
+            "groups": over_seeds(facts, rows),
+            "seed_tests": of_seeds,
             "details": next(
                 (c["config_name"] for n, paths in details.items() for c in details_configs(paths, f"{n}_")),
                 "",
