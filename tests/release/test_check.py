@@ -250,6 +250,26 @@ def test_figures_are_caught_whoever_signs_them(run: Run, tmp_path: Path) -> None
     assert ("s-raw-full", "README.md: rendered again") in found
 
 
+def test_what_an_earlier_hubkit_did_not_compute_is_not_checked(run: Run, tmp_path: Path) -> None:
+    with copy_of(run, tmp_path / "hub") as (hub, api):
+        forger = Forger(api, tmp_path)
+        results = json.loads(fetch(api, "local/tiny-evals", "results.json", tmp_path))
+        del results["seed_tests"]
+        for group in results["over_seeds"]:
+            del group["ci_low"], group["ci_high"]
+        results["headline"] = "As it was said before."
+        results["tests"][0]["p"] = 0.001
+        forger.records["report"]["environment"]["git_sha"] = "0" * 40
+        text = json.dumps(results).encode()
+        forger.write("local/tiny-evals", "results.json", text, "report", "results.json")
+        forger.sign()
+        claims = checked(hub, tmp_path)
+    found = {c.what.removeprefix("results.json: "): c.status for c in claims if c.what.startswith("results")}
+    assert found["seed tests"] == found["headline"] == "not checked"
+    assert found["over seeds"] == found["students"] == "same"
+    assert found["tests"] == "differs", "a figure that both compute is compared"
+
+
 def test_report_badge_and_exit_codes(run: Run, tmp_path: Path) -> None:
     home = {"HF_HOME": str(tmp_path / "home")}
     with copy_of(run, tmp_path / "hub") as (_, api):

@@ -117,13 +117,26 @@ def _report(release: Published, claims: Claims, facts: Facts) -> None:
         if path.suffix == ".json":
             said, found = json.loads(there), json.loads(path.read_bytes())
             for key in found:
-                claims.compare(evals.id, f"{path.name}: {key.replace('_', ' ')}", said.get(key), found[key])
+                what = f"{path.name}: {key.replace('_', ' ')}"
+                # An earlier hubkit had fewer tables and columns, and other sentences.
+                if reason and (key not in said or (key == "headline" and said[key] != found[key])):
+                    claims.skip(evals.id, what, reason)
+                else:
+                    expected = _columns_of(said[key], found[key]) if reason else found[key]
+                    claims.compare(evals.id, what, said.get(key), expected)
         elif there == path.read_bytes():
             claims.compare(evals.id, what, "same bytes", "same bytes")
         elif reason:
             claims.skip(evals.id, what, reason)
         else:
             claims.wrong(evals.id, what, "one picture or text", "another, from the published outputs")
+
+
+def _columns_of(said: Any, found: Any) -> Any:
+    """What was found in the columns that the published rows have."""
+    if not (isinstance(said, list) and isinstance(found, list) and said and isinstance(said[0], dict)):
+        return found
+    return [{name: value for name, value in row.items() if name in said[0]} for row in found]
 
 
 def same_code(record: Record) -> str:
