@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from hubkit.errors import RecipeError
+from hubkit.errors import RecipeError, StepError
+from hubkit.students.kernels import ATTENTION, FLASH, first_line, why_not
+from hubkit.students.memory import ran_out
 from hubkit.students.steps import Layout, collate
 
 __all__ = ["TOLERANCE", "choose_layout", "difference"]
@@ -19,17 +21,6 @@ TOLERANCE: Final = {"float32": 1e-3, "bfloat16": 5e-2}
 tenth of it; the state of another example is 0.07 in float32 and 0.5 in bfloat16 on a random Qwen3.5."""
 LENGTHS: Final = (48, 31)
 """Tokens of the two examples: enough for a state to leak and to fill a kernel's blocks unevenly, and quick."""
-ATTENTION: Final = {
-    "cuda": (
-        "flash_attention_3",
-        "flash_attention_2",
-        "kernels-community/flash-attn2",
-        "flex_attention",
-        "sdpa",
-    ),
-    "cpu": ("sdpa",),
-}
-"""Tried in this order where the recipe does not choose; what is not installed is passed over."""
 
 
 def difference(trainer: Any, model: Any, rows: Sequence[Sequence[int]], layout: Layout) -> float:
@@ -65,7 +56,7 @@ def choose_layout(trainer: Any, model: Any, rows: Sequence[Sequence[int]], atten
 
     Returns what the record says: attention, layout, how exact it is, and a note where it is not what was asked for.
     `rows` are token ids of two examples. Packing is tried with each attention first, then padding. Raises RecipeError
-    where the `attention` that was asked for does not run.
+    where the `attention` that was asked for, or none, runs.
     """
     layout: Layout = trainer.layout
     wanted = "packed" if layout.packed else "padded"
@@ -81,15 +72,13 @@ def choose_layout(trainer: Any, model: Any, rows: Sequence[Sequence[int]], atten
             try:
                 inner.set_attn_implementation(name)
                 off = difference(trainer, model, rows, how)
-            except (
-                ImportError,
-                ValueError,
-                RuntimeError,
-                OSError,
-                NotImplementedError,
-                AttributeError,
-            ) as error:
-                tried.append(f"{name} does not run here ({_first_line(error)})")
+            except Exception as error:  # of whatever kind a kernel's compiler, its driver or a download has
+                if ran_out(error):
+                    raise StepError(
+                        f"out of memory on the device before training, with {sum(LENGTHS)} tokens",
+                        "train an adapter (lora), spread the model with run.accelerate, or take a smaller base",
+                    ) from error
+                tried.append(f"{name} does not run here ({first_line(error, 120)})")
                 continue
             # All processes take the same: the largest difference that any of them sees.
             off = float(trainer.accelerator.gather(_tensor(off, trainer)).max()) if _many(trainer) else off
@@ -97,12 +86,16 @@ def choose_layout(trainer: Any, model: Any, rows: Sequence[Sequence[int]], atten
                 layout.packed = packed
                 found = "packed" if packed else "padded"
                 note = "" if found == wanted else f"examples are {found}, not {wanted}: {'; '.join(tried)}"
+                note = note or "; ".join(told for told in tried if _is_installed(told))
                 return {"attention": name, "layout": found, "layout_difference": off, "layout_note": note}
             tried.append(f"{'packed' if packed else 'padded'} with {name} a logit is off by {off:.1%}")
-    if attention != "auto" and all("does not run here" in told for told in tried):
+    if all("does not run here" in told for told in tried):
+        if attention != "auto":
+            remedy = "install it, or leave run.attention out: the best that runs is taken"
+            raise RecipeError(f"run.attention: {tried[-1]}", remedy)
         raise RecipeError(
-            f"run.attention: {tried[-1]}",
-            "install it, or leave run.attention out: the best that runs is taken",
+            f"the model does not run on this device: {tried[-1]}",
+            "look at the packages and kernels that it names: install them again, or uninstall them",
         )
     layout.single, layout.packed = True, False
     note = f"each example is alone: {'; '.join(tried)}"
@@ -119,5 +112,7 @@ def _tensor(value: float, trainer: Any) -> Any:
     return torch.tensor(value, device=trainer.args.device)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+def _is_installed(told: str) -> bool:
+    """Whether an attention that does not run is one that the machine has: it is broken, not missing."""
+    package = FLASH.get(told.partition(" ")[0])
+    return package is not None and not why_not(package).endswith("is not installed")

@@ -8,7 +8,6 @@ fine-tuning most updates of bfloat16 weights round to nothing; products are bflo
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import sys
@@ -21,6 +20,7 @@ from hubkit.errors import RecipeError
 from hubkit.precision import choose_precision, parameter_count
 from hubkit.store import StepContext
 from hubkit.students import memory
+from hubkit.students.kernels import why_not
 from hubkit.students.rows import TokenRows
 from hubkit.students.settings import training_arguments
 from hubkit.students.steps import Layout, total_steps
@@ -153,10 +153,10 @@ def uncovered(model: Any) -> list[str]:
     return sorted(kind for kind, reached in found.items() if not reached)
 
 
-def no_torchao() -> RecipeError:
+def no_torchao(why: str) -> RecipeError:
     """The error where bfloat16 weights have no optimizer."""
     return RecipeError(
-        "sft.weights: bfloat16 needs an optimizer that rounds stochastically, and torchao is not installed",
+        f"sft.weights: bfloat16 needs an optimizer that rounds stochastically, and {why}",
         "pip install torchao, or leave sft.weights out: float32",
     )
 
@@ -166,8 +166,8 @@ def rounding_optimizer(arguments: Any) -> tuple[Any, dict[str, Any]]:
 
     Raises RecipeError without torchao.
     """
-    if importlib.util.find_spec("torchao") is None:
-        raise no_torchao()
+    if why := why_not("torchao.optim"):
+        raise no_torchao(why)
     import torch
     from torchao.optim import _AdamW
 

@@ -28,6 +28,7 @@ __all__ = [
     "disk_of",
     "free_bytes",
     "peak_bytes",
+    "ran_out",
     "reckon",
     "shape_in",
     "shape_of",
@@ -339,3 +340,11 @@ def whole_bytes(device: str) -> int:
 
         return int(torch.cuda.get_device_properties(0).total_memory)
     return free_bytes("cpu")
+
+
+def ran_out(error: Exception) -> bool:
+    """Whether memory ran out: torch's allocator for CPUs says so in a plain RuntimeError."""
+    import torch
+
+    out = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return out or any(told in str(error) for told in ("can't allocate memory", "not enough memory"))

@@ -4,9 +4,7 @@ without which it is slow."""
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +13,7 @@ from hubkit.errors import RecipeError
 from hubkit.hub import download_tokenizer
 from hubkit.precision import choose_precision
 from hubkit.store import CheckContext
-from hubkit.students import memory
+from hubkit.students import kernels, memory
 from hubkit.students.loading import no_torchao
 from hubkit.students.settings import training_arguments
 
@@ -23,25 +21,25 @@ __all__ = ["base_folder", "check"]
 
 PACKAGES: Final = {"use_liger_kernel": "liger_kernel"}
 """Arguments of SFTConfig that need a package."""
-LINEAR_KERNELS: Final = ("fla", "causal_conv1d")
-"""Packages of the kernels for gated delta nets."""
 
 
 def check(context: CheckContext) -> None:
     """Raise RecipeError for what training would refuse; tell on stderr what it would do slowly."""
     base, config = context.models["base"], context.config
-    _check_arguments(json.dumps(config["sft"], sort_keys=True), context.here)
+    # First: transformers does not tell of a torchao that is broken, and cannot be imported beside it.
     if config["sft"].get("weights") == "bfloat16":
         _check_narrow_weights(config["lora"] is not None, context.here)
+    _check_arguments(json.dumps(config["sft"], sort_keys=True), context.here)
     folder = base_folder(base["model"], base["revision"])
     shape = memory.shape_in(folder, json.dumps(config["lora"], sort_keys=True))
     if shape is None:
         return
     if context.here:
-        _check_attention(
-            context.runtime.get("attention", "auto"), memory.device_of(context.runtime["device"])
-        )
-        _tell_kernels(folder, context.runtime["device"], Path(base["model"]).name)
+        attention = context.runtime.get("attention", "auto")
+        device = memory.device_of(context.runtime["device"])
+        kernels.check_attention(attention, device)
+        kernels.tell_attention(attention, device)
+        kernels.check_linear(folder, device, Path(base["model"]).name)
     _check_memory(context, folder, shape)
 
 
@@ -57,8 +55,8 @@ def _check_narrow_weights(adapter: bool, here: bool) -> None:
             "sft.weights says how all weights are held in training, and the method trains an adapter",
             "leave sft.weights out: an adapter is float32 on the base as it is stored",
         )
-    if here and importlib.util.find_spec("torchao") is None:
-        raise no_torchao()
+    if here and (why := kernels.why_not("torchao.optim")):
+        raise no_torchao(why)
 
 
 def _check_optimizer(arguments: Any) -> None:
@@ -81,10 +79,8 @@ def _check_arguments(given: str, here: bool) -> None:
 
     sft = json.loads(given)
     for name, package in PACKAGES.items():
-        if here and sft.get(name) and importlib.util.find_spec(package) is None:
-            raise RecipeError(
-                f"sft.{name} needs the package {package}", f"install it, or leave sft.{name} out"
-            )
+        if here and sft.get(name) and (why := kernels.why_not(package)):
+            raise RecipeError(f"sft.{name}: {why}", f"install it, or leave sft.{name} out")
     arguments = training_arguments(sft) | {"bf16": False, "use_cpu": True, "report_to": "none"}
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -100,56 +96,8 @@ def _check_arguments(given: str, here: bool) -> None:
             scheduler_specific_kwargs=made.lr_scheduler_kwargs,
         )
     except (ValueError, TypeError, ImportError, KeyError, AttributeError) as error:
-        told = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        told = kernels.first_line(error, 300)
         raise RecipeError(f"sft: {told}", "change the method's sft") from None
-
-
-@functools.cache
-def _check_attention(name: str, device: str) -> None:
-    """Raise RecipeError for an attention that does not run on this machine: a small model is asked."""
-    if name == "auto":
-        return
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.for_model(
-        "llama",
-        vocab_size=16,
-        hidden_size=64,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-    )
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    try:
-        model = AutoModelForCausalLM.from_config(config, attn_implementation=name, dtype=dtype).to(device)
-        with torch.no_grad():
-            model(torch.ones(1, 8, dtype=torch.long, device=device), use_cache=False)
-    except (ImportError, ValueError, RuntimeError, OSError, NotImplementedError, AttributeError) as error:
-        told = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise RecipeError(
-            f"run.attention: {name} does not run here ({told})",
-            "install it, or leave run.attention out: the best that runs is taken",
-        ) from None
-
-
-def _tell_kernels(folder: Path, asked: str, name: str) -> None:
-    """Say once what a hybrid base lacks on a GPU, and what that costs."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    kinds = {*config.get("layer_types", ()), *config.get("text_config", {}).get("layer_types", ())}
-    missing = [package for package in LINEAR_KERNELS if importlib.util.find_spec(package) is None]
-    if "linear_attention" in kinds and missing and memory.device_of(asked) == "cuda" and name not in _told:
-        _told.add(name)
-        print(
-            f"warning: students of {name}: its gated delta nets run without kernels ({', '.join(missing)} are not "
-            "installed), examples padded: 1,100 tokens/s were measured so on an H100 for 0.8B parameters, a twentieth "
-            "of what is usual; pip install '.[kernels]'",
-            file=sys.stderr,
-        )
-
-
-_told: set[str] = set()
 
 
 def _check_memory(context: CheckContext, folder: Path, shape: memory.Shape) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hubkit.errors import StepError
+from hubkit.students.memory import ran_out
 from hubkit.students.steps import Layout, collate, micro_batches, steps_of_epoch
 
 __all__ = ["trainer_class"]
@@ -122,7 +123,7 @@ def trainer_class() -> Any:
                 try:
                     return self._micro_steps(model, inputs["micro"], num_items_in_batch)
                 except (RuntimeError, MemoryError) as error:
-                    if not _for_memory(error):
+                    if not ran_out(error):
                         raise
                     self._use_less(model, inputs["micro"], error)
 
@@ -171,14 +172,6 @@ def trainer_class() -> Any:
             torch.cuda.empty_cache()
 
     return StudentTrainer
-
-
-def _for_memory(error: Exception) -> bool:
-    """Whether memory ran out: torch's allocator for CPUs says so in a plain RuntimeError."""
-    import torch
-
-    out = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    return out or any(told in str(error) for told in ("can't allocate memory", "not enough memory"))
 
 
 def _step(micro: list[list[dict[str, Any]]]) -> dict[str, Any]:

@@ -1,0 +1,141 @@
+"""Kernels that training uses where they are installed: which of them are missing or broken here, and what that costs.
+
+Of a package that is broken transformers says what it says of one that is missing, and takes reference code; one whose
+functions fail it calls all the same. So they are imported and asked before a run, on a model of one small layer.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from hubkit.errors import RecipeError
+
+__all__ = ["ATTENTION", "FLASH", "check_attention", "check_linear", "first_line", "tell_attention", "why_not"]
+
+FLASH: Final = {
+    "flash_attention_3": "flash_attn_interface",
+    "flash_attention_2": "flash_attn",
+    "kernels-community/flash-attn2": "kernels",
+}
+"""Flash attention, by transformers' names -> the package that has it, or fetches it from the Hub."""
+ATTENTION: Final = {"cuda": (*FLASH, "flex_attention", "sdpa"), "cpu": ("sdpa",)}
+"""Tried in this order where the recipe does not choose; what is not installed is passed over."""
+LINEAR: Final = ("fla", "causal_conv1d")
+"""Packages of the kernels for gated delta nets."""
+SMALL: Final = {
+    **dict.fromkeys(("hidden_size", "intermediate_size", "moe_intermediate_size"), 64),
+    **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "num_experts"), 2),
+    **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id")),
+    "shared_expert_intermediate_size": 64,
+    "num_experts_per_tok": 1,
+    "vocab_size": 16,
+    "num_hidden_layers": 1,
+}
+"""Sizes of a model that is asked whether it runs."""
+
+
+def first_line(error: Exception, most: int = 200) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:most]
+
+
+def why_not(package: str) -> str:
+    """Why a package cannot be used: it is not installed, or what its import raises. Returns "" where it can."""
+    name = package.partition(".")[0]
+    if importlib.util.find_spec(name) is None:
+        return f"{name} is not installed"
+    try:
+        importlib.import_module(package)
+    except Exception as error:
+        return f"{name} is installed and cannot be imported ({first_line(error)})"
+    return ""
+
+
+def _fails(kind: str, device: str, attention: str = "sdpa", **sizes: Any) -> str:
+    """What a small model raises in a step of training; "" where it runs."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    try:
+        config = AutoConfig.for_model(kind, **SMALL | sizes)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
+        ids = torch.ones(1, 8, dtype=torch.long, device=device)
+        model.to(device)(ids, use_cache=False).logits.float().sum().backward()
+    except Exception as error:
+        return first_line(error)
+    return ""
+
+
+@functools.cache
+def check_attention(name: str, device: str) -> None:
+    """Raise RecipeError for an attention that does not run on this machine."""
+    if name != "auto" and (told := _fails("llama", device, name)):
+        raise RecipeError(
+            f"run.attention: {name} does not run here ({told})",
+            "install it, or leave run.attention out: the best that runs is taken",
+        )
+
+
+@functools.cache
+def tell_attention(asked: str, device: str) -> None:
+    """Say once, on stderr, that a GPU has no flash attention, why, and what that costs."""
+    if device != "cuda" or asked != "auto":
+        return
+    reasons = []
+    for name, package in FLASH.items():
+        reason = why_not(package)
+        if not reason and (told := _fails("llama", device, name)):
+            reason = f"{name} does not run here ({told})"
+        if not reason:
+            return
+        reasons.append(reason)
+    print(
+        f"warning: students are trained without flash attention: {'; '.join(reasons)}. flex_attention or sdpa is "
+        "taken: under 5,300 tokens/s were measured so on an H100 for 1.7B parameters and 16,384 tokens; pip install "
+        "'.[kernels]'",
+        file=sys.stderr,
+    )
+
+
+@functools.cache
+def check_linear(folder: Path, device: str, name: str) -> None:
+    """Ask the kernels of a hybrid base's gated delta nets. Raises RecipeError where one is installed and broken; says
+    on stderr what a GPU lacks, and what that costs."""
+    from transformers import AutoConfig
+
+    text = AutoConfig.from_pretrained(folder).get_text_config()
+    if "linear_attention" not in (getattr(text, "layer_types", None) or ()):
+        return
+    reasons = {package: why_not(package) for package in LINEAR}
+    missing = [package for package in LINEAR if reasons[package].endswith("is not installed")]
+    for package, reason in reasons.items():
+        if reason and package not in missing:
+            raise RecipeError(f"students of {name}: {reason}", _remedy(package))
+    # As wide as the base's heads are, so that what is compiled for a GPU is what training needs.
+    sizes = {key: value for key, value in text.to_dict().items() if key.startswith("linear_")}
+    if len(missing) < len(LINEAR) and (
+        told := _fails(text.model_type, device, layer_types=["linear_attention"], **sizes)
+    ):
+        there = [package for package in LINEAR if package not in missing]
+        raise RecipeError(
+            f"students of {name}: its gated delta nets do not run on this {'GPU' if device == 'cuda' else 'CPU'} with "
+            f"{' and '.join(there)}: {told}",
+            _remedy(*there),
+        )
+    if missing and device == "cuda":
+        print(
+            f"warning: students of {name}: its gated delta nets run without kernels ({', '.join(missing)} are not "
+            "installed), examples padded: 1,100 tokens/s were measured so on an H100 for 0.8B parameters, a twentieth "
+            "of what is usual; pip install '.[kernels]'",
+            file=sys.stderr,
+        )
+
+
+def _remedy(*packages: str) -> str:
+    names = " ".join({"fla": "flash-linear-attention"}.get(package, package) for package in packages)
+    return f"install it again, or pip uninstall {names}: without it training is exact, and slower"
