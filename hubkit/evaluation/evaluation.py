@@ -23,6 +23,7 @@ from hubkit.engines import Response, choose, open_engine
 from hubkit.engines.check import check_engine
 from hubkit.engines.kept import is_open, kept_engine, release
 from hubkit.engines.settings import EngineRuntime
+from hubkit.engines.weights import no_code
 from hubkit.errors import EngineError, InputError, StepError
 from hubkit.evaluation.benchmark import Benchmark, check_level
 from hubkit.evaluation.published import check_served, merged, trained_answers
@@ -118,6 +119,7 @@ def _student(context: StepContext) -> tuple[Path, Path | None, Any]:
     if (template := context.config.get("chat_template")) and weights == context.model("base"):
         weights = _with_template(weights, template, context.work / "base")
     try:
+        no_code()
         tokenizer = AutoTokenizer.from_pretrained(weights)
     except (OSError, ValueError) as error:
         raise InputError(

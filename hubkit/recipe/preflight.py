@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from hubkit.engines.weights import torn_weights
 from hubkit.errors import InputError, RecipeError
 from hubkit.recipe.estimate import estimate_all
 from hubkit.recipe.pipeline import State, status
@@ -73,6 +74,9 @@ def _check_folder(name: str, folder: Path, templated: bool) -> None:
         raise RecipeError(
             f"the model {name!r} has no safetensors weights", "convert it; pickles are not read"
         )
+    if torn := torn_weights(folder):
+        remedy = "copy or download it again (git lfs pull, where it is a pointer)"
+        raise RecipeError(f"the model {name!r}: {torn}", remedy)
     configuration = folder / "tokenizer_config.json"
     if templated or (folder / "chat_template.jinja").is_file():
         return

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hubkit.engines.weights import has_text_class
+from hubkit.engines.weights import has_text_class, no_code
 from hubkit.errors import GateError
 from hubkit.records import messages_of
 
@@ -99,6 +99,7 @@ def open_tokenizer(folder: Path, chat_template: str = "") -> Any:
     """The tokenizer of a base, with another chat template where one is given."""
     from transformers import AutoTokenizer
 
+    no_code()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if chat_template:
         tokenizer.chat_template = chat_template
@@ -292,7 +293,10 @@ def _end_tokens(folder: Path, tokenizer: Any) -> set[int]:
     if path.is_file():
         named = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id", [])
         ends |= set(named if isinstance(named, list) else [named])
-    return ends - {None}
+    ends -= {None}
+    if strange := [end for end in ends if type(end) is not int]:
+        raise ValueError(f"generation_config.json has an end token that is no id: {strange[0]!r}")
+    return ends
 
 
 def _spans(mask: Sequence[int]) -> list[int]:

@@ -233,7 +233,7 @@ def make_saveable(model: Any) -> None:
         try:
             generation.validate(strict=True)
             return
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             reason = str(error).strip().splitlines()[0]
     kept = {name: getattr(generation, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     model.generation_config = GenerationConfig(**kept)

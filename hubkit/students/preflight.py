@@ -31,6 +31,8 @@ def check(context: CheckContext) -> None:
         _check_narrow_weights(config["lora"] is not None, context.here)
     _check_arguments(json.dumps(config["sft"], sort_keys=True), context.here)
     folder = base_folder(base["model"], base["revision"])
+    if config["lora"] is None:
+        _check_not_quantised(folder, Path(base["model"]).name)
     shape = memory.shape_in(folder, json.dumps(config["lora"], sort_keys=True))
     if shape is None:
         return
@@ -47,6 +49,16 @@ def check(context: CheckContext) -> None:
 def base_folder(model: str, revision: str) -> Path:
     """Folder with a base's configuration and tokenizer; of one on the Hub they are fetched, without the weights."""
     return Path(model) if Path(model).is_dir() else download_tokenizer(model, revision)
+
+
+def _check_not_quantised(folder: Path, name: str) -> None:
+    given = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config")
+    if given:
+        raise RecipeError(
+            f"students of {name}: its weights are quantised ({given.get('quant_method', 'quantization_config')}), and "
+            "full fine-tuning trains all of them",
+            "take a base that is stored in bfloat16 or float32",
+        )
 
 
 def _check_narrow_weights(adapter: bool, here: bool) -> None:

@@ -25,6 +25,7 @@ from hubkit.hub import check_weights
 from hubkit.store import CheckContext, StepContext, write_json
 from hubkit.students import launch, memory, preflight
 from hubkit.students.gates import check_base, open_tokenizer
+from hubkit.students.kernels import first_line
 from hubkit.students.loading import examples_per_step, library_warnings, open_trainer
 from hubkit.students.rows import TokenRows
 from hubkit.students.steps import steps_of_epoch
@@ -70,11 +71,10 @@ def _check_base(
         check_base(folder, chat_template, system, variable, levels)
     except GateError as error:
         raise GateError(f"students of {name}: {error.message}", error.remedy) from error
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
         raise GateError(
-            f"students of {name}: no usable tokenizer: {reason}",
-            "choose another base, or add its tokenizer's files",
+            f"students of {name}: its configuration or tokenizer cannot be read: {first_line(error)}",
+            "choose another base, or fix its files",
         ) from error
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from hubkit.engines.weights import no_code
 from hubkit.traces.counting import WORTH_IT, word_counter
 
 __all__ = [
@@ -100,6 +101,7 @@ def tokenizer_threads(threads: int) -> Iterator[None]:
 def load_tokenizer(tokenizer: Path) -> Any:
     from transformers import AutoTokenizer
 
+    no_code()
     return AutoTokenizer.from_pretrained(tokenizer)
 
 

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from hubkit.engines.slots import fastest_matmul_precision, matmul_precision
+from hubkit.engines.weights import no_code
 from hubkit.errors import EngineError, InputError
 from hubkit.precision import weight_dtype
 from hubkit.traces.compressors.writing import Row
@@ -74,6 +75,7 @@ def load_model(auto: Any, folder: Path, what: str, device: str, precision: str) 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        no_code()
         tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         model = auto.from_pretrained(
             folder, dtype=weight_dtype(precision, device, folder), use_safetensors=True
