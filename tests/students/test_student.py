@@ -89,6 +89,12 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "packed, a few tokens at once": {"layout": "packed", "tokens_per_device": 90},
     "two processes, padded": {"accelerate": {"num_processes": 2}, "layout": "padded"},
     "two processes that share the weights": {"accelerate": FSDP, "layout": "padded"},
+    "two processes that share the weights, packed": {
+        "accelerate": FSDP,
+        "layout": "packed",
+        "tokens_per_device": 90,
+    },
+    "eight processes": {"accelerate": {"num_processes": 8}, "layout": "padded"},
     "two processes, packed": {
         "accelerate": {"num_processes": 2},
         "layout": "packed",
@@ -100,8 +106,8 @@ HOW = ("layout", "layout_difference", "tokens_per_device", "memory_bytes", "peak
 SLOW = [
     ("two processes, padded", "lora"),
     ("two processes, packed", "full"),
-    ("two processes that share the weights", "full"),
-    ("two processes that share the weights", "lora"),
+    *((layout, method) for layout in LAYOUTS if "share" in layout for method in ("full", "lora")),
+    *(("eight processes", method) for method in ("full", "lora")),
 ]
 
 
@@ -131,8 +137,9 @@ def test_a_student_does_not_depend_on_how_its_examples_are_laid_out(
     step = context(tmp_path, uneven(), lora=LORA if method == "lora" else None, sft=PLAIN)
     step.runtime |= LAYOUTS[layout]
     student.run(step)
-    if "two" in layout:
-        assert list(step.work.glob("checkpoints/*/rng_state_1.pth")), "there was a second process"
+    if "processes" in layout:
+        last = 7 if "eight" in layout else 1
+        assert list(step.work.glob(f"checkpoints/*/rng_state_{last}.pth")), "there was a second process"
         shared = list(step.work.glob("checkpoints/*/pytorch_model_fsdp_0/*.distcp"))
         assert len(shared) == (2 if "share the weights" in layout else 0), "each process wrote its part"
     how = dict.fromkeys(
