@@ -9,8 +9,6 @@ import csv
 import io
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import reasoning_gym
+import warm
 import yaml
 from hub_support import add, read, run
 from huggingface_hub import HfApi
@@ -177,7 +176,8 @@ def test_what_one_gpu_can_do_is_planned(hub: LocalHub, tmp_path: Path) -> None:
 
 def test_what_one_gpu_can_do_fits_the_cards_that_its_readme_names() -> None:
     folder = ROOT / "recipes" / "one-gpu"
-    done = subprocess.run([sys.executable, folder / "budget.py"], capture_output=True, text=True, check=True)
+    done = warm.run(str(folder / "budget.py"))
+    assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in (folder / "README.md").read_text(encoding="utf-8")
     for line in done.stdout.splitlines()[2:5]:
         card, full, lora = (float(cell.split()[0]) for cell in line.split("|")[1:4])

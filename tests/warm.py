@@ -4,8 +4,8 @@
     run("-c", "import torch; print(torch.__version__)")
 
 Each is a process of its own, with its own environment, folder, output and exit status, and so are the workers that it
-starts for the steps of a recipe. A fork server imports libraries only, nothing of hubkit. Importing them again in each
-of some hundred processes was half of the processor time of all tests.
+starts for the steps of a recipe. Importing libraries again in each of some hundred processes was half of the processor
+time of all tests.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import functools
 import gc
+import importlib
 import json
 import multiprocessing.context
 import multiprocessing.process
@@ -27,6 +28,7 @@ from collections.abc import Mapping
 from multiprocessing import forkserver, reduction
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 __all__ = ["Python", "run", "use_for_workers"]
@@ -35,43 +37,66 @@ LIBRARIES: Final = (
     "torch", "torch._dynamo", "torch.distributed.tensor", "torch._inductor.cudagraph_utils", "sklearn.metrics",
     "scipy.optimize", "scipy.spatial.transform", "pandas", "pyarrow.parquet", "boto3", "sympy", "nltk", "inspect_ai",
     "math_verify", "typer", "rich.console", "aiohttp", "openai", "matplotlib.figure", "reasoning_gym", "requests",
+    "sacrebleu", "pytablewriter", "git", "huggingface_hub.hf_api", "datasets", "peft", "trl.trainer.sft_trainer",
+    "transformers.models.auto.modeling_auto", "transformers.modeling_utils", "transformers.trainer",
+    "transformers.models.auto.tokenization_auto",
 )  # fmt: skip
-"""What transformers, TRL, lighteval and hubkit import, as far as it does not itself import huggingface_hub."""
-HUB_LIBRARIES: Final = (
-    "huggingface_hub.hf_api", "datasets", "transformers.models.auto.modeling_auto", "transformers.modeling_utils",
-    "transformers.models.auto.tokenization_auto", "transformers.trainer", "trl.trainer.sft_trainer", "peft",
+"""What transformers, TRL, lighteval and hubkit import; not lighteval, which turns gradients off."""
+HUBKIT: Final = (
+    "hubkit.cli", "hubkit.recipe.file", "hubkit.recipe.pipeline", "hubkit.recipe.preflight", "hubkit.executors.local",
+    "hubkit.students.student", "hubkit.engines.transformers", "hubkit.evaluation.evaluation", "hubkit.stages.stages",
+    "hubkit.release.publish", "hubkit.release.report",
 )  # fmt: skip
-"""Those that read the Hub's address and cache from the environment when they are imported: for the environment of the
-tests. A process for which another one is the Hub does without."""
-
-
-def _hub(environment: Mapping[str, str]) -> dict[str, str]:
-    names = ("HF_", "HUGGING", "TRANSFORMERS_", "HOME", "XDG_")
-    return {name: value for name, value in environment.items() if name.startswith(names)}
-
+"""What most commands and their workers import: half a second, most of it for pydantic to build the recipe's classes."""
+_HUB: Final = ("HF_", "HUGGING", "HOME", "XDG_")
+_READ_BY: Final = ("huggingface_hub.constants", "datasets.config")
+"""Modules that read the Hub's address, its token's place and the cache from the environment when they are imported."""
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 _ENVIRONMENT: Final = dict(os.environ)
-_SERVERS: Final = {True: forkserver.ForkServer(), False: forkserver.ForkServer()}
-_SERVERS[True].set_forkserver_preload([*LIBRARIES, *HUB_LIBRARIES])
-_SERVERS[False].set_forkserver_preload(list(LIBRARIES))
+_SERVER: Final = forkserver.ForkServer()
+_SERVER.set_forkserver_preload([*LIBRARIES, *HUBKIT])
 _SERVED: Final[list[str]] = []
-"""Not empty in a process of a fork server: it knows one server only, its own."""
+"""Not empty in a process of a fork server: it knows its own server only."""
 
 
-def _choose(environment: Mapping[str, str]) -> None:
-    """Have the next process come from the server that suits its environment."""
-    server = _SERVERS[_hub(environment) == _hub(_ENVIRONMENT)]
+def _start() -> None:
+    """Have the next process come from the server, which starts in the environment of the tests."""
     now = dict(os.environ)
     os.environ.clear()
-    os.environ.update(_ENVIRONMENT)  # in which a server starts
+    os.environ.update(_ENVIRONMENT)
     try:
-        server.ensure_running()
+        _SERVER.ensure_running()
     finally:
         os.environ.clear()
         os.environ.update(now)
-    forkserver.connect_to_new_process = server.connect_to_new_process
+    forkserver.connect_to_new_process = _SERVER.connect_to_new_process
+
+
+def _use_hub() -> None:
+    """In a child whose Hub or cache is not the server's: what libraries have read of the environment, read again."""
+    if all(
+        os.environ.get(n) == _ENVIRONMENT.get(n) for n in {*os.environ, *_ENVIRONMENT} if n.startswith(_HUB)
+    ):
+        return
+    for name in _READ_BY:
+        module = sys.modules[name]
+        before = dict(vars(module))
+        importlib.reload(module)
+        changed = {
+            n: (before[n], now)
+            for n, now in vars(module).items()
+            if n.isupper() and before.get(n, now) != now
+        }
+        # Other modules have some of them by the same name.
+        for other in [vars(each) for each in sys.modules.values() if isinstance(each, ModuleType)]:
+            for constant in changed.keys() & other.keys():
+                old, now = changed[constant]
+                if other[constant] == old:
+                    other[constant] = now
+    hf_api: Any = sys.modules["huggingface_hub.hf_api"]
+    hf_api.api.endpoint = hf_api.constants.ENDPOINT
 
 
 class _Process(ForkServerProcess):
@@ -83,7 +108,7 @@ class _Process(ForkServerProcess):
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
         if not _SERVED:
-            _choose(process_obj.environment or os.environ)
+            _start()
         return ForkServerProcess._Popen(process_obj)
 
     def __getstate__(self) -> tuple[Any, ...]:
@@ -98,6 +123,7 @@ class _Process(ForkServerProcess):
         os.environ.update(environment)
         for number, stream in zip((1, 2), streams, strict=True):
             os.dup2(stream.detach(), number)
+        _use_hub()
         self.__dict__.update(pickle.loads(rest))
 
 
@@ -123,6 +149,11 @@ class Python:
         self._process.start()
 
     @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
     def returncode(self) -> int | None:
         return self._process.exitcode
 
@@ -130,17 +161,24 @@ class Python:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        os.kill(self.pid, number)
+
+    def output(self) -> str:
+        """What it has written by now."""
+        return self._read(0)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Wait for its end. Returns what it wrote; raises subprocess.TimeoutExpired."""
         self._process.join(timeout)
         if self.returncode is None:
             raise subprocess.TimeoutExpired(self.args, timeout or 0)
-        out, err = (path.read_text("utf-8", "replace") if path.exists() else "" for path in self._streams)
+        out, err = self._read(0), self._read(1)
         self._folder.cleanup()
         return out, err
+
+    def _read(self, number: int) -> str:
+        path = self._streams[number]
+        return path.read_text("utf-8", "replace") if path.exists() else ""
 
 
 def run(

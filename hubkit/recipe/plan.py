@@ -258,9 +258,9 @@ def _raw(build: _Builder, origin: Origin, traces: Mapping[str, str], verdicts: M
         return build.add("raw", origin.name, config=config, inputs=inputs, models=build.tokenizer)
     verified = {}
     for i in range(origin.shards):
-        inputs = _problems_of(build, origin) | {
-            name: step[name] for step in (traces, verdicts) for name in step if name.endswith(f"-{i}")
-        }
+        inputs = _problems_of(build, origin) | {f"shard-{i}": traces[f"shard-{i}"]}
+        if verdicts:
+            inputs[f"verdicts-{i}"] = verdicts[f"verdicts-{i}"]
         shard = config | {"shard": [i, origin.shards]}
         verified[f"shard-{i}"] = build.add(
             "verify", origin.name, i, config=shard, inputs=inputs, models=build.tokenizer

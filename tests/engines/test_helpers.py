@@ -18,6 +18,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import warm
 from support import ROOT
 from tiny_model import save_tiny_model
 
@@ -62,7 +63,17 @@ def processes() -> list[psutil.Process]:
     return [child for child in children if "hubkit.engines.helper" in child.cmdline()]
 
 
-def test_several_processes_give_the_answers_of_one(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def engine(model: Path) -> Iterator[TransformersEngine]:
+    """Of three processes. Two that a test has started serve the next one too: each takes seconds to start."""
+    with TransformersEngine(model, 16, "cpu", threads=3) as engine:
+        yield engine
+    assert not processes()
+
+
+def test_several_processes_give_the_answers_of_one(
+    engine: TransformersEngine, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     helped: Counter[int] = Counter()
     exchange = Helpers.exchange
 
@@ -77,14 +88,26 @@ def test_several_processes_give_the_answers_of_one(model: Path, monkeypatch: pyt
         wanted = answers(alone, requests)
         assert not processes()
     assert {response.finish_reason for response in wanted} == {"stop", "length", "error"}
-    with TransformersEngine(model, 16, "cpu", threads=3) as engine:
-        assert same(answers(engine, requests[:60]), wanted[:60])
-        assert not processes(), "so few are not worth a process"
-        end = time.monotonic() + PATIENCE_S
-        while len(helped) < 2 and time.monotonic() < end:
-            assert same(answers(engine, requests), wanted)
-            assert len(processes()) == 2
-        assert len(helped) == 2, "the helpers were given nothing"
+    assert same(answers(engine, requests[:60]), wanted[:60])
+    assert not processes(), "so few are not worth a process"
+    end = time.monotonic() + PATIENCE_S
+    while len(helped) < 2 and time.monotonic() < end:
+        assert same(answers(engine, requests), wanted)
+        assert len(processes()) == 2
+        time.sleep(1)  # while they load the model
+    assert len(helped) == 2, "the helpers were given nothing"
+
+
+def test_a_helper_that_dies_stops_the_stream_and_says_so(engine: TransformersEngine) -> None:
+    async def go_on() -> None:
+        async for _ in engine.stream(forever()):
+            await asyncio.sleep(0.05)
+            for helper in engine._helpers._helpers:
+                if helper.outstanding:
+                    helper.process.kill()
+
+    with pytest.raises(EngineError, match=r"ended with exit status -9.*lower batch_size or run\.threads"):
+        asyncio.run(go_on())
     assert not processes()
 
 
@@ -98,6 +121,7 @@ def test_a_stream_that_is_left_early_leaves_no_work_behind(model: Path) -> None:
         async for _ in stream:
             if all(helper.outstanding for helper in engine._helpers._helpers):
                 break
+            await asyncio.sleep(0.05)
         await stream.aclose()
         assert not processes()
 
@@ -107,21 +131,8 @@ def test_a_stream_that_is_left_early_leaves_no_work_behind(model: Path) -> None:
     assert not processes()
 
 
-def test_a_helper_that_dies_stops_the_stream_and_says_so(model: Path) -> None:
-    async def go_on() -> None:
-        async for _ in engine.stream(forever()):
-            for helper in engine._helpers._helpers:
-                if helper.outstanding:
-                    helper.process.kill()
-
-    with TransformersEngine(model, 16, "cpu", threads=3) as engine:
-        with pytest.raises(EngineError, match=r"ended with exit status -9.*lower batch_size or run\.threads"):
-            asyncio.run(go_on())
-        assert not processes()
-
-
 OWNER = """
-import asyncio, itertools, sys
+import asyncio, itertools, os, sys
 from pathlib import Path
 from hubkit.section import Sampling
 from hubkit.engines import Request
@@ -135,29 +146,30 @@ async def main():
             helpers = engine._helpers._helpers
             if all(helper.outstanding for helper in helpers):
                 print(*(helper.process.pid for helper in helpers), flush=True)
+            await asyncio.sleep(0.05)
 
+os.setsid()  # a group of its own, for Ctrl-C
 asyncio.run(main())
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_no_helper_outlives_its_owner(number: signal.Signals, model: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(model)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        start_new_session=True,
-    ) as owner:
-        assert owner.stdout and owner.stderr
-        helpers = [psutil.Process(int(pid)) for pid in owner.stdout.readline().split()]
+    owner = warm.Python("-c", OWNER, str(model), cwd=ROOT)
+    try:
+        end = time.monotonic() + PATIENCE_S
+        while not (line := owner.output()).endswith("\n"):
+            assert owner.poll() is None and time.monotonic() < end, "no helper was given anything"
+            time.sleep(0.05)
+        helpers = [psutil.Process(int(pid)) for pid in line.splitlines()[0].split()]
         assert len(helpers) == 2
-        os.killpg(owner.pid, number) if number == signal.SIGINT else owner.kill()
+        os.killpg(owner.pid, number) if number == signal.SIGINT else owner.send_signal(number)
         _, alive = psutil.wait_procs(helpers, timeout=30)
         assert not alive
-        owner.stdout.close()
-        assert "<frozen runpy>" not in owner.stderr.read(), "the owner alone tells of Ctrl-C"
+        assert "<frozen runpy>" not in owner.communicate(30)[1], "the owner alone tells of Ctrl-C"
+    finally:
+        if owner.poll() is None:
+            owner.send_signal(signal.SIGKILL)
 
 
 def test_a_helper_ends_when_its_owner_dies_in_the_middle_of_a_line(model: Path) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import warm
 from safetensors.torch import load_file
 from students_support import LORA, SFT, context, uneven
 from support import MODELS
@@ -209,8 +208,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def limited(folder: Path, model: Path, megabytes: int) -> str:
     here = Path(__file__).parent
     code = LIMITED.format(paths=[str(here.parent), str(here)])
-    command = [sys.executable, "-c", code, str(folder), str(model), str(megabytes)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    done = warm.run("-c", code, str(folder), str(model), str(megabytes))
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.strip()
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from judging import Oracle, write_recipe
@@ -129,12 +127,12 @@ def test_answers_of_a_step_that_was_killed_are_found_by_another_and_by_itself(tm
     with OpenAIServer(delay_s=0.02) as server:
         killed = call(tmp_path, server, many)
         (tmp_path / "call.json").write_text(killed.to_json())
-        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "call.json")])
+        process = warm.Python("-c", code, str(tmp_path / "call.json"))
         while len(server.requests) < 150:
             assert process.poll() is None
             time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
         had = len(server.requests)
         # Of the kill: those in flight, and what was answered since the last commit.
         assert 0 <= ran(tmp_path, server, [*many, "new"])[0] - 1 - (400 - had) <= 16 + 32 + 8
@@ -180,8 +178,10 @@ def test_two_processes_at_once_get_whole_answers(tmp_path: Path) -> None:
             calls.append(call(tmp_path, server, chosen))
             (tmp_path / f"{number}.json").write_text(calls[-1].to_json())
         files = [str(tmp_path / f"{number}.json") for number in range(8)]
-        processes = [subprocess.Popen([sys.executable, "-c", code, *part]) for part in (files[:4], files[4:])]
-        assert [process.wait() for process in processes] == [0, 0]
+        processes = [warm.Python("-c", code, *part) for part in (files[:4], files[4:])]
+        for process in processes:
+            _, errors = process.communicate(280)
+            assert process.returncode == 0, errors
         assert len(server.requests) <= 2 * 40 + 2 * 16, (
             "at most what both ask at the same time is asked twice"
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai_server import OpenAIServer
@@ -99,14 +100,15 @@ def test_killed_at_any_moment_every_request_ends_as_one_row(tmp_path: Path) -> N
     with OpenAIServer(delay_s=0.02) as server:
         while True:
             before = len(server.requests)
-            process = subprocess.Popen(command(tmp_path, server, number))
+            process = warm.Python(*command(tmp_path, server, number)[1:])
             while len(server.requests) == before and process.poll() is None:
                 time.sleep(0.005)
             time.sleep(chance.uniform(0, 0.4))
             if kills < 6 and process.poll() is None:
-                process.kill()
+                process.send_signal(signal.SIGKILL)
                 kills += 1
-            if process.wait() == 0:
+            process.communicate()
+            if process.returncode == 0:
                 break
             assert process.returncode == -signal.SIGKILL
         asked = len(server.requests)
