@@ -48,7 +48,7 @@ HUBKIT: Final = (
     "hubkit.release.publish", "hubkit.release.report",
 )  # fmt: skip
 """What most commands and their workers import: half a second, most of it for pydantic to build the recipe's classes."""
-_HUB: Final = ("HF_", "HUGGING", "HOME", "XDG_")
+_HUB: Final = ("HF_", "HUGGING", "TRANSFORMERS_", "HOME", "XDG_")
 _READ_BY: Final = ("huggingface_hub.constants", "datasets.config")
 """Modules that read the Hub's address, its token's place and the cache from the environment when they are imported."""
 
