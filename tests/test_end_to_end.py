@@ -67,14 +67,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         while not list((root / "work" / kind).rglob("*")) and process.poll() is None:
             assert time.monotonic() < until, f"no {kind} step was seen"
             time.sleep(0.02)
-        time.sleep(
-            generator.uniform(0, 0.3 if kind == "publish" else 1.5)
-        )  # all is pushed within two seconds
+        # All is pushed within two seconds.
+        time.sleep(generator.uniform(0, 0.3 if kind == "publish" else 1.5))
         polite = kind == "compress"
-        process.send_signal(signal.SIGINT if polite else signal.SIGKILL)
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT if polite else signal.SIGKILL)
         _, errors = process.communicate(timeout=60)
+        assert process.returncode == (130 if polite else -signal.SIGKILL), errors
         if polite:
-            assert process.returncode == 130 and "run the same command again" in errors
+            assert "run the same command again" in errors
         left = [record["step"] for record in records(root).values()]
         assert "publish" not in left, f"the run was done before it could be killed at {kind}"
     (root / "stdout.txt").write_text(finish(root))
