@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from hubkit.errors import InputError
 
 __all__ = [
+    "CHUNKING",
     "EVALUATION_SCHEMA",
     "PROBLEM_SCHEMA",
     "REJECTED_SCHEMA",

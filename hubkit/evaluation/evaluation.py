@@ -15,11 +15,11 @@ import asyncio
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from hubkit.engines import Response, choose, open_engine
+from hubkit.engines import choose, open_engine
 from hubkit.engines.check import check_engine
 from hubkit.engines.kept import is_open, kept_engine, release
 from hubkit.engines.settings import EngineRuntime
@@ -29,17 +29,19 @@ from hubkit.evaluation.benchmark import Benchmark, check_level
 from hubkit.evaluation.published import check_served, merged, trained_answers
 from hubkit.evaluation.statistics import summary
 from hubkit.evaluation.tasks import Tasks, built_in, contained, own_task
-from hubkit.records import EVALUATION_SCHEMA, SAMPLED_SCHEMA, files_of, part_of, read_rows, write_rows
+from hubkit.records import EVALUATION_SCHEMA, SAMPLED_SCHEMA, RowWriter, files_of, part_of, read_rows
 from hubkit.store import CheckContext, StepContext, digest
 from hubkit.students.gates import level_of
 from hubkit.traces.answers import Answers
-from hubkit.traces.journal import Journal, Key
+from hubkit.traces.journal import Journal
 
 __all__ = ["VERSION", "check", "run"]
 
 VERSION: Final = 2
 PROMPTS: Final = ("What is 12 + 30?", "Name a prime number above 90.", "How many legs do three spiders have?")
 """Of the check that the engine serves the trained model, where a benchmark's own problems are not at hand."""
+
+_TEXTS: Final = ("problem", "answer", "output")
 
 
 def check(context: CheckContext) -> None:
@@ -81,22 +83,27 @@ def run(context: StepContext) -> None:
             name = benchmark.task
             task = built_in(name, benchmark.sampling.max_tokens, revision, answers)
         started = time.monotonic()  # lighteval's import, 10 to 20 s once per process, is not the student's
-        samples = _evaluate(context, benchmark, name, task, problems, (weights, adapter, tokenizer))
+        found = _evaluate(context, benchmark, name, task, problems, (weights, adapter, tokenizer))
+        schema = SAMPLED_SCHEMA if answers > 1 else EVALUATION_SCHEMA
+        told: list[dict[str, Any]] = []
+        """Rows without their texts."""
+        with RowWriter(context.out / "samples.parquet", schema) as samples:
+            for place, sample in enumerate(found):
+                if problems:
+                    problem = problems[int(sample["id"].rpartition("/")[2])]
+                    sample.update(id=problem["id"], problem=problem["problem"])
+                else:
+                    sample["id"] = f"{benchmark.name}-{place // answers}"
+                samples.add(sample)
+                told.append({name: value for name, value in sample.items() if name not in _TEXTS})
         seconds = round(time.monotonic() - started, 3)
-    for place, sample in enumerate(samples):
-        if problems:
-            problem = problems[int(sample["id"].rpartition("/")[2])]
-            sample.update(id=problem["id"], problem=problem["problem"])
-        else:
-            sample["id"] = f"{benchmark.name}-{place // answers}"
     asked = [problem["id"] for problem in problems for _ in range(answers)]
-    if problems and [sample["id"] for sample in samples] != asked:
-        raise StepError(f"lighteval scored {len(samples)} of {len(asked)} answers", "run again")
-    if not samples:
+    if problems and [sample["id"] for sample in told] != asked:
+        raise StepError(f"lighteval scored {len(told)} of {len(asked)} answers", "run again")
+    if not told:
         raise InputError(f"{name} has no problems", "choose another benchmark")
-    schema = SAMPLED_SCHEMA if answers > 1 else EVALUATION_SCHEMA
-    context.count("problems", write_rows(context.out / "samples.parquet", samples, schema) // answers)
-    context.metrics.update(summary(samples), seconds=seconds)
+    context.count("problems", len(told) // answers)
+    context.metrics.update(summary(told), seconds=seconds)
 
 
 def _student(context: StepContext) -> tuple[Path, Path | None, Any]:
@@ -151,18 +158,22 @@ def _evaluate(
     task: Tasks,
     problems: list[dict[str, Any]],
     student: tuple[Path, Path | None, Any],
-) -> list[dict[str, Any]]:
-    """Rows in the order of the benchmark, with lighteval's document as id. Writes results.json and details/."""
-    from lighteval.logging.evaluation_tracker import EvaluationTracker
+) -> Iterator[dict[str, Any]]:
+    """Rows in the order of the benchmark, with lighteval's document as id. Writes results.json and details/.
+
+    Texts stay in the journal and are read one by one, by lighteval, too: 3,000 answers of 24,000 tokens are 300 MB of
+    text, which it would hold several times.
+    """
     from lighteval.pipeline import ParallelismManager, Pipeline, PipelineParameters
 
     from hubkit.evaluation.model import EngineModel
     from hubkit.evaluation.tasks import only, reading
+    from hubkit.evaluation.tracker import open_tracker
 
     config, (weights, adapter, tokenizer) = context.config, student
     output = context.work / "lighteval"
     shutil.rmtree(output, ignore_errors=True)  # of an attempt that was killed
-    tracker = EvaluationTracker(output_dir=str(output), save_details=True)
+    tracker = open_tracker(output)
     parameters = PipelineParameters(
         launcher_type=ParallelismManager.NONE,
         remove_reasoning_tags=False,  # EngineModel did: lighteval leaves a span that never closed
@@ -215,18 +226,19 @@ def _evaluate(
             pipeline = Pipeline(name, parameters, tracker, model=model)
         _number(pipeline)
         pipeline.evaluate()
-    tracker.save()
-    details = [detail for rows in tracker.details_logger.details.values() for detail in rows]
-    # lighteval shuffles documents; students are compared row by row.
-    details.sort(key=lambda detail: (detail.doc.task_name, int(detail.doc.id)))
-    (results,) = output.glob("results/**/*.json")
-    # Published: no folder of this machine may stand in it. JSON may have escaped the folder's name.
-    text = results.read_text(encoding="utf-8")
-    for work in (json.dumps(f"{context.work}/")[1:-1], f"{context.work}/"):
-        text = text.replace(work, "")
-    (context.out / "results.json").write_text(text, encoding="utf-8")
-    shutil.copytree(output / "details", context.out / "details")
-    return [row for detail in details for row in _samples(detail, model.responses, task)]
+        tracker.save()
+        details = [detail for rows in tracker.details_logger.details.values() for detail in rows]
+        # lighteval shuffles documents; students are compared row by row.
+        details.sort(key=lambda detail: (detail.doc.task_name, int(detail.doc.id)))
+        (results,) = output.glob("results/**/*.json")
+        # Published: no folder of this machine may stand in it. JSON may have escaped the folder's name.
+        text = results.read_text(encoding="utf-8")
+        for work in (json.dumps(f"{context.work}/")[1:-1], f"{context.work}/"):
+            text = text.replace(work, "")
+        (context.out / "results.json").write_text(text, encoding="utf-8")
+        shutil.copytree(output / "details", context.out / "details")
+        for detail in details:
+            yield from _samples(detail, model, task)
 
 
 def _answers(context: StepContext) -> Answers | None:
@@ -266,8 +278,8 @@ def _trained_answers(
     return trained_answers(weights, adapter, chats, tokenizer, level_of(context.config))
 
 
-def _samples(detail: Any, responses: Mapping[Key, Response], task: Tasks) -> Iterator[dict[str, Any]]:
-    """A row per answer to one of lighteval's documents."""
+def _samples(detail: Any, model: Any, task: Tasks) -> Iterator[dict[str, Any]]:
+    """A row per answer of an EngineModel to one of lighteval's documents."""
     from hubkit.evaluation.model import document
 
     doc = detail.doc
@@ -283,12 +295,11 @@ def _samples(detail: Any, responses: Mapping[Key, Response], task: Tasks) -> Ite
                 f"{doc.task_name} finds an answer {score:g} right, between wrong and right",
                 "choose a task whose answers are right or wrong",
             )
-        key = document(doc, sample)
-        response = responses[key]
+        response = model.response(doc, sample)
         # Where a server split off the reasoning, it is put back: an output is all that was generated.
         span = f"<think>\n{response.reasoning}\n</think>\n\n" if response.reasoning else ""
         yield {
-            "id": key.id,
+            "id": document(doc, sample).id,
             "problem": doc.query,
             "answer": str(gold).strip(),
             "output": span + response.text,

@@ -6,14 +6,15 @@
 
 lighteval's own backends pad token counts, ignore sampling settings or cut prompts (0.13.0); this one
 gives exact counts and the same decoding as everywhere else, and keeps the finish reasons, for which
-lighteval has no place.
+lighteval has no place. Answers stay in the journal: lighteval holds all of them until the end, and reads each text from
+there when it looks at it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from lighteval.models.abstract_model import LightevalModel, ModelConfig
 from lighteval.models.model_input import GenerationParameters
@@ -29,7 +30,7 @@ from hubkit.store import StepContext
 from hubkit.traces.journal import Journal, Key, answer, request_hash, request_seed
 from hubkit.traces.thinking import split
 
-__all__ = ["EngineModel", "document"]
+__all__ = ["EngineModel", "KeptResponse", "document"]
 
 
 def document(doc: Any, sample: int = 0) -> Key:
@@ -37,8 +38,39 @@ def document(doc: Any, sample: int = 0) -> Key:
     return Key(f"{doc.task_name}/{doc.id}", sample)
 
 
+class KeptResponse(ModelResponse):  # type: ignore[misc,unused-ignore]
+    """The answers to a document as lighteval sees them, read from the journal whenever it looks.
+
+    No token ids: they would be three quarters of the published details.
+    """
+
+    def __init__(self, prompt: list[dict[str, str]], read: Callable[[], list[Response]]) -> None:
+        super().__init__(input=prompt)
+        self._read = read
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _READ:  # which the base's own constructor would fill
+            super().__setattr__(name, value)
+
+    @property
+    def text(self) -> list[str]:  # type: ignore[override]
+        return [response.text for response in self._read()]
+
+    @property
+    def text_post_processed(self) -> list[str]:  # type: ignore[override]
+        """What is judged: the text after the thinking span; a span that never closed leaves nothing."""
+        return [split(response.text, response.reasoning).solution for response in self._read()]
+
+    @property
+    def reasonings(self) -> list[str]:  # type: ignore[override]
+        return [split(response.text, response.reasoning).reasoning for response in self._read()]
+
+
+_READ: Final = ("text", "text_post_processed", "reasonings")
+
+
 class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
-    """Answers documents through an open engine. `responses` holds what the engine said, by `document`."""
+    """Answers documents through an open engine; `response` is what it said."""
 
     def __init__(
         self,
@@ -67,7 +99,6 @@ class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
             system_prompt=system or None,
             cache_dir=str(cache),
         )
-        self.responses: dict[Key, Response] = {}
         # lighteval's cache of answers goes by model name, not weights; nothing here reads or fills it,
         # but the pipeline wants one to be there.
         self._cache = SampleCache(self.config)
@@ -116,23 +147,17 @@ class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
         messages = self._prompts.prepare_prompt_api(doc)
         return Request(key.text, messages, self._sampling, request_seed(0, key), self._template)
 
-    def _answer(self, doc: Any) -> Any:
-        responses = []
-        for sample in range(self._samples):
-            key = document(doc, sample)
-            request = self._request(doc, key)
-            response = self._journal.get(key, request_hash(request))
-            assert response is not None, f"{key} was answered"
-            self.responses[key] = response
-            responses.append(response)
-        thoughts = [split(response.text, response.reasoning) for response in responses]
-        return ModelResponse(
-            input=request.messages,
-            text=[response.text for response in responses],
-            # No token ids: they would be three quarters of what is held in memory, and of the published details.
-            # What is judged: the text after the thinking span; a span that never closed leaves nothing.
-            text_post_processed=[thought.solution for thought in thoughts],
-            reasonings=[thought.reasoning for thought in thoughts],
+    def response(self, doc: Any, sample: int = 0) -> Response:
+        """What the engine said to a document that it was asked about."""
+        key = document(doc, sample)
+        response = self._journal.get(key, request_hash(self._request(doc, key)))
+        assert response is not None, f"{key} was answered"
+        return response
+
+    def _answer(self, doc: Any) -> KeptResponse:
+        return KeptResponse(
+            self._prompts.prepare_prompt_api(doc),
+            lambda: [self.response(doc, sample) for sample in range(self._samples)],
         )
 
     def loglikelihood(self, docs: list[Any]) -> NoReturn:
