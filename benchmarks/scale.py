@@ -208,7 +208,7 @@ class Measured:
     """An executor: each step in a process of its own, some of them at the same time."""
 
     def __init__(self, folder: Path, say: Callable[[str], None], workers: int, kills: int = 0) -> None:
-        """`kills`: how often each step is killed, at some moment, before it is left alone."""
+        """`kills`: how often each step is killed, somewhere on its way, before it is left alone."""
         self._folder, self._say, self._kills = folder, say, kills
         self.max_concurrent = workers
         self._pool = ThreadPoolExecutor(workers)
@@ -219,20 +219,23 @@ class Measured:
 
     def _carry_out(self, call: Any) -> Any:
         from hubkit.errors import StepError
+        from hubkit.recipe.pipeline import read_progress
         from hubkit.store import Store
 
         path = self._folder / f"{call.key[:16]}.json"
         path.write_text(call.to_json())
         command = [sys.executable, __file__, "--call", str(path)]
-        for number in range(self._kills):
-            moment = random.Random(f"{call.step} {number}").uniform(2, 9)
+        chance = random.Random(call.step)
+        for share in sorted(chance.random() for _ in range(self._kills)):
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            try:
-                process.wait(moment)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                self._say(f"  {call.step}: killed after {moment:.1f} s")
+            while process.poll() is None:
+                told = read_progress(Store(call.root), call.step, call.key)
+                if told and told["done"] >= share * told["total"]:
+                    process.kill()
+                    process.wait()
+                    self._say(f"  {call.step}: killed at {told['done']:,} of {told['total']:,}")
+                    break
+                time.sleep(chance.uniform(0.01, 0.1))
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise StepError(f"{call.step}: {done.stderr.strip()[-300:]}", "see above")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ def scale(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setenv(
         "SCALE_CHARACTERS", "800"
     )  # short traces: what matters is how things grow with their number
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     spec = importlib.util.spec_from_file_location("scale", ROOT / "benchmarks" / "scale.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -45,12 +47,30 @@ def test_time_is_linear_and_memory_flat(scale: ModuleType, tmp_path: Path) -> No
         assert law["kb"] < 8.5, (kind, law)
 
 
-def test_steps_that_are_killed_make_the_same_files(scale: ModuleType, tmp_path: Path) -> None:
-    outputs = [
+def test_an_evaluation_holds_none_of_its_answers(scale: ModuleType, tmp_path: Path) -> None:
+    peaks = {}
+    for size in (100, 700):
         scale.run_size(
-            tmp_path / name, 1500, MODELS / "student-s", 1, ["truncated", "rows"], print, kills=kills
+            tmp_path / str(size), 1, MODELS / "student-s", 1, ["evaluation/s/test"], print, tests=size
         )
+        peaks[size] = scale.costs_in(tmp_path / str(size))[0]["evaluation"].peak
+    # Of answers of 100 kB each; lighteval alone would hold each of them several times.
+    assert (peaks[700] - peaks[100]) / 600 < 100_000, peaks
+
+
+def test_steps_that_are_killed_make_the_same_files(scale: ModuleType, tmp_path: Path) -> None:
+    """SCALE_TRACES=24000 does it at that size."""
+    traces, said = int(os.environ.get("SCALE_TRACES", "1500")), list[str]()
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+        said.append(text)
+
+    outputs = [
+        scale.run_size(tmp_path / name, traces, MODELS / "student-s", 1, STEPS, say, kills=kills)
         for name, kills in (("whole", 0), ("killed", 2))
     ]
     assert outputs[0] == outputs[1]
     assert {"traces/t/0", "raw/t", "compress/t/c/0", "truncated/t/c"} <= outputs[0].keys()
+    killed = {text.split(":")[0].split("/")[0].strip() for text in said if "killed at" in text}
+    assert {"traces", "raw", "compress", "tokens"} <= killed
