@@ -53,16 +53,16 @@ class KeptResponse(ModelResponse):  # type: ignore[misc,unused-ignore]
             super().__setattr__(name, value)
 
     @property
-    def text(self) -> list[str]:  # type: ignore[override]
+    def text(self) -> list[str]:
         return [response.text for response in self._read()]
 
     @property
-    def text_post_processed(self) -> list[str]:  # type: ignore[override]
+    def text_post_processed(self) -> list[str]:
         """What is judged: the text after the thinking span; a span that never closed leaves nothing."""
         return [split(response.text, response.reasoning).solution for response in self._read()]
 
     @property
-    def reasonings(self) -> list[str]:  # type: ignore[override]
+    def reasonings(self) -> list[str]:
         return [split(response.text, response.reasoning).reasoning for response in self._read()]
 
 
