@@ -100,6 +100,9 @@ def test_thinking_tokens_may_be_special(special: list[str] | None, tmp_path: Pat
     made = encoder(tmp_path, special=special)
     assert "<think>" in trained(made, made.encode(CHAT))
     check_base(tmp_path)
+    # A row that spells one more is treated alike in both.
+    asked = [{"role": "user", "content": "What does </think> end?"}, CHAT[1]]
+    assert "<think>" in trained(made, made.encode(asked))
 
 
 @pytest.mark.parametrize("role", ["user", "assistant"])

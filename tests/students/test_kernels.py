@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,13 @@ def hybrid(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def asked_anew() -> None:
+def asked_anew(tmp_path: Path) -> Iterator[None]:
     for function in (kernels.check_attention, kernels.tell_attention, kernels.check_linear):
         function.cache_clear()
+    yield
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def installed(folder: Path, package: str, code: str) -> None:
@@ -69,6 +75,18 @@ def test_what_a_gpu_lacks_is_told_with_its_cost(hybrid: Path, capsys: pytest.Cap
     assert "(fla, causal_conv1d are not installed)" in linear and "1,100 tokens/s" in linear
     assert "flash_attn is not installed; kernels is not installed. flex_attention or sdpa" in flash
     assert "5,300 tokens/s" in flash and flash.endswith("pip install '.[kernels]'")
+
+
+def test_a_gpu_that_lacks_the_convolution_alone_cannot_pack(
+    hybrid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is on no package index as a wheel: the usual case of those who install the extra."""
+    installed(tmp_path, "fla", "")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(kernels, "_fails", lambda *asked, **sizes: "")  # there is no GPU to ask
+    kernels.check_linear(hybrid, "cuda", "b")
+    [line] = capsys.readouterr().err.splitlines()
+    assert "causal_conv1d is not installed" in line and "padded, not packed" in line and "1,100" not in line
 
 
 def test_flash_attention_that_is_broken_is_told(
