@@ -22,12 +22,17 @@ warm.use_for_workers()
 LONGEST_FIRST: Final = (
     "tests/test_end_to_end.py",
     "tests/students/test_student.py",
-    "tests/evaluation/test_tasks.py",
+    "tests/engines/test_helpers.py",
     "tests/test_recipes.py",
-    "tests/executors/test_hf_jobs.py",
     "tests/release/test_release.py",
+    "tests/executors/test_hf_jobs.py",
+    "tests/evaluation/test_tasks.py",
+    "tests/release/test_check.py",
+    "tests/students/test_memory.py",
+    "tests/spaces/test_page.py",
+    "tests/localhub/test_pages.py",
 )
-"""Files whose tests take minutes: started first, so that no process is left alone with them at the end."""
+"""Files whose tests take longest, in this order: so that no process is left alone with one of them at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import MODELS
+from support import MODELS, needs_vllm
 from tiny_model import renamed_marks
 
 from hubkit.engines import Engine, Request, Response, open_engine
@@ -29,7 +29,7 @@ from hubkit.section import Sampling
 from hubkit.traces.thinking import split
 
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), needs_vllm]
 CPU = {"enforce_eager": True, "dtype": "float32", "max_model_len": 512, "max_num_seqs": 64}
 TEACHER = MODELS / "teacher"
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from executors.scenario import answered, arguments, busy, outputs, started, states, wait
-from support import hubkit
+from support import hubkit, needs_ray
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), needs_ray]
 
 
 @pytest.fixture

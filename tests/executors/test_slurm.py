@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from executors.scenario import answered, arguments, outputs, started, states, wait
 from executors.slurm_cluster import SlurmCluster
-from support import hubkit
+from support import hubkit, needs_slurm
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), needs_slurm]
 
 
 @pytest.fixture(scope="module")

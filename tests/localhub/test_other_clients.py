@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from hub_support import run
 from huggingface_hub import HfApi
+from support import needs_npm
 
 from hubkit.localhub import LocalHub
 
 pytestmark = pytest.mark.slow
 
 
+@needs_npm
 @pytest.mark.timeout(600)
 def test_javascript(local_hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
     """npm's @huggingface/hub, which shares no code with Python's."""
