@@ -1,6 +1,6 @@
 # make nano      the whole nano recipe, from an empty folder to a published release
 # make test      format, lint, types, unit tests and an end-to-end run, on two cores
-# make test-all  those and the slow tests. Beyond pip: apt install chromium bubblewrap slurm-wlm munge nodejs npm git-lfs
+# make test-all  those and the slow tests. Beyond pip: apt install chromium bubblewrap slurm-wlm munge nodejs npm
 # make sweep     the nano recipe with three seeds per student; what it shares with `make nano` is not made again
 # make smol      a real model on real problems: fetches 100 MB, then some hours on two cores with AMX; SEEDS=[0] for a third of it
 # make docs      what docs/ takes from the code: cli.md, keys.md, recipe.schema.json
