@@ -11,6 +11,7 @@ time of all tests.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import functools
 import gc
 import importlib
@@ -210,7 +211,11 @@ def _path() -> list[str]:
 
 
 def _python(arguments: tuple[str, ...], cwd: str, streams: list[Path], path: list[str]) -> None:
-    """In the child."""
+    """In the child, which ends with the process of the tests, however that ends: the kernel sends SIGIO."""
+    parent = multiprocessing.process.parent_process()
+    assert parent is not None
+    fcntl.fcntl(parent.sentinel, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(parent.sentinel, fcntl.F_SETFL, os.O_ASYNC)
     for number, stream in zip((1, 2), streams, strict=True):
         with stream.open("wb") as file:
             os.dup2(file.fileno(), number)
