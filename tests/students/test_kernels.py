@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import warm
-from students_support import SFT
+from students_support import SFT, context, uneven
 from support import MODELS
 from tiny_model import save_tiny_model
 
 from hubkit.errors import RecipeError
 from hubkit.store import CheckContext
-from hubkit.students import kernels, preflight
+from hubkit.students import kernels, preflight, student
 
 HYBRID = {
     "num_hidden_layers": 4,
@@ -102,6 +102,22 @@ def test_flash_attention_that_is_broken_is_told(
     assert "kernels-community/flash-attn2 does not run here (" in line
 
 
+def test_another_attention_is_taken_for_a_broken_one_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(kernels.ATTENTION, "cpu", ("flash_attention_2", "sdpa"))
+    for name, note in (("missing", ""), ("broken", "flash_attention_2 does not run here (")):
+        step = context(tmp_path / name, uneven())
+        if name == "broken":
+            installed(tmp_path, "flash_attn", "")
+            monkeypatch.syspath_prepend(str(tmp_path))
+        student.run(step)
+        assert step.metrics["attention"] == "sdpa" and step.metrics["layout"] == "padded"
+        assert step.metrics["layout_note"].startswith(note) and bool(step.metrics["layout_note"]) == bool(
+            note
+        )
+
+
 @pytest.mark.parametrize(
     ("package", "sft"), [("torchao", {"weights": "bfloat16"}), ("liger_kernel", {"use_liger_kernel": True})]
 )
@@ -110,7 +126,7 @@ def test_what_a_method_needs_and_is_broken_is_told(
 ) -> None:
     installed(tmp_path, package, BROKEN)
     monkeypatch.syspath_prepend(str(tmp_path))
-    context = CheckContext(
+    asked = CheckContext(
         step="student/a",
         config={"sft": SFT | sft, "lora": None},
         runtime={"device": "cpu", "accelerate": {}},
@@ -121,7 +137,7 @@ def test_what_a_method_needs_and_is_broken_is_told(
     )
     preflight._check_arguments.cache_clear()
     with pytest.raises(RecipeError, match=rf"{package} is installed and cannot be imported \(libcudart"):
-        preflight.check(context)
+        preflight.check(asked)
     preflight._check_arguments.cache_clear()
 
 

@@ -55,6 +55,19 @@ def test_a_hybrid_model_without_its_kernels_is_not_packed_and_that_is_said(
         torch.testing.assert_close(tensor, second[name])
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(bool(importlib.util.find_spec("fla")), reason="its kernels would be exact")
+def test_what_two_processes_are_warned_of_is_told(
+    hybrid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = context(tmp_path, uneven(), 2, model=hybrid)
+    step.runtime["layout"] = "packed"
+    student.run(step)
+    told = capsys.readouterr().err
+    assert told.count("warning: student: examples are padded, not packed") == 1
+    assert "falling back to its reference PyTorch implementation" in told, "transformers' own"
+
+
 def test_fsdp_finds_the_blocks_of_a_family_that_sees(hybrid: Path) -> None:
     from accelerate import FullyShardedDataParallelPlugin
     from transformers import AutoModelForCausalLM
