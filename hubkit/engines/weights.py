@@ -22,7 +22,10 @@ def no_code() -> None:
 
 def torn_weights(folder: Path) -> str:
     """What of a model's weights is missing or not whole, such as a pointer of git-lfs; "" where nothing is."""
-    for index in folder.glob("*.safetensors.index.json"):
+    index = folder / "model.safetensors.index.json"
+    if (
+        index.is_file() and not (folder / "model.safetensors").is_file()
+    ):  # which is what transformers takes first
         try:
             named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -30,6 +33,8 @@ def torn_weights(folder: Path) -> str:
         if missing := sorted(name for name in named if not (folder / str(name)).is_file()):
             return f"{missing[0]} of its index is missing"
     for path in sorted(folder.glob("*.safetensors")):
+        if path.name.startswith("consolidated"):  # the same weights in Mistral's own form
+            continue
         size = path.stat().st_size
         try:
             with path.open("rb") as file:

@@ -44,6 +44,11 @@ def torn(folder: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1000])
 
 
+def in_parts(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(PARTS))
+
+
 def one_token_more(folder: Path) -> None:
     from transformers import AutoTokenizer
 
@@ -59,7 +64,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "nothing": (put("model.safetensors", ""), "0 bytes, is not a whole safetensors file"),
     "torn weights": (torn, "is not a whole safetensors file"),
     "a part that is missing": (
-        put("model.safetensors.index.json", json.dumps(PARTS)),
+        in_parts,
         "model-00002-of-00002.safetensors of its index is missing",
     ),
     "a longer tokenizer": (one_token_more, "gives ids that the model has no embedding for"),
@@ -111,5 +116,10 @@ def test_a_base_that_cannot_be_trained_is_one_line(
     assert not list(tmp_path.rglob("record.json"))
 
 
-def test_the_same_base_unchanged_passes(recipe: Path, tmp_path: Path) -> None:
+def test_a_base_with_what_is_not_read_passes(recipe: Path, tmp_path: Path) -> None:
+    """Beside whole weights an index of parts, and the pointer to the same weights in another form."""
+    folder = Path(shutil.copytree(recipe.parent / "good", recipe.parent / "more"))
+    (folder / "model.safetensors.index.json").write_text(json.dumps(PARTS))
+    (folder / "consolidated.safetensors").write_text(POINTER)
+    checked(recipe, "more", tmp_path)
     checked(recipe, "good", tmp_path)
