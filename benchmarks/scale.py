@@ -111,14 +111,20 @@ class Cost:
 
 
 @contextmanager
-def measured(file: Path, before: float = 0) -> Iterator[None]:
-    """Write what this process and its children cost to a file, twice a second, but for CPU seconds `before`."""
+def measured(file: Path, whole: bool = True) -> Iterator[None]:
+    """Write what this process and its children cost to a file, twice a second: with what it cost before, or without."""
     import psutil
 
     own, ended, started = psutil.Process(), threading.Event(), time.time()
     peak = 0
     children: dict[int, tuple[float, int, int]] = {}
     """Process -> CPU seconds, bytes read and written so far."""
+
+    def mine() -> tuple[float, int, int]:
+        usage, io = resource.getrusage(resource.RUSAGE_SELF), own.io_counters()
+        return usage.ru_utime + usage.ru_stime, io.read_chars, io.write_chars
+
+    before = (0, 0, 0) if whole else mine()
 
     def look() -> None:
         nonlocal peak
@@ -131,16 +137,10 @@ def measured(file: Path, before: float = 0) -> Iterator[None]:
                     children[process.pid] = times.user + times.system, io.read_chars, io.write_chars
             except psutil.Error:
                 continue
-        usage, io = resource.getrusage(resource.RUSAGE_SELF), own.io_counters()
-        peak = max(peak, total, usage.ru_maxrss * 1024)
-        cpu, read, written = (sum(found) for found in zip(*children.values(), (0, 0, 0), strict=True))
-        cost = Cost(
-            usage.ru_utime + usage.ru_stime + cpu - before,
-            peak,
-            io.read_chars + read,
-            io.write_chars + written,
-            ((started, time.time()),),
-        )
+        peak = max(peak, total, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        all_of_it = zip(mine(), *children.values(), strict=True)
+        cpu, read, written = (sum(found) - at for found, at in zip(all_of_it, before, strict=True))
+        cost = Cost(cpu, peak, int(read), int(written), ((started, time.time()),))
         temporary = file.with_suffix(".tmp")
         temporary.write_text(json.dumps(asdict(cost)))
         temporary.replace(file)
@@ -183,7 +183,7 @@ def make_ready(folder: Path) -> None:
     model = AutoModelForCausalLM.from_config(Qwen2Config(**small, **heads))
     (tokens,), (rows,) = folder.glob("runs/steps/tokens/raw/t/*/*"), folder.glob("runs/steps/rows/*/*/*")
     torch.set_num_threads(1)
-    with measured(folder / "calls" / "ready.0.cost", time.process_time()):
+    with measured(folder / "calls" / "ready.0.cost", whole=False):
         data = TokenRows(tokens, rows, 32768, 1.0)
         arguments = SFTConfig(
             output_dir=str(folder / "ready"),
