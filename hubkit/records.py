@@ -27,6 +27,7 @@ from hubkit.errors import InputError
 __all__ = [
     "CHUNKING",
     "EVALUATION_SCHEMA",
+    "GROUP_BYTES",
     "PROBLEM_SCHEMA",
     "REJECTED_SCHEMA",
     "SAMPLED_SCHEMA",

@@ -11,6 +11,8 @@ from types import ModuleType
 import pytest
 from support import MODELS, ROOT
 
+from hubkit.records import GROUP_BYTES
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 STEPS = ["truncated", "rows"]
@@ -31,20 +33,24 @@ def scale(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_time_is_linear_and_memory_flat(scale: ModuleType, tmp_path: Path) -> None:
+    sizes = small, middle, large = 1000, 4000, 12000
     found = {}
-    for size in (600, 2400, 6000):
+    for size in sizes:
         scale.run_size(tmp_path / str(size), size, MODELS / "student-s", 1, STEPS, print)
         found[size], left = scale.costs_in(tmp_path / str(size))
         assert not left
-    kinds = found[600].keys()
+    kinds = found[small].keys()
     assert {"traces", "raw", "compress", "compressed", "truncated", "matched", "tokens", "rows"} <= kinds
     for kind in kinds - {"problems", "contamination"}:
-        law = scale.laws({size: costs[kind] for size, costs in found.items()})
-        # Of steps that take no time at any of these sizes the power is that of noise.
-        if found[6000][kind].cpu - found[600][kind].cpu > 3:
+        cost = {size: found[size][kind] for size in sizes}
+        # Of a step that takes no time at these sizes the power is that of noise.
+        if cost[middle].cpu - cost[small].cpu > 1 and cost[large].cpu - cost[middle].cpu > 3:
+            law = scale.laws(cost)
             assert law["power"] < 1.35, (kind, law)
-        # 2.2 GiB over 283,000 traces, on top of what a step needs at any size.
-        assert law["kb"] < 8.5, (kind, law)
+        # 2.2 GiB over 283,000 traces, and a row group of 64 MB that fills meanwhile. From the small to the middle
+        # size other buffers fill, and a second process starts.
+        grown = cost[large].peak - cost[middle].peak
+        assert grown < 8_500 * (large - middle) + GROUP_BYTES, (kind, grown)
 
 
 def test_an_evaluation_holds_none_of_its_answers(scale: ModuleType, tmp_path: Path) -> None:
@@ -54,8 +60,8 @@ def test_an_evaluation_holds_none_of_its_answers(scale: ModuleType, tmp_path: Pa
             tmp_path / str(size), 1, MODELS / "student-s", 1, ["evaluation/s/test"], print, tests=size
         )
         peaks[size] = scale.costs_in(tmp_path / str(size))[0]["evaluation"].peak
-    # Of answers of 100 kB each; lighteval alone would hold each of them several times.
-    assert (peaks[700] - peaks[100]) / 600 < 100_000, peaks
+    # Answers have 100 kB. Some 64 MB of them are written together; lighteval alone held 1.4 MB for each.
+    assert (peaks[700] - peaks[100]) / 600 < 400_000, peaks
 
 
 def test_steps_that_are_killed_make_the_same_files(scale: ModuleType, tmp_path: Path) -> None:
