@@ -7,13 +7,28 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CHAT_TEMPLATE", "renamed_marks", "save_seeing", "save_tiny_model", "save_tiny_tokenizer"]
+__all__ = [
+    "CHAT_TEMPLATE",
+    "HYBRID",
+    "renamed_marks",
+    "save_seeing",
+    "save_tiny_model",
+    "save_tiny_tokenizer",
+]
 
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}"
     "{%- endfor -%}{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
 )
+HYBRID = {
+    "num_hidden_layers": 4,
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 12,
+    "linear_value_head_dim": 12,
+}
+"""Sizes of a small qwen3_5_text, of which three layers are gated delta nets and one is attention."""
 SPECIAL = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
 
 

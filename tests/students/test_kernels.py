@@ -12,19 +12,12 @@ import pytest
 import warm
 from students_support import SFT, context, uneven
 from support import MODELS
-from tiny_model import save_tiny_model
+from tiny_model import HYBRID, save_tiny_model
 
 from hubkit.errors import RecipeError
 from hubkit.store import CheckContext
 from hubkit.students import kernels, preflight, student
 
-HYBRID = {
-    "num_hidden_layers": 4,
-    "linear_num_value_heads": 4,
-    "linear_num_key_heads": 2,
-    "linear_key_head_dim": 12,
-    "linear_value_head_dim": 12,
-}
 BROKEN = "raise ImportError('libcudart.so.12: cannot open shared object file\\nsecond line')"
 
 

@@ -12,18 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from students_support import context, uneven
-from tiny_model import save_tiny_model
+from tiny_model import HYBRID, save_tiny_model
 
 from hubkit.errors import GateError, RecipeError
 from hubkit.students import student
-
-HYBRID = {
-    "num_hidden_layers": 4,
-    "linear_num_value_heads": 4,
-    "linear_num_key_heads": 2,
-    "linear_key_head_dim": 12,
-    "linear_value_head_dim": 12,
-}
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from students_support import LORA, context, uneven
-from tiny_model import save_tiny_model
+from tiny_model import HYBRID, save_tiny_model
 
 from hubkit.errors import RecipeError
 from hubkit.students import student
@@ -69,15 +69,6 @@ def test_a_card_says_adapter_by_the_method_not_by_its_name() -> None:
     full, lora = ({"method": "lora-like", "lora": None}, {"method": "cheap", "lora": {"r": 8}})
     assert (method_card(full).relation, method_card(full).library) == ("finetune", "transformers")
     assert (method_card(lora).relation, method_card(lora).tags) == ("adapter", ("lora", "trl", "sft"))
-
-
-HYBRID = {
-    "num_hidden_layers": 4,
-    "linear_num_value_heads": 4,
-    "linear_num_key_heads": 2,
-    "linear_key_head_dim": 12,
-    "linear_value_head_dim": 12,
-}
 
 
 def test_layers_that_an_adapter_does_not_reach_are_told(
