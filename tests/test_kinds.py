@@ -108,7 +108,7 @@ if __name__ == "__main__":
 
 def test_an_origin_a_compressor_and_a_control_need_their_module_and_a_row(tmp_path: Path) -> None:
     (tmp_path / "toy.py").write_text(KINDS)
-    done = warm.run("toy.py", str(NANO), cwd=tmp_path)
+    done = warm.run("toy.py", str(NANO), cwd=tmp_path, cold=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "raw 6 120 the traces of bard as they were written",
@@ -189,7 +189,7 @@ SMALLEST = [
 def test_a_method_needs_its_module_and_a_row(tmp_path: Path) -> None:
     """From the plan's estimate to the published release, whose card has its own keys and tags."""
     (tmp_path / "copying.py").write_text(METHOD)
-    done = warm.run("copying.py", str(NANO), *SMALLEST, cwd=tmp_path)
+    done = warm.run("copying.py", str(NANO), *SMALLEST, cwd=tmp_path, cold=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["2400", "copied False True", "True True"]
     with LocalHub(tmp_path / "runs" / "hub") as hub:

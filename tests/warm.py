@@ -183,12 +183,21 @@ class Python:
 
 
 def run(
-    *arguments: str, cwd: Path | None = None, timeout: float = 280, env: Mapping[str, str] | None = None
+    *arguments: str,
+    cwd: Path | None = None,
+    timeout: float = 280,
+    env: Mapping[str, str] | None = None,
+    cold: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """A process from start to end, with text output. Raises subprocess.TimeoutExpired, as subprocess.run does."""
+    """A process from start to end, with text output. Raises subprocess.TimeoutExpired, as subprocess.run does.
+
+    `cold`: one that imports everything itself, as do its workers. Who adds to hubkit's tables needs that: classes
+    are made of them at import.
+    """
     changed = {name for name, value in (env or {}).items() if os.environ.get(name) != value}
-    # These decide how Python itself starts.
-    if any(name.startswith(("PYTHON", "LC_", "LANG")) for name in changed):
+    # These decide how Python itself starts; and who has no Hub yet chooses one before importing what reads it.
+    decided = any(name.startswith(("PYTHON", "LC_", "LANG")) for name in changed)
+    if cold or decided or (env or {}).get("HF_ENDPOINT") == "":
         command = [sys.executable, *arguments]
         return subprocess.run(command, cwd=cwd, timeout=timeout, env=env, capture_output=True, text=True)
     process = Python(*arguments, cwd=cwd, env=env)

@@ -82,7 +82,7 @@ if __name__ == "__main__":
 def test_a_new_source_is_one_module_and_one_row(tmp_path: Path) -> None:
     (tmp_path / "toy.py").write_text(TOY)
     (tmp_path / "runs").mkdir()
-    done = warm.run("toy.py", str(NANO), "runs", cwd=tmp_path)
+    done = warm.run("toy.py", str(NANO), "runs", cwd=tmp_path, cold=True)
     assert done.returncode == 0, done.stderr
     typo, tokens, answers = done.stdout.splitlines()
     assert "problems.train.upto: unknown key 'upto', did you mean 'up_to'?" in typo

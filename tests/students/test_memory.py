@@ -220,9 +220,12 @@ def test_a_step_that_memory_ran_out_on_is_taken_in_parts(wide: Path, tmp_path: P
 
 def test_an_example_that_does_not_fit_says_which_setting_to_lower(tmp_path: Path) -> None:
     model = save_tiny_model(tmp_path / "model", hidden_size=16, intermediate_size=1 << 18)
-    told = limited(tmp_path, model, 60)  # a layer's widest numbers of one example take 120 MB
-    assert told.startswith("StepError") and "out of memory on the device" in told
+    told = limited(tmp_path / "a", model, 270)  # a layer's widest numbers of one example take 120 MB
+    assert told.startswith("StepError") and "out of memory on the device with 116 tokens at once" in told
     assert "lower sft.max_length" in told and "run.accelerate" in told
+    told = limited(tmp_path / "b", model, 60)  # not even the two short texts that layouts are compared by
+    assert told.startswith("StepError") and "out of memory on the device before training" in told
+    assert "lora" in told and "run.accelerate" in told
 
 
 def test_a_plan_reckons_tokens_and_rows(tmp_path: Path) -> None:
