@@ -83,7 +83,9 @@ def count(page: Page, number: int) -> None:
 
 def test_hostile_texts_are_shown_as_they_are(visit: Open) -> None:
     page = visit()
-    ready(page, "compare")  # a page that is still loading draws its first problem over one that is chosen meanwhile
+    ready(
+        page, "compare"
+    )  # a page that is still loading draws its first problem over one that is chosen meanwhile
     for number, payload in enumerate(PAYLOADS):
         key = f"sums/p{number}"
         expect(page.locator(f'[data-key="{key}"]')).to_be_visible()
