@@ -176,18 +176,28 @@ import resource, sys
 from pathlib import Path
 sys.path[:0] = {paths!r}
 from students_support import SFT, context, uneven
-from hubkit.students import student
-train = student._train
+from hubkit.students import student, watch
+train, choose_layout = student._train, watch.choose_layout
 
-def limited(context, trainer, examples):
+def limit():
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + int(sys.argv[3]) * 2**20, resource.RLIM_INFINITY))
+
+def limited(context, trainer, examples):
+    if sys.argv[4] == "from the start":
+        limit()
     try:
         train(context, trainer, examples)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
-student._train = limited
+def chosen(*arguments):
+    found = choose_layout(*arguments)
+    if sys.argv[4] == "in training":
+        limit()
+    return found
+
+student._train, watch.choose_layout = limited, chosen
 sft = SFT | {{"optim": "sgd", "per_device_train_batch_size": 20, "num_train_epochs": 2}}
 step = context(Path(sys.argv[1]), uneven(), model=Path(sys.argv[2]), sft=sft)
 step.runtime |= {{"layout": "padded", "tokens_per_device": 8192}}
@@ -205,10 +215,10 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("wide"), hidden_size=16, intermediate_size=16384)
 
 
-def limited(folder: Path, model: Path, megabytes: int) -> str:
+def limited(folder: Path, model: Path, megabytes: int, when: str = "from the start") -> str:
     here = Path(__file__).parent
     code = LIMITED.format(paths=[str(here.parent), str(here)])
-    done = warm.run("-c", code, str(folder), str(model), str(megabytes))
+    done = warm.run("-c", code, str(folder), str(model), str(megabytes), when)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.strip()
 
@@ -220,8 +230,14 @@ def test_a_step_that_memory_ran_out_on_is_taken_in_parts(wide: Path, tmp_path: P
 
 def test_an_example_that_does_not_fit_says_which_setting_to_lower(tmp_path: Path) -> None:
     model = save_tiny_model(tmp_path / "model", hidden_size=16, intermediate_size=1 << 18)
-    told = limited(tmp_path / "a", model, 270)  # a layer's widest numbers of one example take 120 MB
-    assert told.startswith("StepError") and "out of memory on the device with 116 tokens at once" in told
+    told = limited(
+        tmp_path / "a", model, 60, "in training"
+    )  # a layer's widest numbers of one example take 120 MB
+    assert (
+        told.startswith("StepError")
+        and "out of memory on the device with" in told
+        and "tokens at once" in told
+    )
     assert "lower sft.max_length" in told and "run.accelerate" in told
     told = limited(tmp_path / "b", model, 60)  # not even the two short texts that layouts are compared by
     assert told.startswith("StepError") and "out of memory on the device before training" in told
