@@ -157,11 +157,15 @@ def _draw(rows: list[Row], theme: Theme, narrow: bool, save: Callable[[Any], Non
         figure = Figure(figsize=(width, 3.6 * len(panels) + 0.3), layout="constrained")
         axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
         _put_key(figure, _key(marks, theme))
-        for axis, panel in zip(axes, panels, strict=True):
+        on = {panel: [mark for mark in marks if mark.panel == panel] for panel in panels}
+        for axis, (panel, shown) in zip(axes, on.items(), strict=True):
             benchmark, teacher, base = panel
-            _panel(axis, [m for m in marks if m.panel == panel], marks, theme)
             title = ", ".join(filter(None, (benchmark, teacher if several else "", base)))
             axis.set_title(title, loc="left", fontsize=10)
+            _set_axes(axis, shown)
+        figure.draw_without_rendering()  # which mark covers which is known only then
+        for axis, shown in zip(axes, on.values(), strict=True):
+            _put_marks(axis, shown, marks, theme)
         save(figure)
 
 
@@ -204,8 +208,7 @@ def style(theme: Theme, salt: str) -> dict[str, Any]:
     }
 
 
-def _panel(axis: Any, marks: list[_Mark], everywhere: list[_Mark], theme: Theme) -> None:
-    from matplotlib.patheffects import withStroke
+def _set_axes(axis: Any, marks: list[_Mark]) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, ScalarFormatter
 
     axis.set_xscale("log")
@@ -228,6 +231,13 @@ def _panel(axis: Any, marks: list[_Mark], everywhere: list[_Mark], theme: Theme)
     ticks = MaxNLocator(9, steps=[1, 2, 5, 10]).tick_values(low, high)
     axis.set_yticks([at for at in ticks if 0 <= at <= 1])
     axis.set_ylim(low, high)
+
+
+def _put_marks(axis: Any, marks: list[_Mark], everywhere: list[_Mark], theme: Theme) -> None:
+    from matplotlib.patheffects import withStroke
+
+    if not marks:
+        return
     placed = _dodged(axis, marks)
     front = _front(marks)
     along = [placed[m] for m in front]
@@ -283,7 +293,6 @@ def _levels(long: _Mark, short: _Mark) -> bool:
 
 def _dodged(axis: Any, marks: list[_Mark]) -> dict[_Mark, float]:
     """Mark -> where it is drawn: a little aside, where it would cover another of about the same length and accuracy."""
-    axis.figure.draw_without_rendering()  # sizes are known only then
     there, back = axis.transData, axis.transData.inverted()
     apart = _APART * axis.figure.dpi / 72
     taken: list[tuple[float, float]] = []
