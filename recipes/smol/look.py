@@ -1,7 +1,8 @@
 """What docs/smol.md says beyond the report: outputs in two parts, and compressions to read by hand.
 
-    python recipes/smol/look.py outputs            tokens of each student's thinking and of what follows it
-    python recipes/smol/look.py tests              paired tests of two students on the same problems, from the report
+    python recipes/smol/look.py outputs            students: accuracy, tokens, how many of them are thinking
+    python recipes/smol/look.py tests              paired tests of two students on the same problems
+    python recipes/smol/look.py variants           traces of each variant: how many, how long, what was dropped
     python recipes/smol/look.py compressions       a fixed fifty to read by hand, with their traces
     python recipes/smol/look.py verdicts           verdicts.jsonl, counted, and those that hubkit finds false
 
@@ -23,57 +24,88 @@ from hubkit.recipe import pipeline
 from hubkit.recipe.file import load_recipe
 from hubkit.recipe.plan import make_plan
 from hubkit.records import read_rows
-from hubkit.store import Store
+from hubkit.store import Record, Store
 from hubkit.traces.faithful import false_equations
 from hubkit.traces.lengths import count_tokens
 from hubkit.traces.thinking import split
 
 HERE: Final = Path(__file__).resolve().parent
+BASE: Final = HERE / "data" / "SmolLM2-135M-Instruct"
+WORDS: Final = {"student", "benchmark", "method", "a", "b", "variant", "95 % interval", "dropped"}
+"""Columns without figures, but for the interval."""
 READ, SEED = 50, 0
+Done = dict[str, tuple[Path, Record]]
 
 
-def folders(recipe: Path, overrides: list[str], out: Path) -> dict[str, Path]:
-    """Step -> its finished output."""
+def finished(recipe: Path, overrides: list[str], out: Path) -> dict[str, tuple[Path, Record]]:
+    """Step -> its output and its record."""
     store = Store(out.resolve())
     plan = make_plan(load_recipe(recipe, overrides), recipe, store.root)
     states = pipeline.status(plan, store, explain=False)
-    return {s.step.name: store.folder(s.step.name, s.record.key) for s in states if s.record}
+    return {s.step.name: (store.folder(s.step.name, s.record.key), s.record) for s in states if s.record}
 
 
-def outputs(done: dict[str, Path]) -> None:
-    print(f"{'student':<44}{'outputs':>8}{'thinking':>10}{'solution':>10}{'whole':>8}{'no end':>8}")
-    for name, folder in done.items():
-        if not name.startswith("evaluation/"):
-            continue
-        rows = list(read_rows(folder / "samples.parquet"))
-        parts = [split(row["output"]) for row in rows]
-        base = HERE / "data" / "SmolLM2-135M-Instruct"
-        thinking = count_tokens(base, [part.reasoning for part in parts])
-        solution = count_tokens(base, [part.solution for part in parts])
-        endless = sum(row["finish_reason"] == "length" for row in rows) / len(rows)
-        print(
-            f"{name.split('/')[1]:<44}{len(rows):>8}{fmean(thinking):>10.1f}{fmean(solution):>10.1f}"
-            f"{fmean(row['output_tokens'] for row in rows):>8.1f}{endless:>8.1%}"
-        )
+def table(*rows: list[str]) -> None:
+    """In Markdown, figures to the right."""
+    marks = ["---" if name in WORDS else "--:" for name in rows[0]]
+    for row in [rows[0], marks, *rows[1:]]:
+        print(f"| {' | '.join(row)} |")
 
 
-def tests(done: dict[str, Path]) -> None:
-    print(f"{'method':<8}{'a':<22}{'b':<22}{'points':>8}{'only a':>8}{'only b':>8}{'p':>9}{'Holm':>9}")
-    for test in json.loads((done["report"] / "results.json").read_text(encoding="utf-8"))["tests"]:
-        print(
-            f"{test['method']:<8}{test['a']:<22}{test['b']:<22}{100 * test['difference']:>+8.1f}"
-            f"{test['only_a']:>8}{test['only_b']:>8}{test['p']:>9.2g}{test['p_holm']:>9.2g}"
-        )
+def report(done: Done) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((done["report"][0] / "results.json").read_text(encoding="utf-8"))
+    return found
 
 
-def compressions(done: dict[str, Path]) -> None:
+def outputs(done: Done) -> None:
+    rows = [
+        ["student", "benchmark", "accuracy", "95 % interval", "tokens", "of them thinking", "cut", "training tokens",
+         "CPU seconds of training"]
+    ]  # fmt: skip
+    for row in report(done)["students"]:
+        name = row["student"]
+        samples = list(read_rows(done[f"evaluation/{name}/{row['benchmark']}"][0] / "samples.parquet"))
+        thinking = count_tokens(BASE, [split(sample["output"]).reasoning for sample in samples])
+        rows.append([
+            name, row["benchmark"], f"{100 * row['accuracy']:.1f} % ({row['correct']} of {row['n']})",
+            f"{100 * row['ci_low']:.1f} to {100 * row['ci_high']:.1f}", f"{row['mean_output_tokens']:.1f}",
+            f"{fmean(thinking):.1f}", f"{100 * row['cut_share']:.1f} %",
+            *([f"{row['train_tokens']:,}", f"{done[f'student/{name}'][1].metrics['train_cpu_seconds']:.0f}"]
+              if row["method"] else ["", ""]),
+        ])  # fmt: skip
+    table(*rows)
+
+
+def tests(done: Done) -> None:
+    rows = [["benchmark", "method", "a", "b", "points", "only a is right", "only b", "p", "with Holm"]]
+    for test in report(done)["tests"]:
+        points = f"{100 * test['difference']:+.1f}".replace("-", "−")
+        rows.append([
+            test["benchmark"], test["method"], test["a"], test["b"], points, str(test["only_a"]),
+            str(test["only_b"]), f"{test['p']:.2g}", f"{test['p_holm']:.2g}",
+        ])  # fmt: skip
+    table(*rows)
+
+
+def variants(done: Done) -> None:
+    rows = [["variant", "traces", "tokens of raw", "characters of raw", "dropped"]]
+    for row in report(done)["variants"]:
+        dropped = ", ".join(f"{number} {reason}" for reason, number in row["dropped"].items())
+        rows.append([
+            row["variant"], str(row["rows"]), f"{100 * row['ratio_tokens']:.1f} %", f"{100 * row['ratio_chars']:.1f} %",
+            dropped or "none",
+        ])  # fmt: skip
+    table(*rows)
+
+
+def compressions(done: Done) -> None:
     rows: list[dict[str, Any]] = []
-    for name, folder in done.items():
+    for name, (folder, _) in done.items():
         if name.startswith("compressed/"):
             rows += read_rows(folder / "data.parquet")
     raw = {
         (row["id"], row["sample"]): row["reasoning"]
-        for name, folder in done.items()
+        for name, (folder, _) in done.items()
         if name.startswith("raw/")
         for row in read_rows(folder / "data.parquet")
     }
@@ -100,7 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["outputs", "tests", "compressions", "verdicts"])
+    parser.add_argument("what", choices=["outputs", "tests", "variants", "compressions", "verdicts"])
     parser.add_argument("--recipe", type=Path, default=HERE / "recipe.yaml")
     parser.add_argument("--out", type=Path, default=Path("runs"))
     parser.add_argument("--set", dest="overrides", action="append", default=[])
@@ -108,8 +140,9 @@ def main() -> None:
     if arguments.what == "verdicts":
         verdicts()
     else:
-        done = folders(arguments.recipe, arguments.overrides, arguments.out)
-        {"outputs": outputs, "tests": tests, "compressions": compressions}[arguments.what](done)
+        done = finished(arguments.recipe, arguments.overrides, arguments.out)
+        show = {"outputs": outputs, "tests": tests, "variants": variants, "compressions": compressions}
+        show[arguments.what](done)
 
 
 if __name__ == "__main__":
