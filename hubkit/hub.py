@@ -46,6 +46,7 @@ __all__ = [
     "put_tag",
     "repo_path",
     "resolve",
+    "weights_shape",
 ]
 
 RepoType = Literal["model", "dataset", "space"]
@@ -146,6 +147,24 @@ def check_weights(repo_id: str, revision: str, access: Access | None = None) -> 
     )
     if not any("/" not in name and name.endswith(".safetensors") for name in files):
         raise _no_safetensors(repo_id)
+
+
+def weights_shape(repo_id: str, revision: str, access: Access | None = None) -> Any:
+    """What a model's safetensors hold (huggingface_hub's SafetensorsRepoMetadata), from the beginnings of its files.
+    Returns None for a model without them, or where the Hub is not to be reached."""
+    from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
+
+    access = access or default_access()
+    api = access.api()
+    try:
+        return attempt(
+            access,
+            f"look up the weights of {repo_id}",
+            lambda: api.get_safetensors_metadata(repo_id, revision=revision or None),
+            patient=False,
+        )
+    except (HubError, NotASafetensorsRepoError, SafetensorsParsingError):
+        return None
 
 
 def _no_safetensors(repo_id: str) -> HubError:

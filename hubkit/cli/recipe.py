@@ -148,9 +148,11 @@ def schema() -> None:
 def plan(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = False) -> None:
     """Show every step: what is done, what would run and why, with estimates of tokens, time and bytes.
 
-    Estimates come from earlier runs of the same step here, where there are any; otherwise from the
-    recipe's limits on lengths and the rates of a CPU: real answers are shorter, and take less. Answers
-    that steps had before, of which the next ask nothing again, are counted.
+    Estimates come from earlier runs of the same step here, where there are any; otherwise from what the
+    steps before it made (inputs), or from what sources hold, the recipe's limits on lengths and the rates
+    of a CPU (limits): real answers are shorter, and take less. "?" is what cannot be known before the run,
+    "+" a size without parts that are unknown. Answers that steps had before, of which the next ask nothing
+    again, are counted.
 
     Example: hubkit recipe plan recipes/nano/recipe.yaml
     """
@@ -295,8 +297,9 @@ def _say_ahead(a_plan: Plan, store: Store, steps: list[Step], as_json: bool) -> 
     from hubkit.recipe.estimate import estimate_all
 
     wanted = {step.name for step in steps}
-    states = [s for s in pipeline.status(a_plan, store, explain=False) if s.step.name in wanted]
-    ahead = _ahead(a_plan, states, estimate_all(a_plan, store, states))
+    states = pipeline.status(a_plan, store, explain=False)
+    estimates = estimate_all(a_plan, store, states, remember=True)
+    ahead = _ahead(a_plan, [state for state in states if state.step.name in wanted], estimates)
     if as_json:
         typer.echo(json.dumps({"event": "estimate", **ahead}))
     else:

@@ -73,6 +73,12 @@ class FileSource(RowSource):
         assert pin.path is not None
         return min(sum(map(_count, files_of(pin.path))), self.limit or sys.maxsize)
 
+    def size(self, pin: Pin) -> int | None:
+        """Returns the bytes of all texts at most, cheaply; None for compressed files, which do not tell."""
+        assert pin.path is not None
+        sizes = [_size(path) for path in files_of(pin.path)]
+        return sum(size for size in sizes if size is not None) if None not in sizes else None
+
 
 def files_of(path: Path) -> list[Path]:
     """The file itself, those of a folder, or those that a pattern names, in the order of their names."""
@@ -115,6 +121,17 @@ def _count(path: Path) -> int:
                 return len(json.loads(first + lines.read()))
             number = sum(1 for line in lines if line.strip()) + bool(first)
             return max(0, number - (_format(path) in (".csv", ".tsv")))
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _size(path: Path) -> int | None:
+    try:
+        if not _is_parquet(path):
+            return None if path.suffix in _COMPRESSED else path.stat().st_size
+        with pq.ParquetFile(path) as file:
+            groups = range(file.metadata.num_row_groups)
+            return sum(int(file.metadata.row_group(number).total_byte_size) for number in groups)
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
 

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from hubkit.errors import HubkitError, InputError
 from hubkit.problems.base import Description, Pin
 from hubkit.problems.rows import Row, RowSource
 from hubkit.records import Problem
 
-__all__ = ["HubSource", "dataset_card", "stream_dataset"]
+__all__ = ["Held", "HubSource", "dataset_card", "split_held", "stream_dataset"]
+
+_FOOTER: Final = 1 << 16
+"""Bytes at the end of a Parquet file that are fetched together; what is missing of a longer footer comes after."""
 
 
 class HubSource(RowSource):
@@ -42,7 +47,7 @@ class HubSource(RowSource):
         return Pin(self.dataset, sha, sha)
 
     def count(self, pin: Pin) -> int | None:
-        known = _examples(self.dataset, pin.revision, self.config, self.split)
+        known = split_held(self.dataset, pin.revision, self.config, self.split).rows
         return min((n for n in (known, self.limit) if n is not None), default=None)
 
 
@@ -95,9 +100,23 @@ def stream_dataset(
         ) from error
 
 
-@functools.cache
+@dataclass(frozen=True)
+class Held:
+    """What a split holds, each None where that is unknown."""
+
+    rows: int | None = None
+    bytes: int | None = None
+    """Of Arrow data, in all columns."""
+
+
 def dataset_card(dataset: str, revision: str) -> dict[str, Any]:
     """What the YAML of a dataset's card says; {} if there is none, or the Hub is not to be reached."""
+    return _card(dataset, revision) or {}
+
+
+@functools.cache
+def _card(dataset: str, revision: str) -> dict[str, Any] | None:
+    """None if the Hub is not to be reached, or does not show this dataset."""
     from hubkit.errors import HubError
     from hubkit.hub import attempt, default_access
 
@@ -110,13 +129,18 @@ def dataset_card(dataset: str, revision: str) -> dict[str, Any]:
             patient=False,
         )
     except HubError:
-        return {}
+        return None
     return info.card_data.to_dict() if info.card_data else {}
 
 
-def _examples(dataset: str, revision: str, config: str | None, split: str) -> int | None:
-    """Rows of a split as the dataset's card tells them; None if it does not, or the Hub is not to be reached."""
-    told = dataset_card(dataset, revision).get("dataset_info") or []
+@functools.cache
+def split_held(dataset: str, revision: str, config: str | None, split: str) -> Held:
+    """What a split holds, by the dataset's card; where that does not tell, by the Hub's viewer or the footers of its
+    Parquet files. Nothing is known where the Hub is not to be reached, and of other files that nobody has counted."""
+    card = _card(dataset, revision)
+    if card is None:
+        return Held()
+    told = card.get("dataset_info") or []
     entries = told if isinstance(told, list) else [told]
     for entry in entries:
         if (config is None and len(entries) == 1) or entry.get("config_name", "default") == (
@@ -124,5 +148,39 @@ def _examples(dataset: str, revision: str, config: str | None, split: str) -> in
         ):
             for one in entry.get("splits") or []:
                 if one.get("name") == split and isinstance(one.get("num_examples"), int):
-                    return int(one["num_examples"])
-    return None
+                    size = one.get("num_bytes")
+                    return Held(one["num_examples"], int(size) if isinstance(size, int | float) else None)
+    return _looked_at(dataset, revision, config, split)
+
+
+def _looked_at(dataset: str, revision: str, config: str | None, split: str) -> Held:
+    import datasets
+    import pyarrow.parquet as pq
+    from huggingface_hub import HfFileSystem
+
+    from hubkit.hub import default_access
+
+    access = default_access()
+    files_there = HfFileSystem(endpoint=access.endpoint, token=access.token or False)
+
+    def footer(url: str) -> tuple[int, int]:
+        with files_there.open(url, "rb", block_size=_FOOTER) as file:
+            metadata = pq.read_metadata(file)
+        return metadata.num_rows, sum(
+            metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)
+        )
+
+    # What the Hub and the formats raise has no common base; the step that reads the dataset tells what is wrong.
+    try:
+        builder: Any = datasets.load_dataset_builder(dataset, config, revision=revision)
+        known = (builder.info.splits or {}).get(split)
+        if known is not None and known.num_examples:
+            return Held(known.num_examples, known.num_bytes or None)
+        files = [str(file) for file in (builder.config.data_files or {}).get(split, ())]
+        if not files or not all(file.endswith(".parquet") for file in files):
+            return Held()
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(footer, files))
+    except Exception:
+        return Held()
+    return Held(sum(rows for rows, _ in found), sum(size for _, size in found))

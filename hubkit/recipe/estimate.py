@@ -1,18 +1,20 @@
 """What a step will cost: tokens, seconds, bytes. For `hubkit recipe plan`, and to check the disk first.
 
-Best known: an earlier record of the same step on this machine. Else the recipe's limits, which bound
-tokens from above, and one CPU thread's rates; for models of unknown size or on a GPU the time stays open.
+Best known: an earlier record of the same step on this machine, for as many rows as there are now. Else what the steps
+before it made, where they are done; else what sources hold and the recipe's limits, which answers stay below. Seconds
+are one CPU thread's; for models of unknown size or on a GPU the time stays open.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from hubkit.hub import PUSHES
+from hubkit.hub import PUSHES, weights_shape
+from hubkit.recipe.amounts import Amount, Flow, Look, flows, rows_of
+from hubkit.recipe.pins import recall
 from hubkit.recipe.pipeline import State
 from hubkit.recipe.plan import Plan, Step
 from hubkit.records import count_rows
@@ -20,7 +22,6 @@ from hubkit.store import Record, Store
 from hubkit.traces.answers import Answers
 from hubkit.traces.compressors import Compressor
 from hubkit.traces.journal import request_hash
-from hubkit.traces.origins import Origin
 from hubkit.traces.variants import VARIANTS
 
 __all__ = ["Answered", "Estimate", "answered", "estimate_all"]
@@ -29,18 +30,22 @@ TRAIN_FLOPS: Final = 4e10
 """One CPU thread, of 6 x parameters per token; a 0.5M-parameter model through TRL reached 4.2e10."""
 GENERATE_FLOPS: Final = 1e10
 """One CPU thread, of 2 x parameters per token, batched; small models are bound by overhead instead."""
-BYTES_PER_TOKEN: Final = 8
-"""Of a published row: text at about 4 bytes a token, twice (`reasoning` and `messages`)."""
+ROW_BYTES: Final = 2.5
+"""Of a token in a variant's Parquet file, which has the text twice (`reasoning` and `messages`): 0.4 to 0.6 a character
+were measured on published traces of four models."""
+ANSWER_BYTES: Final = 1.3
+"""Of a token in the Parquet file of answers as they came."""
+PROBLEM_BYTES: Final = 500
 TOKENIZE: Final = 100_000
 """Tokens a second of a variant on one core; 60,000 to 330,000 were measured, with the gates of training."""
 TOKEN_BYTES: Final = 4.3
 """Of a token in its Arrow file, with keys and spans."""
-TASK_ROWS: Final = 1000
-"""Questions of a lighteval task, whose dataset is not asked before the run."""
 UPLOAD: Final = 30e6
 """Bytes a second that are sent to the Hub: what a line of 250 Mbit carries."""
 REPO_S: Final = 6.0
 """Seconds that a repo takes besides its bytes: it is created, committed, tagged and put into the collection."""
+LOCAL_UPLOAD: Final = 1.5e8
+"""Bytes a second that are sent to the local Hub; 3.4 GB took 23 s."""
 LOOKED_AT: Final = 10_000
 """Requests of which `answered` looks for the answers: half a second's worth."""
 
@@ -53,12 +58,16 @@ class Estimate:
     seconds: float | None
     bytes: int | None
     source: str
-    """record, earlier run, or limits."""
+    """record, earlier run, inputs (steps before it that are done) or limits."""
+    left_out: int = 0
+    """Things of unknown size, such as students of bases that the Hub does not show: the step writes these, too."""
 
     def cells(self) -> tuple[str, str, str]:
         """For the plan's table."""
         seconds = "?" if self.seconds is None else f"{self.seconds:.1f}"
-        return _short(self.tokens), seconds, _short(self.bytes)
+        size = "?" if self.bytes is None else _short(self.bytes) + ("+" if self.left_out else "")
+        tokens = "?" if self.tokens is None and self.seconds is None else _short(self.tokens)
+        return tokens, seconds, size
 
 
 def _short(number: int | None) -> str:
@@ -71,21 +80,30 @@ def _short(number: int | None) -> str:
     return f"{number:.1f}T"
 
 
-def estimate_all(plan: Plan, store: Store, states: list[State]) -> dict[str, Estimate]:
-    """Step name -> Estimate, for every step of the plan."""
-    result = {}
-    # A file is counted once, and only if a step needs to know.
-    count = functools.cache(lambda name: plan.recipe.problems[name].count(plan.pins[name]))
+UNKNOWN: Final = Estimate(None, None, None, "limits")
+
+
+def estimate_all(
+    plan: Plan, store: Store, states: Sequence[State], remember: bool = False
+) -> dict[str, Estimate]:
+    """Step name -> Estimate, for every step of the plan; `states` are those of all its steps.
+
+    With `remember` what the Hub says of pinned models and datasets is kept in the run's folder, and not asked again.
+    """
+    look = recall(store.root, remember)
+    done = {state.step.name: state.record for state in states if state.record}
+    flow = flows(plan, done, look)
+    result: dict[str, Estimate] = {}
     for state in states:
-        earlier = store.records(state.step.name)
+        name = state.step.name
         if state.record:
-            result[state.step.name] = _of_record(state.record, "record")
-        elif earlier:
-            result[state.step.name] = _of_record(earlier[0], "earlier run")
-        elif state.step.kind == "publish" and plan.recipe.hub.endpoint != "local":
-            result[state.step.name] = _of_publish(state.step, result)  # the last step: all others are known
+            result[name] = _of_record(state.record, "record")
+        elif state.step.kind == "publish":
+            result[name] = _of_publish(plan, state.step, result)  # the last step: all others are known
+        elif earlier := store.records(name):
+            result[name] = _of_earlier(earlier[0], flow[name].given)
         else:
-            result[state.step.name] = _of_limits(plan, state.step, count)
+            result[name] = _reckoned(plan, state.step, flow[name], look)
     return result
 
 
@@ -139,103 +157,71 @@ def _asked(step: Step, model: str, folder: Path) -> int:
 
 
 def _of_record(record: Record, source: str) -> Estimate:
-    names = ("completion_tokens", "train_tokens", "output_tokens", "reasoning_tokens")
+    names = ("completion_tokens", "tokens", "train_tokens", "output_tokens", "reasoning_tokens")
     tokens = next((int(record.metrics[name]) for name in names if name in record.metrics), None)
     if judged := record.metrics.get("judge_completion_tokens"):
         tokens = int(judged) + (tokens or 0)
     return Estimate(tokens, record.seconds, sum(entry.size for entry in record.files), source)
 
 
-def _of_limits(plan: Plan, step: Step, count: Callable[[str], int | None]) -> Estimate:
-    recipe, config = plan.recipe, step.config
-    problems = recipe.train_on if recipe.teachers else None
-    if step.kind == "problems":
-        problems = step.name.split("/")[1]
-    if step.kind == "evaluation":
-        problems = config["benchmark"]["problems"]
-    number = count(problems) if problems else TASK_ROWS
-    if number is None:
-        return Estimate(None, None, None, "limits")
-    held = [_held(plan, origin, count) for origin in recipe.origins()]
-    if None in held:
-        return Estimate(None, None, None, "limits")
-    rows = max(n or 0 for n in held)
-    if recipe.select and recipe.select.rows and step.kind not in ("traces", "judge", "raw"):
-        rows = min(rows, recipe.select.rows)
+def _of_earlier(record: Record, given: Amount | None) -> Estimate:
+    """What it took earlier, for as many rows as there are now."""
+    then, told = rows_of(record), _of_record(record, "earlier run")
+    if not then or given is None:
+        return told
+    share = given.rows / then
+    return replace(
+        told,
+        tokens=None if told.tokens is None else round(told.tokens * share),
+        seconds=round((told.seconds or 0) * share, 3),
+        bytes=round((told.bytes or 0) * share),
+    )
+
+
+def _reckoned(plan: Plan, step: Step, flow: Flow, look: Look) -> Estimate:
+    given, made = flow
+    if step.kind in ("contamination", "report"):
+        return Estimate(None, 5, 1_000_000, "limits")
+    if given is None:
+        return replace(UNKNOWN, bytes=_saved_by(plan, step, look)) if step.kind == "student" else UNKNOWN
+    source = "inputs" if given.counted else "limits"
     match step.kind:
         case "problems":
-            return Estimate(None, 3, number * 500, "limits")
+            return Estimate(None, 3, given.rows * PROBLEM_BYTES, source)
         case "traces" | "judge" | "compress":
-            asked = rows // config["shard"][1]
-            parts = []
-            for own, makers in (("teacher", recipe.origins()), ("compressor", recipe.compressors)):
-                if own in step.models:
-                    maker = next(maker for maker in makers if maker.name == config[own])
-                    if (longest := maker.longest()) is None:
-                        parts.append(Estimate(None, None, None, "limits"))
-                    else:
-                        raw = max(origin.longest() for origin in recipe.origins())
-                        texts = maker.requests(raw) if isinstance(maker, Compressor) else 1
-                        parts.append(_generation(plan, step, own, asked * texts * longest))
-            if judge := config.get("judge"):
-                parts.append(_generation(plan, step, "judge", asked * judge["sampling"]["max_tokens"]))
-            return _sum(parts)
-        case "student":
-            trained = recipe.students.methods[config["method"]].tokens(rows)
-            size = _parameters(plan, step.models["base"])
-            known = trained is not None and size and recipe.run.device in ("auto", "cpu")
-            seconds = 6 * size * (trained or 0) / TRAIN_FLOPS if known else None
-            return Estimate(trained, seconds, size * 4 if size else None, "limits")
+            return _of_models(plan, step, given, made or given)
         case "evaluation":
-            asked = number * max(1, config["benchmark"].get("samples", 1))
-            return _generation(plan, step, "base", asked * config["benchmark"]["sampling"]["max_tokens"])
+            tokens = given.rows * step.config["benchmark"]["sampling"]["max_tokens"]
+            return _generation(plan, step, "base", tokens)
+        case "student":
+            return _of_student(plan, step, given, source, look)
         case "tokens":
-            tokens = rows * max((t.longest() or 0) for t in recipe.origins())
-            return Estimate(tokens, 1 + tokens / TOKENIZE, int(tokens * TOKEN_BYTES), "limits")
-        case "rows":
-            return Estimate(None, 1 + rows / 50_000, rows * 40, "limits")
-        case kind if kind in ("verify", "selected", "control") or kind in VARIANTS:
-            rows //= config.get("shard", (0, 1))[1]
-            limit = max(t.longest() for t in recipe.origins())
-            return Estimate(None, rows / 500, rows * limit * BYTES_PER_TOKEN, "limits")
-        case _:
-            return Estimate(None, 5, 1_000_000, "limits")
+            tokens = given.tokens or 0
+            return Estimate(tokens, 1 + tokens / TOKENIZE, int(tokens * TOKEN_BYTES), source)
+        case "matched" | "rows":
+            return Estimate(None, 1 + given.rows / 50_000, given.rows * 40, source)
+        case _:  # variants, and what they are put together from
+            size = int((given.tokens or 0) * ROW_BYTES)
+            return Estimate(None, 1 + given.rows / 500, size, source)
 
 
-def _held(plan: Plan, origin: Origin, count: Callable[[str], int | None]) -> int | None:
-    """Traces of an origin at most. Returns None where the source cannot say how many rows it has."""
-    own = origin.brings_problems
-    rows = origin.held(plan.pins[f"traces/{origin.name}"]) if own else count(plan.recipe.train_on)
-    return None if rows is None else origin.count(rows)
-
-
-def _generation(plan: Plan, step: Step, model: str, tokens: int) -> Estimate:
-    size = _parameters(plan, step.models[model])
-    engine = step.runtime["judge_engine" if model == "judge" else "engine"]
-    known = (
-        size and plan.recipe.run.device in ("auto", "cpu") and engine["engine"] in ("auto", "transformers")
-    )
-    return Estimate(
-        tokens,
-        2 * size * tokens / GENERATE_FLOPS if size and known else None,
-        tokens * BYTES_PER_TOKEN,
-        "limits",
-    )
-
-
-def _of_publish(step: Step, known: dict[str, Estimate]) -> Estimate:
-    """What is sent, at UPLOAD bytes a second and REPO_S for each of the repos, PUSHES at a time. Sizes of students
-    whose bases are on the Hub are not known before, and are left out."""
-    sent = ("problems", "student", "evaluation", *VARIANTS)
-    inputs = [of for of in step.inputs.values() if of.partition("/")[0] in sent]
-    parts = [known[of] for of in inputs if of in known]  # of a run that goes on, the steps that are left
-    repos = sum(of.partition("/")[0] in ("student", "raw") for of in step.inputs.values()) + 3
-    size = sum(part.bytes or 0 for part in parts)
-    return Estimate(None, size / UPLOAD + repos * REPO_S / PUSHES, size, "limits")
-
-
-def _sum(parts: list[Estimate]) -> Estimate:
-    """Of models that work one after the other in one step; the time is open where that of one is."""
+def _of_models(plan: Plan, step: Step, given: Amount, made: Amount) -> Estimate:
+    """Of a step that asks models, each as long as it may answer."""
+    recipe, config = plan.recipe, step.config
+    parts = []
+    for model, makers in (("teacher", recipe.origins()), ("compressor", recipe.compressors)):
+        if model in step.models:
+            maker = next(maker for maker in makers if maker.name == config[model])
+            if (longest := maker.longest()) is None:
+                parts.append(UNKNOWN)
+            else:
+                long = max(1, given.tokens or 0) // max(1, given.rows)
+                texts = maker.requests(long) if isinstance(maker, Compressor) else 1
+                parts.append(_generation(plan, step, model, given.rows * texts * longest))
+    if judge := config.get("judge"):
+        parts.append(_generation(plan, step, "judge", given.rows * judge["sampling"]["max_tokens"]))
+    if not parts:  # traces that exist
+        return Estimate(None, 1 + given.rows / 500, int((made.tokens or 0) * ANSWER_BYTES), "limits")
     seconds = [part.seconds for part in parts if part.seconds is not None]
     return Estimate(
         sum(part.tokens or 0 for part in parts),
@@ -245,7 +231,104 @@ def _sum(parts: list[Estimate]) -> Estimate:
     )
 
 
+def _generation(plan: Plan, step: Step, model: str, tokens: int) -> Estimate:
+    size = _parameters(plan, step.models[model])
+    engine = step.runtime["judge_engine" if model == "judge" else "engine"]
+    known = (
+        size and plan.recipe.run.device in ("auto", "cpu") and engine["engine"] in ("auto", "transformers")
+    )
+    seconds = 2 * size * tokens / GENERATE_FLOPS if size and known else None
+    return Estimate(tokens, seconds, int(tokens * ANSWER_BYTES), "limits")
+
+
+def _of_student(plan: Plan, step: Step, given: Amount, source: str, look: Look) -> Estimate:
+    method = plan.recipe.students.methods[step.config["method"]]
+    trained = (
+        method.tokens(given.rows) if given.tokens is None else method.tokens_of(given.rows, given.tokens)
+    )
+    size = _parameters(plan, step.models["base"])
+    known = trained is not None and size and plan.recipe.run.device in ("auto", "cpu")
+    seconds = 6 * size * (trained or 0) / TRAIN_FLOPS if known else None
+    return Estimate(trained, seconds, _saved_by(plan, step, look), source)
+
+
+def _of_publish(plan: Plan, step: Step, known: dict[str, Estimate]) -> Estimate:
+    """What is sent, and some seconds for each of the repos, PUSHES at a time."""
+    sent = ("problems", "student", "evaluation", *VARIANTS)
+    parts = [known[of] for of in step.inputs.values() if of.partition("/")[0] in sent and of in known]
+    sizes = [part.bytes for part in parts if part.bytes is not None]
+    here = {name: _files(plan, name) for name in plan.models if "/" not in name}
+    repos = sum(of.partition("/")[0] in ("student", "raw") for of in step.inputs.values()) + 3
+    repos += sum(size > 0 for size in here.values())
+    if not sizes:
+        return replace(UNKNOWN, left_out=len(parts))
+    size = sum(sizes) + sum(here.values())
+    local = plan.recipe.hub.endpoint == "local"
+    seconds = size / LOCAL_UPLOAD + repos if local else size / UPLOAD + repos * REPO_S / PUSHES
+    source = "limits" if any(part.source == "limits" for part in parts) else "inputs"
+    return Estimate(None, seconds, size, source, left_out=len(parts) - len(sizes))
+
+
 def _parameters(plan: Plan, name: str) -> int:
     """Of a local model, from its files at 2 bytes each; 0 when it is still on the Hub."""
+    return _files(plan, name) // 2
+
+
+def _files(plan: Plan, name: str) -> int:
+    """Bytes of the weights of a local model."""
     folder = Path(plan.models[name].model)
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) // 2 if folder.is_dir() else 0
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else 0
+
+
+def _weights(plan: Plan, name: str, look: Look) -> dict[str, Any] | None:
+    """What a student's size follows from: bytes and parameters of its base, and inputs and outputs of the layers that
+    an adapter may be for, by name. None where the Hub does not tell."""
+    model = plan.models[name]
+
+    def find() -> dict[str, Any] | None:
+        from huggingface_hub import get_local_safetensors_metadata
+        from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
+
+        folder = Path(model.model)
+        try:
+            found = (
+                get_local_safetensors_metadata(folder)
+                if folder.is_dir()
+                else weights_shape(model.model, model.revision)
+            )
+        except (NotASafetensorsRepoError, SafetensorsParsingError, OSError, ValueError):
+            return None  # `preflight` says what is wrong with it
+        if found is None:
+            return None
+        whole = {"bytes": 0, "parameters": 0}
+        layers: dict[str, int] = {}
+        for file in found.files_metadata.values():
+            for tensor, info in file.tensors.items():
+                whole["bytes"] += info.data_offsets[1] - info.data_offsets[0]
+                whole["parameters"] += info.parameter_count
+                layer = tensor.removesuffix(".weight").rpartition(".")[2]
+                if len(info.shape) == 2 and layer not in _NOT_ADAPTED:
+                    layers[layer] = layers.get(layer, 0) + sum(info.shape)
+        return {**whole, "layers": layers}
+
+    return look(f"weights/{model.model}", model.revision, find)  # type: ignore[no-any-return]
+
+
+_NOT_ADAPTED: Final = ("embed_tokens", "wte", "lm_head", "embed_out")
+"""Of the layers of which "all-linear" leaves out the last and those that are no linear ones."""
+
+
+def _saved_by(plan: Plan, step: Step, look: Look) -> int | None:
+    """Bytes of a student, which is stored as wide as its base. None where nothing is known of that."""
+    weights, lora = _weights(plan, step.models["base"], look), step.config.get("lora")
+    if weights is None:
+        return None
+    if lora is None:
+        return int(weights["bytes"])
+    targets = lora.get("target_modules", "all-linear")
+    ends = [
+        size
+        for name, size in weights["layers"].items()
+        if isinstance(targets, str) or name in {target.rpartition(".")[2] for target in targets}
+    ]
+    return int(sum(ends) * int(lora["r"]) * weights["bytes"] / max(1, weights["parameters"]))

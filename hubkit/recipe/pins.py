@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from hubkit.errors import InputError, RecipeError
 from hubkit.evaluation.tasks import TaskFacts
@@ -16,7 +16,7 @@ from hubkit.recipe.config import Recipe
 from hubkit.section import REPO_ID, ModelRef
 from hubkit.store import digest, digest_file, digest_folder, write_json
 
-__all__ = ["Model", "pin_models", "served", "task_facts", "tokenizer_digests"]
+__all__ = ["Model", "pin_models", "recall", "served", "task_facts", "tokenizer_digests"]
 
 TOKENIZER_FILES: Final = (
     "tokenizer.json",
@@ -128,13 +128,32 @@ def tokenizer_digests(
     return result
 
 
+def recall(root: Path, remember: bool = False) -> Callable[[str, str, Callable[[], Any]], Any]:
+    """Returns a function that is given what is looked up, at which commit, and how: it looks once.
+
+    What a commit holds stays what it is: it is remembered with the commits. Without a commit, or where nothing is known
+    (None), nothing is remembered beyond this process; without `remember` nothing is written.
+    """
+    pins, known = _Pins(root / "resolved.json", remember), dict[str, Any]()
+
+    def look(what: str, commit: str, find: Callable[[], Any]) -> Any:
+        name = f"{what}@{commit}"
+        if name not in known:
+            known[name] = json.loads(pins.known[name]) if name in pins.known else find()
+            if commit and known[name] is not None:
+                pins.remember(name, lambda: json.dumps(known[name]))
+        return known[name]
+
+    return look
+
+
 class _Pins:
     """Commits that were resolved, in a file."""
 
     def __init__(self, path: Path, remember: bool) -> None:
         self._path, self._remember = path, remember
         try:
-            self._known: dict[str, str] = (
+            self.known: dict[str, str] = (
                 json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
             )
         except ValueError as error:
@@ -162,11 +181,11 @@ class _Pins:
         return TaskFacts(**values | {"splits": tuple(values["splits"])})
 
     def remember(self, name: str, find: Callable[[], str]) -> str:
-        if name not in self._known:
-            self._known[name] = find()
+        if name not in self.known:
+            self.known[name] = find()
             if self._remember:
-                write_json(self._path, self._known)
-        return self._known[name]
+                write_json(self._path, self.known)
+        return self.known[name]
 
 
 def served(name: str) -> Model:

@@ -72,6 +72,8 @@ class Plan:
     models: dict[str, Model]
     pins: dict[str, Pin]
     """Problem set, or traces/<name> of existing traces -> where its data is."""
+    tasks: dict[str, TaskFacts] = field(default_factory=dict)
+    """Benchmark -> what the lighteval task that it names reads."""
 
 
 def make_plan(recipe: Recipe, path: Path, root: Path, remember: bool = True) -> Plan:
@@ -110,7 +112,7 @@ def make_plan(recipe: Recipe, path: Path, root: Path, remember: bool = True) -> 
     for base in recipe.students.bases:
         published += _evaluations(build, base)
     _release(build, published, root)
-    return Plan(recipe, build.steps, models, pins)
+    return Plan(recipe, build.steps, models, pins, build.tasks)
 
 
 class _Builder:

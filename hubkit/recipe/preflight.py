@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from hubkit.engines.weights import torn_weights
 from hubkit.errors import InputError, RecipeError
-from hubkit.recipe.estimate import estimate_all
+from hubkit.recipe.estimate import Estimate, estimate_all
 from hubkit.recipe.pipeline import State, status
 from hubkit.recipe.plan import Plan, Step
 from hubkit.store import CheckContext, Store
@@ -22,11 +23,15 @@ SPARE_BYTES = 50_000_000
 def check(plan: Plan, store: Store, steps: list[Step] | None = None) -> None:
     """Raise the first error that would stop these steps (default: all) later. Done steps are not asked."""
     names = {step.name for step in steps or plan.steps}
-    states = [s for s in status(plan, store, explain=False) if s.state != "done" and s.step.name in names]
+    everything = status(plan, store, explain=False)
+    states = [s for s in everything if s.state != "done" and s.step.name in names]
     if not states:
         return
     _check_models(plan, states)
-    _check_disk(plan, store, states)
+    estimates = estimate_all(plan, store, everything)
+    local = plan.recipe.hub.endpoint == "local"
+    written = [estimates[s.step.name] for s in states if s.step.kind != "publish" or local]
+    _check_disk(store, written)
     # Checks of students import transformers, which takes seconds: what is wrong elsewhere is told before.
     for state in sorted(states, key=lambda state: state.step.kind == "student"):
         own = getattr(state.step.module, "check", None)
@@ -86,9 +91,10 @@ def _check_folder(name: str, folder: Path, templated: bool) -> None:
         )
 
 
-def _check_disk(plan: Plan, store: Store, states: list[State]) -> None:
-    estimates = estimate_all(plan, store, states).values()
+def _check_disk(store: Store, estimates: list[Estimate]) -> None:
+    """Raise InputError where what is known to be written does not fit; tell on stderr where only limits say so."""
     needed = SPARE_BYTES + sum(e.bytes or 0 for e in estimates if e.source != "limits")
+    most = SPARE_BYTES + sum(e.bytes or 0 for e in estimates)
     # The folder may not be there yet, and checks make nothing.
     there = _existing(store.root)
     effective = os.access in os.supports_effective_ids
@@ -99,6 +105,12 @@ def _check_disk(plan: Plan, store: Store, states: list[State]) -> None:
         raise InputError(
             f"{free / 1e6:.0f} MB are free where the runs are kept, and {needed / 1e6:.0f} MB are needed",
             "free some space, or choose another folder with --out",
+        )
+    if free < most:
+        print(
+            f"{free / 1e9:.1f} GB are free where the runs are kept; where every answer is as long as it may be, "
+            f"{most / 1e9:.1f} GB are needed",
+            file=sys.stderr,
         )
 
 

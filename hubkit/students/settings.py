@@ -205,6 +205,10 @@ class Method(Section):
         """Tokens that training on so many rows processes at most; None if that is not known before."""
         return None
 
+    def tokens_of(self, rows: int, tokens: int) -> int | None:
+        """Tokens that training processes at most on rows that have so many together."""
+        return self.tokens(rows)
+
     @classmethod
     def card(cls, config: Mapping[str, Any]) -> MethodCard:
         """What a card says, from the configuration of a student's record."""
@@ -230,6 +234,9 @@ class SftMethod(Method):
 
     def tokens(self, rows: int) -> int:
         return int(rows * self.sft.num_train_epochs * self.sft.max_length)
+
+    def tokens_of(self, rows: int, tokens: int) -> int:
+        return min(self.tokens(rows), int(tokens * self.sft.num_train_epochs))
 
     @classmethod
     def card(cls, config: Mapping[str, Any]) -> MethodCard:

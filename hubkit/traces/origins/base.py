@@ -63,6 +63,10 @@ class Origin(Section, ABC):
         """Returns the number of rows that the source of existing traces holds, cheaply; None if that is unknown."""
         return None
 
+    def held_bytes(self, pin: Pin) -> int | None:
+        """Returns the bytes of these rows' texts at most, cheaply; None if that is unknown."""
+        return None
+
     @abstractmethod
     def count(self, problems: int) -> int:
         """Returns the number of traces at most, for this many problems."""

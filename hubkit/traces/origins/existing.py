@@ -27,7 +27,7 @@ from hubkit.errors import InputError
 from hubkit.problems.base import Description, Pin, problem_id
 from hubkit.problems.cells import look_up
 from hubkit.problems.file import FileSource, read_file
-from hubkit.problems.hub import HubSource, stream_dataset
+from hubkit.problems.hub import HubSource, split_held, stream_dataset
 from hubkit.problems.rows import Row, VerifierName
 from hubkit.records import PROBLEM_SCHEMA, TRACE_SCHEMA, RowWriter
 from hubkit.store import StepContext
@@ -132,6 +132,9 @@ class FileTraces(Existing):
     def held(self, pin: Pin) -> int | None:
         return FileSource(source="file", path=self.path).count(pin)
 
+    def held_bytes(self, pin: Pin) -> int | None:
+        return FileSource(source="file", path=self.path).size(pin)
+
     def rows(self, pin: Pin, columns: list[str] | None) -> Iterator[Row]:
         assert pin.path is not None
         return read_file(pin.path, columns)
@@ -151,7 +154,10 @@ class HubTraces(Existing):
         return HubSource(source="hub", dataset=self.dataset, revision=self.revision).pin(folder, key, commit)
 
     def held(self, pin: Pin) -> int | None:
-        return HubSource(source="hub", dataset=self.dataset, config=self.config, split=self.split).count(pin)
+        return split_held(self.dataset, pin.revision, self.config, self.split).rows
+
+    def held_bytes(self, pin: Pin) -> int | None:
+        return split_held(self.dataset, pin.revision, self.config, self.split).bytes
 
     def rows(self, pin: Pin, columns: list[str] | None) -> Iterator[Row]:
         return stream_dataset(self.dataset, self.config, self.split, pin.revision, columns)
