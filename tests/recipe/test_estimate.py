@@ -124,3 +124,11 @@ def test_what_the_hub_said_is_kept_with_the_run(tmp_path: Path, hub: dict[str, s
     gone = hub | {"HF_ENDPOINT": "http://127.0.0.1:9"}
     assert planned(NANO, tmp_path, *of_hub("tables"), **gone)["traces/nano-teacher/0"]["tokens"] == 7 * 400
     assert os.environ.get("HF_ENDPOINT") != gone["HF_ENDPOINT"]
+
+
+def test_a_disk_that_may_be_too_small_is_told_before_a_first_run(tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    many = ["--set", "problems.train.size=1000000000"]
+    told = hubkit("recipe", "run", str(NANO), *many, "--dry-run", "--out", str(out)).stderr
+    assert "where every answer is as long as it may be" in told and "GB are needed" in told
+    assert not hubkit("recipe", "run", str(NANO), "--dry-run", "--out", str(out)).stderr
