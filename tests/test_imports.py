@@ -30,7 +30,7 @@ LAYERS = [
     ["hubkit.recipe.file", "hubkit.release", "hubkit.executors"],
     ["hubkit.recipe.pins", "hubkit.recipe.plan"],
     ["hubkit.recipe.pipeline"],
-    ["hubkit.recipe.estimate", "hubkit.recipe.preflight"],
+    ["hubkit.recipe.amounts", "hubkit.recipe.estimate", "hubkit.recipe.preflight"],
     ["hubkit.api", "hubkit.stages"],
     ["hubkit.cli", "hubkit.__main__"],
 ]
