@@ -21,6 +21,7 @@ __all__ = [
     "InputError",
     "RecipeError",
     "StepError",
+    "first_line",
 ]
 
 
@@ -62,3 +63,8 @@ class HubError(HubkitError):
 
 class BusyError(HubkitError):
     """Another process is at work in the same folder."""
+
+
+def first_line(error: BaseException, most: int = 200) -> str:
+    """What a library says in an error, in one line of so many characters at most."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:most]

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from hubkit.errors import HubError
+from hubkit.errors import HubError, first_line
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -35,7 +35,6 @@ __all__ = [
     "add_files",
     "attempt",
     "check_namespace",
-    "check_weights",
     "default_access",
     "download_file",
     "download_model",
@@ -46,7 +45,8 @@ __all__ = [
     "put_tag",
     "repo_path",
     "resolve",
-    "weights_shape",
+    "weight_headers",
+    "weight_shapes",
 ]
 
 RepoType = Literal["model", "dataset", "space"]
@@ -135,36 +135,33 @@ def download_model(repo_id: str, revision: str, access: Access | None = None) ->
     return folder
 
 
-def check_weights(repo_id: str, revision: str, access: Access | None = None) -> None:
-    """Raise HubError for a model without safetensors, before anything is downloaded."""
-    access = access or default_access()
-    api = access.api()
-    files = attempt(
-        access,
-        f"look up model {repo_id}",
-        lambda: api.list_repo_files(repo_id, revision=revision or None),
-        patient=False,
-    )
-    if not any("/" not in name and name.endswith(".safetensors") for name in files):
-        raise _no_safetensors(repo_id)
-
-
-def weights_shape(repo_id: str, revision: str, access: Access | None = None) -> Any:
-    """What a model's safetensors hold (huggingface_hub's SafetensorsRepoMetadata), from the beginnings of its files.
-    Returns None for a model without them, or where the Hub is not to be reached."""
+def weight_headers(repo_id: str, revision: str, access: Access | None = None) -> Any:
+    """What a model's safetensors hold, huggingface_hub's SafetensorsRepoMetadata: of the files their beginnings alone are
+    fetched. Raises HubError for a model that has none, or torn ones."""
     from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     access = access or default_access()
     api = access.api()
+    disable_progress_bars()  # of the headers of many parts
     try:
         return attempt(
             access,
-            f"look up the weights of {repo_id}",
+            f"look up the weights of model {repo_id}",
             lambda: api.get_safetensors_metadata(repo_id, revision=revision or None),
             patient=False,
         )
-    except (HubError, NotASafetensorsRepoError, SafetensorsParsingError):
-        return None
+    except NotASafetensorsRepoError:
+        raise _no_safetensors(repo_id) from None
+    except SafetensorsParsingError as error:
+        told = first_line(error)
+        raise HubError(f"model {repo_id}: {told}", "choose a revision whose files are whole") from None
+
+
+def weight_shapes(repo_id: str, revision: str, access: Access | None = None) -> dict[str, list[int]]:
+    """Weight -> its shape, of a model on a Hub. Raises HubError as `weight_headers` does."""
+    files = weight_headers(repo_id, revision, access).files_metadata.values()
+    return {name: list(tensor.shape) for file in files for name, tensor in file.tensors.items()}
 
 
 def _no_safetensors(repo_id: str) -> HubError:

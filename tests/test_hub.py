@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from huggingface_hub.errors import RepositoryNotFoundError
+from safetensors.torch import save
 
 from hubkit import hub as client
 from hubkit.errors import HubError
@@ -200,16 +202,16 @@ def test_models_come_without_code_or_pickles(
     files: dict[str, Path | bytes] = {
         "README.md": CARD,
         "config.json": b"{}",
-        "model.safetensors": b"12345678",
+        "model.safetensors": save({"weight": torch.zeros(2, 3)}),
         "modeling_x.py": b"raise SystemExit",
         "pytorch_model.bin": b"x",
     }
     pushed = client.push(local, "local/m", "model", files, "x")
     folder = client.download_model("local/m", pushed.sha, local)
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
-    client.check_weights("local/m", pushed.sha, local)
+    assert client.weight_shapes("local/m", pushed.sha, local) == {"weight": [2, 3]}
     pushed = client.push(local, "local/n", "model", {"README.md": CARD, "pytorch_model.bin": b"x"}, "x")
-    for ask in (client.check_weights, client.download_model):
+    for ask in (client.weight_shapes, client.download_model):
         with pytest.raises(HubError, match="no safetensors"):
             ask("local/n", pushed.sha, local)
 

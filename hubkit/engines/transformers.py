@@ -26,7 +26,7 @@ from hubkit.engines.batch import REFILL_SHARE, Batch, Rounds, Slot
 from hubkit.engines.helpers import Helpers
 from hubkit.engines.marks import opened_by
 from hubkit.engines.slots import register_attention
-from hubkit.engines.weights import no_code, text_class
+from hubkit.engines.weights import load_model, text_class
 from hubkit.errors import EngineError, InputError
 from hubkit.precision import weight_dtype
 
@@ -80,10 +80,13 @@ class TransformersEngine:
             dtype = weight_dtype(self.precision, self._device, self._folder)
             # An adapter is merged before weights are rounded.
             loaded = torch.float32 if self._device == "cpu" and self._adapter is not None else dtype
-            no_code()
+            auto = text_class(self._folder)
             self._tokenizer: Any = AutoTokenizer.from_pretrained(self._folder)
-            model: Any = text_class(self._folder).from_pretrained(
-                self._folder, dtype=loaded, use_safetensors=True, attn_implementation=register_attention()
+            model = load_model(
+                auto,
+                self._folder,
+                dtype=loaded,
+                attn_implementation=register_attention(),
             )
         except (OSError, ValueError) as error:
             raise InputError(

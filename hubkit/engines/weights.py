@@ -1,16 +1,41 @@
-"""Which class of transformers holds a model's weights and writes text with them.
+"""Which class of transformers holds a model's weights and writes text with them, and whether the weights are its own.
 
-Qwen3_5Config -> AutoModelForCausalLM, the text part alone      Mistral3Config -> AutoModelForImageTextToText
+    Qwen3_5Config -> AutoModelForCausalLM, the text part alone      Mistral3Config -> AutoModelForImageTextToText
+
+transformers fills a weight that is missing with random numbers, and leaves out one that it has no place for: a
+config.json that belongs to other weights gives a model that runs. `misfit` compares shapes, which takes no weights but
+the headers of their files; `load_model` looks at what was loaded.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["has_text_class", "no_code", "text_class", "torn_weights"]
+from hubkit.errors import InputError, first_line
+
+__all__ = [
+    "MISFIT_REMEDY",
+    "has_text_class",
+    "load_model",
+    "misfit",
+    "no_code",
+    "read_config",
+    "stored_shapes",
+    "text_class",
+    "torn_weights",
+]
+
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+"""What transformers reads: the one, or else the files that the other names."""
+BUFFERS: Final = re.compile(r"(attn|attention)\.(masked_)?bias$|inv_freq$")
+"""Constants of old checkpoints that are computed today."""
+MISFIT_REMEDY: Final = "take the config.json that belongs to these weights, or another model"
 
 
 def no_code() -> None:
@@ -20,41 +45,171 @@ def no_code() -> None:
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
 
+def read_config(folder: Path) -> Any:
+    """A model's configuration. Raises OSError or ValueError, in one line, where it cannot be read."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    no_code()
+    try:
+        return AutoConfig.from_pretrained(folder)
+    except StrictDataclassError as error:  # values that do not go together
+        raise ValueError(f"config.json: {first_line(error.__cause__ or error)}") from error
+
+
 def torn_weights(folder: Path) -> str:
     """What of a model's weights is missing or not whole, such as a pointer of git-lfs; "" where nothing is."""
-    index = folder / "model.safetensors.index.json"
-    if (
-        index.is_file() and not (folder / "model.safetensors").is_file()
-    ):  # which is what transformers takes first
+    if not (folder / WHOLE).is_file():
+        if not (folder / INDEX).is_file():
+            return f"neither {WHOLE} nor {INDEX} is there"
         try:
-            named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            parts = _parts(folder)
         except (ValueError, KeyError, TypeError, AttributeError):
-            return f"{index.name} cannot be read"
-        if missing := sorted(name for name in named if not (folder / str(name)).is_file()):
+            return f"{INDEX} cannot be read"
+        if missing := [path.name for path in parts if not path.is_file()]:
             return f"{missing[0]} of its index is missing"
     for path in sorted(folder.glob("*.safetensors")):
         if path.name.startswith("consolidated"):  # the same weights in Mistral's own form
             continue
-        size = path.stat().st_size
         try:
-            with path.open("rb") as file:
-                (length,) = struct.unpack("<Q", file.read(8))
-                tensors = json.loads(file.read(min(length, size)))
-            ends = [t["data_offsets"][1] for name, t in tensors.items() if name != "__metadata__"]
-            whole = 8 + length + max(ends, default=0) == size
-        except (ValueError, KeyError, TypeError, AttributeError, struct.error):
-            whole = False
-        if not whole:
-            return f"{path.name}, {size:,} bytes, is not a whole safetensors file"
+            _tensors(path)
+        except ValueError as error:
+            return str(error)
     return ""
+
+
+def stored_shapes(folder: Path) -> dict[str, list[int]]:
+    """Weight -> its shape, from the headers of the files that transformers reads. Raises ValueError for a torn one."""
+    files = [folder / WHOLE] if (folder / WHOLE).is_file() else _parts(folder)
+    return {name: tensor["shape"] for path in files for name, tensor in _tensors(path).items()}
+
+
+def _parts(folder: Path) -> list[Path]:
+    named = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+    return [folder / str(name) for name in sorted(named)]
+
+
+def _tensors(path: Path) -> dict[str, dict[str, Any]]:
+    """The header of a safetensors file, without its metadata. Raises ValueError where the file is not whole."""
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            tensors = json.loads(file.read(min(length, size)))
+        tensors.pop("__metadata__", None)
+        whole = 8 + length + max((t["data_offsets"][1] for t in tensors.values()), default=0) == size
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error):
+        whole = False
+    if not whole:
+        raise ValueError(f"{path.name}, {size:,} bytes, is not a whole safetensors file")
+    return dict(tensors)
+
+
+def misfit(folder: Path, shapes: Mapping[str, list[int]], auto: Any = None) -> str:
+    """How stored weights differ from the model that the config.json in a folder describes; "" where they do not.
+
+    `shapes` are those of the weights; `auto` is the class to load them with: by default that for text, or for marks of
+    tokens where it was made for these. Nothing is allocated. Quantised weights, which have shapes of their own, are not
+    looked at. Raises ValueError for a configuration of which no model can be built.
+    """
+    import torch
+    from transformers import AutoModelForTokenClassification
+
+    config = read_config(folder)
+    if getattr(config, "quantization_config", None):
+        return ""
+    if auto is None and str((config.architectures or [""])[0]).endswith("ForTokenClassification"):
+        auto = AutoModelForTokenClassification
+    auto = auto or text_class(folder)
+    with _quiet():
+        try:
+            with torch.device("meta"):
+                model: Any = auto.from_config(config)
+        except Exception as error:  # sizes that do not go together fail wherever a layer first divides by one
+            raise ValueError(f"no model can be built of config.json: {first_line(error)}") from error
+        try:
+            model, found = type(model).from_pretrained(
+                None,
+                config=model.config,
+                state_dict={name: torch.empty(shape, device="meta") for name, shape in shapes.items()},
+                device_map={"": "meta"},
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+        except RuntimeError as error:  # weights that it would put together, such as those of experts
+            return f"its weights do not go together ({first_line(error)})"
+    return _differences(model, found)
+
+
+def load_model(auto: Any, folder: Path, **options: Any) -> Any:
+    """A model with its weights, by one of transformers' Auto classes, and of these weights alone.
+
+    Raises InputError where the weights do not fit config.json.
+    """
+    model, found = auto.from_pretrained(
+        folder, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True, **options
+    )
+    if told := _differences(model, found):
+        raise InputError(f"the model {folder.name}: {told}", MISFIT_REMEDY)
+    return model
+
+
+def _differences(model: Any, found: Mapping[str, Any]) -> str:
+    """The first kind of difference in what transformers says of loading."""
+    if wrong := sorted(found["mismatched_keys"]):
+        name, stored, expected = wrong[0]
+        return (
+            f"{len(wrong)} of its weights have other shapes than by its config.json, such as {name}: "
+            f"{list(stored)}, not {list(expected)}"
+        )
+    weights = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    if missing := sorted(weights & set(found["missing_keys"])):
+        return f"{len(missing)} weights of its config.json are not in its files, such as {missing[0]}"
+    modules = {_kind(name): module for name, module in model.named_modules()}
+    if left := sorted(name for name in found["unexpected_keys"] if _belongs(name, modules)):
+        return f"{len(left)} of its weights have no place by its config.json, such as {left[0]}"
+    return ""
+
+
+def _kind(name: str) -> str:
+    return re.sub(r"\d+", "0", name)
+
+
+def _belongs(name: str, modules: Mapping[str, Any]) -> bool:
+    """Whether a weight without a place is one of the model's own: of its blocks or of a layer that has others.
+
+    Those of a vision tower, of heads for other tasks or for several tokens at once are left out by intention.
+    """
+    if BUFFERS.search(name):
+        return False
+    block = re.match(r"(.*?\.)??\d+(?=\.)", name)
+    if block and _kind(block[0]) in modules:
+        return True
+    layer = modules.get(_kind(name.rpartition(".")[0]))
+    return layer is not None and any(True for _ in layer.parameters(recurse=False))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar and no report of transformers meanwhile."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def has_text_class(folder: Path) -> bool:
     """Whether there is a class of text alone. Of models that see, such as Ministral 3 in Mistral 3, some have none."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    no_code()
-    return type(AutoConfig.from_pretrained(folder)) in AutoModelForCausalLM._model_mapping
+    return type(read_config(folder)) in AutoModelForCausalLM._model_mapping
 
 
 def text_class(folder: Path) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hubkit.engines.base import Engine, Request
+from hubkit.engines.weights import load_model, read_config
 from hubkit.errors import GateError
 from hubkit.section import Sampling
 from hubkit.students.loading import make_saveable
@@ -32,15 +33,15 @@ base's type."""
 def merged(base: Path, adapter: Path, folder: Path) -> Path:
     """Write the base with an adapter merged into it; returns the folder.
 
-    Raises GateError where the copy does not give the logits that base and adapter give together, as with saved modules
-    of tied weights, which one set of weights cannot hold.
+    Raises GateError where the copy does not give the logits that base and adapter give together, as with LoRA on tied
+    weights, which one set of weights cannot hold (students/adapters.py refuses it before training).
     """
     import torch
     from peft import PeftModel
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    stored = AutoConfig.from_pretrained(base).dtype or torch.float32
-    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True)
+    stored = read_config(base).dtype or torch.float32
+    model = load_model(AutoModelForCausalLM, base, dtype=torch.float32)
     student = PeftModel.from_pretrained(model, adapter).eval()
     ids = torch.arange(min(64, model.config.get_text_config().vocab_size))[None]
     with torch.no_grad():
@@ -50,13 +51,13 @@ def merged(base: Path, adapter: Path, folder: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         whole.save_pretrained(folder)
         del student, whole, model
-        copy: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        copy = load_model(AutoModelForCausalLM, folder, dtype=torch.float32)
         found = copy.eval()(ids).logits
     off = float((found - wanted).abs().max() / wanted.abs().max())
     if off > CLOSE:
         raise GateError(
             f"merged into its base the adapter gives other logits, by {off:.1%}: one set of weights cannot hold both",
-            "leave tied embeddings out of sft.lora.modules_to_save, or train the method without lora",
+            "leave tied embeddings out of the adapter's targets, or train without lora",
         )
     tokenizer = adapter if (adapter / "tokenizer_config.json").is_file() else base
     for file in tokenizer.iterdir():
@@ -82,7 +83,7 @@ def trained_answers(
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.float32 if device == "cpu" else "auto"
-    model: Any = AutoModelForCausalLM.from_pretrained(weights, dtype=dtype, use_safetensors=True)
+    model = load_model(AutoModelForCausalLM, weights, dtype=dtype)
     if adapter is not None:
         from peft import PeftModel
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from hubkit.hub import PUSHES, weights_shape
+from hubkit.errors import HubError
+from hubkit.hub import PUSHES, weight_headers
 from hubkit.recipe.amounts import Amount, Flow, Look, flows, rows_of
 from hubkit.recipe.pins import recall
 from hubkit.recipe.pipeline import State
@@ -294,12 +295,10 @@ def _weights(plan: Plan, name: str, look: Look) -> dict[str, Any] | None:
             found = (
                 get_local_safetensors_metadata(folder)
                 if folder.is_dir()
-                else weights_shape(model.model, model.revision)
+                else weight_headers(model.model, model.revision)
             )
-        except (NotASafetensorsRepoError, SafetensorsParsingError, OSError, ValueError):
+        except (HubError, NotASafetensorsRepoError, SafetensorsParsingError, OSError, ValueError):
             return None  # `preflight` says what is wrong with it
-        if found is None:
-            return None
         whole = {"bytes": 0, "parameters": 0}
         layers: dict[str, int] = {}
         for file in found.files_metadata.values():

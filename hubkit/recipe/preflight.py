@@ -7,8 +7,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from hubkit.engines.weights import torn_weights
-from hubkit.errors import InputError, RecipeError
+from hubkit.engines import choose
+from hubkit.engines.weights import MISFIT_REMEDY, misfit, stored_shapes, torn_weights
+from hubkit.errors import InputError, RecipeError, first_line
+from hubkit.hub import download_tokenizer, weight_shapes
 from hubkit.recipe.estimate import Estimate, estimate_all
 from hubkit.recipe.pipeline import State, status
 from hubkit.recipe.plan import Plan, Step
@@ -16,6 +18,8 @@ from hubkit.store import CheckContext, Store
 
 __all__ = ["check"]
 
+ASKED = ("teacher", "compressor", "judge")
+"""What steps call the models that they load, or ask an engine for."""
 SPARE_BYTES = 50_000_000
 """Free disk that a run needs besides what its steps write: journals, logs, progress."""
 
@@ -37,6 +41,7 @@ def check(plan: Plan, store: Store, steps: list[Step] | None = None) -> None:
         own = getattr(state.step.module, "check", None)
         if own is not None:
             own(_context(plan, state.step))
+    _check_fit(plan, states)
     if plan.recipe.run.executor != "hf-jobs":  # whose jobs have disks of their own
         _check_disk_of_students(plan, store, states)
     if plan.recipe.run.device == "cuda" and plan.recipe.run.executor == "local":
@@ -89,6 +94,30 @@ def _check_folder(name: str, folder: Path, templated: bool) -> None:
         raise RecipeError(
             f"the tokenizer of {name!r} has no chat template", "add chat_template.jinja to its folder"
         )
+
+
+def _check_fit(plan: Plan, states: list[State]) -> None:
+    """Raise RecipeError for models that write or score, and whose weights are others than config.json describes.
+
+    Those that vLLM or an endpoint serves from a Hub are theirs to load. Bases are looked at by the students' steps.
+    """
+    run = plan.recipe.run
+    asked = {ref for state in states for key, ref in state.step.models.items() if key in ASKED}
+    for name in sorted(asked):
+        model, folder = plan.models[name].model, Path(plan.models[name].model)
+        try:
+            if folder.is_dir():
+                shapes = stored_shapes(folder)
+            elif run.executor == "local" and choose(run.engine(name), run.device).engine == "transformers":
+                revision = plan.models[name].revision
+                shapes, folder = weight_shapes(model, revision), download_tokenizer(model, revision)
+            else:
+                continue
+            told = misfit(folder, shapes)
+        except (ValueError, OSError) as error:
+            told = first_line(error)
+        if told:
+            raise RecipeError(f"the model {name!r}: {told}", MISFIT_REMEDY)
 
 
 def _check_disk(store: Store, estimates: list[Estimate]) -> None:

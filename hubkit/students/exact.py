@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from hubkit.errors import RecipeError, StepError
-from hubkit.students.kernels import ATTENTION, FLASH, first_line, why_not
+from hubkit.errors import RecipeError, StepError, first_line
+from hubkit.students.kernels import ATTENTION, FLASH, why_not
 from hubkit.students.memory import ran_out
 from hubkit.students.steps import Layout, collate
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hubkit.engines.weights import has_text_class, no_code
+from hubkit.engines.weights import has_text_class, no_code, read_config
 from hubkit.errors import GateError
 from hubkit.records import messages_of
 from hubkit.traces.lengths import plain_backend
@@ -287,9 +287,7 @@ def check_cut(lengths: Sequence[int], starts: Sequence[int], max_length: int, ma
 
 def embedding_rows(folder: Path) -> int:
     """Rows of a model's token embedding, by its config.json."""
-    from transformers import AutoConfig
-
-    return int(AutoConfig.from_pretrained(folder).get_text_config().vocab_size)
+    return int(read_config(folder).get_text_config().vocab_size)
 
 
 def _end_tokens(folder: Path, tokenizer: Any) -> set[int]:

@@ -13,9 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from hubkit.errors import RecipeError
+from hubkit.engines.weights import read_config
+from hubkit.errors import RecipeError, first_line
 
-__all__ = ["ATTENTION", "FLASH", "check_attention", "check_linear", "first_line", "tell_attention", "why_not"]
+__all__ = ["ATTENTION", "FLASH", "check_attention", "check_linear", "tell_attention", "why_not"]
 
 FLASH: Final = {
     "flash_attention_3": "flash_attn_interface",
@@ -37,10 +38,6 @@ SMALL: Final = {
     "num_hidden_layers": 1,
 }
 """Sizes of a model that is asked whether it runs."""
-
-
-def first_line(error: Exception, most: int = 200) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:most]
 
 
 def why_not(package: str) -> str:
@@ -106,9 +103,7 @@ def tell_attention(asked: str, device: str) -> None:
 def check_linear(folder: Path, device: str, name: str) -> None:
     """Ask the kernels of a hybrid base's gated delta nets. Raises RecipeError where one is installed and broken; says
     on stderr what a GPU lacks, and what that costs."""
-    from transformers import AutoConfig
-
-    text = AutoConfig.from_pretrained(folder).get_text_config()
+    text = read_config(folder).get_text_config()
     if "linear_attention" not in (getattr(text, "layer_types", None) or ()):
         return
     reasons = {package: why_not(package) for package in LINEAR}

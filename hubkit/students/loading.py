@@ -16,10 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from hubkit.engines.weights import load_model, read_config
 from hubkit.errors import RecipeError
 from hubkit.precision import choose_precision, parameter_count
 from hubkit.store import StepContext
 from hubkit.students import memory
+from hubkit.students.adapters import uncovered
 from hubkit.students.kernels import why_not
 from hubkit.students.rows import TokenRows
 from hubkit.students.settings import training_arguments
@@ -48,14 +50,14 @@ def examples_per_step(sft: dict[str, Any]) -> int:
 def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRows) -> tuple[Any, Any]:
     """TRL's trainer over prepared tokens, and the dtype that the base is stored in, which the student is written in."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+    from transformers import AutoModelForCausalLM, set_seed
     from trl import SFTConfig
 
     config, sft = context.config, dict(context.config["sft"])
     device = context.runtime["device"]
     cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
     set_seed(config["seed"])  # LoRA's initial weights are drawn before the trainer sets its own seed
-    stored = AutoConfig.from_pretrained(base).dtype or torch.float32
+    stored = read_config(base).dtype or torch.float32
     if sft.get("bf16") is None:
         asked = context.runtime.get("precision", "auto")
         sft["bf16"] = choose_precision(asked, "cpu" if cpu else "cuda", parameter_count(base)) == "bfloat16"
@@ -67,7 +69,7 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
     else:
         # float16 has too small a range to compute in, and bfloat16 cannot hold what it holds.
         loaded = torch.bfloat16 if stored == torch.bfloat16 and sft["bf16"] else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=loaded, use_safetensors=True)
+    model = load_model(AutoModelForCausalLM, base, dtype=loaded)
     make_saveable(model)
     keep_blocks_that_exist(model)
     per_step = examples_per_step(sft)
@@ -124,33 +126,6 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
         )
         context.metrics["lora_without"] = bare
     return trainer, stored
-
-
-def uncovered(model: Any) -> list[str]:
-    """Linear layers, and weights of experts, of a model with an adapter that the adapter does not reach, by their names
-    without the number of the layer. The output layer is not among them: TRL does not train it by an adapter.
-
-    In hybrid models most layers are not attention: lists of q_proj, k_proj, v_proj, o_proj miss three of four.
-    """
-    import torch
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    head = model.get_output_embeddings()
-    found: dict[str, bool] = {}
-    covered = [f"{name}." for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
-    for name, module in model.named_modules():
-        inside = any(f"{name}.".startswith(prefix) for prefix in covered)
-        experts = [
-            f"{name}.{part}"
-            for part, weight in module.named_parameters(recurse=False)
-            if weight.dim() == 3 and not isinstance(module, torch.nn.modules.conv._ConvNd)
-        ]
-        linear = [name] if isinstance(module, torch.nn.Linear) and module is not head else []
-        for each in linear + experts:
-            parts = [part for part in each.split(".") if not part.isdigit()]
-            kind = ".".join(parts[-2:])
-            found[kind] = found.get(kind, True) and inside
-    return sorted(kind for kind, reached in found.items() if not reached)
 
 
 def no_torchao(why: str) -> RecipeError:

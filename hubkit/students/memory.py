@@ -16,7 +16,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from hubkit.errors import RecipeError
+from hubkit.engines.weights import read_config
+from hubkit.errors import RecipeError, first_line
+from hubkit.students.adapters import torn_apart
 from hubkit.students.settings import training_arguments
 
 __all__ = [
@@ -114,7 +116,10 @@ class Needs:
 
 
 def shape_of(config: Any, lora: Mapping[str, Any] | None) -> Shape:
-    """The shape of the model of a transformers configuration, with the adapter that it gets. Allocates nothing."""
+    """The shape of the model of a transformers configuration, with the adapter that it gets. Allocates nothing.
+
+    Raises RecipeError for an adapter that cannot be merged.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -138,6 +143,12 @@ def shape_of(config: Any, lora: Mapping[str, Any] | None) -> Shape:
 
         with torch.device("meta"):
             model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **lora), low_cpu_mem_usage=True)
+        if apart := torn_apart(model):
+            names = " and ".join(apart)
+            raise RecipeError(
+                f"lora: {names} hold one weight in this base, and the adapter would make two of it",
+                f"leave {names} out of its targets, or name them in lora.modules_to_save, which are trained whole",
+            )
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return Shape(
         parameters=parameters,
@@ -156,12 +167,11 @@ def shape_of(config: Any, lora: Mapping[str, Any] | None) -> Shape:
 def shape_in(folder: Path, lora: str) -> Shape | None:
     """The shape of the model in a folder with the adapter of this JSON text.
 
-    Returns None for a configuration that builds no model here. Raises RecipeError for an adapter that reaches nothing.
+    Returns None for a configuration that builds no model here. Raises RecipeError for an adapter that reaches nothing,
+    or that cannot be merged.
     """
-    from transformers import AutoConfig
-
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = read_config(folder)
         shape = shape_of(config, None)
     except (ValueError, KeyError, AttributeError, NotImplementedError, RuntimeError, OSError):
         return None  # who loads it tells why
@@ -170,7 +180,7 @@ def shape_in(folder: Path, lora: str) -> Shape | None:
     try:
         return shape_of(config, json.loads(lora))
     except (ValueError, TypeError, KeyError) as error:
-        told = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        told = first_line(error, 300)
         raise RecipeError(f"lora: {told}", "change the method's lora") from None
     except (NotImplementedError, RuntimeError):
         return None
@@ -235,12 +245,11 @@ def _moments(sft: Mapping[str, Any]) -> float:
 def disk_of(folder: Path, config: Mapping[str, Any]) -> Disk:
     """What a student's step writes; `config` is the step's. All 0 for a model whose configuration does not say."""
     import torch
-    from transformers import AutoConfig
 
     shape = shape_in(folder, json.dumps(config["lora"], sort_keys=True))
     if shape is None:
         return Disk(0, 0, 0)
-    stored = (AutoConfig.from_pretrained(folder).dtype or torch.float32).itemsize
+    stored = (read_config(folder).dtype or torch.float32).itemsize
     width = 2 if config["sft"].get("weights") == "bfloat16" and not shape.adapter else 4
     checkpoint = width * (1 + _moments(training_arguments(config["sft"]))) * shape.trained
     # The one before is removed when the next one is whole.

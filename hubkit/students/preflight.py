@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from hubkit.errors import RecipeError
+from hubkit.errors import RecipeError, first_line
 from hubkit.hub import download_tokenizer
 from hubkit.precision import choose_precision
 from hubkit.store import CheckContext
@@ -108,7 +108,7 @@ def _check_arguments(given: str, here: bool) -> None:
             scheduler_specific_kwargs=made.lr_scheduler_kwargs,
         )
     except (ValueError, TypeError, ImportError, KeyError, AttributeError) as error:
-        told = kernels.first_line(error, 300)
+        told = first_line(error, 300)
         raise RecipeError(f"sft: {told}", "change the method's sft") from None
 
 

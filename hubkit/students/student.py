@@ -20,12 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from hubkit.errors import GateError
-from hubkit.hub import check_weights
+from hubkit.engines.weights import MISFIT_REMEDY, misfit, stored_shapes
+from hubkit.errors import GateError, first_line
+from hubkit.hub import weight_shapes
 from hubkit.store import CheckContext, StepContext, write_json
 from hubkit.students import launch, memory, preflight
 from hubkit.students.gates import check_base, open_tokenizer
-from hubkit.students.kernels import first_line
 from hubkit.students.loading import examples_per_step, library_warnings, open_trainer
 from hubkit.students.rows import TokenRows
 from hubkit.students.steps import steps_of_epoch
@@ -63,12 +63,13 @@ def disk(context: CheckContext) -> memory.Disk:
 def _check_base(
     model: str, revision: str, chat_template: str, system: str, variable: str, levels: tuple[str, ...]
 ) -> None:
-    if not Path(model).is_dir():
-        check_weights(model, revision)
+    local = Path(model).is_dir()
+    shapes = stored_shapes(Path(model)) if local else weight_shapes(model, revision)
     folder = preflight.base_folder(model, revision)
     name = Path(model).name
     try:
         check_base(folder, chat_template, system, variable, levels)
+        told = misfit(folder, shapes)
     except GateError as error:
         raise GateError(f"students of {name}: {error.message}", error.remedy) from error
     except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
@@ -76,6 +77,8 @@ def _check_base(
             f"students of {name}: its configuration or tokenizer cannot be read: {first_line(error)}",
             "choose another base, or fix its files",
         ) from error
+    if told:
+        raise GateError(f"students of {name}: {told}", MISFIT_REMEDY)
 
 
 @functools.cache

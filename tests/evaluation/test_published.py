@@ -14,8 +14,9 @@ from tiny_model import save_seeing, save_tiny_model
 
 from hubkit.engines import open_engine
 from hubkit.engines.settings import EngineRuntime
-from hubkit.errors import GateError
+from hubkit.errors import GateError, RecipeError
 from hubkit.evaluation.published import check_served, merged, trained_answers
+from hubkit.students.memory import shape_in
 
 CHATS = [[{"role": "user", "content": text}] for text in ("one", "two and two", "three, three, three")]
 
@@ -25,12 +26,11 @@ def adapter_on(base: Path, folder: Path, **options: Any) -> Path:
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(1)
-    config = LoraConfig(
-        r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM", **options
-    )
+    options = {"target_modules": "all-linear"} | options
+    config = LoraConfig(r=4, init_lora_weights=False, task_type="CAUSAL_LM", **options)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
     for name, weight in model.named_parameters():
-        if "modules_to_save" in name:
+        if "modules_to_save" in name or "trainable_tokens" in name:
             weight.data += torch.randn_like(weight)
     model.save_pretrained(folder)
     return folder
@@ -101,15 +101,54 @@ def test_a_saved_module_of_its_own_is_merged_where_weights_are_not_tied(base: Pa
     )
 
 
-def test_a_saved_module_of_tied_weights_is_refused_or_exact(tmp_path: Path) -> None:
-    """One set of weights cannot hold an output layer of its own and the embedding that it was tied to."""
-    base = save_tiny_model(tmp_path / "tied", tie_word_embeddings=True)
-    adapter = adapter_on(base, tmp_path / "adapter", modules_to_save=["lm_head"])
-    try:
-        copy = merged(base, adapter, tmp_path / "copy")
-    except GateError as error:
-        assert "other logits" in error.message
-    else:
-        assert trained_answers(base, adapter, CHATS, tokenizer(base)) == trained_answers(
-            copy, None, CHATS, tokenizer(copy)
+HEAD, TABLE = "lm_head", "embed_tokens"
+ON_TIED: dict[str, tuple[dict[str, Any], bool]] = {
+    "layers alone": ({}, True),
+    "a norm saved": ({"modules_to_save": ["norm"]}, True),
+    "the head saved": ({"modules_to_save": [HEAD]}, True),
+    "both saved": ({"modules_to_save": [HEAD, TABLE]}, True),
+    "one saved for both": ({"modules_to_save": [TABLE], "ensure_weight_tying": True}, True),
+    "a few tokens": ({"trainable_token_indices": [3, 4]}, True),
+    "a few tokens of the head": ({"trainable_token_indices": {HEAD: [3, 4]}}, False),
+    "LoRA on the head": ({"target_modules": ["q_proj", HEAD]}, False),
+    "LoRA by a pattern": ({"target_modules": f".*(q_proj|{HEAD})"}, False),
+    "LoRA on the table": ({"target_modules": ["q_proj", TABLE]}, False),
+    "LoRA on both, tied": ({"target_modules": ["q_proj", TABLE, HEAD], "ensure_weight_tying": True}, False),
+    "LoRA on a parameter": ({"target_parameters": [f"{HEAD}.weight"]}, False),
+    "LoRA on the head, the table saved": (
+        {"target_modules": ["q_proj", HEAD], "modules_to_save": [TABLE]},
+        True,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("tied"), ends=[2], tie_word_embeddings=True)
+
+
+@pytest.mark.parametrize("kind", ON_TIED)
+@pytest.mark.filterwarnings("ignore:Model (has|with) `tie_word_embeddings=True`")
+def test_an_adapter_that_cannot_be_merged_is_refused_before_training_and_no_other(
+    kind: str, tied: Path, base: Path, tmp_path: Path
+) -> None:
+    """One set of weights cannot hold LoRA on an output layer and the embedding that shares its weight."""
+    options, fits = ON_TIED[kind]
+    given = json.dumps({"target_modules": "all-linear", "r": 4} | options)
+    adapter = adapter_on(tied, tmp_path / "adapter", **options)
+    if not fits:
+        with pytest.raises(RecipeError, match="hold one weight in this base") as caught:
+            shape_in(tied, given)
+        assert caught.value.remedy and "\n" not in str(caught.value)
+        assert "ensure_weight_tying" in options or shape_in(base, given), (
+            "on a base that is not tied it may be"
         )
+        with pytest.raises(GateError, match="other logits"):
+            merged(tied, adapter, tmp_path / "copy")
+        return
+    assert shape_in(tied, given)
+    expected = trained_answers(tied, adapter, CHATS, tokenizer(tied))
+    copy = merged(tied, adapter, tmp_path / "copy")
+    assert expected == trained_answers(copy, None, CHATS, tokenizer(copy))
+    with open_engine(tied, EngineRuntime(), "cpu", adapter=adapter) as engine:
+        assert asyncio.run(check_served(engine, CHATS, expected, tokenizer(tied))) == 1.0

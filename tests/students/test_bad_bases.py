@@ -69,6 +69,28 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a longer tokenizer": (one_token_more, "gives ids that the model has no embedding for"),
     "a configuration of another kind": (set_in("config.json", model_type="of-its-own"), "`of-its-own`"),
+    "a table of other weights": (
+        set_in("config.json", vocab_size=300),
+        "other shapes than by its config.json",
+    ),
+    "widths of other weights": (
+        set_in("config.json", hidden_size=96),
+        "other shapes than by its config.json",
+    ),
+    "more layers than weights": (
+        set_in("config.json", num_hidden_layers=3, layer_types=None),
+        "11 weights of its config.json are not in its files",
+    ),
+    "fewer layers than weights": (
+        set_in("config.json", num_hidden_layers=1, layer_types=None),
+        "11 of its weights have no place by its config.json",
+    ),
+    "layers that do not add up": (set_in("config.json", num_hidden_layers=3), "`layer_types` "),
+    "sizes of no model": (set_in("config.json", num_key_value_heads=0), "cannot be read"),
+    "weights by another name": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "weights.safetensors"),
+        "neither model.safetensors nor model.safetensors.index.json",
+    ),
     "code of its own": (set_in("config.json", **CODE), "code"),
     "quantised weights": (
         set_in("config.json", quantization_config={"quant_method": "fp8"}),
@@ -123,3 +145,16 @@ def test_a_base_with_what_is_not_read_passes(recipe: Path, tmp_path: Path) -> No
     (folder / "consolidated.safetensors").write_text(POINTER)
     checked(recipe, "more", tmp_path)
     checked(recipe, "good", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["teacher", "compressor"])
+def test_models_that_write_are_asked_for_their_weights_too(name: str, recipe: Path, tmp_path: Path) -> None:
+    folder = recipe.parent / "models" / name
+    config = (folder / "config.json").read_text()
+    set_in("config.json", intermediate_size=100)(folder)
+    try:
+        with pytest.raises(HubkitError, match="other shapes than by its config") as caught:
+            checked(recipe, "good", tmp_path)
+    finally:
+        (folder / "config.json").write_text(config)
+    assert f"nano-{name}" in caught.value.message and "\n" not in str(caught.value)

@@ -12,7 +12,7 @@ from tiny_model import HYBRID, save_tiny_model
 
 from hubkit.errors import RecipeError
 from hubkit.students import student
-from hubkit.students.loading import uncovered
+from hubkit.students.adapters import uncovered
 from hubkit.students.settings import LORA_SETS, METHODS, SFT_SETS, SftMethod, method_card
 
 REQUIRED = {"learning_rate": 1e-3, "max_length": 64}

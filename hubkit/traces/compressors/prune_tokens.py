@@ -23,7 +23,7 @@ from pydantic import Field
 from hubkit.errors import InputError
 from hubkit.store import StepContext
 from hubkit.traces.compressors.scored import Pieces, Scored, run_scored
-from hubkit.traces.compressors.scorers import load_model
+from hubkit.traces.compressors.scorers import open_scorer
 from hubkit.traces.compressors.writing import Row
 from hubkit.traces.steps import groups, owners, tokens_in
 
@@ -114,7 +114,7 @@ class _Classifier:
         import torch
         from transformers import AutoModelForTokenClassification
 
-        self._tokenizer, model = load_model(
+        self._tokenizer, model = open_scorer(
             AutoModelForTokenClassification, self._folder, "token classifier", self._device, self.precision
         )
         if model.config.num_labels != 2 or not self._tokenizer.is_fast:

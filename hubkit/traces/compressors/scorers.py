@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from hubkit.engines.slots import fastest_matmul_precision, matmul_precision
-from hubkit.engines.weights import no_code
+from hubkit.engines.weights import load_model, read_config
 from hubkit.errors import EngineError, InputError
 from hubkit.precision import weight_dtype
 from hubkit.traces.compressors.writing import Row
@@ -30,7 +30,7 @@ from hubkit.verifiers.extract import boxed
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["SCORES", "CausalScorer", "load_model"]
+__all__ = ["SCORES", "CausalScorer", "open_scorer"]
 
 LOGITS: Final = 1 << 25
 """Logits that are there at once."""
@@ -64,7 +64,7 @@ class Score:
     score: Callable[[CausalScorer, list[_Trace]], list[list[float]]]
 
 
-def load_model(auto: Any, folder: Path, what: str, device: str, precision: str) -> tuple[Any, Any]:
+def open_scorer(auto: Any, folder: Path, what: str, device: str, precision: str) -> tuple[Any, Any]:
     """Returns the tokenizer and the model in a folder, on its device, by one of transformers' Auto classes.
 
     `precision` is `run.precision`. Raises InputError, which calls it `what`, for a folder that cannot be loaded.
@@ -75,11 +75,9 @@ def load_model(auto: Any, folder: Path, what: str, device: str, precision: str) 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        no_code()
+        read_config(folder)  # which says what is wrong in one line
         tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        model = auto.from_pretrained(
-            folder, dtype=weight_dtype(precision, device, folder), use_safetensors=True
-        )
+        model = load_model(auto, folder, dtype=weight_dtype(precision, device, folder))
     except (OSError, ValueError) as error:
         raise InputError(
             f"cannot load the {what} {folder.name}: {str(error).splitlines()[0]}", "check its folder"
@@ -104,7 +102,7 @@ class CausalScorer:
         import torch
         from transformers import AutoModelForCausalLM
 
-        self._tokenizer, model = load_model(
+        self._tokenizer, model = open_scorer(
             AutoModelForCausalLM, self._folder, "scorer", self._device, self.precision
         )
         if not self._tokenizer.is_fast:
