@@ -136,7 +136,7 @@ def download_model(repo_id: str, revision: str, access: Access | None = None) ->
 
 
 def weight_headers(repo_id: str, revision: str, access: Access | None = None) -> Any:
-    """What a model's safetensors hold, huggingface_hub's SafetensorsRepoMetadata: of the files their beginnings alone are
+    """What a model's safetensors hold (huggingface_hub's SafetensorsRepoMetadata), of which their headers alone are
     fetched. Raises HubError for a model that has none, or torn ones."""
     from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
     from huggingface_hub.utils.tqdm import disable_progress_bars
