@@ -82,6 +82,8 @@ FSDP = {
         "fsdp_state_dict_type": "SHARDED_STATE_DICT",
     },
 }
+ON_GPU = {"device": "cuda", "precision": "float32", "attention": "sdpa"}
+"""As on a CPU: in bfloat16 two layouts differ by more than an error would."""
 LAYOUTS: dict[str, dict[str, Any]] = {
     "padded": {"layout": "padded"},
     "padded, a few tokens at once": {"layout": "padded", "tokens_per_device": 90},
@@ -100,10 +102,19 @@ LAYOUTS: dict[str, dict[str, Any]] = {
         "layout": "packed",
         "tokens_per_device": 90,
     },
+    "on a GPU, padded": ON_GPU | {"layout": "padded"},
+    "on a GPU, packed": ON_GPU | {"layout": "packed", "tokens_per_device": 90},
 }
 HOW = ("layout", "layout_difference", "tokens_per_device", "memory_bytes", "peak_memory_bytes")
 # Several processes take ten seconds to start; one such pair is always run.
 SLOW = [(layout, method) for layout in LAYOUTS if "processes" in layout for method in ("full", "lora")][:-1]
+
+
+def marks(layout: str, method: str) -> list[pytest.MarkDecorator]:
+    found = [pytest.mark.slow] if (layout, method) in SLOW else []
+    if "GPU" in layout:
+        found.append(pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +131,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, StepContext]:
 @pytest.mark.parametrize(
     ("layout", "method"),
     [
-        pytest.param(layout, method, marks=pytest.mark.slow if (layout, method) in SLOW else ())
+        pytest.param(layout, method, marks=marks(layout, method))
         for layout in LAYOUTS
         for method in ("full", "lora")
     ],
@@ -142,10 +153,11 @@ def test_a_student_does_not_depend_on_how_its_examples_are_laid_out(
     )
     assert step.metrics | how == one.metrics | how
     assert step.metrics["layout"] == ("packed" if "packed" in layout else "padded")
-    assert step.metrics["layout_difference"] < 1e-5
+    rounding = 10 if "GPU" in layout else 1  # other kernels add in another order
+    assert step.metrics["layout_difference"] < 1e-5 * rounding
     assert step.metrics["weights_moved"] == pytest.approx(one.metrics["weights_moved"], abs=1e-3)
     assert step.metrics["gradient_norm"] == pytest.approx(one.metrics["gradient_norm"], rel=1e-3)
-    assert step.metrics["final_loss"] == pytest.approx(one.metrics["final_loss"], rel=1e-4)
+    assert step.metrics["final_loss"] == pytest.approx(one.metrics["final_loss"], rel=1e-4 * rounding)
     assert step.counts == one.counts == {"rows": 20}
     files = [sorted(p.name for p in (made.out / "model").iterdir()) for made in (step, one)]
     assert files[0] == files[1]
@@ -153,7 +165,7 @@ def test_a_student_does_not_depend_on_how_its_examples_are_laid_out(
     weights, same = (load_file(made.out / "model" / name) for made in (step, one))
     assert weights.keys() == same.keys()
     for key, tensor in weights.items():
-        torch.testing.assert_close(tensor, same[key], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(tensor, same[key], rtol=1e-4 * rounding, atol=1e-5 * rounding)
 
 
 def test_accumulated_steps_are_one_step(trained: dict[str, StepContext], tmp_path: Path) -> None:
