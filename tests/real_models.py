@@ -36,7 +36,7 @@ ARCHITECTURES: Final[dict[str, tuple[str, str, dict[str, Any]]]] = {
     "qwen3.5": (
         "qwen3.5",
         "qwen3_5",
-        WIDTHS | DELTA | {"intermediate_size": 96, "tie_word_embeddings": True},
+        WIDTHS | DELTA | {"hidden_size": 32, "intermediate_size": 48, "tie_word_embeddings": True},
     ),
     "qwen3.5-moe": (
         "qwen3.5",
