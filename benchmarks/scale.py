@@ -128,15 +128,17 @@ def measured(file: Path, whole: bool = True) -> Iterator[None]:
 
     def look() -> None:
         nonlocal peak
-        total = own.memory_info().rss
+        total = 0
         for process in own.children(recursive=True):
             try:
                 with process.oneshot():
-                    total += process.memory_info().rss
+                    # A page that processes share counts once: of one that has just been forked that is all pages.
+                    total += process.memory_full_info().pss
                     times, io = process.cpu_times(), process.io_counters()
                     children[process.pid] = times.user + times.system, io.read_chars, io.write_chars
             except psutil.Error:
                 continue
+        total += own.memory_full_info().pss if total else 0
         peak = max(peak, total, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
         all_of_it = zip(mine(), *children.values(), strict=True)
         cpu, read, written = (sum(found) - at for found, at in zip(all_of_it, before, strict=True))
