@@ -65,7 +65,12 @@ def flows(plan: Plan, done: Mapping[str, Record], look: Look) -> dict[str, Flow]
             found[step.name] = Flow(None, made)
             continue
         given = _given(plan, step, {name: found[of].made for name, of in step.inputs.items()}, look)
-        if step.kind == "tokens" and given and given.tokens is not None:
+        if (
+            step.kind in ("tokens", "tokenise")
+            and "data" in step.inputs
+            and given
+            and given.tokens is not None
+        ):
             given = replace(given, tokens=given.tokens + round(given.rows * _prompt(step, done.values())))
         most = given and _at_most(plan, step, given, look)
         # Tokens that a record does not tell are as many a row as they would be without it.
@@ -109,7 +114,9 @@ def _given(plan: Plan, step: Step, into: Mapping[str, Amount | None], look: Look
     if any(name.startswith("shard-") for name in into):
         return _sum([amount for name, amount in into.items() if name.startswith("shard-")])
     matched = step.kind == "control" or (step.kind in VARIANTS and VARIANTS[step.kind].matched)
-    of = {"judge": "traces", "selected": "raw", "compress": "raw", "tokens": "data", "rows": "matched"}
+    of = {"judge": "traces", "selected": "raw", "compress": "raw", "rows": "matched"} | dict.fromkeys(
+        ("tokens", "tokenise"), "data"
+    )
     amount = into.get("compressed" if matched else of.get(step.kind, ""))
     # What a judge is given is a shard already.
     return amount and (amount if step.kind == "judge" else amount.part(amount.rows // shards))

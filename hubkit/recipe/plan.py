@@ -30,7 +30,8 @@ __all__ = ["Plan", "Step", "make_plan"]
 
 MANY: Final = 4
 """Shards of traces from which on their verification and controls are shards too, and shards of a compressor that lie
-behind each other in raw instead of having every n-th row. One machine does fewer well; their keys stay valid."""
+behind each other in raw instead of having every n-th row. A shard of tokens, which uses all its cores, stands for so many
+of them. One machine does fewer well; their keys stay valid."""
 
 
 @dataclass(frozen=True)
@@ -387,8 +388,23 @@ def _tokens(
         made[form] = "/".join(("tokens", *of))
         if first == base.name:
             how = config | ({"level": {"variable": variable, "value": level}} if level else {})
-            inputs = {"data": variants[variant]}
-            build.add("tokens", *of, config=how, inputs=inputs, models={"tokenizer": first})
+            inputs, function = {"data": variants[variant]}, STEPS["tokens"]
+            if (shards := origin.shards // MANY) > 1:
+                function = "hubkit.students.tokens:join"
+                inputs = {
+                    f"shard-{i}": build.add(
+                        "tokenise",
+                        *of,
+                        i,
+                        config=how | {"shard": [i, shards]},
+                        inputs=inputs,
+                        models={"tokenizer": first},
+                    )
+                    for i in range(shards)
+                }
+            build.add(
+                "tokens", *of, function=function, config=how, inputs=inputs, models={"tokenizer": first}
+            )
     rows = f"rows/{origin.name}/{first}"
     if first == base.name:
         allowed = {"teacher": origin.name, "max_dropped_share": students.max_dropped_share}

@@ -19,6 +19,7 @@ STEPS: Final[dict[str, str]] = {
     "control": "",
     **{kind: row.step for kind, row in VARIANTS.items() if not row.mixture},
     "matched": "hubkit.traces.matched:run",
+    "tokenise": "hubkit.students.tokens:run",
     "tokens": "hubkit.students.tokens:run",
     "rows": "hubkit.students.tokens:agree",
     "student": "hubkit.students.student:run",
@@ -27,4 +28,5 @@ STEPS: Final[dict[str, str]] = {
     "publish": "hubkit.release.publish:run",
 }
 """Kind -> module:function. Empty where a table has it: ORIGINS for `traces`, COMPRESSORS for `compress`, VARIANTS for
-`control`. `verify` and `control` are the shards of `raw` and of the controls, where a teacher has several."""
+`control`. `verify`, `control` and `tokenise` are shards of `raw`, of the controls and of `tokens`, where a teacher has
+several."""

@@ -9,6 +9,8 @@
        {"id": "chain_sum-3f2a", "sample": 0, "input_ids": [151644, …], "trained": [31, 148]}
        rejected.parquet: rows that do not pass the gates, with the reason
 
+    With config {"shard": [1, 4]} it is the second of four parts, that lie behind each other; `join` puts them together.
+
 `agree`, over the variants of a teacher:
     config {"max_dropped_share": 0.02}, inputs {"matched": the rows that all variants have, "<variant>": its tokens}
     -> rows.parquet (id, sample): rows whose tokens pass in every variant, in the order that all students read them
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,8 +37,9 @@ from hubkit.records import REJECTED_SCHEMA, files_of, read_rows, write_rows
 from hubkit.store import StepContext
 from hubkit.students.gates import Encoder, Failure, gate_error, level_of
 from hubkit.students.rows import open_shard
+from hubkit.traces.shards import shard_names
 
-__all__ = ["SCHEMA", "VERSION", "agree", "run"]
+__all__ = ["SCHEMA", "VERSION", "agree", "join", "run"]
 
 VERSION: Final = 1
 ROWS_PER_SHARD: Final = 2048
@@ -66,6 +70,8 @@ class _Piece:
 def run(context: StepContext) -> None:
     """Tokenise a variant, several rows at the same time; what was done before a kill is not done again."""
     pieces = list(_pieces(context.inputs["data"], context.work))
+    index, shards = context.config.get("shard", (0, 1))
+    pieces = pieces[index * len(pieces) // shards : (index + 1) * len(pieces) // shards]
     total = sum(_rows(piece) for piece in pieces)
     processes = max(1, min(context.runtime["threads"], len(pieces), total // ROWS_PER_PROCESS))
     settings = (
@@ -100,12 +106,35 @@ def run(context: StepContext) -> None:
             longest = max([longest, *lengths])
             for spans in batch["trained"].to_pylist():
                 trained += sum(spans[1::2]) - sum(spans[::2])
+    context.metrics.update(tokens=tokens, trained_tokens=trained, longest=longest)
+    _finish(context, total - len(rejected), rejected)
+
+
+def join(context: StepContext) -> None:
+    """All parts as one: the same files under another folder, which take no space of their own where that can be."""
+    parts = shard_names(context)
+    told = [context.record(name) for name in parts]
+    rejected: list[dict[str, Any]] = []
+    for number, name in enumerate(parts):
+        for shard in sorted(context.inputs[name].glob("tokens-*.arrow")):
+            try:
+                os.link(shard, context.out / shard.name)
+            except OSError:  # another disk, or one without links
+                shutil.copyfile(shard, context.out / shard.name)
+        rejected += read_rows(context.inputs[name] / "rejected.parquet")
+        context.progress(number + 1, len(parts))
+    for metric in ("tokens", "trained_tokens"):
+        context.metrics[metric] = sum(record.metrics[metric] for record in told)
+    context.metrics["longest"] = max(record.metrics["longest"] for record in told)
+    _finish(context, sum(record.counts.get("kept", 0) for record in told), rejected)
+
+
+def _finish(context: StepContext, kept: int, rejected: list[dict[str, Any]]) -> None:
     write_rows(context.out / "rejected.parquet", rejected, REJECTED_SCHEMA)
-    context.count("kept", total - len(rejected))
+    context.count("kept", kept)
     for reason, number in Counter(row["reason"] for row in rejected).items():
         context.count(reason, number)
-    context.metrics.update(tokens=tokens, trained_tokens=trained, longest=longest)
-    if total == len(rejected):
+    if not kept and "shard" not in context.config:
         raise _nothing_left(context.step, rejected)
 
 

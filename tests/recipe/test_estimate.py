@@ -126,6 +126,18 @@ def test_what_the_hub_said_is_kept_with_the_run(tmp_path: Path, hub: dict[str, s
     assert os.environ.get("HF_ENDPOINT") != gone["HF_ENDPOINT"]
 
 
+def test_tokens_of_many_shards_are_made_in_several_steps(tmp_path: Path) -> None:
+    found = planned(NANO, tmp_path, "--set", "teachers.0.shards=8")
+    parts = [name for name in found if name.startswith("tokenise/raw/")]
+    assert parts == ["tokenise/raw/nano-teacher/s/0", "tokenise/raw/nano-teacher/s/1"]
+    whole = found["tokens/raw/nano-teacher/s"]
+    assert whole["tokens"] == sum(found[part]["tokens"] for part in parts) > 0
+    assert whole["seconds"] < found[parts[0]]["seconds"]
+    alone = planned(NANO, tmp_path)
+    assert alone["tokens/raw/nano-teacher/s"]["tokens"] == pytest.approx(whole["tokens"], rel=0.01)
+    assert not {*parts} & alone.keys()
+
+
 def test_a_disk_that_may_be_too_small_is_told_before_a_first_run(tmp_path: Path) -> None:
     out = tmp_path / "runs"
     many = ["--set", "problems.train.size=1000000000"]

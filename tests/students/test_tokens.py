@@ -14,7 +14,7 @@ from support import MODELS
 from hubkit import records
 from hubkit.errors import GateError
 from hubkit.records import messages_of, read_rows, write_rows
-from hubkit.store import StepContext, digest_folder
+from hubkit.store import StepContext, Store, digest_folder
 from hubkit.students import tokens
 from hubkit.students.gates import Encoder, Example
 from hubkit.students.rows import TokenRows
@@ -122,6 +122,27 @@ def test_many_processes_write_what_one_writes_and_go_on_after_a_kill(
     write_rows(third.work / "rejected-00001.parquet", [], tokens.REJECTED_SCHEMA)
     tokens.run(third)
     assert third.counts == {"kept": 2500}, "its rejected rows were believed"
+
+
+def test_shards_put_together_are_what_one_step_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "GROUP_BYTES", 20_000)
+    monkeypatch.setattr(tokens, "ROWS_PER_SHARD", 200)
+    texts = [f"What is {i} + 1?" for i in range(900)]
+    texts[10] = texts[700] = BAD
+    whole = tokenised(tmp_path, rows(texts), "whole")
+    store, shards = Store(tmp_path), {}
+    for i in range(3):
+        part = step(f"part-{i}", tmp_path, {"system": "", "shard": [i, 3]}, data=tmp_path / "whole" / "data")
+        store.run(part, "tokenise", 1, str(i) * 16, {}, tokens.run)
+        shards[f"shard-{i}"] = store.folder(part.step, str(i) * 16)
+        assert part.counts["kept"] > 200
+    joined = step("joined", tmp_path, {"system": ""}, **shards)
+    tokens.join(joined)
+    assert digest_folder(joined.out) == digest_folder(whole.out)
+    assert joined.counts == whole.counts == {"kept": 898, "control_tokens": 2}
+    assert joined.metrics == whole.metrics
+    linked = joined.out / "tokens-00000.arrow"
+    assert linked.stat().st_ino == (shards["shard-0"] / linked.name).stat().st_ino, "no second copy"
 
 
 def test_labels_of_a_chat_with_two_answers_count_both(tmp_path: Path) -> None:
