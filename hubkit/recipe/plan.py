@@ -30,8 +30,8 @@ __all__ = ["Plan", "Step", "make_plan"]
 
 MANY: Final = 4
 """Shards of traces from which on their verification and controls are shards too, and shards of a compressor that lie
-behind each other in raw instead of having every n-th row. A shard of tokens, which uses all its cores, stands for so many
-of them. One machine does fewer well; their keys stay valid."""
+behind each other in raw instead of having every n-th row. A shard of tokens, which uses all its cores, stands for
+so many of them. One machine does fewer well; their keys stay valid."""
 
 
 @dataclass(frozen=True)
