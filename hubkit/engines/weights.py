@@ -33,8 +33,10 @@ __all__ = [
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 """What transformers reads: the one, or else the files that the other names."""
-BUFFERS: Final = re.compile(r"(attn|attention)\.(masked_)?bias$|inv_freq$")
-"""Constants of old checkpoints that are computed today."""
+BUFFERS: Final = re.compile(
+    r"(attn|attention)\.(masked_)?bias$|(causal_mask|inv_freq|(cos|sin)_cached|position_ids|freqs_cis|alibi)$"
+)
+"""Constants that old checkpoints hold, such as GPT-2's and CodeGen's, and that are computed today."""
 MISFIT_REMEDY: Final = "take the config.json that belongs to these weights, or another model"
 
 

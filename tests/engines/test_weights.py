@@ -109,6 +109,15 @@ def test_what_is_left_out_by_intention_fits(good: Path, tmp_path: Path) -> None:
     }
     save_file(weights | more, folder / "model.safetensors", {"format": "pt"})
     assert misfit(folder, stored_shapes(folder)) == ""
+    old = save_tiny_model(tmp_path / "codegen", "codegen", rotary_dim=8, n_inner=64)
+    stored = stored_shapes(old) | {"transformer.h.1.attn.causal_mask": [1, 1, 512, 512]}
+    assert misfit(old, stored) == ""
+    old = save_tiny_model(tmp_path / "gpt2", "gpt2", tie_word_embeddings=True)
+    shapes = {name.removeprefix("transformer."): shape for name, shape in stored_shapes(old).items()}
+    assert "h.1.attn.c_attn.weight" in shapes and "lm_head.weight" not in shapes, (
+        "as openai-community/gpt2 has them"
+    )
+    assert misfit(old, shapes | {"h.1.attn.bias": [1, 1, 1024, 1024]}) == ""
     save_file(weights | {"lm_head.bias": torch.zeros(4)}, folder / "model.safetensors", {"format": "pt"})
     assert "lm_head.bias" in misfit(folder, stored_shapes(folder))
 
