@@ -26,7 +26,7 @@ from hubkit.engines.batch import REFILL_SHARE, Batch, Rounds, Slot
 from hubkit.engines.helpers import Helpers
 from hubkit.engines.marks import opened_by
 from hubkit.engines.slots import register_attention
-from hubkit.engines.weights import load_model, text_class
+from hubkit.engines.weights import load_adapter, load_model, text_class
 from hubkit.errors import EngineError, InputError
 from hubkit.precision import weight_dtype
 
@@ -108,9 +108,7 @@ class TransformersEngine:
             # Layers of its own kind, such as gated delta nets, keep no keys that slots could share.
             model.set_attn_implementation("sdpa")
         if self._adapter is not None:
-            from peft import PeftModel
-
-            model = PeftModel.from_pretrained(model, self._adapter).merge_and_unload()
+            model = load_adapter(model, self._adapter).merge_and_unload()
             if loaded != dtype:
                 for weight in model.parameters():  # buffers, such as rotary frequencies, stay exact
                     weight.data = weight.data.to(dtype)

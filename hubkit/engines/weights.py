@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from hubkit.errors import InputError, first_line
 __all__ = [
     "MISFIT_REMEDY",
     "has_text_class",
+    "load_adapter",
     "load_model",
     "misfit",
     "no_code",
@@ -154,6 +156,35 @@ def load_model(auto: Any, folder: Path, **options: Any) -> Any:
     if told := _differences(model, found):
         raise InputError(f"the model {folder.name}: {told}", MISFIT_REMEDY)
     return model
+
+
+def load_adapter(model: Any, folder: Path) -> Any:
+    """PEFT's model: one with the adapter in a folder, and with all that the adapter holds.
+
+    PEFT only warns of parts that are missing, which do nothing then, and says nothing of those that have no place.
+    Raises InputError for these, and for an adapter of other sizes.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+
+    told = ""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*Found missing adapter keys")
+        try:
+            adapted = PeftModel.from_pretrained(model, folder)
+            left = (
+                _tensors(folder / "adapter_model.safetensors").keys()
+                - get_peft_model_state_dict(adapted).keys()
+            )
+            if lora := sorted(name for name in left if "lora_" in name):
+                told = f"{len(lora)} of its parts have no place, such as {lora[0]}"
+        except (UserWarning, RuntimeError, ValueError, OSError) as error:
+            told = first_line(error)
+    if told:
+        raise InputError(
+            f"the adapter {folder.name} does not fit the model: {told}",
+            "give the base that it was trained on",
+        )
+    return adapted
 
 
 def _differences(model: Any, found: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hubkit.engines.base import Engine, Request
-from hubkit.engines.weights import load_model, read_config
+from hubkit.engines.weights import load_adapter, load_model, read_config
 from hubkit.errors import GateError
 from hubkit.section import Sampling
 from hubkit.students.loading import make_saveable
@@ -37,12 +37,11 @@ def merged(base: Path, adapter: Path, folder: Path) -> Path:
     weights, which one set of weights cannot hold (students/adapters.py refuses it before training).
     """
     import torch
-    from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     stored = read_config(base).dtype or torch.float32
     model = load_model(AutoModelForCausalLM, base, dtype=torch.float32)
-    student = PeftModel.from_pretrained(model, adapter).eval()
+    student = load_adapter(model, adapter).eval()
     ids = torch.arange(min(64, model.config.get_text_config().vocab_size))[None]
     with torch.no_grad():
         wanted = student(ids).logits
@@ -85,9 +84,7 @@ def trained_answers(
     dtype = torch.float32 if device == "cpu" else "auto"
     model = load_model(AutoModelForCausalLM, weights, dtype=dtype)
     if adapter is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, adapter)
+        model = load_adapter(model, adapter)
     model = model.to(device).eval()
     answers = []
     for messages in chats[:PROMPTS]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_model import save_seeing, save_tiny_model
 
 from hubkit.engines import open_engine
 from hubkit.engines.settings import EngineRuntime
-from hubkit.errors import GateError, RecipeError
+from hubkit.errors import GateError, InputError, RecipeError
 from hubkit.evaluation.published import check_served, merged, trained_answers
 from hubkit.students.memory import shape_in
 
@@ -99,6 +101,42 @@ def test_a_saved_module_of_its_own_is_merged_where_weights_are_not_tied(base: Pa
     assert trained_answers(base, adapter, CHATS, tokenizer(base)) == trained_answers(
         copy, None, CHATS, tokenizer(copy)
     )
+
+
+def renamed(folder: Path) -> None:
+    """As from a program that has the text model under another name."""
+    path = folder / "adapter_model.safetensors"
+    weights = {name.replace(".layers.", ".text.layers."): weight for name, weight in load_file(path).items()}
+    save_file(weights, path)
+
+
+def without_a_layer(folder: Path) -> None:
+    path = folder / "adapter_model.safetensors"
+    save_file({name: weight for name, weight in load_file(path).items() if ".layers.1." not in name}, path)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "change", "told"),
+    [
+        ({}, renamed, "Found missing adapter keys"),
+        ({}, without_a_layer, "Found missing adapter keys"),
+        ({"num_hidden_layers": 3}, None, "parts have no place"),
+        ({"hidden_size": 96}, None, "size mismatch|Error"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_its_base_is_told(
+    sizes: dict[str, Any], change: Callable[[Path], None] | None, told: str, base: Path, tmp_path: Path
+) -> None:
+    """PEFT warns of some of it, and goes on with the base, or with a part of the adapter."""
+    other = save_tiny_model(tmp_path / "other", **sizes)
+    adapter = adapter_on(other, tmp_path / "adapter")
+    if change is not None:
+        change(adapter)
+    with pytest.raises(InputError, match=told) as caught:
+        merged(base, adapter, tmp_path / "copy")
+    assert caught.value.remedy and "\n" not in str(caught.value)
+    with pytest.raises(InputError), open_engine(base, EngineRuntime(), "cpu", adapter=adapter):
+        pass
 
 
 HEAD, TABLE = "lm_head", "embed_tokens"
