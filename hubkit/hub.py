@@ -60,7 +60,7 @@ _TAG: Final = "hubkit"
 """Tag in the card of every repo that hubkit made; a repo without it is not overwritten."""
 
 _DELAYS: Final = [1.0, 2.0, 4.0, 8.0, 16.0]
-"""Seconds before each retry, plus jitter. A 429 response may name its own wait."""
+"""Seconds before each retry, plus jitter. Where the Hub counts too many requests, it says itself how long to wait."""
 _LONGEST_WAIT: Final = 300
 """Longest wait in seconds that a server may ask for: the Hub counts its rate limits in windows of five minutes."""
 PUSHES: Final = 4
@@ -432,13 +432,27 @@ def _wait(error: BaseException, delay: float | None) -> float | None:
         return None
     status = _status(error)
     if status == 429:
-        asked = error.response.headers.get("retry-after", "")  # type: ignore[attr-defined]
-        seconds = float(asked) if asked.isdecimal() else delay
+        seconds = _asked_wait(error.response.headers)  # type: ignore[attr-defined]
+        seconds = delay if seconds is None else seconds
         return seconds + _jitter() if seconds <= _LONGEST_WAIT else None
     passing = status in (408, 412, 425, 500, 502, 503, 504) or _unreachable(error)
     if passing or (type(error) is RuntimeError and status is None):
         return delay + _jitter() * delay / 2
     return None
+
+
+def _asked_wait(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a server that has counted too many requests asks to wait. Returns None if it does not say.
+
+    The Hub says when its window ends (`RateLimit: "api";r=0;t=55`), others `Retry-After: 55`.
+    """
+    from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
+
+    limits = parse_ratelimit_headers(headers)
+    if limits is not None and limits.remaining == 0:
+        return limits.reset_in_seconds + 1.0  # its seconds are rounded down
+    asked = headers.get("retry-after", "")
+    return float(asked) if asked.isdecimal() else None
 
 
 def _jitter() -> float:

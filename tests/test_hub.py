@@ -100,6 +100,14 @@ def test_passing_errors_are_tried_again(hub: Answers) -> None:
     assert len(hub.seen) == 3
 
 
+def test_a_window_that_the_hub_counts_requests_in_is_waited_for(hub: Answers) -> None:
+    full = (429, {"RateLimit": '"api";r=0;t=1', "RateLimit-Policy": '"fixed window";"api";q=500;w=300'}, {})
+    hub.answers = [full, (200, {}, INFO)]
+    began = time.monotonic()
+    assert client.resolve("org/m", "", "model", Access(hub.endpoint, TOKEN)) == "a" * 40
+    assert time.monotonic() - began >= 2, "its seconds may be rounded down"
+
+
 def test_errors_that_stay_are_not_tried_again(hub: Answers) -> None:
     hub.answers = [(403, {}, {})]
     with pytest.raises(HubError):
