@@ -84,9 +84,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
         add(create(repo), repo, splits, repo_type="dataset")
 
         repo = "HuggingFaceH4/MATH-500"
-        add(
-            create(repo), repo, {"test.jsonl": b'{"problem": "1 + 1?", "answer": "2"}\n'}, repo_type="dataset"
-        )
+        row = {"problem": "1 + 1?", "solution": "Together: $\\boxed{2}$.", "answer": "2"}
+        add(create(repo), repo, {"test.jsonl": json.dumps(row).encode() + b"\n"}, repo_type="dataset")
 
         repo, table = "Idavidrein/gpqa", io.StringIO()
         wrong = [f"Incorrect Answer {i}" for i in (1, 2, 3)]
