@@ -208,11 +208,10 @@ def measure(job: argparse.Namespace, folder: Path) -> dict[str, Any]:
     import torch
     from transformers import PrinterCallback, TrainerCallback
 
+    from hubkit.students import memory
+
     cuda, begun = not on_cpu(job), time.monotonic()
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins again
+    memory.begin_peak()
     trainer, rows, chosen = trainer_of(job, folder)
     times: list[float] = []
     spent: list[float] = []
@@ -252,7 +251,7 @@ def measure(job: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "tokens_per_s": round(rate, 1),
         "tokens_per_cpu_s": None if cuda else round(counted / (spent[-1] - spent[first]), 1),
         "mfu": round(work / (job.peak_tflops * 1e12), 4) if cuda else None,
-        "peak_gib": round((torch.cuda.max_memory_allocated() if cuda else _resident()) / 2**30, 2),
+        "peak_gib": round(memory.peak_bytes("cuda" if cuda else "cpu") / 2**30, 2),
         "setup_s": round(times[0] - begun, 1),
         "counted_s": round(times[-1] - times[first], 1),
         "device": torch.cuda.get_device_name() if cuda else "cpu",
@@ -260,12 +259,6 @@ def measure(job: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "layout": chosen.get("layout"),
         "precision": chosen.get("precision"),
     }
-
-
-def _resident() -> int:
-    """The most memory of this process that was resident, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def work() -> None:

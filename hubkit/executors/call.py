@@ -6,14 +6,18 @@ even at the same time, is harmless: the store's lock lets one through and the ot
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import importlib
 import json
 import os
+import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hubkit import errors
 from hubkit.engines.kept import release
@@ -22,6 +26,9 @@ from hubkit.processes import end_with_parent
 from hubkit.store import Record, StepContext, Store
 
 __all__ = ["StepCall", "error_from_json", "error_to_json", "execute", "prepare_process"]
+
+_MUCH: Final = 256 << 20
+"""Bytes: what a step of texts does not leave behind."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,7 @@ class StepCall:
 def execute(call: StepCall) -> Record:
     """Run one step in this process. Raises HubkitError; anything else is written down and named."""
     import joblib
+    import psutil
 
     # joblib knows of a container's share, too.
     threads = call.runtime.get("threads") or joblib.cpu_count()
@@ -113,6 +121,7 @@ def execute(call: StepCall) -> Record:
     if call.kind != "evaluation":
         release()  # the memory of a student that was evaluated last
     function = call.load()
+    resident = psutil.Process().memory_info().rss
     try:
         return Store(call.root).run(context, call.kind, call.version, call.key, call.inputs, function)
     except HubkitError:
@@ -125,6 +134,24 @@ def execute(call: StepCall) -> Record:
         ) from None
     except Exception as error:
         raise _unexpected(context, error) from None
+    finally:
+        _give_back(resident)
+
+
+def _give_back(resident: int) -> None:
+    """Free what a step has left of its models: trainers are cycles, which Python collects when it likes, and malloc and
+    torch keep what was freed. The next step of this process, and those beside it, need the memory."""
+    import psutil
+
+    torch = sys.modules.get("torch")
+    on_gpu = torch is not None and torch.cuda.is_initialized()
+    if not on_gpu and psutil.Process().memory_info().rss - resident < _MUCH:
+        return  # collecting takes half a second
+    gc.collect()
+    if on_gpu:
+        torch.cuda.empty_cache()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # of glibc
 
 
 def _unexpected(context: StepContext, error: Exception) -> StepError:

@@ -9,6 +9,7 @@ What a layer keeps for its backward pass was measured (KEPT); the rest is arithm
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ __all__ = [
     "Disk",
     "Needs",
     "Shape",
+    "begin_peak",
     "check_fits",
     "device_of",
     "disk_of",
@@ -302,12 +304,26 @@ def free_bytes(device: str) -> int:
         return free
 
 
+def begin_peak() -> None:
+    """From here on `peak_bytes` counts: a process may have trained and evaluated others before."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_bytes(device: str) -> int:
-    """The most memory that this process has had: on a GPU what torch allocated, else what was resident."""
+    """The most memory since `begin_peak`: on a GPU what torch allocated, else what was resident. Where there is no
+    /proc, the most that the process ever had."""
     if device == "cuda":
         import torch
 
         return int(torch.cuda.max_memory_allocated())
+    with contextlib.suppress(OSError):
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

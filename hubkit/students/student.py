@@ -128,6 +128,7 @@ def train(context: StepContext) -> None:
 
 
 def _train_and_write(context: StepContext) -> None:
+    memory.begin_peak()
     base = context.model("base")
     tokenizer = open_tokenizer(base, context.config.get("chat_template", ""))
     levels = [part["level"] for part in context.config.get("mix", {}).get("levels", ())]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from pydantic import ValidationError
 
@@ -16,7 +19,7 @@ from hubkit.executors.call import error_from_json, execute
 from hubkit.executors.local import LocalExecutor
 from hubkit.executors.slurm import script
 from hubkit.recipe.runtime import Resources, Run
-from hubkit.store import Record, Store
+from hubkit.store import Record, StepContext, Store
 
 PROBLEMS = [{"problem": f"{n} + {n} =", "answer": str(2 * n)} for n in range(20)]
 
@@ -53,6 +56,30 @@ def contamination(root: Path, train: str, test: str) -> StepCall:
         "paths": {},
     }
     return StepCall(**values)
+
+
+def keeps(context: StepContext) -> None:
+    """Leaves 400 MiB in a cycle, as a trainer does."""
+    import torch
+
+    cycle: list[object] = [torch.ones(100 << 20)]
+    cycle.append(cycle)
+
+
+def test_a_step_leaves_no_memory_behind(tmp_path: Path) -> None:
+    import torch
+
+    torch.ones(1)
+    call = replace(problems(tmp_path, "a", tmp_path), function=f"{__name__}:keeps", paths={})
+    gc.collect()
+    before = psutil.Process().memory_info().rss
+    gc.disable()  # it may come at any time, or after hours
+    try:
+        execute(call)
+        left = psutil.Process().memory_info().rss - before
+    finally:
+        gc.enable()
+    assert left < 200 << 20
 
 
 def test_a_step_without_a_number_of_threads_has_all_cores(

@@ -68,6 +68,14 @@ def test_disk_is_reckoned_as_it_is_written(lora: dict[str, Any] | None, tmp_path
     assert reckoned.merged == (4 * base.num_parameters() if lora else 0)
 
 
+def test_the_peak_is_of_one_student_not_of_what_its_process_did_before() -> None:
+    memory.begin_peak()
+    torch.ones(100 << 20)
+    before = memory.peak_bytes("cpu")
+    memory.begin_peak()
+    assert memory.peak_bytes("cpu") < before - (300 << 20)
+
+
 def test_a_disk_that_is_too_small_for_students_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
