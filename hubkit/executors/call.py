@@ -143,8 +143,8 @@ def _give_back(resident: int) -> None:
     torch keep what was freed. The next step of this process, and those beside it, need the memory."""
     import psutil
 
-    torch = sys.modules.get("torch")
-    on_gpu = torch is not None and torch.cuda.is_initialized()
+    torch: Any = sys.modules.get("torch")
+    on_gpu = bool(torch) and torch.cuda.is_initialized()
     if not on_gpu and psutil.Process().memory_info().rss - resident < _MUCH:
         return  # collecting takes half a second
     gc.collect()
