@@ -20,7 +20,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hubkit.errors import BusyError, InputError
 
 __all__ = [
+    "ELSEWHERE",
     "RECORD",
     "CheckContext",
     "FileEntry",
@@ -48,6 +49,8 @@ __all__ = [
 ]
 
 RECORD: Final = "record.json"
+ELSEWHERE: Final = "elsewhere.json"
+"""Beside a record, where files of a step were left in the repo of a run by jobs on the Hub: `run_repo.bring_home`."""
 PACKAGES: Final = (
     "hubkit",
     "torch",
@@ -329,8 +332,11 @@ class Store:
         if not (folder / RECORD).is_file():
             return None
         record = Record.read(folder)
+        left = set(json.loads(text.read_text())["files"]) if (text := folder / ELSEWHERE).is_file() else set()
         for entry in record.files:
             path = folder / entry.path
+            if entry.path in left and not path.is_file():
+                continue
             if record.key != key or not path.is_file() or path.stat().st_size != entry.size:
                 raise InputError(f"{folder} is damaged: {entry.path}", "delete that folder and run again")
         return record
@@ -415,23 +421,31 @@ class Store:
         """Hold a step for oneself, as whoever carries it out does. Raises BusyError when another one does."""
         return exclusive(self._lock(key), step)
 
-    def adopt(self, step: str, key: str, folder: Path) -> Record:
+    def adopt(
+        self, step: str, key: str, folder: Path, left: Collection[str] = (), dataset: str = ""
+    ) -> Record:
         """Put in place what was made elsewhere, by moving the folder; the caller holds the step's lock.
 
+        Files that are `left` in the `dataset` of a run need not be there: they are fetched when a step reads them.
         Raises InputError for anything but the files that its record tells, byte for byte.
         """
         record, files = Record.read(folder), manifest(folder)
-        told = (record.step, record.key, record.files, record.output)
-        if told != (step, key, files, digest([entry.model_dump() for entry in files])):
+        here = [entry for entry in record.files if entry.path not in left]
+        whole = digest([entry.model_dump() for entry in record.files])
+        known = (record.step, record.key, here, record.output) == (step, key, files, whole)
+        if not known or any(entry.path == ELSEWHERE for entry in record.files):
             raise InputError(
                 f"what came back for {step} is not what its record says", "remove it there, and run again"
             )
+        if left:
+            write_json(folder / ELSEWHERE, {"dataset": dataset, "files": sorted(left)})
         self._put(folder, record, self.work(step, key))
         return record
 
     def _put(self, made: Path, record: Record, work: Path) -> None:
         for entry in record.files:
-            _fsync(made / entry.path)
+            if (made / entry.path).is_file():  # others were left elsewhere
+                _fsync(made / entry.path)
         final = self.folder(record.step, record.key)
         final.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(final, ignore_errors=True)  # only a damaged one can be there: find() said so

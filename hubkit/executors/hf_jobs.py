@@ -34,9 +34,10 @@ from hubkit.executors.call import StepCall, error_from_json
 from hubkit.executors.hf_worker import PROGRESS
 from hubkit.executors.installation import BOOTSTRAP, WHEEL, from_here, requirement_lines
 from hubkit.executors.local import LocalExecutor
-from hubkit.executors.run_repo import RunRepo, files_below, is_plain, place_of, portable
+from hubkit.executors.run_repo import RunRepo, bring_home, files_below, is_plain, place_of, portable
 from hubkit.hub import attempt, check_namespace, default_access
 from hubkit.recipe.config import Recipe
+from hubkit.records import is_part
 from hubkit.store import Record, Store, canonical_json, digest, write_json
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ __all__ = ["HfJobsExecutor"]
 MAX_CONCURRENT: Final = 64
 """Jobs at the same time: each has a connection here that its log comes through."""
 HERE: Final = {"report", "publish"}
+_RECORD_ALONE: Final = ("judge", "verify", "compress", "control", "tokenise", "tokens")
+"""Steps of which nothing but the record is read here."""
 POLL_S: Final = 3.0
 """Between questions to the Hub: one for all jobs together."""
 PATIENCE_S: Final = 900.0
@@ -106,6 +109,10 @@ class HfJobsExecutor:
 
     def submit(self, call: StepCall) -> Future[Record]:
         if call.kind in HERE:
+            if call.kind == "publish":
+                for name, folder in call.folders.items():
+                    if name.partition("/")[0] == "student":
+                        bring_home(call.root, folder)
             return self._here.submit(call)
         task = _Task(call, Future())
         task.future.set_running_or_notify_cancel()
@@ -218,8 +225,13 @@ class HfJobsExecutor:
             name: wheel for name, wheel in self._wheel.items() if name not in there
         }
         stale = set()
-        for task in fresh:
-            add |= self._needed(task.call, there)
+        for task in list(fresh):
+            try:
+                add |= self._needed(task.call, there)
+            except InputError as error:
+                task.future.set_exception(error)
+                fresh.remove(task)
+                continue
             stale.add(f"calls/{place_of(task.call.step, task.call.key)}.error.json")
         recipe = yaml.safe_dump(self._recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         commit = self._repo.commit_recipe(f"Steps to do: {len(fresh)}", recipe, add, stale)
@@ -238,6 +250,8 @@ class HfJobsExecutor:
         add: dict[str, Path | bytes] = {f"calls/{place}.json": sent.to_json().encode()}
         for to, path in (folders | beside).items():
             if not _has(there, to):
+                if path.is_dir():
+                    bring_home(call.root, path)
                 add |= files_below(path, to) if path.is_dir() else {to: path}
         if not _has(there, f"work/{place}"):  # it may have been begun under another executor
             work = files_below(self._store.work(call.step, call.key), f"work/{place}")
@@ -363,10 +377,12 @@ class HfJobsExecutor:
                 raise InputError(
                     f"{place} is not of {call.step}", f"delete it in {self._repo.name}, and run again"
                 )
-            self._repo.fetch([f"{place}/{name}" for name in names], into)
+            left = _left(call.kind, names)
+            self._repo.fetch([f"{place}/{name}" for name in names if name not in left], into)
             if not task.running:
                 task.held.enter_context(self._store.lock(call.step, call.key))
-            task.future.set_result(self._store.adopt(call.step, call.key, into / place))
+            made = self._store.adopt(call.step, call.key, into / place, left, self._repo.name)
+            task.future.set_result(made)
         except HubkitError as error:
             task.future.set_exception(error)
         finally:
@@ -454,6 +470,16 @@ class HfJobsExecutor:
             folder = self._store.work(call.step, call.key)
             if folder.is_dir():  # the step is not done yet
                 write_json(folder / "progress.json", numbers | state | {"time": time.time()})
+
+
+def _left(kind: str, names: list[str]) -> set[str]:
+    """Files that stay on the Hub until a step is carried out here that reads them: report and publish never read
+    these, but for the weights of students, which are fetched when they are published."""
+    if kind in _RECORD_ALONE:
+        return set(names)
+    if kind == "traces":  # its problems are published
+        return {name for name in names if is_part(name, "traces.parquet")}
+    return {name for name in names if kind == "student" and name.endswith(".safetensors")}
 
 
 def _has(there: set[str], place: str) -> bool:

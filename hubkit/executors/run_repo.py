@@ -12,6 +12,7 @@ Each change is one commit, so a step's output is there whole or not at all.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +20,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from hubkit.errors import HubError
+from hubkit.errors import HubError, InputError
 from hubkit.executors.call import StepCall
-from hubkit.hub import Access, attempt
+from hubkit.hub import Access, attempt, default_access
+from hubkit.store import ELSEWHERE, Record, digest_file
 
-__all__ = ["RunRepo", "files_below", "is_plain", "place_of", "portable"]
+__all__ = ["RunRepo", "bring_home", "files_below", "is_plain", "place_of", "portable"]
 
 T = TypeVar("T")
 
@@ -46,6 +48,7 @@ def place_of(step: str, key: str) -> str:
 def files_below(folder: Path, to: str) -> dict[str, Path]:
     """All files of a folder, by the names they are to have in the repo."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink())
+    paths = (path for path in paths if path.name != ELSEWHERE)
     return {f"{to}/{path.relative_to(folder).as_posix()}": path for path in paths}
 
 
@@ -55,6 +58,40 @@ def is_plain(name: str) -> bool:
     return (
         name.isprintable() and "\\" not in name and not {"", ".", ".."} & set(parts) and ":" not in parts[0]
     )
+
+
+def bring_home(root: Path, folder: Path) -> None:
+    """Fetch the files of a finished step that were left in the repo of a run by jobs; nothing if none were.
+
+    Raises InputError where that repo does not have them any longer, or has others.
+    """
+    note = folder / ELSEWHERE
+    if not note.is_file():
+        return
+    told, record = json.loads(note.read_text(encoding="utf-8")), Record.read(folder)
+    place = f"steps/{place_of(record.step, record.key)}"
+    into = root / "tmp" / f"{record.key[:16]}-home"
+    missing = [e for e in record.files if e.path in told["files"] and not (folder / e.path).is_file()]
+    failed = ""
+    try:
+        RunRepo(default_access(), told["dataset"]).fetch([f"{place}/{e.path}" for e in missing], into)
+        for entry in missing:
+            made = into / place / entry.path
+            if digest_file(made) != entry.sha256:
+                failed = f"{entry.path} there is another file"
+                break
+            (folder / entry.path).parent.mkdir(parents=True, exist_ok=True)
+            made.replace(folder / entry.path)
+    except HubError as error:
+        failed = error.message
+    finally:
+        shutil.rmtree(into, ignore_errors=True)
+    if failed:
+        raise InputError(
+            f"files of {record.step} were left in the dataset {told['dataset']}: {failed}",
+            f"delete {folder} and run again: it is made anew",
+        )
+    note.unlink()
 
 
 def portable(call: StepCall) -> tuple[StepCall, dict[str, Path]]:

@@ -15,8 +15,9 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
-from hubkit.errors import InputError, RecipeError, StepError
+from hubkit.errors import HubkitError, InputError, RecipeError, StepError
 from hubkit.executors import Executor, StepCall, open_executor
+from hubkit.executors.run_repo import bring_home
 from hubkit.recipe.plan import Plan, Step
 from hubkit.store import Record, Store, digest, exclusive
 
@@ -149,7 +150,15 @@ def _work(
                 on_event("cached", state, {})
                 continue
             on_event("start", state, {})
-            running[executor.submit(_call(plan, store, state, done))] = state
+            call = _call(plan, store, state, done)
+            try:
+                if plan.recipe.run.executor != "hf-jobs":
+                    for folder in call.folders.values():
+                        bring_home(store.root, folder)
+                running[executor.submit(call)] = state
+            except HubkitError as error:
+                failure = error
+                break
         # On a shared folder the progress of a thousand steps is not to be read three times a second.
         pause = max(0.3, 0.01 * len(running))
         finished, _ = wait(running, timeout=pause, return_when=FIRST_COMPLETED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -21,9 +22,11 @@ from support import NANO, hubkit
 from hubkit.errors import InputError
 from hubkit.executors import StepCall, open_executor
 from hubkit.executors.local import LocalExecutor
+from hubkit.executors.run_repo import RunRepo, bring_home, files_below, place_of
+from hubkit.hub import Access
 from hubkit.localhub import LocalHub
 from hubkit.recipe.file import load_recipe
-from hubkit.store import Store, digest_file
+from hubkit.store import StepContext, Store, digest_file
 
 SECRET = "sk-a-key-that-stays-in-memory"
 REPO = "local/nano-run"
@@ -104,6 +107,12 @@ def test_a_killed_run_follows_its_jobs_again_and_lost_jobs_go_on(
         _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
     assert outputs(root) == here
+    # Traces were read by jobs alone, and come home when a step is done here that reads them.
+    assert not list(root.rglob("steps/traces/*/*/*/traces.parquet"))
+    shutil.rmtree(root / "steps" / "raw")
+    done = hubkit(*arguments(root, "local", LONGER), timeout=600, **environment(hub))
+    assert done.returncode == 0, done.stderr
+    assert len(list(root.rglob("steps/traces/*/*/*/traces.parquet"))) == 2 and outputs(root) == here
     assert 2 < len(jobs_of(hub, "traces")) <= 4 and said(root, "goes on with")
     left = [
         name for name in api_of(hub).list_repo_files(REPO, repo_type="dataset") if name.startswith("work/")
@@ -151,6 +160,46 @@ def test_problems_by_jobs_are_those_of_here(tmp_path: Path, hub: LocalHub) -> No
     assert outputs(tmp_path / "there") == outputs(tmp_path / "here") != {}
     record = next((tmp_path / "there/steps").rglob("record.json"))
     assert str(tmp_path) not in record.read_text()
+
+
+def test_what_was_left_on_the_hub_comes_home_as_it_was_made(
+    tmp_path: Path, hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    there, here, key = Store(tmp_path / "there"), Store(tmp_path / "here"), "k" * 64
+
+    def write(context: StepContext) -> None:
+        for name in ("tokens-0.arrow", "deep/tokens-1.arrow", "rejected.parquet"):
+            (context.out / name).parent.mkdir(exist_ok=True)
+            (context.out / name).write_text(f"content of {name}")
+
+    place = {"out": there.root / "tmp" / "t", "work": there.work("tokens/raw/t", key)}
+    made = there.run(StepContext("tokens/raw/t", {}, {}, {}, {}, **place), "tokens", 1, key, {}, write)
+    repo = RunRepo(Access(hub.endpoint, hub.token), REPO)
+    repo.create()
+    folder, at = there.folder("tokens/raw/t", key), f"steps/{place_of('tokens/raw/t', key)}"
+    repo.commit("made", files_below(folder, at))
+    came = here.root / "came"
+    repo.fetch([f"{at}/record.json", f"{at}/rejected.parquet"], came)
+    left = {"tokens-0.arrow", "deep/tokens-1.arrow"}
+    assert here.adopt("tokens/raw/t", key, came / at, left, REPO) == made == here.find("tokens/raw/t", key)
+    home = here.folder("tokens/raw/t", key)
+    assert not list(home.rglob("*.arrow"))
+    repo.commit("changed", {f"{at}/tokens-0.arrow": b"something else"})
+    with pytest.raises(InputError, match="another file"):
+        bring_home(here.root, home)
+    repo.commit("gone", {}, lambda name: name.endswith(".arrow"))
+    with pytest.raises(InputError, match="were left in the dataset local/nano-run"):
+        bring_home(here.root, home)
+    assert here.find("tokens/raw/t", key) == made
+    repo.commit("made", files_below(folder, at))
+    bring_home(here.root, home)
+    assert files_below(home, "").keys() == files_below(folder, "").keys()
+    assert [digest_file(home / e.path) for e in made.files] == [e.sha256 for e in made.files]
+    (home / "tokens-0.arrow").unlink()
+    with pytest.raises(InputError, match="damaged"):
+        here.find("tokens/raw/t", key)
 
 
 @pytest.mark.slow
