@@ -11,6 +11,7 @@ __all__ = [
     "CHAT_TEMPLATE",
     "HYBRID",
     "renamed_marks",
+    "save_adapter",
     "save_seeing",
     "save_tiny_model",
     "save_tiny_tokenizer",
@@ -115,6 +116,23 @@ def save_seeing(text: Path, folder: Path, kind: str) -> Path:
     shutil.copytree(text, folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
     AutoModelForImageTextToText.from_config(config, dtype=torch.float32).save_pretrained(folder)
     shutil.copyfile(text / "generation_config.json", folder / "generation_config.json")
+    return folder
+
+
+def save_adapter(base: Path, folder: Path, **options: Any) -> Path:
+    """A random LoRA adapter on a model, of which all parts change answers. `options` are LoraConfig's."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    options = {"target_modules": "all-linear"} | options
+    config = LoraConfig(r=4, init_lora_weights=False, task_type="CAUSAL_LM", **options)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
+    for name, weight in model.named_parameters():
+        if "modules_to_save" in name or "trainable_tokens" in name:
+            weight.data += torch.randn_like(weight)
+    model.save_pretrained(folder)
     return folder
 
 

@@ -20,11 +20,12 @@ from typing import Any
 
 import pytest
 from support import MODELS, needs_vllm
-from tiny_model import renamed_marks
+from tiny_model import HYBRID, renamed_marks, save_adapter, save_tiny_model
 
 from hubkit.engines import Engine, Request, Response, open_engine
 from hubkit.engines.settings import EngineRuntime
-from hubkit.errors import EngineError
+from hubkit.errors import EngineError, GateError
+from hubkit.evaluation.published import check_served, merged, trained_answers
 from hubkit.section import Sampling
 from hubkit.traces.thinking import split
 
@@ -155,6 +156,44 @@ def test_a_wrong_argument_is_told_by_vllms_own_words(
     with pytest.raises(EngineError, match="unrecognized arguments: --no-such-thing"):
         opened(in_process=in_process, no_such_thing=3).__enter__()
     assert "--no-such-thing" in capfd.readouterr().err, "the end of its log"
+
+
+CHATS = [[{"role": "user", "content": text}] for text in ("What is 7 + 5?", "Three and four?", "2 * 9 =")]
+HEADS = {"hidden_size": 128, "head_dim": 32, "linear_key_head_dim": 32, "linear_value_head_dim": 32}
+"""Sizes that vLLM has kernels for on a CPU."""
+
+
+@pytest.fixture(scope="module")
+def hybrid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("hybrid"), "qwen3_5_text", ends=[2], **HYBRID | HEADS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("tied", {}), ("tied", {"modules_to_save": ["lm_head"]}), ("hybrid", {})],
+    ids=["layers", "an output layer of its own", "gated delta nets"],
+)
+def test_a_student_that_is_an_adapter_is_served_by_its_merged_copy(
+    kind: str, options: dict[str, Any], hybrid: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    base = hybrid if kind == "hybrid" else MODELS / "student-s"
+    adapter = save_adapter(base, tmp_path / "adapter", **options)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    expected = trained_answers(base, adapter, CHATS, tokenizer)
+    with opened(merged(base, adapter, tmp_path / "copy")) as engine:
+        assert asyncio.run(check_served(engine, CHATS, expected, tokenizer)) > 0.9
+
+
+def test_a_server_of_the_base_is_not_taken_for_its_student(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    base = MODELS / "student-s"
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    expected = trained_answers(base, save_adapter(base, tmp_path / "adapter"), CHATS, tokenizer)
+    with opened(base) as engine, pytest.raises(GateError, match="does not serve the trained model"):
+        asyncio.run(check_served(engine, CHATS, expected, tokenizer))
 
 
 RUN = """

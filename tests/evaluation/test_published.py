@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
-from tiny_model import save_seeing, save_tiny_model
+from tiny_model import save_adapter, save_seeing, save_tiny_model
 
 from hubkit.engines import open_engine
 from hubkit.engines.settings import EngineRuntime
@@ -21,21 +20,6 @@ from hubkit.evaluation.published import check_served, merged, trained_answers
 from hubkit.students.memory import shape_in
 
 CHATS = [[{"role": "user", "content": text}] for text in ("one", "two and two", "three, three, three")]
-
-
-def adapter_on(base: Path, folder: Path, **options: Any) -> Path:
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(1)
-    options = {"target_modules": "all-linear"} | options
-    config = LoraConfig(r=4, init_lora_weights=False, task_type="CAUSAL_LM", **options)
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
-    for name, weight in model.named_parameters():
-        if "modules_to_save" in name or "trainable_tokens" in name:
-            weight.data += torch.randn_like(weight)
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +34,7 @@ def tokenizer(folder: Path) -> Any:
 
 
 def test_a_merged_copy_answers_as_base_and_adapter_do(base: Path, tmp_path: Path) -> None:
-    adapter = adapter_on(base, tmp_path / "adapter")
+    adapter = save_adapter(base, tmp_path / "adapter")
     copy = merged(base, adapter, tmp_path / "copy")
     expected = trained_answers(base, adapter, CHATS, tokenizer(base))
     assert expected == trained_answers(copy, None, CHATS, tokenizer(copy))
@@ -62,7 +46,7 @@ def test_a_merged_copy_answers_as_base_and_adapter_do(base: Path, tmp_path: Path
 def test_a_base_whose_generation_config_does_not_validate_is_merged(base: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(base, tmp_path / "base"))
     (other / "generation_config.json").write_text('{"eos_token_id": 2, "temperature": 0.6, "top_p": 0.95}')
-    copy = merged(other, adapter_on(other, tmp_path / "adapter"), tmp_path / "copy")
+    copy = merged(other, save_adapter(other, tmp_path / "adapter"), tmp_path / "copy")
     assert json.loads((copy / "generation_config.json").read_text())["do_sample"]
 
 
@@ -72,7 +56,7 @@ def test_an_adapter_on_a_model_that_sees_is_merged_and_served(base: Path, tmp_pa
     from safetensors import safe_open
 
     seeing = save_seeing(base, tmp_path / "seeing", "qwen3_5")
-    adapter = adapter_on(seeing, tmp_path / "adapter")
+    adapter = save_adapter(seeing, tmp_path / "adapter")
     with safe_open(adapter / "adapter_model.safetensors", "pt") as file:
         layers = {name.split(".")[-3] for name in file.keys()}  # noqa: SIM118
     assert {"in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_proj", "q_proj", "down_proj"} <= layers
@@ -87,7 +71,7 @@ def test_an_adapter_on_a_model_that_sees_is_merged_and_served(base: Path, tmp_pa
 
 def test_an_engine_that_serves_the_base_is_found_out(base: Path, tmp_path: Path) -> None:
     """As servers did that activated no module of an adapter, and said nothing."""
-    expected = trained_answers(base, adapter_on(base, tmp_path / "adapter"), CHATS, tokenizer(base))
+    expected = trained_answers(base, save_adapter(base, tmp_path / "adapter"), CHATS, tokenizer(base))
     with (
         open_engine(base, EngineRuntime(), "cpu") as engine,
         pytest.raises(GateError, match="does not serve the trained model"),
@@ -96,7 +80,7 @@ def test_an_engine_that_serves_the_base_is_found_out(base: Path, tmp_path: Path)
 
 
 def test_a_saved_module_of_its_own_is_merged_where_weights_are_not_tied(base: Path, tmp_path: Path) -> None:
-    adapter = adapter_on(base, tmp_path / "adapter", modules_to_save=["lm_head"])
+    adapter = save_adapter(base, tmp_path / "adapter", modules_to_save=["lm_head"])
     copy = merged(base, adapter, tmp_path / "copy")
     assert trained_answers(base, adapter, CHATS, tokenizer(base)) == trained_answers(
         copy, None, CHATS, tokenizer(copy)
@@ -129,7 +113,7 @@ def test_an_adapter_that_does_not_fit_its_base_is_told(
 ) -> None:
     """PEFT warns of some of it, and goes on with the base, or with a part of the adapter."""
     other = save_tiny_model(tmp_path / "other", **sizes)
-    adapter = adapter_on(other, tmp_path / "adapter")
+    adapter = save_adapter(other, tmp_path / "adapter")
     if change is not None:
         change(adapter)
     with pytest.raises(InputError, match=told) as caught:
@@ -173,7 +157,7 @@ def test_an_adapter_that_cannot_be_merged_is_refused_before_training_and_no_othe
     """One set of weights cannot hold LoRA on an output layer and the embedding that shares its weight."""
     options, fits = ON_TIED[kind]
     given = json.dumps({"target_modules": "all-linear", "r": 4} | options)
-    adapter = adapter_on(tied, tmp_path / "adapter", **options)
+    adapter = save_adapter(tied, tmp_path / "adapter", **options)
     if not fits:
         with pytest.raises(RecipeError, match="hold one weight in this base") as caught:
             shape_in(tied, given)
