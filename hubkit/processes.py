@@ -300,8 +300,16 @@ def end_of_log(log: Path, first: bool = False) -> str:
     That is the last line (with `first`, the first) that names an error; if none does, the last line with text.
     """
     lines = [line for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
-    matches = (_TELLING.search(_STAMP.sub("", line)) for line in lines)
-    told = [match[1] or match[2] for match in matches if match]
+    lines = [_STAMP.sub("", line) for line in lines]
+    told = [
+        # pydantic counts its errors first, and says them in the lines below.
+        " ".join(" ".join([said, *lines[place + 1 : place + 3]]).partition(" [type=")[0].split())
+        if "validation error" in said
+        else said
+        for place, line in enumerate(lines)
+        if (match := _TELLING.search(line)) and (said := match[1] or match[2])
+    ]
+    told = [said for said in told if "(above)" not in said] or told  # vLLM's, of an engine that died
     return (told[0 if first else -1] if told else (lines or ["it wrote nothing"])[-1])[:300]
 
 

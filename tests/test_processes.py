@@ -188,6 +188,18 @@ def test_ports_are_free_and_different() -> None:
         ),
         ("RuntimeError: root\nRuntimeError: " + "y" * 400, False, "RuntimeError: " + "y" * 286),
         ("KeyboardInterrupt\nAssertionError\n", False, "AssertionError"),
+        (
+            "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig\n"
+            "  Value error, 'X' failed to be inspected. [type=value_error, input_value=ArgsKwargs((), {})]\n    See\n",
+            False,
+            "ValidationError: 1 validation error for ModelConfig Value error, 'X' failed to be inspected.",
+        ),
+        (
+            "(EngineCore pid=7) ERROR 11-26 10:00:00 [core.py:9] RuntimeError: it requires BF16.\n"
+            "vllm.v1.engine.exceptions.EngineDeadError: EngineCore failed. See stack trace (above) for the cause.\n",
+            False,
+            "RuntimeError: it requires BF16.",
+        ),
     ],
 )
 def test_the_end_of_a_log(tmp_path: Path, log: str, first: bool, told: str) -> None:

@@ -39,6 +39,8 @@ __all__ = ["VLLMEngine", "check_installed"]
 
 START_S: Final = 3600.0
 """Seconds for the largest models to load; a server that dies is noticed at once."""
+END_S: Final = 20.0
+"""Seconds that a server may take to end after it has stopped answering."""
 SERVED: Final = "model"
 """The name that servers give to their model."""
 
@@ -114,7 +116,7 @@ class VLLMEngine:
                     yield response
         except EngineError:
             for server in self._servers:
-                server.check()
+                server.check_end()
             raise
 
     async def _opens_thinking(self, request: Request) -> str:
@@ -169,16 +171,27 @@ class _Server:
         deadline = time.monotonic() + START_S
         while True:
             self.check()
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5):
-                    return
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise EngineError(
-                        f"vLLM is not ready after {START_S:.0f} s: {self._end_of_log()}",
-                        "look at its log above",
-                    ) from None
+            if self._answers():
+                return
+            if time.monotonic() > deadline:
+                raise EngineError(
+                    f"vLLM is not ready after {START_S:.0f} s: {self._end_of_log()}", "look at its log above"
+                )
             time.sleep(0.3)
+
+    def check_end(self) -> None:
+        """`check`, which waits for a server that answers no more: it may be about to end, and its log says why."""
+        deadline = time.monotonic() + END_S
+        while self._process.poll() is None and not self._answers() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        self.check()
+
+    def _answers(self) -> bool:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5).close()
+        except OSError:
+            return False
+        return True
 
     def check(self) -> None:
         """Raise EngineError with the end of the log if the server has ended."""
