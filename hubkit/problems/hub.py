@@ -23,6 +23,9 @@ __all__ = ["Held", "HubSource", "dataset_card", "split_held", "stream_dataset"]
 _FOOTER: Final = 1 << 16
 """Bytes at the end of a Parquet file that are fetched together; what is missing of a longer footer comes after."""
 
+_FILES: Final = 256
+"""Files of which the footers are asked for at most, each a request or two."""
+
 
 class HubSource(RowSource):
     source: Literal["hub"]
@@ -177,7 +180,7 @@ def _looked_at(dataset: str, revision: str, config: str | None, split: str) -> H
         if known is not None and known.num_examples:
             return Held(known.num_examples, known.num_bytes or None)
         files = [str(file) for file in (builder.config.data_files or {}).get(split, ())]
-        if not files or not all(file.endswith(".parquet") for file in files):
+        if not 0 < len(files) <= _FILES or not all(file.endswith(".parquet") for file in files):
             return Held()
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(footer, files))
