@@ -77,8 +77,16 @@ def outputs(done: Done) -> None:
 
 
 def tests(done: Done) -> None:
+    """Of all pairs of variants; then of compression and its controls alone, with a correction of their own."""
+    found = report(done)
+    _tests(found["tests"])
+    print()
+    _tests(found["nulls"])
+
+
+def _tests(found: list[dict[str, Any]]) -> None:
     rows = [["benchmark", "method", "a", "b", "points", "only a is right", "only b", "p", "with Holm"]]
-    for test in report(done)["tests"]:
+    for test in found:
         points = f"{100 * test['difference']:+.1f}".replace("-", "−")
         rows.append([
             test["benchmark"], test["method"], test["a"], test["b"], points, str(test["only_a"]),
