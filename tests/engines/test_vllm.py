@@ -62,7 +62,8 @@ def answers(engine: Engine, requests: Iterable[Request]) -> dict[str, Response]:
 
 def listed() -> list[str]:
     command = ["ps", "-ewwo", "pid,args"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in lines if "<defunct>" not in line]  # ended, and not yet collected by init
 
 
 @pytest.fixture
