@@ -21,15 +21,15 @@ warm.use_for_workers()
 
 LONGEST_FIRST: Final = (
     "tests/test_end_to_end.py",
-    "tests/students/test_student.py",
-    "tests/engines/test_helpers.py",
+    "tests/spaces/test_page.py",
+    "tests/release/test_check.py",
+    "tests/evaluation/test_tasks.py",
     "tests/test_recipes.py",
     "tests/release/test_release.py",
+    "tests/students/test_student.py",
+    "tests/engines/test_helpers.py",
     "tests/executors/test_hf_jobs.py",
-    "tests/evaluation/test_tasks.py",
-    "tests/release/test_check.py",
     "tests/students/test_memory.py",
-    "tests/spaces/test_page.py",
     "tests/localhub/test_pages.py",
 )
 """Files whose tests take longest, in this order: so that no process is left alone with one of them at the end."""

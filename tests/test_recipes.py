@@ -85,7 +85,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
 
         repo = "HuggingFaceH4/MATH-500"
         row = {"problem": "1 + 1?", "solution": "Together: $\\boxed{2}$.", "answer": "2"}
-        add(create(repo), repo, {"test.jsonl": json.dumps(row).encode() + b"\n"}, repo_type="dataset")
+        card = b"---\ndataset_info:\n  splits:\n  - {name: test, num_bytes: 100, num_examples: 1}\n---\n"
+        files = {"README.md": card, "test.jsonl": json.dumps(row).encode() + b"\n"}
+        add(create(repo), repo, files, repo_type="dataset")
 
         repo, table = "Idavidrein/gpqa", io.StringIO()
         wrong = [f"Incorrect Answer {i}" for i in (1, 2, 3)]

@@ -235,7 +235,9 @@ def _quiet() -> Iterator[None]:
     finally:
         logging.set_verbosity(level)
         if bar:
-            logging.enable_progress_bar()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that the user's environment keeps those of the Hub away
+                logging.enable_progress_bar()
 
 
 def has_text_class(folder: Path) -> bool:

@@ -91,14 +91,15 @@ def test_what_holds_or_is_not_read_whole_is_not_called_false(short: str) -> None
 
 
 def test_equations_agree_with_what_a_reader_found() -> None:
-    """A hundred compressions of a real model, read by hand."""
+    """Fifty compressions of each of three runs of a real model, read by hand."""
     lines = (ROOT / "recipes" / "smol" / "verdicts.jsonl").read_text(encoding="utf-8").splitlines()
     false = Counter()
     for row in map(json.loads, lines):
         found = false_equations(row["compressed"], row["problem"], row["trace"], row["answer"])
         false[row["verdict"], bool(found)] += 1
-    # Those that are left have a variable in their equations.
-    assert false["unfaithful", True] == 17 and false["unfaithful", False] == 5
+    # Of those that are left most have a variable in their equations; the last run kept none with another fault, but for
+    # what stands in the trace.
+    assert false["unfaithful", True] == 17 and false["unfaithful", False] == 11
     assert not false["faithful", True] and not false["repetitive", True]
 
 
