@@ -21,7 +21,6 @@ warm.use_for_workers()
 
 LONGEST_FIRST: Final = (
     "tests/test_end_to_end.py",
-    "tests/spaces/test_page.py",
     "tests/release/test_check.py",
     "tests/evaluation/test_tasks.py",
     "tests/test_recipes.py",
@@ -30,6 +29,7 @@ LONGEST_FIRST: Final = (
     "tests/engines/test_helpers.py",
     "tests/executors/test_hf_jobs.py",
     "tests/students/test_memory.py",
+    "tests/spaces/test_page.py",
     "tests/localhub/test_pages.py",
 )
 """Files whose tests take longest, in this order: so that no process is left alone with one of them at the end."""

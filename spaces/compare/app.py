@@ -146,11 +146,10 @@ def compare_tab(release: Row, data: Evaluations) -> tuple[list[Any], Opening]:
         about = {"release": release.get("recipe"), "evals": release["evals"], "view": asdict(view)}
         return json.dumps({**about, "outputs": found}, indent=2, ensure_ascii=False)
 
-    for name in [part.name for part in fields(View)][3:]:
-        # What is pasted is no `input` of a text box.
-        (boxes[name].change if name == "q" else boxes[name].input)(
-            lambda *given: draw(View.of(given)), chosen, seen, **QUIET
-        )
+    # One event for all: of two, the answer to the first could come last. What is pasted is no `input` of a text box.
+    narrowing = [boxes[part.name] for part in fields(View)[3:]]
+    changes = [box.change if box is boxes["q"] else box.input for box in narrowing]
+    gr.on(changes, lambda *given: draw(View.of(given)), chosen, seen, **QUIET)
     listing.select(select, chosen, seen, **EACH)
     for button, by in ((back, -1), (on, 1), (lucky, None)):
         button.click(functools.partial(move, by), chosen, seen, **EACH)
@@ -226,8 +225,8 @@ def traces_tab(tab: Any, release: Row, data: Evaluations) -> Opening:
 
     stay = functools.partial(draw, 0, None)
     tab.select(stay, asked, seen)
-    for box in asked[1:]:
-        (box.change if box is text else box.input)(stay, asked, seen, **QUIET)
+    changes = [box.change if box is text else box.input for box in asked[1:]]
+    gr.on(changes, stay, asked, seen, **QUIET)  # one event for all, as in compare_tab
     for button, by in ((back, -1), (on, 1)):
         button.click(functools.partial(draw, by, None), asked, seen, **EACH)
     listing.select(select, asked, seen, **EACH)

@@ -70,6 +70,7 @@ def ready(page: Page, name: str) -> None:
         "ask": "#question textarea",
     }[name]
     expect(page.locator(first).first).to_be_visible()
+    page.wait_for_function("compare.ready")  # what is clicked before is drawn over, or goes nowhere
 
 
 def reload(page: Page) -> None:
@@ -83,9 +84,7 @@ def count(page: Page, number: int) -> None:
 
 def test_hostile_texts_are_shown_as_they_are(visit: Open) -> None:
     page = visit()
-    ready(
-        page, "compare"
-    )  # a page that is still loading draws its first problem over one that is chosen meanwhile
+    ready(page, "compare")
     for number, payload in enumerate(PAYLOADS):
         key = f"sums/p{number}"
         expect(page.locator(f'[data-key="{key}"]')).to_be_visible()
