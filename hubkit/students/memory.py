@@ -308,7 +308,8 @@ def begin_peak() -> None:
     """From here on `peak_bytes` counts: a process may have trained and evaluated others before."""
     import torch
 
-    if torch.cuda.is_initialized():  # otherwise it would be, on the first GPU, whichever is this process's
+    cuda: Any = torch.cuda
+    if cuda.is_initialized():  # otherwise it would be, on the first GPU, whichever is this process's
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
