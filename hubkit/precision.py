@@ -16,6 +16,7 @@ __all__ = [
     "BFLOAT16_PARAMETERS",
     "choose_precision",
     "parameter_count",
+    "read_header",
     "stored_dtype",
     "weight_dtype",
 ]
@@ -41,16 +42,31 @@ def choose_precision(asked: str, device: str, parameters: int) -> str:
     return "bfloat16" if large and torch.cpu._is_amx_tile_supported() else "float32"
 
 
-def _tensors(folder: Path) -> dict[str, dict[str, Any]]:
-    """Name -> {"dtype", "shape"} of a model's weights, from the headers of its safetensors files."""
-    found: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        if path.name.startswith("consolidated"):  # the same weights in Mistral's own form
-            continue
+def read_header(path: Path) -> dict[str, dict[str, Any]]:
+    """Weight -> {"dtype", "shape", "data_offsets"}, from the header of a safetensors file.
+
+    Raises ValueError where the file is not whole.
+    """
+    size = path.stat().st_size
+    try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            found |= json.loads(file.read(length))
-    found.pop("__metadata__", None)
+            tensors = json.loads(file.read(min(length, size)))
+        tensors.pop("__metadata__", None)
+        whole = 8 + length + max((t["data_offsets"][1] for t in tensors.values()), default=0) == size
+    except (ValueError, KeyError, TypeError, AttributeError, struct.error):
+        whole = False
+    if not whole:
+        raise ValueError(f"{path.name}, {size:,} bytes, is not a whole safetensors file")
+    return dict(tensors)
+
+
+def _tensors(folder: Path) -> dict[str, dict[str, Any]]:
+    """The same of all files of a model."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        if not path.name.startswith("consolidated"):  # the same weights in Mistral's own form
+            found |= read_header(path)
     return found
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hubkit.errors import InputError, first_line
+from hubkit.precision import read_header
 
 __all__ = [
     "MISFIT_REMEDY",
@@ -76,7 +76,7 @@ def torn_weights(folder: Path) -> str:
         if path.name.startswith("consolidated"):  # the same weights in Mistral's own form
             continue
         try:
-            _tensors(path)
+            read_header(path)
         except ValueError as error:
             return str(error)
     return ""
@@ -85,28 +85,12 @@ def torn_weights(folder: Path) -> str:
 def stored_shapes(folder: Path) -> dict[str, list[int]]:
     """Weight -> its shape, from the headers of the files that transformers reads. Raises ValueError for a torn one."""
     files = [folder / WHOLE] if (folder / WHOLE).is_file() else _parts(folder)
-    return {name: tensor["shape"] for path in files for name, tensor in _tensors(path).items()}
+    return {name: tensor["shape"] for path in files for name, tensor in read_header(path).items()}
 
 
 def _parts(folder: Path) -> list[Path]:
     named = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
     return [folder / str(name) for name in sorted(named)]
-
-
-def _tensors(path: Path) -> dict[str, dict[str, Any]]:
-    """The header of a safetensors file, without its metadata. Raises ValueError where the file is not whole."""
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            tensors = json.loads(file.read(min(length, size)))
-        tensors.pop("__metadata__", None)
-        whole = 8 + length + max((t["data_offsets"][1] for t in tensors.values()), default=0) == size
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error):
-        whole = False
-    if not whole:
-        raise ValueError(f"{path.name}, {size:,} bytes, is not a whole safetensors file")
-    return dict(tensors)
 
 
 def misfit(folder: Path, shapes: Mapping[str, list[int]], auto: Any = None) -> str:
@@ -172,7 +156,7 @@ def load_adapter(model: Any, folder: Path) -> Any:
         try:
             adapted = PeftModel.from_pretrained(model, folder)
             left = (
-                _tensors(folder / "adapter_model.safetensors").keys()
+                read_header(folder / "adapter_model.safetensors").keys()
                 - get_peft_model_state_dict(adapted).keys()
             )
             if lora := sorted(name for name in left if "lora_" in name):
