@@ -6,7 +6,6 @@ even at the same time, is harmless: the store's lock lets one through and the ot
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import json
@@ -14,12 +13,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from hubkit import errors
+from hubkit.allocator import trim
 from hubkit.engines.kept import release
 from hubkit.errors import HubkitError, StepError
 from hubkit.processes import end_with_parent
@@ -150,8 +149,7 @@ def _give_back(resident: int) -> None:
     gc.collect()
     if on_gpu:
         torch.cuda.empty_cache()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # of glibc
+    trim()
 
 
 def _unexpected(context: StepContext, error: Exception) -> StepError:

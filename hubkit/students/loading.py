@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from hubkit.allocator import keep_freed
 from hubkit.engines.weights import load_model, read_config
 from hubkit.errors import RecipeError
 from hubkit.precision import choose_precision, parameter_count
@@ -189,6 +190,8 @@ def _layout(context: StepContext, base: Path, cpu: bool, narrow: bool, longest: 
         tokens = tokens or memory.tokens_that_fit(needs, free, TOKENS_PER_DEVICE)
         reckoned = memory.reckon(base, context.config, context.runtime, narrow, device, max(tokens, longest))
         context.metrics["memory_bytes"] = reckoned.total if reckoned else None
+        if cpu and reckoned and reckoned.total * memory.FRAGMENTS <= free:
+            keep_freed()
     return Layout(
         packed=not cpu if wanted == "auto" else wanted == "packed", tokens=tokens or TOKENS_PER_DEVICE
     )

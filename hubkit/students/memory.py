@@ -59,6 +59,9 @@ the result. Measured likewise."""
 SLACK: Final = 0.9
 """Share of the free memory that is given to micro-batches; the rest is for fragments and what is not reckoned."""
 
+FRAGMENTS: Final = 1.25
+"""Where so many times what is reckoned is free, a training on a CPU keeps what it frees (hubkit/allocator.py)."""
+
 
 @dataclass(frozen=True)
 class Shape:

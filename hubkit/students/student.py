@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from hubkit.allocator import return_freed
 from hubkit.engines.weights import MISFIT_REMEDY, misfit, stored_shapes
 from hubkit.errors import GateError, first_line
 from hubkit.hub import weight_shapes
@@ -121,8 +122,11 @@ def train(context: StepContext) -> None:
     import torch
 
     torch.set_num_threads(context.runtime["threads"])
-    with library_warnings(context.step) as warned:
-        _train_and_write(context)
+    try:
+        with library_warnings(context.step) as warned:
+            _train_and_write(context)
+    finally:
+        return_freed()
     if warned:
         write_json(context.work / "warnings.json", warned)
 
