@@ -82,8 +82,8 @@ def submit(
 ) -> None:
     """Put a model's result on a benchmark's leaderboard: evaluate, show the file, commit, read it back.
 
-    The file goes to main of a model of one's own, and into a pull request of anybody else's. Nothing is sent
-    before it was shown.
+    For your own model the file is committed to main, for anybody else's model it goes into a pull request.
+    Everything is shown before it is sent.
 
     Example: hubkit submit org/model --task 'gsm8k|0' --dry-run
     """
@@ -141,7 +141,7 @@ def submit(
 
 
 def use_local_hub(stack: ExitStack, folder: Path) -> None:
-    """Before huggingface_hub is imported, which reads the Hub's address then."""
+    """Start the local Hub and set its address. Call it before huggingface_hub is imported, which reads the address."""
     from hubkit.errors import InputError
     from hubkit.localhub import LocalHub
 

@@ -61,9 +61,9 @@ class Estimate:
     seconds: float | None
     bytes: int | None
     source: str
-    """record, earlier run, inputs (steps before it that are done) or limits."""
+    """Where it comes from: record (the step is done), earlier run, inputs (steps before it are done) or limits."""
     left_out: int = 0
-    """Things of unknown size, such as students of bases that the Hub does not show: the step writes these, too."""
+    """Outputs of unknown size, such as students of bases that the Hub does not show; `bytes` is without them."""
 
     def cells(self) -> tuple[str, str, str]:
         """For the plan's table."""
