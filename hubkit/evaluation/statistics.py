@@ -162,9 +162,10 @@ def summary(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def majority_right(answers: Iterable[tuple[str | None, bool]]) -> bool:
-    """Returns whether the most frequent answer is right (Wang et al., 2022: self-consistency); `told` is a list of
+    """Returns whether the most frequent answer is right (Wang et al., 2022: self-consistency).
 
-    (answer, whether right). Outputs without an answer (None) do not vote; of equally frequent answers the first wins.
+    `answers`: (answer, whether right). Outputs without an answer (None) do not vote; of equally frequent answers the
+    first one given wins.
     """
     votes: dict[str, list[bool]] = {}
     for answer, right in answers:

@@ -1,4 +1,4 @@
-"""Markdown of strangers as HTML that is safe to show.
+"""Untrusted Markdown as HTML that is safe to show.
 
 markdown-it renders, nh3 keeps the tags and attributes that are listed here and no others, and pages are sent with a
 Content-Security-Policy that allows no scripts and nothing of other hosts. A piece of raw HTML with any other tag in
