@@ -151,7 +151,7 @@ def value(text: str) -> Value | None:
 
 
 class _Reader:
-    r"""Evaluates sums and products with roots, fractions, powers, letters and \pi. Raises ValueError for anything else."""
+    r"""Evaluates sums and products with roots, fractions, powers, letters and \pi. Raises ValueError for others."""
 
     def __init__(self, text: str) -> None:
         self._tokens: list[str] = _TOKEN.findall(text)
