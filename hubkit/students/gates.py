@@ -140,8 +140,8 @@ class Encoder:
     def encode(self, messages: Sequence[dict[str, str]]) -> Example | Failure:
         """Returns the tokens of a chat, and which of them are the assistant's.
 
-        These follow from the template's {% generation %} markers if it has them. Otherwise they are what the last answer
-        adds to the prompt, which must then be a prefix of the whole.
+        The template's {% generation %} markers say which, if it has them. Otherwise they are what the last answer adds
+        to the prompt, which must then be a prefix of the whole.
         """
         from jinja2 import TemplateError
 
