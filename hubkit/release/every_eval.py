@@ -38,7 +38,7 @@ _UNPORTABLE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run does not say of itself."""
+    """Facts that a run's files do not contain."""
 
     model: str
     """org/name of the model on the Hub."""

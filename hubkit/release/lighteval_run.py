@@ -1,9 +1,9 @@
-"""A finished lighteval run, hubkit's or anybody's: what it scored, on what, and how sure that is.
+"""A finished lighteval run, hubkit's or anybody's: its scores, tasks and intervals.
 
     results/org/model/results_2026-11-24T06-24-06.json, beside details/… with 1,319 rows
         -> Score("gsm8k|0", "extractive_match", 0.4117, n=1319, correct=543, low=0.385, high=0.438, …)
 
-The files may come from anywhere: they are data, checked before anything is made of them.
+The files may come from anywhere: they are data, checked before use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Submitting results: what would be written where, the commit or pull request, and reading it back.
+"""Submits results: the planned files, the commit or pull request, and reading it back.
 
     Score("gsm8k|0", share=0.4117, …) of org/student
         -> Item(path=".eval_results/gsm8k.yaml", content=b"- dataset: …") against what the repo holds already
@@ -68,7 +68,7 @@ class Item:
     head: str
     """Commit of the model that the file was made for."""
     remarks: list[str] = field(default_factory=list)
-    """What whoever decides should know."""
+    """Remarks for the user who decides."""
 
     @property
     def value(self) -> float:
@@ -99,7 +99,7 @@ class _Held:
 
 
 def is_own(access: Access, model: str) -> bool:
-    """Whether the model is in a namespace that the token may write to. Raises HubError without a token."""
+    """Returns whether the token may write to the model's namespace. Raises HubError without a token."""
     if not access.token:
         raise HubError(f"no token for {access.endpoint}", "run `hf auth login`, or set HF_TOKEN")
     user = attempt(access, "ask who the token belongs to", access.api().whoami, patient=False)
@@ -149,7 +149,7 @@ def file_name(board: Board, variant: str = "") -> str:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a result belongs, before there is one: found before anything is evaluated."""
+    """The destination of a result, found before anything is evaluated."""
 
     board: Board
     scale: Scale
@@ -308,7 +308,7 @@ def _check_conflict(held: _Held, replace: bool) -> None:
 def send(
     access: Access, model: str, items: Sequence[Item], message: str, pull_request: bool, body: str = ""
 ) -> Sent:
-    """One commit with all files: on main, or as a pull request. Raises HubError when main has moved since."""
+    """Make one commit with all files: on main, or as a pull request. Raises HubError if main has moved since."""
     from huggingface_hub import CommitOperationAdd
 
     api = access.api()
@@ -342,9 +342,9 @@ def send(
 def read_back(
     access: Access, model: str, items: Iterable[Item], sent: Sent, patience: float = 120.0
 ) -> list[str]:
-    """One line per item that says where it shows now: of the model, and of the leaderboard.
+    """Returns one line per item that says where it shows now, at the model and on the leaderboard.
 
-    Raises HubError when one does not show within `patience` seconds: the commit is made, the Hub slow or unwilling.
+    Raises HubError if one does not show within `patience` seconds although the commit was made.
     """
     deadline = time.monotonic() + patience
     shown = []

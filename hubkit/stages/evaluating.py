@@ -34,7 +34,7 @@ class Score:
     """A model on one task."""
 
     task: str
-    """As it was asked for."""
+    """As it was given."""
     folder: str
     """Name of its folder."""
     dataset: str
@@ -120,7 +120,7 @@ def evaluate(
 
 
 def _weights(model: dict[str, str], root: Path) -> dict[str, str]:
-    """What is loaded: the model, or of an adapter on the Hub its weights in its base's."""
+    """Returns the model to load; an adapter on the Hub is merged into its base."""
     if "digest" in model:
         return model
     from hubkit.hub import default_access

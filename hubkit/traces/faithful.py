@@ -146,7 +146,7 @@ def _steps(sides: list[str]) -> Iterator[tuple[str, bool]]:
 
 
 def _value(side: str) -> Fraction | None:
-    """Returns the value of numbers with + - * / ( ) between them. Returns None for anything else, or a division by 0."""
+    """Returns the value of numbers with + - * / ( ) between them. Returns None for anything else and for x / 0."""
     side = side.strip(" \t")
     tokens = _TOKEN.findall(side)
     if "".join(tokens) != re.sub(r"[ \t]", "", side) or tokens.count("(") > MOST_BRACKETS:
