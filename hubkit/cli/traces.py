@@ -319,7 +319,7 @@ def _lengths(lengths: dict[str, dict[str, float]]) -> None:
 def _agreement(seen: Inspection) -> str:
     found = seen.agreement
     if found is None:
-        return "nothing was verified: there is no trace with a known answer, or no sample was wanted"
+        return "nothing was verified: there is no trace with a known answer, or --sample is 0"
     text = f"verified by {found.verifier}: {found.sample:,} traces drawn at random, {_counts(found.outcomes)}"
     if found.claimed:
         text += (

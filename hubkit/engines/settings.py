@@ -51,7 +51,9 @@ class EngineRuntime(Section):
     def _hubkits_own_are_not_given(cls, vllm: dict[str, Any]) -> dict[str, Any]:
         for name in vllm:
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-                raise ValueError(f"{name!r} is no argument of vLLM: write it with underscores, without --")
+                raise ValueError(
+                    f"{name!r} is not an argument of vLLM: write it with underscores, without --"
+                )
             if name in VLLM_OWN:
                 raise ValueError(f"hubkit sets vLLM's {name} itself")
         return vllm

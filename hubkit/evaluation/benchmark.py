@@ -44,7 +44,7 @@ class Benchmark(Section):
             raise ValueError("give either `problems` (a set of this recipe) or `task` (a lighteval task)")
         if self.samples > 1 and self.sampling.temperature == 0:
             raise ValueError(
-                f"{self.samples} greedy answers to a problem are one and the same: give `sampling` a temperature"
+                f"{self.samples} greedy answers to a problem are all the same: give `sampling` a temperature"
             )
         if self.leaderboard and not self.task:
             raise ValueError(

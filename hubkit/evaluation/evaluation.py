@@ -292,7 +292,7 @@ def _samples(detail: Any, model: Any, task: Tasks) -> Iterator[dict[str, Any]]:
     for sample, (score, extracted) in enumerate(found):
         if score not in (0, 1):
             raise InputError(
-                f"{doc.task_name} finds an answer {score:g} right, between wrong and right",
+                f"{doc.task_name} scores an answer {score:g}, between wrong and right",
                 "choose a task whose answers are right or wrong",
             )
         response = model.response(doc, sample)

@@ -195,7 +195,7 @@ def _config(task: str) -> Any:
     shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
     raise RecipeError(
         f"{task!r} is {len(names)} tasks of lighteval",
-        f"give each a benchmark of its own, the model is loaded once for all: {shown}",
+        f"give each its own benchmark, the model is loaded once for all: {shown}",
     )
 
 
@@ -242,7 +242,7 @@ def _check_scored(task: str, config: Any) -> None:
     overall = next(iter(overall.values())) if isinstance(overall, dict) else overall
     if overall is not np.mean:
         raise RecipeError(
-            f"{task!r} sums up its problems otherwise than by their mean ({name})",
+            f"{task!r} does not score by the mean over its problems ({name})",
             "choose a task whose score is the share of right answers",
         )
 
@@ -306,8 +306,8 @@ def reading(task: str) -> Iterator[None]:
                 "write a smaller number after |",
             ) from error
         raise InputError(
-            f"the problems of {task} cannot be had: {line}",
-            "see that its dataset is there, and ask for access to it where it is gated",
+            f"the problems of {task} cannot be loaded: {line}",
+            "check that its dataset exists, and ask for access if it is gated",
         ) from error
 
 

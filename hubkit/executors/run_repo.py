@@ -137,7 +137,8 @@ class RunRepo:
         there = {sibling.rfilename for sibling in info.siblings or []}
         if RECIPE not in there and any(not name.startswith(".") for name in there):
             raise HubError(
-                f"dataset {self.name} exists and is no run's", "change the recipe's name or hub.namespace"
+                f"dataset {self.name} exists and does not belong to a run",
+                "change the recipe's name or hub.namespace",
             )
 
     def commit_recipe(

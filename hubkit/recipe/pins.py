@@ -87,7 +87,7 @@ def task_facts(recipe: Recipe, root: Path, remember: bool = True) -> dict[str, T
         wanted = found[benchmark.name].samples if benchmark.task else 1
         if wanted > 1 and not benchmark.samples and benchmark.sampling.temperature == 0:
             raise RecipeError(
-                f"{benchmark.task!r} wants {wanted} answers to each problem, and greedy ones are one and the same",
+                f"{benchmark.task!r} takes {wanted} answers to each problem, and greedy answers are all the same",
                 f"give the benchmark {benchmark.name!r} a sampling temperature, or `samples: 1`",
             )
     return found

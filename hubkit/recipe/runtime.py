@@ -69,7 +69,7 @@ class Jobs(Section):
             try:
                 asked = Requirement(line)
             except InvalidRequirement as error:
-                raise ValueError(f"{line!r} is no dependency: {str(error).splitlines()[0]}") from None
+                raise ValueError(f"{line!r} is not a dependency: {str(error).splitlines()[0]}") from None
             if canonicalize_name(asked.name) == "hubkit" and asked.specifier:
                 raise ValueError(
                     f"{line!r} is another project on PyPI: leave the version out, or give an address"

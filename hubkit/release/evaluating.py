@@ -128,7 +128,7 @@ def base_of(access: Access, model: str, revision: str) -> tuple[str, str] | None
         raise InputError(f"adapter_config.json of {model} names no base", "save it with PEFT again") from None
     if not REPO_ID.match(base) or "/" not in base:
         raise InputError(
-            f"the adapter {model} names its base as {base[:80]!r}, which is no model on the Hub",
+            f"the adapter {model} names its base as {base[:80]!r}, which is not a model on the Hub",
             "name it by its id in adapter_config.json, or publish merged weights",
         )
     return base, resolve(base, at, "model", access)

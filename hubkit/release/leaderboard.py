@@ -103,7 +103,7 @@ def load_yaml(data: bytes, what: str) -> Any:
         return yaml.load(text, yaml.CSafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         line = " ".join(str(error).split())[:200]
-        raise InputError(f"{what} is no valid YAML: {line}", "repair it first") from None
+        raise InputError(f"{what} is not valid YAML: {line}", "repair it first") from None
 
 
 # Boards
@@ -113,7 +113,7 @@ def parse_board(text: str) -> tuple[str, str]:
     """("org/name", "task") of org/name#task; the task is "" where none is named."""
     dataset, _, task = text.partition("#")
     if not _REPO.fullmatch(dataset) or ".." in dataset or (task and not _TASK.fullmatch(task)):
-        raise InputError(f"{text!r} is no leaderboard", "write org/name#task, such as openai/gsm8k#gsm8k")
+        raise InputError(f"{text!r} is not a leaderboard", "write org/name#task, such as openai/gsm8k#gsm8k")
     return dataset, task
 
 

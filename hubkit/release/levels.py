@@ -93,4 +93,4 @@ def _test(tests: Sequence[Mapping[str, Any]], row: Row) -> Row:
                     "ci_high": -test["ci_low"],
                 }
                 return values | turned
-    raise ValueError(f"{row['student']} was not tested at {row['long']} and {row['short']}")
+    raise ValueError(f"{row['student']} was not tested at the levels {row['long']} and {row['short']}")

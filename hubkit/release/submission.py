@@ -198,7 +198,7 @@ def locate(
     if in_file and not mine:
         raise InputError(
             f"{path} is there already, with {_value(in_file[0])} for another benchmark",
-            "use --variant NAME for a file of its own",
+            "use --variant NAME for a separate file",
         )
     kept = [h.data for h in in_file if h not in mine]
     return Place(board, chosen, path, kept, mine[0].index if mine else 0, head, remarks)
@@ -211,7 +211,7 @@ def fill(
     board, remarks = place.board, list(place.remarks)
     if _BRANCH.fullmatch(score.revision) and not _COMMIT.fullmatch(score.revision):
         remarks.append(
-            f"the run read {score.revision} of its dataset, which is no commit: the entry names none"
+            f"the run read {score.revision} of its dataset, which is not a commit: the entry names none"
         )
         score = replace(score, revision="")
     if score.revision and score.revision != board.revision:
@@ -228,7 +228,7 @@ def board_of(access: Access, score: Score, leaderboard: str = "") -> Board:
     dataset, task = parse_board(leaderboard) if leaderboard else (score.dataset, "")
     if "/" not in dataset:
         raise InputError(
-            f"{score.task} was read from {dataset or 'an unnamed place'}, which is no dataset on the Hub",
+            f"{score.task} was read from {dataset or 'an unnamed place'}, which is not a dataset on the Hub",
             "name the benchmark: --leaderboard org/name#task",
         )
     if leaderboard:
@@ -260,7 +260,7 @@ def _held(access: Access, model: str) -> tuple[str, list[_Held], dict[str, str]]
                 if not entries or not all(
                     isinstance(e, dict) and isinstance(e.get("dataset"), dict) for e in entries
                 ):
-                    raise InputError(f"{name} is no list of results", "repair it first")
+                    raise InputError(f"{name} is not a list of results", "repair it first")
             except InputError as error:
                 if number is None:
                     unreadable[name] = error.message
@@ -320,7 +320,8 @@ def send(
     head = str(attempt(access, f"look up model {model}", lambda: api.model_info(model)).sha)
     if any(item.head != head for item in items):
         raise HubError(
-            f"{model} has changed since this was made up", "run again to see it on what is there now"
+            f"{model} has changed since the submission was planned",
+            "run again to plan it for the current files",
         )
     operations = [CommitOperationAdd(item.path, item.content) for item in items]
 

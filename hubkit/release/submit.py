@@ -164,7 +164,7 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
     if wish.engine not in ("transformers", "vllm"):
         raise InputError(f"--engine {wish.engine!r}", "use transformers or vllm")
     if wish.source and wish.details:
-        raise InputError("two sources", "give --source or --details")
+        raise InputError("--source and --details are both given", "give one of them")
     level = level_named(wish.level)
     if level and wish.results is not None:
         raise InputError("--level is for an evaluation, and --results is one", "leave --level out")
@@ -196,7 +196,7 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
         for task in tasks:
             if (wish.samples or task.samples) > 1 and wish.temperature == 0:
                 raise InputError(
-                    f"{task.task}: {wish.samples or task.samples} greedy answers to a problem are one and the same",
+                    f"{task.task}: {wish.samples or task.samples} greedy answers to a problem are all the same",
                     "give a --temperature, or --samples 1",
                 )
         places = [place(task.board) for task in tasks]

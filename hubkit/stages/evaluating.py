@@ -73,7 +73,7 @@ def evaluate(
     engine = engine or EngineRuntime()
     if engine.engine == "openai":
         raise InputError(
-            "an endpoint says nothing of which weights answer", "give a model's Hub id or its folder"
+            "an endpoint does not say which weights answer", "give a model's Hub id or its folder"
         )
     sampling, asked_at = Sampling(max_tokens=max_tokens, temperature=temperature), level_named(level)
     with own_folder(out):

@@ -224,7 +224,7 @@ def truncate(
         raise InputError("say where to cut", "give either a number of tokens or compressed traces")
     target = read_stage(Path(to)) if to is not None else None
     if target is not None and target.variant != "compressed":
-        raise InputError(f"{to} is no folder of compressed traces", "give one that `compress` made")
+        raise InputError(f"{to} is not a folder of compressed traces", "give one that `compress` made")
     check_own(out)
     # Before anything is made, so that a wrong name is an error at once.
     found = _found(source, options)
@@ -303,7 +303,9 @@ def push(folder: Path, repo_id: str, private: bool = False) -> Pushed:
 
     stage = read_stage(folder)
     if stage is None:
-        raise InputError(f"{folder} is no finished stage's folder", "give one that `hubkit traces` made")
+        raise InputError(
+            f"{folder} is not the folder of a finished stage", "give one that `hubkit traces` made"
+        )
     namespace, slash, _ = repo_id.partition("/")
     if not (slash and REPO_ID.match(repo_id)):
         raise InputError(f"{repo_id!r} is no Hub id", "write org/name")

@@ -136,7 +136,7 @@ def watcher(context: StepContext, trainer: Any, examples: Sequence[Sequence[int]
             self.gate = {"gradient_norm": norm, "weights_moved": moved, "looked_at_step": step}
             if not math.isfinite(norm) or norm == 0:
                 raise GateError(
-                    f"{context.step}: the gradient's norm is {norm} after {step} steps: nothing is learnt",
+                    f"{context.step}: the gradient's norm is {norm} after {step} steps: nothing is learned",
                     "look at sft.learning_rate, sft.max_grad_norm and the data",
                 )
             by_chance = context.config["sft"].get("weights") == "bfloat16"

@@ -44,7 +44,7 @@ def cut_batch(
     Raises InputError for a tokenizer that does not give the positions of its tokens in the text.
     """
     if not tokenizer.is_fast:
-        raise InputError("the tokenizer gives no places in the text", "use one with a tokenizer.json")
+        raise InputError("the tokenizer gives no positions in the text", "use one with a tokenizer.json")
     done: dict[int, Cut] = {i: (texts[i], lengths[i]) for i in range(len(texts)) if lengths[i] <= budgets[i]}
     wanted = [i for i in range(len(texts)) if i not in done]
     searches = {

@@ -43,7 +43,8 @@ class ProblemReader:
                 row = self._search(id)
             if row is None:
                 raise InputError(
-                    f"there is no problem {id!r}, of which there is a trace", "run again from the traces on"
+                    f"the problem {id!r} of a trace is missing",
+                    "run the traces step and the steps after it again",
                 )
             self._row = row
         return self._row

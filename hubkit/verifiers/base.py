@@ -149,5 +149,5 @@ def list_of(value: Any, kind: str, where: str) -> list[Any]:
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list) or not value:
-        raise InputError(f"{where}: {kind} are no list", "see docs/verifiers.md")
+        raise InputError(f"{where}: {kind} are not a list", "see docs/verifiers.md")
     return value

@@ -78,7 +78,7 @@ def _pair(given: Any, printed: Any, where: str) -> dict[str, str]:
         if isinstance(text, list) and all(isinstance(line, str) for line in text):
             text = "\n".join(text)  # TACO's lists of lines
         if not isinstance(text, str):
-            raise InputError(f"{where}: input and output are no texts: {str(text)[:40]!r}", LAYOUTS)
+            raise InputError(f"{where}: input and output are not texts: {str(text)[:40]!r}", LAYOUTS)
         texts.append(text)
     if not texts[1].strip():
         raise InputError(f"{where}: it expects no output, and so checks nothing", LAYOUTS)
@@ -91,13 +91,13 @@ def _apps(value: Mapping[str, Any], where: str) -> list[Any]:
         raise InputError(f"{where}: tests have the keys {', '.join(map(str, value))}", LAYOUTS)
     inputs, outputs, function = value["inputs"], value["outputs"], value.get("fn_name")
     if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs):
-        raise InputError(f"{where}: inputs and outputs are no lists of one length", LAYOUTS)
+        raise InputError(f"{where}: inputs and outputs are not lists of the same length", LAYOUTS)
     if not function:
         return [
             _pair(*pair, f"{where}: test {n}") for n, pair in enumerate(zip(inputs, outputs, strict=True), 1)
         ]
     if not str(function).isidentifier():
-        raise InputError(f"{where}: fn_name {str(function)[:40]!r} is no name of a function", LAYOUTS)
+        raise InputError(f"{where}: fn_name {str(function)[:40]!r} is not the name of a function", LAYOUTS)
     return [_call(str(function), given, wanted, where) for given, wanted in zip(inputs, outputs, strict=True)]
 
 

@@ -235,7 +235,9 @@ def test_an_adapter_of_another_toolkit_on_two_benchmarks(hub: LocalHub, api: HfA
     home = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": "", "HF_TOKEN": ""}
     done = hubkit(*command, **home)
     assert done.returncode == 2 or done.returncode == 1
-    assert "names its base as '/home/me/base', which is no model on the Hub" in " ".join(done.stderr.split())
+    assert "names its base as '/home/me/base', which is not a model on the Hub" in " ".join(
+        done.stderr.split()
+    )
     named = json.dumps(about | {"base_model_name_or_path": "local/student"}).encode()
     add(api, "local/adapter", {"adapter_config.json": named})
     done = hubkit(*command, **home)
@@ -255,7 +257,7 @@ def test_an_adapter_of_another_toolkit_on_two_benchmarks(hub: LocalHub, api: HfA
 def test_a_branch_is_no_revision(mine: Access, model: str, tmp_path: Path) -> None:
     run = run_of(tmp_path, model, **{"config_tasks__gsm8k|0__hf_revision": "main"})
     (item,) = plan(Wish(model, results=run), tmp_path, mine).items
-    assert item.entry.dataset_revision is None and "which is no commit" in item.remarks[0]
+    assert item.entry.dataset_revision is None and "which is not a commit" in item.remarks[0]
 
 
 def test_another_s_model_gets_a_pull_request(api: HfApi, mine: Access, theirs: str, tmp_path: Path) -> None:

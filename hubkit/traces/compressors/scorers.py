@@ -107,7 +107,7 @@ class CausalScorer:
         )
         if not self._tokenizer.is_fast:
             raise InputError(
-                f"the tokenizer of {self._folder.name} gives no places in the text",
+                f"the tokenizer of {self._folder.name} gives no positions in the text",
                 "use one with a tokenizer.json",
             )
         self._model = model
@@ -147,7 +147,8 @@ class CausalScorer:
         for i, scores in zip(fitting, made, strict=True):
             if not all(map(math.isfinite, scores)):
                 raise EngineError(
-                    f"{self._folder.name} gives scores that are no numbers", "use another model as the scorer"
+                    f"{self._folder.name} gives scores that are not numbers",
+                    "use another model as the scorer",
                 )
             found[i] = scores
         return found
