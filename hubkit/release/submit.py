@@ -158,7 +158,7 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
 
     access = access or default_access()
     if not REPO_ID.match(wish.model) or "/" not in wish.model:
-        raise InputError(f"{wish.model!r} is no model on the Hub", "write org/model")
+        raise InputError(f"{wish.model!r} is not a model on the Hub", "write org/model")
     if wish.results is None and not wish.tasks:
         raise InputError("nothing to submit", "give --task gsm8k|0, or --results of a finished run")
     if wish.engine not in ("transformers", "vllm"):

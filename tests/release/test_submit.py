@@ -358,7 +358,7 @@ def test_boards_are_found_by_their_eval_yaml(api: HfApi, mine: Access) -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"results__gsm8k|0": {"extractive_match": 37.5}}, "no share from 0 to 1"),
+        ({"results__gsm8k|0": {"extractive_match": 37.5}}, "not a share from 0 to 1"),
         ({"results__gsm8k|0": {"extractive_match": -0.1}}, "no share"),
         ({"results__gsm8k|0": {"extractive_match": 10**400}}, "no number"),
         ({"results__gsm8k|0": {"extractive_match": float("nan")}}, "NaN is no number"),
@@ -439,7 +439,7 @@ def test_a_dry_run_needs_no_token(hub: LocalHub, model: str, tmp_path: Path) -> 
     ("arguments", "why"),
     [
         (["local/x"], "--task gsm8k"),
-        (["x", "--task", "gsm8k|0"], "no model on the Hub"),
+        (["x", "--task", "gsm8k|0"], "not a model on the Hub"),
         (["local/x", "--task", "gsm8k|0", "--scale", "10"], "use 1 or 100"),
         (["local/x", "--task", "gsm8k|0", "--json"], "--dry-run"),
         (["local/x", "--task", "gsm8k|0", "--engine", "openai"], "transformers or vllm"),
