@@ -13,12 +13,12 @@ import typer
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Look after what was published.", no_args_is_help=True)
+app = typer.Typer(help="Check and export published releases.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Look after what was published."""
+    """Check and export published releases."""
 
 
 @app.command()

@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 import psutil
 
@@ -29,9 +29,6 @@ from hubkit.engines.slots import register_attention
 from hubkit.engines.weights import load_adapter, load_model, text_class
 from hubkit.errors import EngineError, InputError
 from hubkit.precision import weight_dtype
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["TransformersEngine"]
 
