@@ -99,8 +99,9 @@ class Sampling(Section):
     temperature: float = Field(default=0.0, ge=0)
     """0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Only the most likely tokens whose probabilities sum to this are sampled; 1 keeps all."""
     top_k: int = Field(default=0, ge=0)
-    """0 keeps all tokens."""
+    """Only this number of most likely tokens is sampled; 0 keeps all."""
 
     def words(self) -> str:
         """For cards: temperature 0.7, top_p 1.0, top_k 0, at most 400 tokens."""

@@ -43,8 +43,9 @@ class EngineRuntime(Section):
     max_cost: float | None = Field(default=None, gt=0)
     """What a step may cost, in the currency of the prices."""
     prompt_price: float = Field(default=0.0, ge=0)
+    """Per million tokens of prompts."""
     completion_price: float = Field(default=0.0, ge=0)
-    """Per million tokens."""
+    """Per million tokens of answers."""
 
     @field_validator("vllm")
     @classmethod

@@ -2,7 +2,8 @@
 
 HUBKIT_REPO, HUBKIT_COMMIT and HUBKIT_CALL name the run's repo, the commit with everything that the step needs, and the
 step. The step runs in a child process (worker.py), in an ordinary run folder. This process fetches the inputs, writes
-progress into the log, and uploads the output and the work under way: soon after the start and then every five minutes.
+progress into the log, and uploads the output. It also uploads the work under way, soon after the start and then at
+doubling intervals of up to five minutes.
 
 The work is copied while the child is stopped, so the copy is what a kill at that moment would have left, journals and
 checkpoints included, and every step can go on from that.

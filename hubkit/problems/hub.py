@@ -30,8 +30,11 @@ _FILES: Final = 256
 class HubSource(RowSource):
     source: Literal["hub"]
     dataset: str
+    """Hub id: org/name."""
     revision: str = ""
+    """Branch, tag or commit, which is resolved to a commit once. Empty: the default branch."""
     config: str | None = None
+    """Config of the dataset. Unset: its default."""
     split: str = "train"
 
     def rows(self, pin: Pin) -> Iterator[Problem]:

@@ -131,17 +131,21 @@ AnyVariant = Annotated[
 
 class Students(Section):
     bases: list[Base] = Field(min_length=1)
+    """Models that students are fine-tuned from."""
     variants: list[AnyVariant] = Field(min_length=1)
     """raw, compressed-<compressor>, and controls of the same length: truncated-, last-, random-steps- and
     random-tokens-<compressor>; or a mixture of them."""
     methods: dict[Name, AnyMethod] = Field(min_length=1)
+    """Name -> how students are trained."""
     seeds: list[int] = Field(default=[0], min_length=1)
+    """Seeds of training; one student of each kind for each seed."""
     max_cut_share: float = Field(default=0.02, ge=0, le=1)
     """Refuse to train if max_length cuts a larger share of the rows."""
     max_dropped_share: float = Field(default=0.02, ge=0, le=1)
     """Rows that fail a check of training data in any variant, such as one that contains a control token, are dropped
     from all variants; refuse to train if that is a larger share of the rows. 0: stop at the first."""
     system: str = ""
+    """System message in training and evaluation; empty for none."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,7 @@ class Hub(Section):
     """local, or the address of a Hub such as https://huggingface.co."""
     namespace: str = Field(default="local", pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,41}$")
     private: bool = False
+    """Whether all repos and the collection are private."""
 
     @field_validator("endpoint")
     @classmethod
@@ -178,11 +183,17 @@ class Hub(Section):
 class Recipe(Section):
     name: Name
     version: int = Field(default=1, gt=0)
+    """Version of the release, which names its tag: v1."""
     description: str
+    """One or two sentences, for cards and the collection."""
     license: str = "apache-2.0"
+    """Licence of all repos of the release, by the Hub's name."""
     language: list[str] = Field(default=["en"])
+    """Languages of the traces, for the cards."""
     seed: int = 0
+    """Seed of sampling and of random controls; students have their own `seeds`."""
     problems: dict[Name, ProblemSource] = Field(default={})
+    """Name -> a set of problems."""
     train_on: Name = "train"
     """The problem set that teachers answer."""
     teachers: list[Teacher] = Field(default=[])
@@ -196,10 +207,14 @@ class Recipe(Section):
     judge: Judge | None = None
     """Required if the problems of `train_on`, or an entry of `traces`, have `verifier: judge`."""
     compressors: list[AnyCompressor] = Field(default=[])
+    """What shortens the traces."""
     students: Students
     benchmarks: list[Benchmark] = Field(min_length=1)
+    """What students are evaluated on."""
     hub: Hub = Hub()
+    """Where the release is published."""
     run: Run = Run()
+    """How steps run. Never part of an identity."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> Recipe:

@@ -28,11 +28,13 @@ class Resources(Section):
     """
 
     cpus: int = Field(default=1, gt=0)
+    """Cores of one step."""
     gpus: int = Field(default=0, ge=0)
+    """GPUs of one step."""
     memory_gb: int | None = Field(default=None, gt=0)
     """Unset: the cluster's default."""
     gpu_memory_gb: int | None = Field(default=None, gt=0)
-    """Memory of one GPU of the cluster, which hubkit cannot see: students that do not fit are refused first."""
+    """Memory of one GPU of the cluster, which hubkit cannot see; with it, students that do not fit are refused."""
     partition: SbatchWord = ""
     account: SbatchWord = ""
     time: SbatchWord = ""
@@ -83,7 +85,7 @@ class Run(Section):
     ray_address: str = "auto"
     """ray: host:port of the cluster's head; auto: the cluster that this machine is in, or RAY_ADDRESS."""
     resources: dict[str, Resources] = Field(default={})
-    """ray, slurm, hf-jobs: kind of step -> what it asks for; `default` for all others."""
+    """ray, slurm, hf-jobs: kind of step -> what it requests; `default` for all others."""
     jobs: Jobs = Jobs()
     """hf-jobs: what every job is given."""
     workers: int = Field(default=1, gt=0)
@@ -92,13 +94,13 @@ class Run(Section):
     """Cores of one step: torch's threads in training, the transformers engine's processes on a CPU. Unset: with
     ray and slurm the step's `cpus`; with hf-jobs the job's cores; else this machine's cores, divided by `workers`."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
+    """Device of training and of the transformers engine: auto, cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of matrix products when students train and the transformers engine generates. auto: bfloat16 on GPUs
     that have it, and on CPUs with AMX for models of 10M parameters or more that are stored in it; else float32. Weights
     that train are float32 either way. `sft.bf16` overrides this, because it is part of a student's identity."""
     engines: dict[str, EngineRuntime] = Field(default={})
-    """Model name -> engine; `default` for all others."""
+    """Model name -> engine; `students` for evaluations, `default` for all others."""
     accelerate: dict[str, Any] = Field(default={})
     """Trains each student in several processes: keys of a file of `accelerate config`, such as num_processes,
     distributed_type (MULTI_GPU, FSDP, DEEPSPEED) or fsdp_config. Empty: one process."""

@@ -124,7 +124,8 @@ class Existing(Origin):
 class FileTraces(Existing):
     source: Literal["file"]
     path: str
-    """JSON lines, a JSON list, CSV or Parquet beside the recipe, also compressed."""
+    """JSON lines, a JSON list, CSV, TSV (these also compressed: .gz, .bz2, .zst, .lz4) or Parquet beside the recipe:
+    a file, a folder of such files, or a pattern such as data/train-*.parquet."""
 
     def pin(self, folder: Path, key: str, commit: Callable[[str, str], str]) -> Pin:
         return FileSource(source="file", path=self.path).pin(folder, key, commit)
@@ -146,9 +147,12 @@ class FileTraces(Existing):
 class HubTraces(Existing):
     source: Literal["hub"]
     dataset: str
+    """Hub id: org/name."""
     config: str | None = None
+    """Config of the dataset. Unset: its default."""
     split: str = "train"
     revision: str = ""
+    """Branch, tag or commit, which is resolved to a commit once. Empty: the default branch."""
 
     def pin(self, folder: Path, key: str, commit: Callable[[str, str], str]) -> Pin:
         return HubSource(source="hub", dataset=self.dataset, revision=self.revision).pin(folder, key, commit)
