@@ -142,7 +142,7 @@ def _value(name: str, text: str) -> Any:
 
 
 def plain(text: object, limit: int = 0) -> str:
-    """Text from data as a terminal may show it: characters that control it are left out, and the middle of what is
+    """Returns text from data that is safe in a terminal: without control characters, and without the middle of texts
     longer than `limit` characters."""
     whole = "".join(c for c in str(text).replace("\t", "    ") if c == "\n" or c.isprintable())
     if not limit or len(whole) <= limit:

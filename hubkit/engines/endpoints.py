@@ -60,7 +60,7 @@ class Endpoint:
         """requests, tokens: (what may still be asked for, when that is over)."""
 
     def opens_at(self, now: float, tokens: int) -> float | None:
-        """Returns when a request of so many tokens may be sent. Returns None if another request must end first."""
+        """Returns when a request of `tokens` tokens may be sent. Returns None if another request must end first."""
         if self._running >= max(1, int(self._window)):
             return None
         at = self._free_at
@@ -124,7 +124,7 @@ class Endpoints:
         self._timer: asyncio.TimerHandle | None = None
 
     async def take(self, tokens: int) -> Endpoint:
-        """Wait in turn for room for a request of at most so many tokens; end it with `give_back`."""
+        """Wait in turn for room for a request of at most `tokens` tokens; end it with `give_back`."""
         place: asyncio.Future[Endpoint] = asyncio.get_running_loop().create_future()
         self._waiting.append((tokens, place))
         self._serve()

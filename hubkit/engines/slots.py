@@ -279,7 +279,7 @@ class SlotCache:
         """The next forward pass contains one token for every slot.
 
         Returns the slots in the order of its rows and the positions of their tokens, [rows]; then for every
-        column of every row, one after the other, whether it is seen, and whether through a window of so many.
+        column of every row, one after the other, whether it is visible, and whether it is inside the sliding window.
         """
         import torch
 

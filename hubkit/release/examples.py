@@ -18,7 +18,7 @@ __all__ = ["examples"]
 _LONGEST: Final = 6_000
 """Characters of a trace that the report shows."""
 _AT: Final = {"most shortened": 0.02, "in the middle": 0.5, "least shortened": 0.98}
-"""What is said of an example, and the quantile of `ratio` at which it stands."""
+"""Title of an example, and its quantile of `ratio`."""
 
 
 def examples(facts: Facts, teacher: str = "") -> list[dict[str, Any]]:

@@ -79,7 +79,7 @@ def render(text: str, link: str = "", revision: str = "main", find: Finder = lam
         link_rel="nofollow noreferrer",
         set_tag_attribute_values={"pre": {"tabindex": "0"}},  # it scrolls, also by keyboard
     )
-    # A picture that nothing is said of is passed over by those who are read to.
+    # A picture without a description is skipped by screen readers.
     return re.sub(r"<img (?![^>]*\balt=)", '<img alt="" ', html)
 
 

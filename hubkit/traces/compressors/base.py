@@ -60,7 +60,7 @@ class Compressor(Section, ABC):
         return "the tokens of both" if self.solution == "shorten" else "its tokens"
 
     def requests(self, raw_tokens: int) -> int:
-        """Returns how many texts are generated for a trace of so many tokens at most."""
+        """Returns the most texts that are generated for a trace with `raw_tokens` tokens."""
         return 1
 
     @abstractmethod
