@@ -205,7 +205,7 @@ def _rows(traces: Any) -> Iterable[Any]:
 
 
 def _trace(row: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """A row with what steps need of it. Raises InputError that names the row."""
+    """Returns a row with the keys that steps need. Raises InputError, naming the row, if one is missing."""
     trace = dict(row)
     messages = trace.get("messages") or []
     if "problem" not in trace and messages:

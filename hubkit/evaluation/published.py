@@ -23,8 +23,8 @@ PROMPTS: Final = 3
 TOKENS: Final = 16
 """Greedy tokens of each prompt that are compared."""
 AGREEMENT: Final = 0.25
-"""Least share of them, up to the first that differs. In half precision two programs part at some near tie; another
-model parts at once."""
+"""Minimum share of these tokens that agree, up to the first difference. In half precision two programs differ at some
+near tie; another model differs at once."""
 CLOSE: Final = 2e-2
 """Largest difference of the logits of a merged copy, as a share of the largest logit: its weights are rounded to the
 base's type."""
@@ -33,7 +33,7 @@ base's type."""
 def merged(base: Path, adapter: Path, folder: Path) -> Path:
     """Write the base with an adapter merged into it; returns the folder.
 
-    Raises GateError where the copy does not give the logits that base and adapter give together, as with LoRA on tied
+    Raises GateError if the logits of the copy differ from those of base and adapter together, as with LoRA on tied
     weights, which one set of weights cannot hold (students/adapters.py refuses it before training).
     """
     import torch

@@ -169,7 +169,7 @@ def _rows_of(path: Path, columns: list[str] | None) -> Iterator[Row]:
 def _text(path: Path) -> io.TextIOWrapper:
     with _bytes(path) as file:
         start = file.read(4)
-    # Without a byte order mark the zeros of UTF-16 and UTF-32 tell them from UTF-8, as JSON starts with ASCII.
+    # Without a byte order mark, zero bytes show UTF-16 and UTF-32, since JSON starts with ASCII.
     encoding = json.detect_encoding(start)
     if encoding.startswith("utf-8"):
         # A byte that is not UTF-8 becomes half a character, which is found in its line below.

@@ -50,7 +50,7 @@ UPLOAD: Final = 30e6
 REPO_S: Final = 6.0
 """Seconds per repo besides its upload: to create, commit and tag it and add it to the collection."""
 LOCAL_UPLOAD: Final = 1.5e8
-"""Bytes a second that are sent to the local Hub; 3.4 GB took 23 s."""
+"""Bytes per second that are sent to the local Hub; 3.4 GB took 23 s."""
 LOOKED_AT: Final = 10_000
 """Maximum requests whose answers `answered` looks for, which takes half a second."""
 

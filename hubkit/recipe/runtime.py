@@ -94,7 +94,7 @@ class Run(Section):
     """Cores of one step: torch's threads in training, the transformers engine's processes on a CPU. Unset: with
     ray and slurm the step's `cpus`; with hf-jobs the job's cores; else this machine's cores, divided by `workers`."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
+    """Device of training and of the transformers engine: auto, cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of matrix products when students train and the transformers engine generates. auto: bfloat16 on GPUs
     that have it, and on CPUs with AMX for models of 10M parameters or more that are stored in it; else float32. Weights

@@ -69,7 +69,7 @@ def export(score: Score, origin: Origin, out: Path, now: float | None = None) ->
             f"{score.results.name} has no details beside it", "give the folder of a finished run"
         )
     if not REPO_ID.match(origin.model) or "/" not in origin.model:
-        raise InputError(f"{origin.model!r} is no model on the Hub", "name it: --model org/name")
+        raise InputError(f"{origin.model!r} is not a model on the Hub", "name it: --model org/name")
     digest = hashlib.sha256(f"{origin.model}\n{score.task}\n".encode() + score.details.read_bytes()).digest()
     name = str(uuid.UUID(bytes=digest[:16], version=4))
     organisation, model = origin.model.split("/")

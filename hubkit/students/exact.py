@@ -17,8 +17,8 @@ from hubkit.students.steps import Layout, collate
 __all__ = ["TOLERANCE", "choose_layout", "difference"]
 
 TOLERANCE: Final = {"float32": 1e-3, "bfloat16": 5e-2}
-"""Largest difference of a logit, as a share of the largest logit, by the precision of products. Rounding stays below a
-tenth of it; the state of another example is 0.07 in float32 and 0.5 in bfloat16 on a random Qwen3.5."""
+"""Precision of products -> allowed difference of a logit, as a share of the largest logit. Rounding stays below a tenth
+of it; the leaked state of another example makes 0.07 in float32 and 0.5 in bfloat16 on a random Qwen3.5."""
 LENGTHS: Final = (48, 31)
 """Tokens of the two examples: enough for a state to leak and to fill a kernel's blocks unevenly, and few enough to be
 quick."""
@@ -56,9 +56,9 @@ def difference(trainer: Any, model: Any, rows: Sequence[Sequence[int]], layout: 
 def choose_layout(trainer: Any, model: Any, rows: Sequence[Sequence[int]], attention: str) -> dict[str, Any]:
     """Set the trainer's layout to the best that is exact, and the model's attention to the best that runs it.
 
-    Returns what the record says: attention, layout, how exact it is, and a note where it is not what was asked for.
-    `rows` are token ids of two examples. Packing is tried with each attention first, then padding. Raises RecipeError
-    where the `attention` that was asked for, or none, runs.
+    Returns the values for the record: attention, layout, the difference, and a note if they are not those that were
+    asked for. `rows` are token ids of two examples. Packing is tried with each attention first, then padding. Raises
+    RecipeError if the `attention` that was asked for does not run, or if none does.
     """
     layout: Layout = trainer.layout
     wanted = "packed" if layout.packed else "padded"

@@ -53,7 +53,7 @@ def why_not(package: str) -> str:
 
 
 def _fails(kind: str, device: str, attention: str = "sdpa", **sizes: Any) -> str:
-    """What a small model raises in a step of training; "" where it runs."""
+    """Returns the error of a small model in a training step; "" if it runs."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -26,7 +26,7 @@ PACKAGES: Final = {"use_liger_kernel": "liger_kernel"}
 def check(context: CheckContext) -> None:
     """Raise RecipeError if training would fail; print on stderr why it would be slow."""
     base, config = context.models["base"], context.config
-    # First: transformers does not tell of a torchao that is broken, and cannot be imported beside it.
+    # First: transformers does not report a broken torchao, and cannot be imported with it.
     if config["sft"].get("weights") == "bfloat16":
         _check_narrow_weights(config["lora"] is not None, context.here)
     _check_arguments(json.dumps(config["sft"], sort_keys=True), context.here)
@@ -124,7 +124,7 @@ def _check_memory(context: CheckContext, folder: Path, shape: memory.Shape) -> N
     if narrow is None:
         asked = runtime.get("precision", "auto")
         narrow = not context.here or choose_precision(asked, device, shape.parameters) == "bfloat16"
-    # On a CPU rows may be far shorter than the limit: what they take is looked at when they are there.
+    # On a CPU rows may be far shorter than the limit: their memory is checked when they are there.
     tokens = config["sft"]["max_length"] if device == "cuda" else 1
     needs = memory.reckon(folder, config, runtime, narrow, device, tokens)
     if needs is not None:

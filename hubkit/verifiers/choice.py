@@ -136,7 +136,7 @@ def _choice(text: str, options: list[str]) -> str:
     """Returns the letter that a short text stands for; "" if it is no single letter."""
     bare, folded = _bare(text), [_folded(option) for option in options]
     if (said := _folded(bare)) in folded:
-        # Of two options with one text neither can be meant.
+        # If two options have the same text, it names neither.
         return chr(ord("A") + folded.index(said)) if folded.count(said) == 1 else ""
     match = _LETTER.match(bare)
     if match is None or _is_word(match[1], bare[match.end(1) :]):

@@ -117,7 +117,7 @@ def test_a_run_by_lighteval_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"model": "../../etc"}, "no model on the Hub"),
+        ({"model": "../../etc"}, "not a model on the Hub"),
         ({"model": "checkpoint"}, "--model org/name"),
         ({"choices": []}, "no details file of lighteval"),
     ],

@@ -1,7 +1,7 @@
 """Checks cards: renders them again from the published records and data, and compares them character by character.
 
-Figures that machines read (model-index, .eval_results) are compared with the outputs whatever hubkit rendered the card;
-the text only by the same hubkit, since another one may word it otherwise.
+Machine-readable figures (model-index, .eval_results) are always compared with the outputs. The text is compared only if
+this version of hubkit rendered it, since another version may word it differently.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ def _conversation(text: str) -> tuple[str, str] | None:
 
 
 def _without_prompt(text: str, problem: str) -> str:
-    """A response without the prompt that some files have before it in the same text."""
+    """Returns a response without the prompt, which some files have before it in the same text."""
     head, mark, _ = text.partition("<think>")
     return text[len(head) :] if mark and problem and problem.strip() in head else text
 
