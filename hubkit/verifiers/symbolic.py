@@ -43,7 +43,7 @@ _COMMAND: Final = re.compile(r"\\([A-Za-z]+)")
 _REST: Final = re.compile(r"[0-9A-Za-z+\-/(){}^_.|!= ]*")
 _NOT_READ: Final = re.compile(
     r"\d \d|\d[eE][-+]?\d|(?<![\d.])0[A-Za-z]|[\d)}]_|\d/\d+/\d"
-    r"|\b\d{4}-\d\d-\d\d\b|\.\d*\.|\|\||!!|'|\d\(\d+\)\d|\?|\d\\frac\{\d+\}\{\d"
+    r"|\^\{[^{}]*\}\^|\b\d{4}-\d\d-\d\d\b|\.\d*\.|\|\||!!|'|\d\(\d+\)\d|\?|\d\\frac\{\d+\}\{\d"
 )
 _DECIMAL: Final = re.compile(r"(?<![\w.])(\d+)\.(\d+)(?![\d.])")
 _DEGREES: Final = re.compile(r"(\d+(?:\.\d+)?)\^\\circ")

@@ -52,6 +52,26 @@ def test_key_and_answer_may_change_places(kind: str) -> None:
                 assert correct(guess, row["answer"]) == (row["right"] == "correct"), row
 
 
+@pytest.mark.parametrize(
+    ("answer", "guess", "status"),
+    [
+        # Raised and lowered digits are one number, and so are the digits of a fraction that is one character.
+        ("10^{12}", "10¹²", "correct"),
+        ("100", "10¹²", "wrong"),
+        ("10^{-3}", "10⁻³", "correct"),
+        ("x_{12}", "x₁₂", "correct"),
+        ("29/8", "3⅝", "correct"),
+        ("\\frac{1}{2}", "¹⁄₂", "correct"),
+        ("\\sqrt[3]{2}", "∛2", "correct"),
+        ("\\phi", "φ", "correct"),
+        # A power of a power without brackets may be either.
+        ("64", "2^3^2", "unparseable"),
+    ],
+)
+def test_what_looks_alike_in_print(answer: str, guess: str, status: str) -> None:
+    assert judge(answer, f"\\boxed{{{guess}}}").status == status
+
+
 RATIONALS = st.builds(Fraction, st.integers(-(10**6), 10**6), st.integers(1, 10**4))
 SPELLINGS = ["fraction", "slash", "decimal", "mixed", "percent", "power"]
 
