@@ -72,6 +72,26 @@ def test_what_looks_alike_in_print(answer: str, guess: str, status: str) -> None
     assert judge(answer, f"\\boxed{{{guess}}}").status == status
 
 
+@pytest.mark.parametrize(
+    ("answer", "guess", "status"),
+    [
+        ("n!", "n", "wrong"),
+        ("n", "n!", "wrong"),
+        ("n!", "n(n-1)!", "correct"),
+        ("x-y", "x y", "wrong"),
+        ("a-b", "-b+a", "correct"),
+        ("xy", "x y", "correct"),
+        ("\\text{cat}", "\\text{act}", "wrong"),
+        ("\\text{cat}", "Cat", "correct"),
+        ("\\text{x-axis}", "\\text{y-axis}", "wrong"),
+    ],
+)
+def test_letters_with_signs_are_no_words_and_upright_words_no_products(
+    answer: str, guess: str, status: str
+) -> None:
+    assert judge(answer, f"\\boxed{{{guess}}}").status == status
+
+
 RATIONALS = st.builds(Fraction, st.integers(-(10**6), 10**6), st.integers(1, 10**4))
 SPELLINGS = ["fraction", "slash", "decimal", "mixed", "percent", "power"]
 
