@@ -69,6 +69,8 @@ def equal(a: Form, b: Form, by: Expressions) -> bool | None:
         return _matched(a.parts, b.parts, by)
     if isinstance(a, Modular) and isinstance(b, Modular):
         return _modular(a, b, by)
+    if isinstance(a, Ratio | Clock) and isinstance(b, Ratio | Clock) and type(a) is not type(b):
+        a, b = _as_ratio(a), _as_ratio(b)  # 1:12 may be read as a time, and 1 : 12 is none
     if isinstance(a, Ratio) and isinstance(b, Ratio):
         return _ratio(a, b, by)
     if isinstance(a, Matrix) and isinstance(b, Matrix):
@@ -270,6 +272,13 @@ def _modular(a: Modular, b: Modular, by: Expressions) -> bool | None:
     if len(residues) == 2 and all(text.lstrip("-").isdecimal() for text in residues):
         return (int(residues[0]) - int(residues[1])) % int(a.modulus) == 0 if int(a.modulus) else False
     return equal(a.residue, b.residue, by)
+
+
+def _as_ratio(form: Ratio | Clock) -> Ratio:
+    if isinstance(form, Ratio):
+        return form
+    hours, minutes, seconds = form.seconds // 3600, form.seconds // 60 % 60, form.seconds % 60
+    return Ratio(tuple(Number(str(part)) for part in (hours, minutes, *([seconds] if seconds else []))))
 
 
 def _ratio(a: Ratio, b: Ratio, by: Expressions) -> bool | None:

@@ -179,6 +179,7 @@ def spell(text: str) -> str:
     text = (
         _NOTHING.sub("", text)
         .replace("{,}", ",")
+        .replace("{:}", ":")
         .replace("\\%", "%")
         .replace("\\_", "_")
         .replace("\\&", " and ")
@@ -233,6 +234,8 @@ def _command(match: re.Match[str]) -> str:
         return "<" if name == "lt" else ">"
     if name in ("arcsin", "arccos", "arctan"):
         return f"\\{name} "
+    if name == "colon":
+        return ":"
     if name == "div":
         return "/"
     if name == "mathbb":

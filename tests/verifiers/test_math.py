@@ -64,6 +64,12 @@ def test_key_and_answer_may_change_places(kind: str) -> None:
         ("\\frac{1}{2}", "¹⁄₂", "correct"),
         ("\\sqrt[3]{2}", "∛2", "correct"),
         ("\\phi", "φ", "correct"),
+        ("1:12", "1 : 12", "correct"),
+        ("1:12", "1\\colon 12", "correct"),
+        ("1:12", "1{:}12", "correct"),
+        ("3:20", "6 : 40", "correct"),
+        ("3:20", "3 : 21", "wrong"),
+        ("1:15:30", "1 : 15 : 30", "correct"),
         # A power of a power without brackets may be either.
         ("64", "2^3^2", "unparseable"),
     ],
