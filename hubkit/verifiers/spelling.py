@@ -141,9 +141,20 @@ _CONTINUED: Final = re.compile(
 )
 """0.333… and 0.1212…: what is written three times, or twice from the point on, goes on so (2.718281828… does not)."""
 _TEXT: Final = re.compile(r"\\text\s*\{([^{}]*)\}")
+_UPRIGHT: Final = re.compile(r"\\text\s*\{(?:[^{}]|\^\{-?\d+\})*\}")
+_UPRIGHT_POWER: Final = re.compile(r"\^\{(-?\d+)\}")
+"""Of a unit in one piece: \\mathrm{cm^2} stays a text without braces in it."""
+_UPRIGHT_FRACTION: Final = re.compile(
+    r"(?:(?<=[\d)}])|(?<=[\d)}][ \u2009]))\\frac"
+    r"\s*\{\\text\s*\{([^{}]*)\}(?:\^\{(\d)\})?\}"
+    r"\s*\{\\text\s*\{([^{}]*)\}(?:\^\{(\d)\})?\}"
+)
+"""Of units behind a number."""
 _TEXT_ALONE: Final = re.compile(r"\s*\\(?:text|textbf|mathrm|textrm|mbox)\s*\{([-+\d.,/ ]+)\}\s*")
 _SPACE: Final = re.compile(r"\s+")
 _LOOSE: Final = re.compile(r" ?([-+*/=<>^_(){}\[\],;|!&]) ?")
+_CURRENCY_CODE: Final = re.compile(r"(?<![A-Za-z{\\])(?:(USD|EUR|GBP)\s*(?=[-\d])|US(?=\\?\$))")
+"""Before an amount: USD 5, US$5."""
 _CURRENCY: Final = {"€": "eur", "£": "gbp", "¥": "yen", "₹": "rupee", "¢": "cent"}
 
 
@@ -162,6 +173,7 @@ def spell(text: str) -> str:
             lambda m: f"\\sqrt{_ROOTS[m[1]]}{{{m[2] or m[3] or m[4]}}}",
             text,
         )
+    text = _CURRENCY_CODE.sub(lambda m: f"\\text{{{m[1].lower()}}}" if m[1] else "", text)
     for sign, name in _CURRENCY.items():
         text = text.replace(sign, f"\\text{{{name}}}")
     text = _without_delimiters(text)
@@ -267,7 +279,14 @@ def _structured(text: str) -> str:
     text = _BARE_SQRT.sub(r"\\sqrt{\1}", text)
     text = _REPEATING.sub(_repeated, _CONTINUED.sub(_continued, text))
     text = _MIXED.sub(_mixed, text)
-    return _LOOSE_BRACES.sub(r"\1", _BARE_POWER.sub(r"\1{\2}", text))
+    text = _LOOSE_BRACES.sub(r"\1", _BARE_POWER.sub(r"\1{\2}", text))
+    text = _UPRIGHT.sub(lambda m: _UPRIGHT_POWER.sub(r"^\1", m[0]), text)
+    return _UPRIGHT_FRACTION.sub(_in_one_piece, text)
+
+
+def _in_one_piece(match: re.Match[str]) -> str:
+    top, power, below, below_power = match.groups()
+    return f"\\text{{{top}{f'^{power}' if power else ''}/{below}{f'^{below_power}' if below_power else ''}}}"
 
 
 def _mixed(match: re.Match[str]) -> str:

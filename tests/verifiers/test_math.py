@@ -20,9 +20,9 @@ CORPUS = [
 KINDS = sorted({row["kind"] for row in CORPUS})
 
 
-def judge(answer: str, text: str) -> Verdict:
+def judge(answer: str, text: str, verifier: str = "math") -> Verdict:
     """In this process, whose main thread this is: what a worker does and faster."""
-    problem: dict[str, Any] = {"answer": answer, "verifier": "math", "source": "", "metadata": ""}
+    problem: dict[str, Any] = {"answer": answer, "verifier": verifier, "source": "", "metadata": ""}
     work = verify_inline(problem, text)
     return verify_in_worker(work) if isinstance(work, Task) else work
 
@@ -96,6 +96,38 @@ def test_letters_with_signs_are_no_words_and_upright_words_no_products(
     answer: str, guess: str, status: str
 ) -> None:
     assert judge(answer, f"\\boxed{{{guess}}}").status == status
+
+
+@pytest.mark.parametrize(
+    ("answer", "guess", "status"),
+    [
+        ("5", "5\\,\\mathrm{cm^2}", "correct"),
+        ("5 cm^2", "5\\,\\mathrm{cm^2}", "correct"),
+        ("5 cm^2", "5\\,\\mathrm{cm^3}", "wrong"),
+        ("5 m/s^2", "5\\,\\mathrm{m/s^2}", "correct"),
+        ("5 m/s^2", "5\\,\\mathrm{m/s}", "wrong"),
+        ("5 m/s", "5\\,\\mathrm{m\\,s^{-1}}", "correct"),
+        ("5 m/s", "5\\,\\frac{\\text{m}}{\\text{s}}", "correct"),
+        ("5 m/s^2", "5\\,\\frac{\\text{m}}{\\text{s}^2}", "correct"),
+        ("5", "5 \\text{m}\\,\\text{s}^{-1}", "correct"),
+        ("5 m", "5 \\text{ m}", "correct"),
+        ("5 m", "6 \\text{ m}", "wrong"),
+        ("5 m", "5 \\text{ g}", "wrong"),
+        ("18", "18 USD", "correct"),
+        ("18", "USD 18", "correct"),
+        ("18", "US$18", "correct"),
+        ("18 dollars", "EUR 18", "wrong"),
+    ],
+)
+@pytest.mark.parametrize("verifier", ["math", "numeric"])
+def test_units_in_their_usual_spellings(answer: str, guess: str, status: str, verifier: str) -> None:
+    assert judge(answer, f"\\boxed{{{guess}}}", verifier).status == status
+
+
+def test_a_letter_is_a_unit_only_beside_one_and_for_numbers() -> None:
+    assert judge("5", "\\boxed{5m}").status == "wrong"
+    assert judge("5", "\\boxed{5m}", "numeric").status == "correct"
+    assert judge("5", "\\boxed{5k}", "numeric").status == "unparseable"
 
 
 RATIONALS = st.builds(Fraction, st.integers(-(10**6), 10**6), st.integers(1, 10**4))
