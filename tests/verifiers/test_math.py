@@ -101,6 +101,27 @@ def test_letters_with_signs_are_no_words_and_upright_words_no_products(
 @pytest.mark.parametrize(
     ("answer", "guess", "status"),
     [
+        ("2i", "(1+i)^2", "correct"),
+        ("-1", "e^{i\\pi}", "correct"),
+        ("-1", "i^2", "correct"),
+        ("1", "i^2", "wrong"),
+        ("1+\\sqrt{3}i", "2e^{i\\pi/3}", "correct"),
+        ("\\frac{1-i}{2}", "\\frac{1}{1+i}", "correct"),
+        ("\\frac{1+i}{2}", "\\frac{1}{1+i}", "wrong"),
+        ("2+3i", "3i+2", "correct"),
+        ("2+3i", "2-3i", "wrong"),
+        ("5", "|3+4i|", "correct"),
+        ("z-2i", "z+2i", "wrong"),
+        ("6", "\\sum_{i=1}^{3} i", "correct"),
+    ],
+)
+def test_i_is_the_imaginary_unit(answer: str, guess: str, status: str) -> None:
+    assert judge(answer, f"\\boxed{{{guess}}}").status == status
+
+
+@pytest.mark.parametrize(
+    ("answer", "guess", "status"),
+    [
         ("5", "5\\,\\mathrm{cm^2}", "correct"),
         ("5 cm^2", "5\\,\\mathrm{cm^2}", "correct"),
         ("5 cm^2", "5\\,\\mathrm{cm^3}", "wrong"),
