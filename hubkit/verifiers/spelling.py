@@ -153,6 +153,11 @@ _UPRIGHT_FRACTION: Final = re.compile(
 _TEXT_ALONE: Final = re.compile(r"\s*\\(?:text|textbf|mathrm|textrm|mbox)\s*\{([-+\d.,/ ]+)\}\s*")
 _SPACE: Final = re.compile(r"\s+")
 _LOOSE: Final = re.compile(r" ?([-+*/=<>^_(){}\[\],;|!&]) ?")
+_NEGATIVE: Final = re.compile(
+    r"\A\s*(?:\\(?:text|mathrm)\s*\{)?\s*(?:negative|minus)\s+\}?\s*(?=[\d.\\$])", re.IGNORECASE
+)
+_UNION: Final = re.compile(r"(,[^()\[\],]*[)\]]\s*)U(?=\s*[(\[][^()\[\],]*,)")
+"""A capital letter between two intervals."""
 _CURRENCY_CODE: Final = re.compile(r"(?<![A-Za-z{\\])(?:(USD|EUR|GBP)\s*(?=[-\d])|US(?=\\?\$))")
 """Before an amount: USD 5, US$5."""
 _CURRENCY: Final = {"€": "eur", "£": "gbp", "¥": "yen", "₹": "rupee", "¢": "cent"}
@@ -166,7 +171,7 @@ def spell(text: str) -> str:
     text = _SMALL.sub(_small, text).translate(_LOOKALIKES)
     if whole := _TEXT_ALONE.fullmatch(text):
         text = whole[1]
-    text = _LOOKS.sub("", text)
+    text = _UNION.sub(r"\1\\cup ", _NEGATIVE.sub("-", _LOOKS.sub("", text)))
     if any(sign in text for sign in _ROOTS):
         text = re.sub(
             r"([√∛∜])\s*(?:\{([^{}]*)\}|\(([^()]*)\)|(\d+|[A-Za-z]))",
