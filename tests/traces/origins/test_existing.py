@@ -60,6 +60,21 @@ SHAPES: dict[str, dict[str, Any]] = {
     "prompt and response in one text": {
         "problem_text": "1 + 1?", "generated_cot": f"Solve this. Problem: 1 + 1?\n{THINK}", "gold": "2",
     },
+    "prompt and response in one text, with other marks": {
+        "problem": "1 + 1?", "text": "[INST]1 + 1?[/INST][THINK]1 and 1[/THINK]\\boxed{2}", "answer": "2",
+    },
+    "prompt and response in harmony beside the problem": {"problem": "1 + 1?", "text": HARMONY, "gt": "2"},
+    "prompt and completion as chats": {
+        "prompt": [{"role": "user", "content": "1 + 1?"}],
+        "completion": [{"role": "assistant", "content": "\\boxed{2}", "reasoning_content": "1 and 1"}],
+        "answer": "2",
+    },
+    "messages as JSON text": {
+        "messages": json.dumps(
+            [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": THINK}]
+        ),
+        "answer": "2",
+    },
     "structs": {
         "meta": {"problem": "1 + 1?", "answer": "2"}, "result": {"reasoning_trace": "1 and 1", "content": "\\boxed{2}"},
     },
