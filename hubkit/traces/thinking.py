@@ -146,7 +146,7 @@ def inert(text: str) -> str:
 
 
 def opened_at(text: str, marks: tuple[str, str] | None = None) -> int | None:
-    """Place of the first mark of a text that is none in quotation marks. Returns None if there is none, or it closes."""
+    """Place of the first mark of a text, not counting quoted ones. Returns None if there is none, or it closes."""
     first = next(iter(_hits(text, marks)), None)
     return first.start if first is not None and first.opens else None
 

@@ -17,6 +17,7 @@ from hubkit.errors import GateError, InputError
 from hubkit.localhub import LocalHub
 from hubkit.problems.base import Pin
 from hubkit.records import read_rows
+from hubkit.stages.stages import verify
 from hubkit.traces.origins.existing import FileTraces, read
 from hubkit.traces.origins.shapes import Found, find, recognise
 
@@ -160,6 +161,19 @@ def test_what_cannot_be_read_is_counted_with_its_row(tmp_path: Path) -> None:
         taken(*source(tmp_path, rows, columns={"respons": "text"}))
     with pytest.raises(InputError, match="no column 'domain'"):
         taken(*source(tmp_path, rows, where={"domain": "a"}))
+
+
+def test_a_problem_with_another_answer_is_judged_by_that_one(tmp_path: Path) -> None:
+    rows = [
+        {"problem": "How many?", "answer": n, "text": f"<think>{n}!</think>\\boxed{{{n}}}"} for n in (2, 3, 3)
+    ]
+    rows.append(rows[0] | {"text": "<think>again</think>2"})
+    _, pin = source(tmp_path, rows)
+    assert pin.path is not None
+    stage = verify(str(pin.path), tmp_path / "out")
+    records = stage.records(tmp_path / "out")
+    assert records["traces"].counts == {"traces": 3, "dropped_duplicate": 1}
+    assert records["raw"].counts == {"kept": 3}
 
 
 RECIPE = """
