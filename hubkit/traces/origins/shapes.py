@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hubkit.engines.replies import CLEAN, CUT
 from hubkit.errors import InputError
 from hubkit.problems.cells import Cell, look_up
 from hubkit.traces.thinking import Thought, opened_at, split
@@ -163,8 +164,7 @@ def find(
     found = []
     for (text, apart), finish, claim in zip(responses, finishes, claims, strict=True):
         thought = split(_without_prompt(text, problem, marks), apart or None, marks)
-        ended = str(finish or "stop")
-        found.append(Found(problem.strip(), answer.strip(), thought, ended, _as_bool(claim)))
+        found.append(Found(problem.strip(), answer.strip(), thought, _ended(finish), _as_bool(claim)))
     return found
 
 
@@ -210,6 +210,12 @@ def _each(cell: Cell | None, number: int) -> list[Any]:
     if isinstance(value, list) and len(value) == number:
         return value
     return [value if not isinstance(value, list) else None] * number
+
+
+def _ended(finish: Any) -> str:
+    """The finish reason by the names that engines give it, all else as it is; "stop" where nothing is said."""
+    word = str(finish or "stop")
+    return "stop" if word.lower() in CLEAN else "length" if word.lower() in CUT else word
 
 
 def _as_bool(value: Any) -> bool | None:

@@ -112,6 +112,20 @@ def test_several_responses_of_a_row_keep_their_own_finish_and_claim() -> None:
     assert [f.thought.form for f in found] == ["closed", "unclosed"]
 
 
+def test_finish_reasons_go_by_the_names_of_all_servers() -> None:
+    said = {
+        "eos": "stop",
+        "end_turn": "stop",
+        "STOP": "stop",
+        "max_tokens": "length",
+        "content_filter": "content_filter",
+    }
+    for finish, name in said.items():
+        row = {"problem": "1 + 1?", "answer": "2", "text": THINK, "finish_reason": finish}
+        (found,) = find(row, "x: row 0", recognise(row))
+        assert found.finish_reason == name
+
+
 def source(tmp_path: Path, rows: list[Any], **keys: Any) -> tuple[FileTraces, Pin]:
     path = tmp_path / "traces.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows))
