@@ -153,6 +153,7 @@ _UPRIGHT_FRACTION: Final = re.compile(
 _TEXT_ALONE: Final = re.compile(r"\s*\\(?:text|textbf|mathrm|textrm|mbox)\s*\{([-+\d.,/ ]+)\}\s*")
 _SPACE: Final = re.compile(r"\s+")
 _LOOSE: Final = re.compile(r" ?([-+*/=<>^_(){}\[\],;|!&]) ?")
+_QUOTED: Final = re.compile(r"\s*[\"“]([^\"“”]*)[\"”]\s*\.?\s*")
 _NEGATIVE: Final = re.compile(
     r"\A\s*(?:\\(?:text|mathrm)\s*\{)?\s*(?:negative|minus)\s+\}?\s*(?=[\d.\\$])", re.IGNORECASE
 )
@@ -168,6 +169,8 @@ def spell(text: str) -> str:
     """The answer in the spelling that `forms.read` reads. Returns "" if nothing is left."""
     if text.isdecimal() and text.isascii():
         return text
+    if quoted := _QUOTED.fullmatch(text):
+        text = quoted[1]
     text = _SMALL.sub(_small, text).translate(_LOOKALIKES)
     if whole := _TEXT_ALONE.fullmatch(text):
         text = whole[1]

@@ -156,6 +156,26 @@ def test_a_letter_is_a_unit_only_beside_one_and_for_numbers() -> None:
     assert judge("5", "\\boxed{5k}", "numeric").status == "unparseable"
 
 
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("The answer is 4. Wait, the answer is 5.", "correct"),
+        ("The answer is 5. Wait, the answer is 4.", "wrong"),
+        ("The answer is therefore 5.", "correct"),
+        ("The answer is x = 5 because 3 + 2 = 5.", "correct"),
+        ("Final answer:\n\n\\[\n5\n\\]", "correct"),
+        ("The answer is $5.\nThat is $3 more.", "correct"),
+        ('The answer is "5".', "correct"),
+        ("Ответ: 5", "correct"),
+        ("所以 $x=5$。", "correct"),
+        ("정답은 5입니다.", "correct"),
+        ("答えは4か5です。", "unparseable"),
+    ],
+)
+def test_answers_in_prose(text: str, status: str) -> None:
+    assert judge("5", text).status == status
+
+
 RATIONALS = st.builds(Fraction, st.integers(-(10**6), 10**6), st.integers(1, 10**4))
 SPELLINGS = ["fraction", "slash", "decimal", "mixed", "percent", "power"]
 
