@@ -115,7 +115,7 @@ def _options(metadata: str) -> list[str]:
 
 
 def _said(text: str, options: list[str]) -> str:
-    marked = answer_in(text) if re.search(r"boxed|fbox|<answer>|####", text) else None
+    marked = answer_in(text) if re.search(r"boxed|fbox|<answer>|begin_of_box|####", text) else None
     if marked is not None:
         return _choice(marked.text, options)
     said = [

@@ -12,9 +12,9 @@ Decided here:
 - What stands beside a box in its formula belongs to it: a sign, a percent sign, a unit, a term. In a blank that is
   filled ("7 + \\boxed{5} = 12") the box alone is the answer.
 - Spellings of the box: \\boxed {7}, \\boxed7, \\fbox{7}, a box in a box, and boxed with a lost backslash (\x08oxed).
-- Without a box: the last <answer>…</answer>, then "#### 5", then what follows "answer is" or "Answer:", then a text of
-  one line, then in the last sentence the only formula, the only bold part, what follows the only "is", or the only
-  number. Otherwise there is none.
+- Without a box: the last <answer>…</answer>, then "#### 5", then what follows the last "answer is" or "Answer:", then a
+  text of one line, then in the last sentence the only formula, the only bold part, what follows the only "is", or the
+  only number. Otherwise there is none.
 """
 
 from __future__ import annotations
@@ -41,7 +41,11 @@ _OPEN: Final = re.compile(r"(?:\\|\x08)?(?:(?<=\\)boxed|(?<=\x08)oxed|(?<=\\)fbo
 _MARKS: Final = ("\\boxed", "\x08oxed", "\\fbox", "\\framebox")
 _BRACE: Final = re.compile(r"\\[{}]|[{}]")
 _UNBRACED: Final = re.compile(r"\\[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\}|-?[^\s$,;{}]+")
-_TAG: Final = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
+_TAG: Final = re.compile(
+    r"(?:<answer>\s*(?:<\|begin_of_box\|>)?|<\|begin_of_box\|>)(.*?)(?:</answer>|<\|end_of_box\|>|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
+"""The second is GLM's."""
 _HASHES: Final = re.compile(r"####[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
 _SAID: Final = re.compile(
     r"(?:(?:final answer|answer)(?:\s+is|\*{0,2}\s*:|\s*=)+|答案(?:\*{0,2}(?:是|为|：|:)){1,2})"
@@ -95,7 +99,7 @@ def marked_in(text: str) -> str | None:
 def key_of(answer: object) -> str:
     """The known answer of a problem, out of its boxes, tags or behind "####" if it has some."""
     text = str(answer).strip()
-    if not any(mark in text for mark in (*_MARKS, "####", "<answer>")):
+    if not any(mark in text for mark in (*_MARKS, "####", "<answer>", "<|begin_of_box|>")):
         return text
     found = answer_in(text)
     return text if found is None else found.text

@@ -170,6 +170,8 @@ def test_a_letter_is_a_unit_only_beside_one_and_for_numbers() -> None:
         ("所以 $x=5$。", "correct"),
         ("정답은 5입니다.", "correct"),
         ("答えは4か5です。", "unparseable"),
+        ("So: <|begin_of_box|>5<|end_of_box|>", "correct"),
+        ("<answer><|begin_of_box|>5<|end_of_box|></answer>", "correct"),
     ],
 )
 def test_answers_in_prose(text: str, status: str) -> None:
