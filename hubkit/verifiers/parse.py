@@ -383,6 +383,8 @@ def _single(text: str) -> Form:
     if expression.startswith("+"):
         expression = expression[1:].strip()
     bare = _name(expression)
+    if not unit and bare.strip(".!").lower() in ("yes", "no"):
+        return Words(bare.strip(".!").lower())
     if not unit and _LETTERS_APART.fullmatch(expression):
         return Number(expression.replace(" ", ""))
     upright = "\\text" in expression and len(bare) > 1

@@ -95,6 +95,10 @@ def test_what_looks_alike_in_print(answer: str, guess: str, status: str) -> None
         ("\\text{cat}", "\\text{act}", "wrong"),
         ("\\text{cat}", "Cat", "correct"),
         ("\\text{x-axis}", "\\text{y-axis}", "wrong"),
+        ("Yes", "yes", "correct"),
+        ("No", "NO", "correct"),
+        ("Yes", "\\text{No}", "wrong"),
+        ("on", "no", "wrong"),
     ],
 )
 def test_letters_with_signs_are_no_words_and_upright_words_no_products(
