@@ -14,10 +14,13 @@ import pytest
 import torch
 from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import save
+from small_release import small_recipe
 
 from hubkit import hub as client
 from hubkit.errors import HubError
 from hubkit.hub import Access, CollectionItem, RepoType
+from hubkit.release import publish
+from hubkit.store import CheckContext
 
 TOKEN = "hf_averysecrettoken"
 
@@ -143,6 +146,23 @@ def test_namespaces(hub: Answers) -> None:
         client.check_namespace(access, "them")
     with pytest.raises(HubError, match="no token"):
         client.check_namespace(Access(hub.endpoint), "me")
+
+
+def test_a_recipe_cannot_have_the_token_asked_for_elsewhere(
+    hub: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    hub.answers = [(200, {}, {"name": "me", "type": "user", "orgs": []})]
+    recipe = small_recipe().model_dump(mode="json", exclude={"run"})
+    recipe["hub"] = {"endpoint": hub.endpoint, "namespace": "me", "private": False}
+    before = CheckContext("publish", {"recipe": recipe}, {}, {}, set(), set(), True)
+    with pytest.raises(HubError, match="your token is for https://huggingface"):
+        publish.check(before)
+    assert not hub.seen
+    monkeypatch.setenv("HF_ENDPOINT", f"{hub.endpoint}/")
+    publish.check(before)
+    assert [seen[2] for seen in hub.seen] == [f"Bearer {TOKEN}"]
 
 
 # Against the local Hub.
