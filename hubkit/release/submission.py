@@ -184,9 +184,15 @@ def locate(
             f"{path} is there already, and cannot be read: {unreadable[path]}", "use --variant NAME"
         )
     same = [h for h in held if _is_for(h, board)]
-    mine = [h for h in same if not variant or h.path == path]
-    for one in mine:
-        _check_conflict(one, replace)
+    for one in same:
+        if not variant or one.path == path:
+            _check_conflict(one, replace)
+    mine = [h for h in same if h.path == path] or ([] if variant else same)
+    if len({h.path for h in mine}) > 1:
+        raise InputError(
+            f"{' and '.join(h.path for h in mine)} hold results of the same task, and none is {path}",
+            "name the one to take the place of by its --variant, or delete them",
+        )
     remarks = [f"this takes the place of {_value(h)} in {h.where}" for h in mine]
     remarks += [
         f"{h.where} holds {_value(h)} for the same task, which the board may show instead"

@@ -294,6 +294,21 @@ def test_results_that_are_there(api: HfApi, mine: Access, model: str, tmp_path: 
     assert [e.value for e in info.eval_results or []] == [1, 37.5]
 
 
+def test_only_the_file_of_this_use_is_replaced(api: HfApi, mine: Access, model: str, tmp_path: Path) -> None:
+    held = [{"dataset": {"id": "openai/gsm8k", "task_id": "gsm8k"}, "value": 12.5}]
+    low = yaml.safe_dump([held[0] | {"value": 6.25}]).encode()
+    add(api, model, {".eval_results/gsm8k-low.yaml": low, ".eval_results/gsm8k-other.yaml": low})
+    wish = Wish(model, results=run_of(tmp_path, model), replace=True)
+    with pytest.raises(InputError, match=r"gsm8k-low\.yaml and \.eval_results/gsm8k-other\.yaml hold"):
+        plan(wish, tmp_path, mine)
+    add(api, model, {".eval_results/gsm8k.yaml": yaml.safe_dump(held).encode()})
+    (item,) = plan(wish, tmp_path, mine).items
+    assert item.path == ".eval_results/gsm8k.yaml"
+    first, *others = item.remarks
+    assert first == "this takes the place of 12.5 in .eval_results/gsm8k.yaml on main"
+    assert len(others) == 2 and all("holds 6.25 for the same task" in other for other in others)
+
+
 def test_main_that_moved_is_not_written_over(api: HfApi, mine: Access, model: str, tmp_path: Path) -> None:
     planned = plan(Wish(model, results=run_of(tmp_path, model)), tmp_path, mine)
     same = planned.items[0].content.replace(b"37.5", b"90.0")
