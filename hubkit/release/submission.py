@@ -329,8 +329,14 @@ def send(
             f"{model} has changed since this was made up", "run again to see it on what is there now"
         )
     operations = [CommitOperationAdd(item.path, item.content) for item in items]
+    tried = False
 
     def commit() -> Sent:
+        nonlocal tried
+        # A commit whose answer was lost is there: made again it would be a second pull request, or be refused.
+        if tried and (sent := _sent_before(access, model, items, head, message, pull_request)):
+            return sent
+        tried = True
         info = api.create_commit(
             model,
             operations,
@@ -343,6 +349,30 @@ def send(
         return Sent(str(url), str(info.oid), int(info.pr_num) if info.pr_num else None)
 
     return attempt(access, f"commit to model {model}", commit)
+
+
+def _sent_before(
+    access: Access, model: str, items: Sequence[Item], head: str, message: str, pull_request: bool
+) -> Sent | None:
+    """The commit or pull request that holds just these files, since main stood at `head`; None if there is none."""
+    from huggingface_hub.utils.sha import git_hash
+
+    api = access.api()
+    wanted = {(item.path, git_hash(item.content)) for item in items}
+
+    def commit_with_all(revision: str) -> str:
+        info = api.model_info(model, revision=revision, files_metadata=True)
+        there = {(sibling.rfilename, sibling.blob_id) for sibling in info.siblings or []}
+        return str(info.sha) if wanted <= there and info.sha != head else ""
+
+    at = access.endpoint.rstrip("/")
+    if not pull_request:
+        sha = commit_with_all("main")
+        return Sent(f"{at}/{model}/commit/{sha}", sha, None) if sha else None
+    for one in api.get_repo_discussions(model, discussion_type="pull_request", discussion_status="open"):
+        if one.title == message and (sha := commit_with_all(f"refs/pr/{one.num}")):
+            return Sent(f"{at}/{model}/discussions/{one.num}", sha, one.num)
+    return None
 
 
 def read_back(

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -316,6 +317,32 @@ def test_main_that_moved_is_not_written_over(api: HfApi, mine: Access, model: st
     with pytest.raises(HubError, match="has changed since"):
         carry_out(planned)
     assert [e.value for e in api.model_info(model, expand=["evalResults"]).eval_results or []] == [90.0]
+
+
+@pytest.mark.parametrize("pull_request", [True, False])
+def test_a_commit_whose_answer_is_lost_is_not_made_again(
+    api: HfApi,
+    mine: Access,
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pull_request: bool,
+) -> None:
+    planned = plan(Wish(model, results=run_of(tmp_path, model), pull_request=pull_request), tmp_path, mine)
+    create, lost = HfApi.create_commit, []
+
+    def committed(self: HfApi, *given: Any, **named: Any) -> Any:
+        made = create(self, *given, **named)
+        lost.append(made)
+        raise httpx2.ReadTimeout("the answer did not come")
+
+    monkeypatch.setattr(HfApi, "create_commit", committed)
+    monkeypatch.setattr("hubkit.hub._DELAYS", [0.01, 0.01])
+    done = carry_out(planned)
+    assert len(lost) == 1 and done.sent.sha == lost[0].oid
+    assert done.sent.url == (lost[0].pr_url if pull_request else lost[0].commit_url)
+    numbers = [d.num for d in api.get_repo_discussions(model, discussion_type="pull_request")]
+    assert numbers == [1] * pull_request and done.sent.pull_request == (1 if pull_request else None)
 
 
 def board(api: HfApi, name: str, card: bytes = b"# x\n", definition: bytes = EVAL) -> Board:
