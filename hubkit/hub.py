@@ -35,6 +35,7 @@ __all__ = [
     "add_files",
     "attempt",
     "check_namespace",
+    "commit_title",
     "default_access",
     "download_file",
     "download_model",
@@ -325,6 +326,17 @@ def add_files(
         f"add files to {repo_type} {repo_id}",
         lambda: str(api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type).oid),
     )
+
+
+def commit_title(access: Access, repo_id: str, repo_type: RepoType, sha: str) -> str:
+    """The first line of a commit's message. Raises HubError if there is no such commit."""
+    api = access.api()
+    commits = attempt(
+        access,
+        f"look up commit {sha[:12]} of {repo_type} {repo_id}",
+        lambda: api.list_repo_commits(repo_id, repo_type=repo_type, revision=sha),
+    )
+    return commits[0].title
 
 
 def put_tag(access: Access, pushed: Pushed, tag: str) -> None:

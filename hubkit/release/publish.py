@@ -29,6 +29,7 @@ from hubkit.hub import (
     Pushed,
     add_files,
     check_namespace,
+    commit_title,
     default_access,
     push,
     put_collection,
@@ -92,8 +93,11 @@ class _Release:
         recipe = self.cards.recipe
         message = f"{recipe.name} version {recipe.version}, by hubkit"
         pushed = push(self.access, repo.id, repo.type, repo.files, message, recipe.hub.private)
-        if repo.id == self.cards.evals and pushed.changed:
-            # What the card links until somebody pushes the report of a check; of an older one nothing is left.
+        if repo.id == self.cards.evals and (
+            pushed.changed or commit_title(self.access, repo.id, repo.type, pushed.sha) == message
+        ):
+            # What the card links until somebody pushes the report of a check; of an older one nothing is left. Where
+            # nothing has been committed since a release, this was killed before it came to that.
             name = f"{recipe.hub.namespace}/{recipe.name}"
             sha = add_files(self.access, repo.id, repo.type, unchecked_files(name), "Not checked yet")
             pushed = replace(pushed, sha=sha)

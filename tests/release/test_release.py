@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,18 +23,18 @@ import yaml
 from huggingface_hub import DatasetCard, HfApi, ModelCard, SpaceCard, constants
 from markdown_it import MarkdownIt
 from markupsafe import escape
-from small_release import HOSTILE, PROMPT, Run, build
+from small_release import HOSTILE, PROMPT, Run, build, small_recipe
 
 from hubkit.errors import HubError, InputError
 from hubkit.evaluation.statistics import sign_flip, summary
-from hubkit.hub import PUSHES
+from hubkit.hub import PUSHES, Access
 from hubkit.localhub import LocalHub
 from hubkit.problems.file import FileSource
 from hubkit.records import EVALUATION_SCHEMA, SAMPLED_SCHEMA, read_rows, write_rows
 from hubkit.release import publish, report
 from hubkit.release.boards import Boards
 from hubkit.release.cards import CardContext, dataset_card, evals_card, model_card, student_card
-from hubkit.release.layout import Material, layout
+from hubkit.release.layout import Material, RepoFiles, layout
 from hubkit.release.results import (
     Facts,
     null_tests,
@@ -554,6 +555,47 @@ for repo in ("local/tiny-traces", "local/tiny-evals", "local/tiny-problems"):
     assert "details_local__tiny-s-raw-full_test_0 20" in details and len(details) == 12
     assert "details_local__tiny-s-raw-full_results 1" in details
     assert problems == ["train 20", "test 20"]
+
+
+def test_a_release_that_was_killed_shows_no_older_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the release's own commit and the one that takes an older check's report away."""
+    add, badge = publish.add_files, ".check/badge.svg"  # type: ignore[attr-defined]
+
+    def killed(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    with LocalHub(tmp_path / "hub") as hub:
+        access = Access(hub.endpoint, hub.token)
+        context: Any = SimpleNamespace(count=lambda what: None, progress=lambda *_, **__: None)
+        cards: Any = SimpleNamespace(recipe=small_recipe(), evals="local/tiny-evals", commits={})
+
+        def send(text: str) -> None:
+            files: dict[str, Path | bytes] = {"README.md": f"---\ntags: [hubkit]\n---\n# {text}\n".encode()}
+            publish._Release(access, context, cards, 1).push(
+                [RepoFiles("local/tiny-evals", "dataset", files, "")]
+            )
+
+        def shown() -> str:
+            got = access.api().hf_hub_download(
+                "local/tiny-evals", badge, repo_type="dataset", cache_dir=tmp_path / "cache"
+            )
+            return Path(got).read_text()
+
+        send("one")
+        add(access, "local/tiny-evals", "dataset", {badge: b"212 of 212"}, "Check of local/tiny")
+        send("one")
+        assert shown() == "212 of 212", "a check of what is there stays"
+        monkeypatch.setattr(publish, "add_files", killed)
+        with pytest.raises(KeyboardInterrupt):
+            send("two")
+        monkeypatch.setattr(publish, "add_files", add)
+        send("two")
+        assert "not run yet" in shown()
+        send("two")
+        titles = [c.title for c in access.api().list_repo_commits("local/tiny-evals", repo_type="dataset")]
+    assert len(titles) == 6 and titles[0] == "Not checked yet"
 
 
 def test_a_recipe_cannot_send_the_token_elsewhere(
