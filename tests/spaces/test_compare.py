@@ -27,7 +27,7 @@ def app() -> Iterator[SimpleNamespace]:
     folder = ROOT / "spaces" / "compare"
     sys.path.insert(0, str(folder))
     yield SimpleNamespace(
-        **{name: importlib.import_module(name) for name in ("ask", "cards", "data", "text")}
+        **{name: importlib.import_module(name) for name in ("ask", "cards", "data", "text", "view")}
     )
     sys.path.remove(str(folder))
 
@@ -124,6 +124,41 @@ def test_what_zero_gpu_pickles_is_what_a_visitor_sends(app: SimpleNamespace) -> 
     assert [app.ask.seconds("", "", [], 0, 1, limit) for limit in (1, 400, 4096, 1e9)] == [20, 40, 120, 120]
     (said,) = answer("2 + 2", "4", [], 0, 1, 9)
     assert "choose at least one student" in said
+
+
+@pytest.mark.parametrize(
+    ("solution", "known", "same"),
+    [
+        ("so \\boxed{85}", "85", True),
+        ("85", "85", True),
+        ("it is 86", "85", False),
+        ("\\boxed{\\frac{1}{2}}", "1/2", None),
+        ("\\boxed{84}, no, \\boxed{\\text{none}}", "84", None),
+        ("no number", "85", None),
+        ("\\boxed{blue}", "Blue", True),
+        ("\\boxed{red}", "blue", False),
+        ("It is blue, I think.", "blue", None),
+    ],
+)
+def test_what_cannot_be_compared_is_not_called_wrong(
+    app: SimpleNamespace, solution: str, known: str, same: bool | None
+) -> None:
+    assert app.ask.same_answer(solution, known) is same
+
+
+def test_a_base_of_the_hub_is_asked_at_the_commit_that_was_evaluated(app: SimpleNamespace) -> None:
+    release = {"revisions": {"s": "1" * 40}, "pinned": {"org-b": {"model": "org/b", "revision": "2" * 40}}}
+    students = {name: {"student": name} for name in ("s", "org-b", "x")}
+    found = [app.ask.revision_of(release, SimpleNamespace(students=students), name) for name in students]
+    assert found == ["1" * 40, "2" * 40, None]
+
+
+def test_no_filter_of_what_a_base_lacks_hides_it(app: SimpleNamespace) -> None:
+    lacks = {"base": "b", "variant": None, "method": None, "seed": None, "teacher": None}
+    raw = {"base": "b", "variant": "raw", "method": "full", "seed": 1, "teacher": "t"}
+    known = SimpleNamespace(names=["b", "b-raw"], students={"b": lacks, "b-raw": raw})
+    view = app.view.View(variant=["untrained", "raw"], method=["full"], seed=["0"], teacher=["t"])
+    assert app.view.chosen_students(known, view) == [0]
 
 
 def test_the_space_imports_what_it_says_it_needs_and_nothing_of_hubkit() -> None:
