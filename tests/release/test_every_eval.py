@@ -17,7 +17,9 @@ from typer.testing import CliRunner
 
 from hubkit.cli import app
 from hubkit.errors import InputError
-from hubkit.release import publish, report
+from hubkit.release import every_eval, publish, report
+from hubkit.release.every_eval import Origin
+from hubkit.release.lighteval_run import read_run
 
 SCHEMAS = ROOT / "hubkit" / "release" / "schemas"
 
@@ -109,9 +111,25 @@ def test_a_run_by_lighteval_alone(tmp_path: Path) -> None:
     assert record["source_metadata"]["evaluator_relationship"] == "third_party"
     assert record["evaluation_results"][0]["generation_config"]["additional_details"]["shots"] == "5"
     assert record["eval_library"] == {"name": "lighteval", "version": "unknown", "additional_details": {}}
+    # Of how the model was run and asked it says no more than the run does.
+    assert set(record["model_info"]["additional_details"].values()) == {"unknown"}
+    asked = record["evaluation_results"][0]["generation_config"]
+    assert "reasoning" not in asked["generation_args"] and "chat_template" not in asked["additional_details"]
     names = [result["metric_config"]["metric_name"] for result in record["evaluation_results"]]
     assert names == ["extractive_match", "pass@k:k=4"]
     assert (sample["sample_id"], sample["input"]["reference"]) == ("7", ["1"])
+
+
+def test_levels_of_one_model_are_evaluations_of_their_own(tmp_path: Path) -> None:
+    """Also where the model gave the same answers at both."""
+    (score,) = read_run(lighteval_run(tmp_path / "run"), main=True)
+    for level in ("high", "low"):
+        origin = Origin("org/model", "org", "gsm8k", level={"reasoning_effort": level}, by_hubkit=True)
+        every_eval.export(score, origin, tmp_path / "out", now=1)
+    (one, _), (other, _) = validated(tmp_path / "out")
+    assert one["evaluation_id"] != other["evaluation_id"]
+    said = {record["model_info"]["additional_details"]["reasoning_effort"] for record in (one, other)}
+    assert said == {"high", "low"}
 
 
 @pytest.mark.parametrize(
