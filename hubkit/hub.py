@@ -41,6 +41,7 @@ __all__ = [
     "download_model",
     "download_tokenizer",
     "list_spaces",
+    "own_namespaces",
     "push",
     "put_collection",
     "put_tag",
@@ -234,12 +235,21 @@ def check_namespace(access: Access, namespace: str) -> None:
     if not access.token:
         raise HubError(f"no token for {access.endpoint}", "run `hf auth login`, or set HF_TOKEN")
     user = attempt(access, "ask who the token belongs to", access.api().whoami)
-    names = [user["name"], *(org["name"] for org in user.get("orgs", []))]
+    # What a fine-grained token may do is the Hub's to say, when it comes to that.
+    if (user.get("auth") or {}).get("accessToken", {}).get("role") == "read":
+        raise HubError("the token may only read", "use one with write access to the namespace")
+    names = own_namespaces(user)
     if namespace not in names:
         raise HubError(
             f"the token may not write to {namespace} (it can to {', '.join(names)})",
             "set hub.namespace in the recipe, or log in as a member of it",
         )
+
+
+def own_namespaces(user: Mapping[str, Any]) -> list[str]:
+    """Of whoami's answer: the user, and the organisations in which they are more than readers."""
+    orgs = user.get("orgs") or []
+    return [user["name"], *(org["name"] for org in orgs if org.get("roleInOrg") != "read")]
 
 
 def push(

@@ -138,14 +138,25 @@ def test_a_hub_without_a_token_gets_none(hub: Answers, monkeypatch: pytest.Monke
 
 
 def test_namespaces(hub: Answers) -> None:
-    hub.answers = [(200, {}, {"name": "me", "type": "user", "orgs": [{"name": "us"}]})]
+    orgs = [{"name": "us", "roleInOrg": "write"}, {"name": "seen", "roleInOrg": "read"}]
+    hub.answers = [(200, {}, {"name": "me", "type": "user", "orgs": orgs})]
     access = Access(hub.endpoint, TOKEN)
     client.check_namespace(access, "me")
     client.check_namespace(access, "us")
-    with pytest.raises(HubError, match="may not write to them"):
-        client.check_namespace(access, "them")
+    for name in ("them", "seen"):
+        with pytest.raises(HubError, match=rf"may not write to {name} \(it can to me, us\)"):
+            client.check_namespace(access, name)
     with pytest.raises(HubError, match="no token"):
         client.check_namespace(Access(hub.endpoint), "me")
+
+
+def test_a_token_that_may_only_read_is_refused_at_once(tmp_path: Path) -> None:
+    server = pytest.importorskip("hubkit.localhub")
+    with server.LocalHub(tmp_path) as hub:
+        reads, writes = (server.make_token(tmp_path, "me", role, "t", []) for role in ("read", "write"))
+        with pytest.raises(HubError, match="the token may only read"):
+            client.check_namespace(Access(hub.endpoint, reads), "me")
+        client.check_namespace(Access(hub.endpoint, writes), "me")
 
 
 def test_a_recipe_cannot_have_the_token_asked_for_elsewhere(

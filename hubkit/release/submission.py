@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from hubkit.errors import HubError, InputError
-from hubkit.hub import Access, attempt, download_file
+from hubkit.hub import Access, attempt, download_file, own_namespaces
 from hubkit.release.leaderboard import (
     FOLDER,
     Board,
@@ -103,7 +103,7 @@ def is_own(access: Access, model: str) -> bool:
     if not access.token:
         raise HubError(f"no token for {access.endpoint}", "run `hf auth login`, or set HF_TOKEN")
     user = attempt(access, "ask who the token belongs to", access.api().whoami, patient=False)
-    return model.split("/")[0] in (user["name"], *(org["name"] for org in user.get("orgs", [])))
+    return model.split("/")[0] in own_namespaces(user)
 
 
 def notes_of(
