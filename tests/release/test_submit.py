@@ -390,6 +390,16 @@ def test_boards_are_found_by_their_eval_yaml(api: HfApi, mine: Access) -> None:
     assert find_board(mine, "local/several", "x").task == "x"
     with pytest.raises(InputError, match="it has diamond, main, x"):
         find_board(mine, "local/several", "", "m", ["test"], "other")
+    # Another split or configuration is another set of problems, whatever the task is called.
+    stated = (
+        b"name: g\ntasks:\n- {id: diamond, config: d, split: test}\n- {id: main, config: m, split: test}\n"
+    )
+    board(api, "local/stated", definition=stated)
+    for config, split in (("d", "train"), ("e", "test")):
+        with pytest.raises(InputError, match="does not have one task for gpqa:diamond"):
+            find_board(mine, "local/stated", "", config, [split], "gpqa:diamond")
+    assert find_board(mine, "local/several", "", "d", ["train"], "gpqa:diamond").task == "diamond"
+    assert find_board(mine, "local/stated", "", "", ["test"], "gpqa:diamond").task == "diamond"
     api.create_repo("local/plain", repo_type="dataset")
     with pytest.raises(HubError, match=r"no eval\.yaml"):
         find_board(mine, "local/plain")
