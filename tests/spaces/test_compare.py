@@ -27,7 +27,10 @@ def app() -> Iterator[SimpleNamespace]:
     folder = ROOT / "spaces" / "compare"
     sys.path.insert(0, str(folder))
     yield SimpleNamespace(
-        **{name: importlib.import_module(name) for name in ("ask", "cards", "data", "text", "view")}
+        **{
+            name: importlib.import_module(name)
+            for name in ("ask", "cards", "data", "results", "text", "view")
+        }
     )
     sys.path.remove(str(folder))
 
@@ -151,6 +154,22 @@ def test_a_base_of_the_hub_is_asked_at_the_commit_that_was_evaluated(app: Simple
     students = {name: {"student": name} for name in ("s", "org-b", "x")}
     found = [app.ask.revision_of(release, SimpleNamespace(students=students), name) for name in students]
     assert found == ["1" * 40, "2" * 40, None]
+
+
+def test_students_of_two_teachers_are_told_apart_in_every_table(app: SimpleNamespace) -> None:
+    same = {"base": "b", "method": "full", "benchmark": "test", "seed": None, "seeds": 2}
+    numbers = dict.fromkeys(("accuracy", "accuracy_min", "accuracy_max", "mean_output_tokens"), 0.5)
+    test = {"a": "raw", "b": "raw", "difference": 0.0, "only_a": 1, "only_b": 2, "p_holm": 1.0}
+
+    def shown(*teachers: str) -> str:
+        tests = [same | test | {"teacher": teacher} for teacher in teachers]
+        groups = [same | numbers | {"variant": "raw", "teacher": teacher} for teacher in teachers]
+        found = SimpleNamespace(**vars(data(app)), results=groups, report={"over_seeds": groups})
+        return str(app.results._tests(found, tests, False) + app.results._over_seeds(found, False))
+
+    assert all(shown("sage", "owl").count(f"of {teacher}</td>") == 1 for teacher in ("sage", "owl"))
+    assert all(f"b full of {teacher}, 2 seeds" in shown("sage", "owl") for teacher in ("sage", "owl"))
+    assert "of sage" not in shown("sage", "sage") and ">b full, 2 seeds<" in shown("sage")
 
 
 def test_no_filter_of_what_a_base_lacks_hides_it(app: SimpleNamespace) -> None:
