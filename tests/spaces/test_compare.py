@@ -6,6 +6,8 @@ import ast
 import importlib
 import inspect
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -127,6 +129,28 @@ def test_what_zero_gpu_pickles_is_what_a_visitor_sends(app: SimpleNamespace) -> 
     assert [app.ask.seconds("", "", [], 0, 1, limit) for limit in (1, 400, 4096, 1e9)] == [20, 40, 120, 120]
     (said,) = answer("2 + 2", "4", [], 0, 1, 9)
     assert "choose at least one student" in said
+
+
+SORT = """
+global.window = {}; global.document = {addEventListener() {}};
+(0, eval)(require('fs').readFileSync(process.argv[1], 'utf8')); global.compare = window.compare;
+let rows = ['3', '', '10', '', '2'].map(v => ({cells: [{dataset: {v}}]}));
+const body = {get rows() { return rows; }, append(...sorted) { rows = sorted; }};
+const cell = {cellIndex: 0, sort: null, removeAttribute() { this.sort = null; },
+  getAttribute() { return this.sort; }, setAttribute(_, sort) { this.sort = sort; }};
+const table = {querySelectorAll: () => [cell], tBodies: [body]};
+for (let i = 0; i < 2; i++) {
+  compare.sort({closest: what => what === 'th' ? cell : table});
+  console.log(cell.sort, rows.map(row => row.cells[0].dataset.v || '-').join(' '));
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node: apt install nodejs")
+def test_what_is_not_known_is_sorted_last() -> None:
+    page = ROOT / "spaces" / "compare" / "page.js"
+    done = subprocess.run(["node", "-e", SORT, str(page)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["ascending 2 3 10 - -", "descending 10 3 2 - -"]
 
 
 @pytest.mark.parametrize(
