@@ -324,9 +324,17 @@ def _no_word_of_nothing() -> Iterator[None]:
 
 
 def add_files(
-    access: Access, repo_id: str, repo_type: RepoType, files: Mapping[str, bytes], message: str
+    access: Access,
+    repo_id: str,
+    repo_type: RepoType,
+    files: Mapping[str, bytes],
+    message: str,
+    parent: str | None = None,
 ) -> str:
-    """Add files to a repo or replace them, in one commit. Returns its id."""
+    """Add files to a repo or replace them, in one commit. Returns its id.
+
+    Raises HubError when the repo stands at another commit than `parent` by now.
+    """
     from huggingface_hub import CommitOperationAdd
 
     api = access.api()
@@ -334,7 +342,11 @@ def add_files(
     return attempt(
         access,
         f"add files to {repo_type} {repo_id}",
-        lambda: str(api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type).oid),
+        lambda: str(
+            api.create_commit(
+                repo_id, operations, commit_message=message, repo_type=repo_type, parent_commit=parent
+            ).oid
+        ),
     )
 
 

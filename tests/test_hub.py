@@ -211,6 +211,16 @@ def test_push_is_one_commit_and_none_when_nothing_changed(local: Access, tmp_pat
     assert client.resolve("local/x", "", "dataset", local) == second.sha
 
 
+def test_files_are_added_to_what_they_are_for(local: Access) -> None:
+    first = client.push(local, "local/x", "dataset", {"README.md": CARD}, "one").sha
+    added = client.add_files(local, "local/x", "dataset", {"a.txt": b"a"}, "a", first)
+    # Again, as after an answer that was lost.
+    assert client.add_files(local, "local/x", "dataset", {"a.txt": b"a"}, "a", first) == added
+    with pytest.raises(HubError, match="somebody else keeps committing"):
+        client.add_files(local, "local/x", "dataset", {"b.txt": b"b"}, "b", first)
+    assert client.add_files(local, "local/x", "dataset", {"b.txt": b"b"}, "b") != added
+
+
 def test_a_repo_of_somebody_else_is_not_replaced(local: Access) -> None:
     local.api().create_repo("local/theirs")
     local.api().upload_file(path_or_fileobj=b"x", path_in_repo="work.txt", repo_id="local/theirs")

@@ -99,7 +99,9 @@ class _Release:
             # What the card links until somebody pushes the report of a check; of an older one nothing is left. Where
             # nothing has been committed since a release, this was killed before it came to that.
             name = f"{recipe.hub.namespace}/{recipe.name}"
-            sha = add_files(self.access, repo.id, repo.type, unchecked_files(name), "Not checked yet")
+            files = unchecked_files(name)
+            # On this release's files: another publisher's may have come since.
+            sha = add_files(self.access, repo.id, repo.type, files, "Not checked yet", pushed.sha)
             pushed = replace(pushed, sha=sha)
         put_tag(self.access, pushed, f"v{recipe.version}")
         return pushed
