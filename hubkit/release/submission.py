@@ -220,6 +220,12 @@ def fill(
             f"the run read {score.revision} of its dataset, which is no commit: the entry names none"
         )
         score = replace(score, revision="")
+    if score.revision and score.dataset.lower() != board.dataset.lower():
+        remarks.append(
+            f"the problems were read from {score.dataset[:80]}, of which {board.dataset} has no commit: the entry "
+            "names none"
+        )
+        score = replace(score, revision="")
     if score.revision and score.revision != board.revision:
         remarks.append(f"{board.dataset} has changed since it was evaluated, at {score.revision[:12]}")
     value = place.scale.value(score.share)

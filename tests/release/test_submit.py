@@ -259,6 +259,14 @@ def test_a_branch_is_no_revision(mine: Access, model: str, tmp_path: Path) -> No
     assert item.entry.dataset_revision is None and "which is no commit" in item.remarks[0]
 
 
+def test_a_commit_of_another_dataset_is_no_revision(mine: Access, model: str, tmp_path: Path) -> None:
+    config = "config_tasks__gsm8k|0__"
+    run = run_of(tmp_path, model, **{f"{config}hf_revision": "a" * 40, f"{config}hf_repo": "other/copy"})
+    (item,) = plan(Wish(model, results=run, leaderboard="openai/gsm8k#gsm8k"), tmp_path, mine).items
+    assert item.entry.dataset_revision is None and "were read from other/copy" in item.remarks[0]
+    assert len(item.remarks) == 1 and b"revision" not in item.content
+
+
 def test_another_s_model_gets_a_pull_request(api: HfApi, mine: Access, theirs: str, tmp_path: Path) -> None:
     wish = Wish(theirs, results=run_of(tmp_path, theirs))
     planned = plan(wish, tmp_path, mine)
