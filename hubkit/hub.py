@@ -236,7 +236,7 @@ def check_namespace(access: Access, namespace: str) -> None:
         raise HubError(f"no token for {access.endpoint}", "run `hf auth login`, or set HF_TOKEN")
     user = attempt(access, "ask who the token belongs to", access.api().whoami)
     # What a fine-grained token may do is the Hub's to say, when it comes to that.
-    if (user.get("auth") or {}).get("accessToken", {}).get("role") == "read":
+    if ((user.get("auth") or {}).get("accessToken") or {}).get("role") == "read":
         raise HubError("the token may only read", "use one with write access to the namespace")
     names = own_namespaces(user)
     if namespace not in names:
