@@ -34,7 +34,7 @@ from hubkit.records import EVALUATION_SCHEMA, SAMPLED_SCHEMA, read_rows, write_r
 from hubkit.release import publish, report
 from hubkit.release.boards import Boards
 from hubkit.release.cards import CardContext, dataset_card, evals_card, model_card, student_card
-from hubkit.release.layout import Material, RepoFiles, layout
+from hubkit.release.layout import Material, RepoFiles, _students, layout
 from hubkit.release.results import (
     Facts,
     null_tests,
@@ -276,6 +276,19 @@ def test_student_cards(facts: Facts, cards: CardContext) -> None:
         assert "examples are padded, not packed: packed with sdpa a logit is off by 7.0%" in text
         assert ("| layers without an adapter | `linear_attn.in_proj_a` |" in text) == (relation == "adapter")
         assert f"student/{student}" in text.replace("\\", "") and "student/s-raw-full-seed1" not in text
+
+
+def test_a_student_is_of_its_own_base_s_commit(facts: Facts, cards: CardContext, tmp_path: Path) -> None:
+    """Also where the recipe takes two commits of one repo as two bases."""
+    models = {name: repo for name, repo in cards.models.items() if name != "s"}
+    pinned = {"s": {"model": "org/m", "revision": "1" * 40}, "late": {"model": "org/m", "revision": "9" * 40}}
+    two = replace(cards, models=models, pinned=pinned, commits={"org/m": "9" * 40})
+    material = Material(lambda name: {"adapter_config.json": b"{}"}, {}, Boards({}, {}), tmp_path)
+    for repo in _students(two, material):
+        card, adapter = repo.files["README.md"], repo.files["adapter_config.json"]
+        assert isinstance(card, bytes) and isinstance(adapter, bytes)
+        assert b"1" * 40 in card and b"9" * 40 not in card
+        assert json.loads(adapter) == {"base_model_name_or_path": "org/m", "revision": "1" * 40}
 
 
 def test_cards_show_what_they_claim(facts: Facts, cards: CardContext) -> None:
