@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from hubkit.cli import app
 from hubkit.errors import InputError
+from hubkit.evaluation.statistics import wilson
 from hubkit.release import every_eval, publish, report
 from hubkit.release.every_eval import Origin
 from hubkit.release.lighteval_run import read_run
@@ -118,6 +119,27 @@ def test_a_run_by_lighteval_alone(tmp_path: Path) -> None:
     names = [result["metric_config"]["metric_name"] for result in record["evaluation_results"]]
     assert names == ["extractive_match", "pass@k:k=4"]
     assert (sample["sample_id"], sample["input"]["reference"]) == ("7", ["1"])
+
+
+def test_several_answers_are_worth_no_more_than_their_number(tmp_path: Path) -> None:
+    run = lighteval_run(tmp_path / "run")
+    (path,) = (run / "details").rglob("*.parquet")
+    values = [0.5] * 9 + [1.0]
+    for answers, width in ((2, 40), (1, 20)):
+        rows = [
+            {"metric": {"extractive_match": value}, "model_response": {"text": ["x"] * answers}}
+            for value in values
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        (results,) = (run / "results").iterdir()
+        about = json.loads(results.read_text())
+        about["results"]["gsm8k|5"]["extractive_match"] = 0.55
+        results.write_text(json.dumps(about))
+        (score,) = read_run(run, main=True)
+        assert (
+            score.low and score.high and round(100 * (score.high - score.low)) == pytest.approx(width, abs=1)
+        )
+    assert wilson(11, 20) == pytest.approx((0.3421, 0.7418), abs=1e-3)
 
 
 def test_levels_of_one_model_are_evaluations_of_their_own(tmp_path: Path) -> None:
