@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import warm
 import yaml
@@ -34,6 +35,7 @@ from hubkit.records import EVALUATION_SCHEMA, SAMPLED_SCHEMA, read_rows, write_r
 from hubkit.release import publish, report
 from hubkit.release.boards import Boards
 from hubkit.release.cards import CardContext, dataset_card, evals_card, model_card, student_card
+from hubkit.release.cards.evidence import histogram
 from hubkit.release.layout import Material, RepoFiles, _students, layout
 from hubkit.release.results import (
     Facts,
@@ -43,6 +45,7 @@ from hubkit.release.results import (
     variant_rows,
 )
 from hubkit.release.seeds import over_seeds, seed_tests
+from hubkit.traces.variants import Variant
 
 
 @pytest.fixture(scope="module")
@@ -289,6 +292,17 @@ def test_a_student_is_of_its_own_base_s_commit(facts: Facts, cards: CardContext,
         assert isinstance(card, bytes) and isinstance(adapter, bytes)
         assert b"1" * 40 in card and b"9" * 40 not in card
         assert json.loads(adapter) == {"base_model_name_or_path": "org/m", "revision": "1" * 40}
+
+
+def test_traces_without_reasoning_stand_in_the_card_s_lengths(tmp_path: Path) -> None:
+    path = tmp_path / "data.parquet"
+    write_rows(
+        path, [{"reasoning_tokens": n} for n in (0, 0, 3, 40)], pa.schema([("reasoning_tokens", pa.int32())])
+    )
+    facts: Any = SimpleNamespace(variants=lambda teacher: {Variant("raw"): "raw"}, folders={"raw": tmp_path})
+    found = histogram(facts, "sage")
+    assert found[0] == {"low": 0, "high": 1, "cells": ["████████████ 2"]} and found[-1]["high"] == 40
+    assert sum(int(row["cells"][0].split()[-1]) for row in found) == 4
 
 
 def test_cards_show_what_they_claim(facts: Facts, cards: CardContext) -> None:
