@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -19,7 +20,9 @@ from hubkit.cli import app
 from hubkit.errors import InputError
 from hubkit.evaluation.statistics import wilson
 from hubkit.release import every_eval, publish, report
+from hubkit.release.boards import Boards, result_files
 from hubkit.release.every_eval import Origin
+from hubkit.release.leaderboard import Board, Scale
 from hubkit.release.lighteval_run import read_run
 
 SCHEMAS = ROOT / "hubkit" / "release" / "schemas"
@@ -119,6 +122,25 @@ def test_a_run_by_lighteval_alone(tmp_path: Path) -> None:
     names = [result["metric_config"]["metric_name"] for result in record["evaluation_results"]]
     assert names == ["extractive_match", "pass@k:k=4"]
     assert (sample["sample_id"], sample["input"]["reference"]) == ("7", ["1"])
+
+
+def test_a_release_names_no_commit_of_another_dataset_as_a_board_s(tmp_path: Path) -> None:
+    run = lighteval_run(tmp_path / "run")
+    (results,) = (run / "results").iterdir()
+    about = json.loads(results.read_text())
+    about["config_tasks"]["gsm8k|5"]["hf_revision"] = "a" * 40
+    results.write_text(json.dumps(about))
+    config = {"student": "s", "benchmark": {"name": "gsm8k"}}
+    record = SimpleNamespace(config=config, started="2026-11-24T06:24:06Z", environment={})
+    recipe = SimpleNamespace(benchmarks=[SimpleNamespace(name="gsm8k")])
+    facts = SimpleNamespace(recipe=recipe, folders={"e": run}, kind=lambda kind: {"e": record})
+    cards: Any = SimpleNamespace(facts=facts, problems="local/p", commits={}, local=True)
+
+    def file(dataset: str) -> Any:
+        found = Boards({"gsm8k": (Board(dataset, "gsm8k", "b" * 40), Scale(100, ""))}, {})
+        return next(iter(result_files(cards, "s", found).values()))
+
+    assert b"a" * 40 in file("openai/gsm8k") and b"revision" not in file("org/gsm8k")
 
 
 def test_several_answers_are_worth_no_more_than_their_number(tmp_path: Path) -> None:
