@@ -61,7 +61,7 @@ from hubkit.store import CheckContext, StepContext, manifest, write_json
 
 __all__ = ["VERSION", "check", "run", "usage"]
 
-VERSION: Final = 9
+VERSION: Final = 10
 
 
 @dataclass
