@@ -1,4 +1,4 @@
-"""What hubkit itself costs per request: everything but the server, which answers at once here.
+"""hubkit's own cost per request: everything but the server, which answers at once here.
 
     python benchmarks/engine_harness.py [--requests 1000000] [--window 256]
 

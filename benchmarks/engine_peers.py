@@ -3,11 +3,11 @@
     VLLM_CPU_KVCACHE_SPACE=1 python benchmarks/engine_peers.py --datatrove PYTHON --curator PYTHON \
         --distilabel PYTHON [--model FOLDER] [--prompts 600] [--rounds 3] [--window 256]
 
-Each PYTHON is an interpreter of an environment of its own, that has
+Each PYTHON is the interpreter of a separate environment with
     pip install 'datatrove[io]' httpx aiofiles aiosqlite xxhash
     pip install bespokelabs-curator
     pip install 'distilabel[openai]' requests
-and what is not given is left out, and said so. `peers/run_NAME.py` is how each is called.
+Peers that are not given are left out, which is printed. `peers/run_NAME.py` calls each.
 
 The server is vLLM's official one, as hubkit starts it, one process for all, without a key, since not all peers can
 send one. `window` is how many sequences it decodes at once; each client may have twice as many requests
@@ -16,14 +16,14 @@ max_concurrent_generations; curator: max_concurrent_requests, its rate limits ra
 input_batch_size.) Each keeps what it gets in its own way: journal, checkpoints and request cache, response files,
 pipeline cache, in a fresh folder every time. Model, prompts, sampling (greedy) and lengths are those of engine_vllm.py.
 
-"in process" is hubkit's vllm engine as it is by default: vLLM without the server, started before the clock as the
-server is. Whichever of the two is not at work is held by SIGSTOP.
+"in process" is hubkit's vllm engine with its defaults: vLLM without the server, started before the measurement as the
+server is. The one of the two that is not measured is stopped by SIGSTOP.
 
-All take turns in every round, in an order that turns round too; the first round warms up and does not count.
+All take turns in every round, in an order that rotates; the first round is a warm-up and does not count.
 Tokens are the completion tokens that the server reports, as each client counted them, and must be all that were
-asked for. Two rates are printed: over the time from the first request's arrival at the server to the last
-answer's end, which a clock in the server takes alike for all; and over the whole call of the client, imports
-apart, with what it does before and after.
+requested. Two rates are printed: over the time from the first request's arrival at the server to the last
+answer's end, which a clock in the server measures in the same way for all; and over the whole call of the client
+without imports, including its work before and after.
 """
 
 from __future__ import annotations

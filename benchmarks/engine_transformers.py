@@ -2,18 +2,18 @@
 
     python benchmarks/engine_transformers.py [--model FOLDER] [--prompts 500] [--rounds 3] [--lengths own]
 
-Both decode the same prompts greedily in float32. hubkit has one engine, told to use all cores: it starts processes
-for them. `generate` runs as transformers offers it, in one process, with one thread and with as many as there are
-cores; and in a process per core with a part of the prompts each, which is more than it offers: that comparison is
-the one of engine to engine. `--cores 1` compares them on one core. Loading is not measured, nor is the first
-round, which ends after hubkit's processes have started.
+Both decode the same prompts greedily in float32. hubkit has one engine that may use all cores, and starts processes
+for them. `generate` runs as transformers offers it, in one process, with one thread and with one per core. It also
+runs in a process per core with a part of the prompts each, which transformers does not offer: that compares the
+engines alone. `--cores 1` compares them on one core. Loading is not measured, nor is the first round, which ends
+after hubkit's processes have started.
 
 Batch sizes of both are tried, and the rounds go through all of them in turn, so that a busy machine slows all
 alike. Answers are compared token by token.
 
-How unequal answers are decides what continuous batching is worth, so there are three workloads:
+The gain of continuous batching depends on how unequal the answers are, so there are three workloads:
 - `own`: as the model ends them, up to --max-tokens;
-- `equal`: all cut at 80 tokens, before any ends: nothing to win but the cost of a step;
+- `equal`: all cut at 80 tokens, before any ends: only the cost of a step differs;
 - `tailed`: each cut at its own limit, log-normal around 60 tokens: most are short and a few are long, as
   reasoning traces are. `generate` decodes a batch to the highest limit in it.
 """

@@ -3,16 +3,16 @@
     VLLM_CPU_KVCACHE_SPACE=1 python benchmarks/engine_vllm.py [--model FOLDER] [--prompts 1000] [--rounds 3] \
         [--window 256]
 
-All three hold the same model at the same time, with the same arguments, and take turns in every round, in an order
-that turns round too, so that a busy machine slows all alike; the first round warms up and does not count.
-The processes of those whose turn it is not are stopped (SIGSTOP): idle, they would still wake up often.
-Greedy decoding of prompts of some 30 tokens. Lengths are set by max_tokens, for the model is given an end token
-that it never writes: 128 each, or long-tailed (log-normal, 16 to 800, half below 64). Every run of hubkit's
+All three load the same model at the same time, with the same arguments, and take turns in every round, in an order
+that rotates, so that a busy machine slows all alike; the first round is a warm-up and does not count.
+Processes that are not measured are stopped (SIGSTOP), because idle ones would still wake up often.
+Greedy decoding of prompts of some 30 tokens. max_tokens sets the lengths, since the model is given an end token
+that it never writes: 128 each, or long-tailed (log-normal, 16 to 800, half below 64). Every run of hubkit
 begins with an empty journal.
 
-The model is a Qwen3 of 4.9 million random parameters with the nano recipe's tokenizer, large enough for
-most of the time to go into the model. With `--model recipes/nano/models/teacher` (0.6 million) it is hardly more
-than what surrounds the model that is measured: the worst case for any harness.
+The model is a Qwen3 of 4.9 million random parameters with the nano recipe's tokenizer, large enough to take
+most of the time. With `--model recipes/nano/models/teacher` (0.6 million) mostly the code around the model is
+measured: the worst case for any harness.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """One large file to and from the local Hub, beside a plain file server; and many small files in one commit.
 
-    python benchmarks/hub_transfer.py [--gigabytes 1] [--rounds 3] [--files 10000]
+    python benchmarks/hub_transfer.py [--gigabytes 1] [--rounds 3] [--files 2500]
 
 Method. The plain file server is Python's own http.server, which writes a PUT to a file and syncs it, and sends
-a file for a GET: what a Hub must do at least, without a hash, a database or a protocol. Both keep every file
-(memory that a virtual machine has not touched yet makes the first writes slow). The same program sends and
-receives over plain sockets (1 MiB at a time) to both, in turns, with new random contents each round: for
+a file for a GET. That is the least that a Hub must do, without a hash, a database or a protocol. Both keep every file
+(memory that a virtual machine has not touched yet makes the first writes slow). The same program sends to and
+receives from both over plain sockets (1 MiB at a time), in turns, with new random contents each round: for
 the Hub that is the PUT of an LFS object, in one piece, and the GET of a resolve address. Then huggingface_hub
 itself uploads (hashing first; by LFS in parts of 16 MiB, and by xet) and downloads. Times are medians in
 seconds. Memory is the server process's own peak (VmHWM), files in the page cache not counted.

@@ -2,13 +2,13 @@
 
     python benchmarks/space.py [--problems 3000] [--students 20] [--characters 1500] [--hub FOLDER --release org/name]
 
-Method. Random words stand for outputs, as many characters each as said; a local Hub holds them as publishing lays
-them out. The app runs as a process with an empty cache, so its start includes the download. Chromium opens the page
-several times: first paint is the browser's own first-contentful-paint, the first comparison is the time from the
-navigation until the first student's card is seen; below it the seconds that the page's thread and the app computed
-until then, which a busy machine changes less. HTML is what the page receives for one problem. Memory is the app's
-resident size at its peak (VmHWM), the files that it maps among it, and at the end without them.
-With --hub the release is one that exists there; nothing is made up.
+Method. Outputs are random words of the given number of characters; a local Hub has them in the layout of a published
+release. The app runs as a process with an empty cache, so its start includes the download. Chromium opens the page
+several times. First paint is the browser's own first-contentful-paint. The first comparison is the time from the
+navigation until the first student's card is visible; below it are the seconds that the page's thread and the app
+computed until then, which depend less on the load of the machine. HTML is what the page receives for one problem.
+Memory is the app's resident size at its peak (VmHWM), which includes mapped files, and its size at the end without
+them. With --hub an existing release is measured; nothing is invented.
 """
 
 from __future__ import annotations

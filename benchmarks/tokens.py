@@ -2,12 +2,11 @@
 
     python benchmarks/tokens.py [--model FOLDER] [--traces 100000] [--rounds 3]
 
-Traces are those that the nano teacher was trained on, budgets 15 to 30 % of each trace's tokens, as
-compressors leave. Raw speed is the fastest that the tokenizers library offers (`encode_batch_fast`,
-lengths only) on the same traces in the same batches. Rounds go through all three in turn, so that a
-busy machine slows all alike; ratios are of the medians of CPU seconds (one thread each). Truncation is
-measured as the step does it: budgets in, cut texts and their token counts out. That the cuts are exact
-is counted, too.
+Traces are those that the nano teacher was trained on; budgets are 15 to 30 % of each trace's tokens, like the lengths
+of compressed traces. Raw speed is the fastest that the tokenizers library offers (`encode_batch_fast`, lengths only) on
+the same traces in the same batches. Rounds go through all three in turn, so that a busy machine slows all alike; ratios
+are those of the medians of CPU seconds (one thread each). Truncation is measured as in the step: budgets in, cut texts
+and their token counts out. The cuts with exactly the budget are counted, too.
 """
 
 from __future__ import annotations

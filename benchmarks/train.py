@@ -7,9 +7,9 @@
         --examples 16 --device cpu                          # a base and the tokens of a step that a run has made
 
 Prints one line of JSON per trainer as soon as it is measured: tokens/s, tokens per second of CPU (which other work on
-the machine leaves as it is), MFU (of --peak-tflops, by default an H100's 989 in bfloat16; a token is 6 x parameters
+the machine does not change), MFU (of --peak-tflops, by default an H100's 989 in bfloat16; a token is 6 x parameters
 floating-point operations, 4 x for an adapter), the peak of memory in GiB, attention, layout and precision; `error`
-where it could not be measured, as for want of memory, and then the next one follows. A table ends with its goals.
+if it could not be measured, such as without enough memory; then the next one follows. A table ends with its goals.
 With --json the lines are kept in a file, and a second call measures what is not in it.
 
 Needs no internet: weights and tokens are random, the tokenizer is one of the nano models'. (HF_HUB_OFFLINE=0 lets
@@ -66,7 +66,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--limit", type=float, default=240.0, help="seconds after which a trainer is given up"
     )
-    parser.add_argument("--minutes", type=float, help="after so many no further trainer begins")
+    parser.add_argument("--minutes", type=float, help="no further trainer begins after this time")
     parser.add_argument("--tokens-per-device", type=int)
     parser.add_argument("--attention", default="auto")
     parser.add_argument("--device", default="auto")

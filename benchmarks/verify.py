@@ -2,16 +2,16 @@
 
     python benchmarks/verify.py [--problems 750] [--samples 4] [--rounds 3] [--seed 0]
 
-The pairs are made up as models write them, in proportions guessed for problems like those of MATH: whole numbers 58 %,
-fractions 12 %, expressions with roots and pi 10 %, intervals, sets and tuples 6 %, decimals 4 %, words 4 %,
-units and percent 4 %, polynomials 2 %. 70 % are right, of those 80 % spelt as the key; 90 % of the
-wrong ones are of the key's kind; 2 % have no box. A
-solution has about 2,000 characters with formulas in between, and several samples belong to a problem.
+The pairs are invented in the style of models, in proportions guessed for problems like those of MATH: whole numbers
+58 %, fractions 12 %, expressions with roots and pi 10 %, intervals, sets and tuples 6 %, decimals 4 %, words 4 %,
+units and percent 4 %, polynomials 2 %. 70 % are right, and 80 % of these are spelled like the key; 90 % of the
+wrong ones are of the key's kind; 2 % have no box. A solution has about 2,000 characters with formulas in between, and
+each problem has several samples.
 
-The plain loop is `verify(parse("\\boxed{key}"), parse(solution))`, one process. hubkit is what the raw step
-calls, on all cores, its workers started beforehand (their start is shown apart). Rounds go through
-both in turn; the ratio is of median wall times. Verdicts that differ are counted and shown: hubkit is stricter
-and kinder by rules of its own (docs/verifiers.md; benchmarks/agreement.py shows where).
+The plain loop is `verify(parse("\\boxed{key}"), parse(solution))` in one process. For hubkit it is the function that
+the raw step calls, on all cores, with workers that were started before (their start is shown separately). Rounds go
+through both in turn; the ratio is that of median wall times. Verdicts that differ are counted and shown: hubkit is
+stricter in some cases and more lenient in others (docs/verifiers.md; benchmarks/agreement.py shows where).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     hubkit.split("<think>47 + 38 = 85</think>85.")                                reasoning, solution
     hubkit.compress(traces, model="org/name")   hubkit.truncate(traces, tokens=100, tokenizer="org/name")
     hubkit.run("recipes/nano/recipe.yaml")      hubkit.results("recipes/nano/recipe.yaml")
-    hubkit.verify_traces("org/name", Path("verified"))          one stage alone: of a dataset, a file, or a folder
+    hubkit.verify_traces("org/name", Path("verified"))          one stage alone: on a dataset, a file, or a folder
     hubkit.evaluate("org/model", ["gsm8k|0"], Path("scores"))
 
 Each name is loaded when it is first used, so that importing hubkit costs nothing.

@@ -1,4 +1,4 @@
-"""What malloc does with memory that is freed. This is glibc's; with another nothing changes."""
+"""Whether a process keeps the memory that it frees. This sets glibc's malloc; with another libc nothing changes."""
 
 from __future__ import annotations
 

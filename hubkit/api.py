@@ -1,9 +1,9 @@
-"""The Python API beyond what one module gives by itself: `hubkit` exports what is here, loaded when it is used.
+"""Those functions of the Python API that have no other module; `hubkit` exports them, loaded when used.
 
-Traces go in and come out as the same kind: a list of dicts, or a datasets.Dataset. A trace has `problem`, `answer`
-(where answers are compared), and `reasoning` and `solution`, or `messages` from which both are split; `id`, `sample`
-and `verifier` may be left out. Each function runs the recipe's own step in a folder: with `folder` given, an
-interrupted call goes on where it stopped and a finished one is not made again.
+Traces come back in the form in which they were given: a list of dicts, or a datasets.Dataset. A trace has `problem`,
+`answer` (where answers are compared), and `reasoning` and `solution`, or `messages` from which both are split; `id`,
+`sample` and `verifier` may be left out. `compress` runs the recipe's own step in a folder: with `folder` given, an
+interrupted call goes on where it stopped and a finished one is not repeated.
 """
 
 from __future__ import annotations
@@ -62,17 +62,17 @@ def compress(
     on_rejected: Callable[[dict[str, Any]], None] | None = None,
     **settings: Any,
 ) -> Traces:
-    """Shorten the reasoning of traces by a model; those that are kept come back, shorter.
+    """Shorten the reasoning of traces with a model. Returns the traces whose shortened form passed the checks.
 
-    `kind` is one of a recipe's compressors: rewrite and prune, which ask the model and keep what still reaches the
-    right answer; prune-steps and prune-tokens, which score with it. `settings` are the kind's further keys, such as
-    ratio=0.3, by="answer", chunk_tokens=2000, solution="final-line" or reserve=["="] (docs/recipes.md). `prompt`,
-    `max_tokens`, `temperature` and `attempts` are for those that ask.
+    `kind` is a kind of compressor in a recipe: rewrite and prune, which ask the model and keep replies that still
+    reach the right answer; prune-steps and prune-tokens, which score the text with it. `settings` are further keys of
+    the kind, such as ratio=0.3, by="answer", chunk_tokens=2000, solution="final-line" or reserve=["="] (docs/keys.md).
+    `prompt`, `max_tokens`, `temperature` and `attempts` are for rewrite and prune.
 
     `model` and `tokenizer` are folders or Hub ids; the tokenizer counts lengths, and is the model's own by default.
-    With `engine` a server is asked, for example EngineRuntime(engine="openai", endpoint="http://…/v1"); a tokenizer
-    must then be named. Rows gain `reasoning_tokens`, `raw_reasoning_tokens` and `ratio`; `on_rejected` is given each
-    row that was dropped, with its `reason`.
+    `engine` can name a server, for example EngineRuntime(engine="openai", endpoint="http://…/v1"); `tokenizer` must
+    then be given. Rows gain `reasoning_tokens`, `raw_reasoning_tokens` and `ratio`; `on_rejected` is called with each
+    dropped row and its `reason`.
 
     Raises InputError for traces that lack a column and for settings that the kind does not take, EngineError if the
     model cannot answer.
@@ -122,7 +122,7 @@ def compress(
 def truncate(traces: Traces, *, tokens: int | Sequence[int], tokenizer: str | Path) -> Traces:
     """Cut the reasoning of traces off at a number of tokens: one for all, or one for each trace.
 
-    The control of the paper's ablation. A trace that is shorter stays as it is. Rows gain `reasoning_tokens`,
+    This is the control in the paper's ablation. A shorter trace stays as it is. Rows gain `reasoning_tokens`,
     `raw_reasoning_tokens` and `ratio`. Raises InputError for a tokenizer that cannot say where its tokens end.
     """
     from hubkit.traces.cut import cut_batch
@@ -146,7 +146,7 @@ def truncate(traces: Traces, *, tokens: int | Sequence[int], tokenizer: str | Pa
 
 
 def count_tokens(traces: Any, *, tokenizer: str | Path) -> list[int]:
-    """Tokens of the reasoning of each trace, or of each text of a list of texts, without special tokens."""
+    """Returns the number of tokens of each trace's reasoning, or of each text in a list; no special tokens."""
     texts = [
         row if isinstance(row, str) else _trace(row, i)["reasoning"] for i, row in enumerate(_rows(traces))
     ]
@@ -162,11 +162,11 @@ def run(
     only: Sequence[str] = (),
     on_event: Callable[[str, State, dict[str, Any]], None] = lambda event, state, info: None,
 ) -> dict[str, Record]:
-    """Run a recipe file as `hubkit recipe run` does: check it, do every step that is not done, publish.
+    """Run a recipe file as `hubkit recipe run` does: check it, run every step that is not done, publish.
 
     `overrides` are texts such as "students.seeds=[0,1]"; `until` and `only` choose steps by kind, name or pattern.
-    `on_event(event, state, info)` hears cached, start, progress and done. Returns the records of all done steps by
-    name. Raises HubkitError, with the remedy, for whatever stops it; finished work stays finished.
+    `on_event(event, state, info)` is called with the events cached, start, progress and done. Returns the records of
+    all finished steps by name. Raises a HubkitError with its remedy if the run cannot go on; finished steps are kept.
     """
     from hubkit.recipe import pipeline
     from hubkit.recipe.file import load_recipe
@@ -183,7 +183,8 @@ def run(
 def results(
     recipe: str | Path, *, overrides: Sequence[str] = (), out: str | Path = "runs"
 ) -> pandas.DataFrame:
-    """The results of a finished recipe: one row per student and benchmark (columns: docs/recipes.md).
+    """Returns the results of a finished recipe: one row per student and benchmark (RESULTS_SCHEMA in
+    hubkit/release/results.py has the columns).
 
     Raises InputError if it has not been run to its report.
     """
@@ -214,7 +215,7 @@ def _rows(traces: Any) -> Iterable[Any]:
 
 
 def _trace(row: Any, number: int) -> dict[str, Any]:
-    """A row with what steps need of it. Raises InputError that names the row."""
+    """Returns a row with the keys that steps need. Raises InputError, naming the row, if one is missing or wrong."""
     if not isinstance(row, Mapping):
         raise InputError(f"trace {number} is a {type(row).__name__}, no dict", _COLUMNS)
     trace = dict(row)

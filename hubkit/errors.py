@@ -66,5 +66,5 @@ class BusyError(HubkitError):
 
 
 def first_line(error: BaseException, most: int = 200) -> str:
-    """What a library says in an error, in one line of so many characters at most."""
+    """Returns the first line of an error's text, at most `most` characters."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:most]

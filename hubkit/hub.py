@@ -110,12 +110,12 @@ def default_access() -> Access:
 
 
 def repo_path(repo_id: str, repo_type: RepoType) -> str:
-    """Path of a repo's page: datasets/org/name."""
+    """Returns the path of a repo's page: datasets/org/name."""
     return repo_id if repo_type == "model" else f"{repo_type}s/{repo_id}"
 
 
 def resolve(repo_id: str, revision: str, repo_type: RepoType = "model", access: Access | None = None) -> str:
-    """The commit that a branch or tag points to; "" is the default branch. Raises HubError if there is none."""
+    """Returns the commit that a branch or tag points to; "" is the default branch. Raises HubError if there is none."""
     access = access or default_access()
     api = access.api()
     what = f"look up {repo_type} {repo_id}" + (f" at {revision}" if revision else "")
@@ -138,8 +138,8 @@ def download_model(repo_id: str, revision: str, access: Access | None = None) ->
 
 
 def weight_headers(repo_id: str, revision: str, access: Access | None = None) -> Any:
-    """What a model's safetensors hold (huggingface_hub's SafetensorsRepoMetadata), of which their headers alone are
-    fetched. Raises HubError for a model that has none, or torn ones."""
+    """Returns the headers of a model's safetensors (huggingface_hub's SafetensorsRepoMetadata); only these are
+    fetched. Raises HubError for a model without safetensors, or with incomplete ones."""
     from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -161,7 +161,7 @@ def weight_headers(repo_id: str, revision: str, access: Access | None = None) ->
 
 
 def weight_shapes(repo_id: str, revision: str, access: Access | None = None) -> dict[str, list[int]]:
-    """Weight -> its shape, of a model on a Hub. Raises HubError as `weight_headers` does."""
+    """Returns weight -> its shape, of a model on a Hub. Raises HubError as `weight_headers` does."""
     files = weight_headers(repo_id, revision, access).files_metadata.values()
     return {name: list(tensor.shape) for file in files for name, tensor in file.tensors.items()}
 
@@ -310,7 +310,7 @@ def push(
 
 @contextmanager
 def _no_word_of_nothing() -> Iterator[None]:
-    """huggingface_hub warns when a commit would change nothing: here that is what a second push is meant to find."""
+    """Silence huggingface_hub's warning about a commit that changes nothing: a second push is expected to be one."""
     logger = logging.getLogger("huggingface_hub.hf_api")
 
     def changed(record: logging.LogRecord) -> bool:

@@ -1,7 +1,7 @@
 """One policy of precision for training and the embedded engine: where matrices are multiplied in bfloat16.
 
-It is how a step runs, not what it makes. Weights that train are float32 in either case, with their gradients and
-moments, and no weight is rounded: what differs is the rounding of products, as between any two devices.
+Precision is no part of a step's identity. Weights that train are float32 in either case, with their gradients and
+moments, and no weight is rounded: only the rounding of products differs, as between any two devices.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ one core, float32 to bfloat16: at 0.5M x1.2, x1.4 and x1.1, at 20M x1.8, x3.0 an
 
 
 def choose_precision(asked: str, device: str, parameters: int) -> str:
-    """`float32` or `bfloat16`: what the matrices of a model are multiplied in on this machine's `device`.
+    """Returns the precision of a model's matrix products on this machine's `device`: `float32` or `bfloat16`.
 
     `asked` is a recipe's `run.precision`. auto: bfloat16 on GPUs that have it, and on CPUs with AMX for models of
     BFLOAT16_PARAMETERS or more.
@@ -43,9 +43,9 @@ def choose_precision(asked: str, device: str, parameters: int) -> str:
 
 
 def read_header(path: Path) -> dict[str, dict[str, Any]]:
-    """Weight -> {"dtype", "shape", "data_offsets"}, from the header of a safetensors file.
+    """Returns weight -> {"dtype", "shape", "data_offsets"}, from the header of a safetensors file.
 
-    Raises ValueError where the file is not whole.
+    Raises ValueError if the file is incomplete.
     """
     size = path.stat().st_size
     try:
@@ -71,12 +71,12 @@ def _tensors(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def parameter_count(folder: Path) -> int:
-    """Parameters of the model in a folder; tied ones are stored, and counted, once."""
+    """Returns the number of parameters of the model in a folder; tied ones are stored, and counted, once."""
     return sum(math.prod(tensor["shape"]) for tensor in _tensors(folder).values())
 
 
 def stored_dtype(folder: Path) -> str:
-    """What most of a model's weights are stored in, in safetensors' words: F32, BF16, F16."""
+    """Returns the type of most of a model's weights, by safetensors' names: F32, BF16, F16."""
     sizes: dict[str, int] = {}
     for tensor in _tensors(folder).values():
         sizes[tensor["dtype"]] = sizes.get(tensor["dtype"], 0) + math.prod(tensor["shape"])
@@ -84,7 +84,7 @@ def stored_dtype(folder: Path) -> str:
 
 
 def weight_dtype(asked: str, device: str, folder: Path) -> Any:
-    """What the weights of a model that only answers or scores are loaded in: a torch dtype, or "auto", as stored.
+    """Returns the type in which a model that only answers or scores is loaded: a torch dtype, or "auto", as stored.
 
     `asked` is a recipe's `run.precision`. auto: as they are stored, but float32 on a CPU where bfloat16 is not faster.
     """

@@ -7,7 +7,7 @@
     child.send({"model": "/models/teacher"})                                      # calls connect_to_owner()
     child.receive()    # ["ready"], [] if nothing has come yet, None if the child has ended
 
-    python -m hubkit.processes    # what stands between an owner and its command, and is its only parent
+    python -m hubkit.processes    # the supervisor: a process between an owner and its command
     stdin  {"command": ["vllm", "serve", …], "environment": {"HOME": …}, "folder": "/somewhere", "grace_s": 15}
 
 The owner holds that standard input open. When it closes, because the owner closed it or was killed, the command and
@@ -203,13 +203,13 @@ class JsonChild:
         return self._stdout.fileno()
 
     def send(self, value: Any) -> None:
-        """Give it a value. If it has ended, receive() tells."""
+        """Send it a value. If the child has ended, receive() returns None."""
         with contextlib.suppress(BrokenPipeError):
             self._stdin.write(json.dumps(value).encode() + b"\n")
             self._stdin.flush()
 
     def receive(self) -> list[Any] | None:
-        """The values that have come, once fileno() is readable. Returns None if the process has ended."""
+        """Returns the values that have arrived, once fileno() is readable. Returns None if the process has ended."""
         data = os.read(self.fileno(), 1 << 20)
         if not data:
             return None
@@ -227,10 +227,10 @@ class JsonChild:
 
 
 def connect_to_owner() -> tuple[Iterator[Any], Callable[[Any], None]]:
-    """In a JsonChild, once: the values that its owner sends, and a function that answers with a value.
+    """Returns the values that the owner of this JsonChild sends, and a function that sends a value back. Call it once.
 
-    From here on the process ends with its owner, Ctrl-C is left to the owner, and what is printed goes to
-    standard error, not between the answers.
+    From then on the process ends with its owner, Ctrl-C is left to the owner, and printed text goes to standard
+    error, not between the answers.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # When the pipe closes, the kernel sends SIGIO, which ends a process that does not handle it. A thread that
@@ -256,7 +256,7 @@ def connect_to_owner() -> tuple[Iterator[Any], Callable[[Any], None]]:
 
 
 def end_with_parent() -> None:
-    """Have this process end when the one that started it has gone, within half a second.
+    """Make this process end within half a second when its parent has ended.
 
     For processes that a library starts (a pool's workers, accelerate's), which get no pipe of ours.
     """
@@ -295,7 +295,7 @@ _TELLING: Final = re.compile(r"^(?:[\w.]*\.)?(?=\w*(?:Error|Exception)\b(?!\())(
 
 
 def end_of_log(log: Path, first: bool = False) -> str:
-    """The line of a log that says why its program failed, cut to 300 characters.
+    """Returns the line of a log that says why its program failed, cut to 300 characters.
 
     That is the last line (with `first`, the first) that names an error; if none does, the last line with text.
     """

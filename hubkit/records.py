@@ -1,4 +1,4 @@
-"""What steps hand to each other: rows of Parquet, one schema per kind, with a version.
+"""The rows that steps pass to each other: Parquet, one schema per kind, with a version.
 
 A `problems` step writes Problem rows, `traces` writes Trace rows (one per problem and sample), and the
 variants (`raw`, `compressed`, `truncated`) write rows of one shared schema, so that they join on
@@ -55,17 +55,17 @@ __all__ = [
 
 SCHEMA_VERSION: Final = 1
 GROUP_BYTES: Final = 64 << 20
-"""Arrow data of a row group, which is what a reader or a worker takes at a time."""
+"""Bytes of Arrow data of a row group, which a reader or a worker takes at a time."""
 FIRST_BYTES: Final = 8 << 20
-"""Arrow data of a table's first row group: who streams it from the Hub waits for all of that before the first row."""
+"""Bytes of Arrow data of a table's first row group: streaming from the Hub waits for all of it before the first row."""
 FILE_BYTES: Final = 500_000_000
-"""Arrow data of a file: the shard size of `datasets`."""
+"""Bytes of Arrow data of a file: the shard size of `datasets`."""
 CHUNKING: Final = {"min_chunk_size": 256 * 1024, "max_chunk_size": 1024 * 1024, "norm_level": 0}
-"""Of content-defined chunks in bytes, as `datasets` writes them."""
+"""Sizes of content-defined chunks in bytes, as `datasets` writes them."""
 _SLACK: Final = 0.05
-"""Of a row group's size, so that no group is left for a few rows."""
+"""Share by which a row group may be larger, so that no group is made for a few rows."""
 _NEAR: Final = 0.1
-"""How far from an even division a shard may begin, of its length."""
+"""Share of its length by which a shard's beginning may differ from an even division."""
 
 
 class Problem(TypedDict):
@@ -91,7 +91,7 @@ class Trace(TypedDict):
     thinking: str
     """How the span was found: closed | unclosed | none | field."""
     finish_reason: str
-    """stop | length | error, or what else a server gave."""
+    """stop | length | error, or any other reason that a server gave."""
     prompt_tokens: int
     completion_tokens: int
     error: str
@@ -119,7 +119,7 @@ TRACE_SCHEMA: Final = pa.schema(
 VERDICT_SCHEMA: Final = pa.schema(
     [("id", pa.string()), ("sample", pa.int32()), ("status", pa.string()), ("reason", pa.string())]
 )
-"""A judge's verdicts: one row per trace that it was asked about, in the traces' order."""
+"""A judge's verdicts: one row per trace that was judged, in the traces' order."""
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
@@ -155,7 +155,7 @@ REJECTED_SCHEMA: Final = pa.schema(
         ("text", pa.string()),
     ]
 )
-"""What a step did not keep: `reason` is the counted category, `detail` one line for people."""
+"""Rows that a step dropped: `reason` is the counted category, `detail` one line for people."""
 
 EVALUATION_SCHEMA: Final = pa.schema(
     [
@@ -168,17 +168,17 @@ EVALUATION_SCHEMA: Final = pa.schema(
         ("finish_reason", pa.string()),
     ]
 )
-"""One row per test problem of one evaluation; rows of all students stand in the same order of `id`."""
+"""One row per test problem of one evaluation; rows of all students are in the same order of `id`."""
 
 SAMPLED_SCHEMA: Final = EVALUATION_SCHEMA.append(pa.field("sample", pa.int32())).append(
     pa.field("extracted", pa.string())
 )
-"""Of an evaluation with several answers per problem: those of a problem follow each other. `extracted` is the answer
-as it was read from the output, null where there is none, and in all rows where the benchmark's scorer tells none."""
+"""Rows of an evaluation with several answers per problem; answers to one problem are consecutive. `extracted` is the
+answer as it was read from the output: null if there is none, and in all rows if the benchmark's scorer returns none."""
 
 
 def messages_of(problem: str, reasoning: str, solution: str) -> list[dict[str, str]]:
-    """The chat that a student is trained on: what `messages` holds.
+    """Returns the chat that a student is trained on, the column `messages`.
 
     The span is written inline rather than in a separate key: chat templates disagree on that key's
     name, and inline text reaches the student through every template that does not rewrite content.
@@ -190,11 +190,11 @@ def messages_of(problem: str, reasoning: str, solution: str) -> list[dict[str, s
 
 
 class RowWriter:
-    """Writes a table the way the Hub stores it best and `datasets` itself writes it, in memory that stays flat.
+    """Writes a table as `datasets` writes it and as the Hub stores it best, in constant memory.
 
-    A table that fits into FILE_BYTES is the file of its name; a larger one is several, which are put in place of it
-    when the writer is left: data.parquet, or data-00000-of-00003.parquet and so on (`files_of`). zstd with
-    content-defined chunks, so that of an edited dataset only what changed is uploaded, and a page index.
+    A table that fits into FILE_BYTES is one file, data.parquet; a larger one is several files, named when the writer
+    is left: data-00000-of-00003.parquet and so on (`files_of`). Files have zstd compression, a page index, and
+    content-defined chunks, so that only the changed parts of an edited dataset are uploaded.
     """
 
     def __init__(self, path: Path, schema: pa.Schema, batch: int = 256, group_bytes: int = 0) -> None:
@@ -224,7 +224,7 @@ class RowWriter:
             self._flush()
 
     def add_batch(self, batch: pa.RecordBatch) -> None:
-        """Add rows that are Arrow data already, without a way through Python objects."""
+        """Add rows that are Arrow data already, without converting them to Python objects."""
         self._flush()
         self.rows += batch.num_rows
         self._hold(batch)
@@ -286,7 +286,7 @@ def _open(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
 def write_rows(
     path: Path, rows: Iterable[Any], schema: pa.Schema, batch: int = 256, group_bytes: int = 0
 ) -> int:
-    """Write rows as a table (see RowWriter); returns their number."""
+    """Write rows as a table (see RowWriter). Returns their number."""
     with RowWriter(path, schema, batch, group_bytes) as writer:
         for row in rows:
             writer.add(row)
@@ -294,7 +294,7 @@ def write_rows(
 
 
 def part_of(path: Path, number: int, parts: int) -> Path:
-    """The file of a table's part: data.parquet alone, data-00000-of-00003.parquet among several."""
+    """Returns the name of a table's part: data.parquet if it is the only one, else data-00000-of-00003.parquet."""
     return path if parts == 1 else path.with_name(f"{path.stem}-{number:05}-of-{parts:05}{path.suffix}")
 
 
@@ -305,13 +305,13 @@ def is_part(name: str, table: str) -> bool:
 
 
 def _parts(path: Path) -> list[Path]:
-    """The files of a table that are there."""
+    """Returns the existing files of a table."""
     several = path.parent.glob(f"{glob.escape(path.stem)}-?????-of-?????{path.suffix}")
     return ([path] if path.is_file() else []) + sorted(several)
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of a table, in order. Raises InputError when one is missing."""
+    """Returns the files of a table, in order. Raises InputError if one is missing."""
     found = _parts(path)
     if not found or found != [part_of(path, number, len(found)) for number in range(len(found))]:
         what = f"some of its {len(found)} parts are missing" if found else "there is no such file"
@@ -320,7 +320,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def split_files(name: str, path: Path) -> dict[str, Path]:
-    """The files of a table, named as those of a dataset's split: train-00000-of-00002.parquet."""
+    """Returns the files of a table under the names of a dataset's split: train-00000-of-00002.parquet."""
     found = files_of(path)
     return {f"{name}-{n:05}-of-{len(found):05}{path.suffix}": file for n, file in enumerate(found)}
 
@@ -330,7 +330,7 @@ def read_batches(
 ) -> Iterator[pa.RecordBatch]:
     """Stream a table's rows from `start` up to `stop`, with all or some columns, at most `batch` together.
 
-    Row groups without any of these rows are not read. Raises InputError for files that are not ours to read.
+    Row groups without any of these rows are not read. Raises InputError for files that cannot be read.
     """
     first = 0
     """Number of the first row of a file."""
@@ -380,17 +380,17 @@ def read_rows(
 
 
 def read_table(path: Path, columns: list[str]) -> pa.Table:
-    """Some columns of a table, in memory."""
+    """Returns some columns of a table, in memory."""
     return pa.concat_tables([pq.read_table(part, columns=columns) for part in files_of(path)])
 
 
 def count_rows(path: Path) -> int:
-    """Rows of a table, from its files' footers."""
+    """Returns the number of rows of a table, from its files' footers."""
     return sum(pq.read_metadata(part).num_rows for part in files_of(path))
 
 
 def arrow_size(path: Path) -> tuple[int, int]:
-    """Rows of a table and bytes of its Arrow data, to the byte as `datasets` counts them when it loads the files.
+    """Returns the rows of a table and the bytes of its Arrow data, exactly as `datasets` counts them on loading.
 
     It reads them in batches as long as a file's first row group (datasets 5.2, packaged_modules/parquet).
     """
@@ -410,7 +410,7 @@ def arrow_size(path: Path) -> tuple[int, int]:
 
 
 def group_bounds(path: Path) -> list[int]:
-    """Numbers of the rows at which the row groups of a table begin, and its number of rows."""
+    """Returns the row numbers at which the row groups of a table begin, and its number of rows."""
     groups = []
     for part in files_of(path):
         metadata = pq.read_metadata(part)
@@ -419,10 +419,10 @@ def group_bounds(path: Path) -> list[int]:
 
 
 def shard_rows(path: Path, index: int, shards: int) -> tuple[int, int]:
-    """(start, stop) of the rows of one of several shards of a table.
+    """Returns (start, stop) of the rows of one of several shards of a table.
 
-    Shards lie behind each other and are about equally long. They begin where a row group does if one begins near, so
-    that no shard of a large table decodes rows of another's.
+    Shards are contiguous and about equally long. They begin at a row group if one begins nearby, so that no shard of a
+    large table decodes another shard's rows.
     """
     bounds = group_bounds(path)
     total = bounds[-1]

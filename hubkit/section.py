@@ -1,4 +1,4 @@
-"""What all sections of a recipe have in common, and the small types that several of them use."""
+"""The base class of all sections of a recipe, and small types that several of them use."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Section(BaseModel):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """With the text under each field as its description. pydantic would read it (use_attribute_docstrings) whenever
+        """Add the text under each field as its description. pydantic would read it (use_attribute_docstrings) whenever
         a class is made, which takes a quarter of a second of every command."""
         schema = handler(core_schema)
         properties = handler.resolve_ref_schema(schema).get("properties", {})
@@ -85,10 +85,10 @@ class AtKey(ValueError):
 
 class ModelRef(Section):
     model: str
-    """A Hub id, or a folder beside the recipe when it starts with a dot. Of a model behind an endpoint that is on no
-    Hub its name, without a slash: nothing of it is looked up, loaded or published."""
+    """A Hub id, or, starting with a dot, a folder beside the recipe. For a model behind an endpoint that is on no Hub:
+    its name, without a slash; nothing of such a model is looked up, loaded or published."""
     revision: str = ""
-    """Branch, tag or commit on the Hub; it is resolved to a commit once. Empty: the default branch."""
+    """Branch, tag or commit on the Hub, which is resolved to a commit once. Empty: the default branch."""
 
 
 class Sampling(Section):
@@ -99,8 +99,9 @@ class Sampling(Section):
     temperature: float = Field(default=0.0, ge=0)
     """0 is greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Only the most likely tokens whose probabilities sum to this are sampled; 1 keeps all."""
     top_k: int = Field(default=0, ge=0)
-    """0 keeps all tokens."""
+    """Only this number of most likely tokens is sampled; 0 keeps all."""
 
     def words(self) -> str:
         """For cards: temperature 0.7, top_p 1.0, top_k 0, at most 400 tokens."""
@@ -114,9 +115,9 @@ def prompt_sha(text: str) -> str:
 
 
 def union_of(table: Mapping[str, type[Section]], key: str, default: str = "") -> Any:
-    """The annotation of a field whose classes stand in a table, told apart by the text under `key`.
+    """Returns the annotation of a field whose class is chosen from a table by the text under `key`.
 
-    `default` is the name in the table that is meant where the key is left out.
+    `default` is the name in the table if the key is left out.
     """
     if len(table) == 1:  # pydantic wants two for a union
         return next(iter(table.values()))
@@ -129,7 +130,7 @@ def union_of(table: Mapping[str, type[Section]], key: str, default: str = "") ->
 
 
 def _docstrings(section: type[BaseModel]) -> dict[str, str]:
-    """Field -> the text under it, in a class or those that it is derived from."""
+    """Returns field -> the text under it, in a class or its base classes."""
     found: dict[str, str] = {}
     for cls in reversed(section.__mro__):
         if not issubclass(cls, Section) or cls is Section:

@@ -1,11 +1,11 @@
-"""Where steps keep what they made: keys, atomic output folders and run records.
+"""The store of steps: keys, atomic output folders and run records.
 
     runs/nano/steps/raw/nano-teacher/5f1c0a…/      a finished step: its files and record.json
-    runs/nano/work/raw/nano-teacher/5f1c0a…/       journals, checkpoints, progress.json of one under way
+    runs/nano/work/raw/nano-teacher/5f1c0a…/       a step under way: journals, checkpoints, progress.json
 
-A step is named by a key: sha256 over (name, version, identity configuration, digests of its inputs).
-It writes into a temporary folder, the record last, and the folder is renamed into place. So a folder
-under `steps/` is whole or it is not there, whatever was killed and when.
+A step is identified by a key: sha256 over (name, version, identity configuration, digests of its inputs). It writes
+into a temporary folder, the record last, and the folder is renamed into place. So a folder under `steps/` is complete
+or does not exist, whatever was killed and when.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = [
 
 RECORD: Final = "record.json"
 ELSEWHERE: Final = "elsewhere.json"
-"""Beside a record, where files of a step were left in the repo of a run by jobs on the Hub: `run_repo.bring_home`."""
+"""Written beside a record if jobs on the Hub left files of the step in the run's repo: `run_repo.bring_home`."""
 PACKAGES: Final = (
     "hubkit",
     "torch",
@@ -68,7 +68,7 @@ PACKAGES: Final = (
 
 
 def canonical_json(value: Any) -> str:
-    """One text per value: sorted keys, no spaces, no NaN. Raises InputError for what JSON cannot hold."""
+    """Returns the same text for equal values: sorted keys, no spaces, no NaN. Raises InputError for other than JSON."""
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -78,7 +78,7 @@ def canonical_json(value: Any) -> str:
 
 
 def digest(value: Any) -> str:
-    """sha256 hex of the canonical JSON of a value."""
+    """Returns the sha256, in hex, of a value's canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
@@ -96,7 +96,7 @@ def _fsync(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file in one move: readers see the old or the new text, never half."""
+    """Replace a JSON file atomically: readers see the old or the new text, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -114,7 +114,7 @@ class FileEntry(BaseModel):
 
 
 def manifest(folder: Path) -> list[FileEntry]:
-    """All files below a folder with size (bytes) and sha256, in the order of their paths."""
+    """Returns all files below a folder with size (bytes) and sha256, in the order of their paths."""
     entries = []
     for path in sorted(folder.rglob("*")):
         if path.is_symlink():
@@ -126,12 +126,12 @@ def manifest(folder: Path) -> list[FileEntry]:
 
 
 def digest_folder(folder: Path) -> str:
-    """Digest of a folder's contents: of its manifest, so names count and times do not."""
+    """Returns the digest of a folder's contents, which depends on names but not on times."""
     return digest([entry.model_dump() for entry in manifest(folder)])
 
 
 class Record(BaseModel):
-    """record.json: how a step's output came to be. Cards are rendered from these and nothing else."""
+    """record.json: how a step's output was made. Cards are rendered from records and nothing else."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     schema_version: int = 1
@@ -141,11 +141,11 @@ class Record(BaseModel):
     version: int
     key: str
     config: dict[str, Any]
-    """Identity: what the step makes."""
+    """Identity: the settings that decide the output."""
     inputs: dict[str, str]
-    """Input name -> digest of the output it read (a commit SHA for Hub inputs)."""
+    """Input name -> digest of the output that the step read (a commit SHA for Hub inputs)."""
     runtime: dict[str, Any]
-    """How it ran: device, engine, batch size. Never part of the key."""
+    """Settings that decide only how the step ran: device, engine, batch size. Never part of the key."""
     output: str
     files: list[FileEntry]
     counts: dict[str, int]
@@ -154,7 +154,7 @@ class Record(BaseModel):
     started: str
     """UTC, ISO 8601."""
     seconds: float
-    """Wall time; of the last attempt where a step was interrupted and resumed."""
+    """Wall time; for a step that was interrupted and resumed, that of the last attempt."""
     cpu_seconds: float
     environment: dict[str, Any]
 
@@ -169,7 +169,7 @@ class Record(BaseModel):
 
 @functools.cache
 def environment() -> dict[str, Any]:
-    """Versions and commit that a record carries; no host name, no path, no user."""
+    """Returns versions and commit for a record; no host name, no path, no user."""
     packages = {}
     for name in PACKAGES:
         try:
@@ -197,9 +197,9 @@ def environment() -> dict[str, Any]:
 
 @contextmanager
 def exclusive(path: Path, what: str, wait: bool = False) -> Iterator[None]:
-    """Hold a lock file. The lock goes with the process, so a kill leaves none behind.
+    """Hold a lock file. The lock ends with the process, so a kill leaves none behind.
 
-    Raises BusyError when another process holds it, unless `wait`.
+    Raises BusyError if another process holds it, unless `wait`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # flock itself and not filelock, which waits by asking every 50 ms, and takes eight times as long when free.
@@ -212,7 +212,7 @@ def exclusive(path: Path, what: str, wait: bool = False) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some process holds this lock file now. Writes nothing."""
+    """Returns whether a process holds this lock file now. Writes nothing."""
     try:
         with path.open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -225,9 +225,9 @@ def is_locked(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class CheckContext:
-    """What a step module's `check(context)` is given before anything runs; it raises what `run` would find too late.
+    """The argument of a step module's `check(context)`, which raises before the run what `run` would find too late.
 
-    It must be quick and write nothing. Inputs are not there yet.
+    `check` must be quick and write nothing. Inputs do not exist yet.
     """
 
     step: str
@@ -238,19 +238,19 @@ class CheckContext:
     problems: set[str]
     """Verifiers of the recipe's problems."""
     inputs: set[str]
-    """Names of the inputs that it will have."""
+    """Names of the step's inputs."""
     here: bool
-    """Whether the step will run on this machine, so that what is installed here says something."""
+    """Whether the step will run on this machine, so that checks of installed packages make sense."""
 
     def folder(self, name: str) -> Path | None:
-        """Folder of a model that lies on this machine. Returns None for one on the Hub."""
+        """Returns the folder of a model on this machine. Returns None for a model on the Hub."""
         folder = Path(self.models[name]["model"])
         return folder if folder.is_dir() else None
 
 
 @dataclass
 class StepContext:
-    """What a step's `run(context)` is given. It reads `inputs`, writes `out`, and may keep `work`."""
+    """The argument of a step's `run(context)`, which reads `inputs`, writes into `out` and may keep files in `work`."""
 
     step: str
     config: dict[str, Any]
@@ -264,9 +264,9 @@ class StepContext:
     work: Path
     """Survives kills: journals, checkpoints. Removed once the step is done."""
     paths: dict[str, Path] = field(default_factory=dict)
-    """Places on this machine that no record may carry: `source` file, `hub` folder of the local Hub."""
+    """Paths of this machine, which must not be in a record: `source` file, `hub` folder of the local Hub."""
     root: Path | None = None
-    """The run's folder, where the answers of earlier steps are; None: a step by itself."""
+    """The runs folder, where the answers of earlier steps are; None for a step without a run."""
     counts: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     _last_progress: float = 0.0
@@ -294,7 +294,7 @@ class StepContext:
         return download_model(source["model"], source["revision"])
 
     def progress(self, done: int, total: int, **info: Any) -> None:
-        """Tell how far the step is, for the progress bar and `hubkit recipe status`; cheap to call often."""
+        """Report the step's progress, for the progress bar and `hubkit recipe status`; cheap to call often."""
         now = time.monotonic()
         if now - self._last_progress < 0.3 and done != total:
             return
@@ -302,7 +302,7 @@ class StepContext:
         path = self.work / "progress.json"
         temporary = path.with_suffix(".tmp")
         state = {"step": self.step, "done": done, "total": total, "time": time.time(), **info}
-        with suppress(OSError):  # of a full disk, what must be written tells
+        with suppress(OSError):  # a full disk is reported by files that must be written
             temporary.write_text(json.dumps(state), encoding="utf-8")
             temporary.replace(path)
 
@@ -323,11 +323,12 @@ class Store:
         return self.root / "locks" / f"{key[:16]}.lock"
 
     def is_busy(self, key: str) -> bool:
-        """Whether some process, on any machine that shares this folder, is carrying out this step."""
+        """Whether a process, on any machine that shares this folder, is running this step."""
         return self._lock(key).exists() and is_locked(self._lock(key))
 
     def find(self, step: str, key: str) -> Record | None:
-        """The record of a finished step, or None. Sizes are checked, so that a torn copy is not trusted."""
+        """Returns the record of a finished step. Returns None if it is not finished. Sizes are checked, so that an
+        incomplete copy is not trusted."""
         folder = self.folder(step, key)
         if not (folder / RECORD).is_file():
             return None
@@ -342,12 +343,12 @@ class Store:
         return record
 
     def records(self, step: str) -> list[Record]:
-        """All finished versions of a step, newest first."""
+        """Returns all finished versions of a step, newest first."""
         folders = (self.root / "steps" / step).glob(f"*/{RECORD}")
         return sorted((Record.read(path.parent) for path in folders), key=lambda r: r.started, reverse=True)
 
     def why_missed(self, step: str, config: dict[str, Any], inputs: dict[str, str], version: int) -> str:
-        """Which fields differ from the nearest earlier record of this step, in one line."""
+        """Returns in one line which fields differ from the nearest earlier record of this step."""
         wanted = _flat({"config": config, "inputs": inputs, "version": version})
         best: list[str] | None = None
         for record in self.records(step):
@@ -370,13 +371,13 @@ class Store:
     ) -> Record:
         """Run a step's function and put its output in place. Returns the record.
 
-        A second process that wants the same step waits here and then finds it done.
+        A second process with the same step waits here and then finds it done.
         """
         context.work.mkdir(parents=True, exist_ok=True)
         with exclusive(self._lock(key), context.step, wait=True):
             if found := self.find(context.step, key):
                 return found
-            # Named by key, and this process holds the key's lock: what is there was left by a killed one.
+            # Named by key, and this process holds the key's lock: an existing folder was left by a killed process.
             shutil.rmtree(context.out, ignore_errors=True)
             context.out.mkdir(parents=True)
             try:
@@ -418,16 +419,16 @@ class Store:
         return record
 
     def lock(self, step: str, key: str) -> AbstractContextManager[None]:
-        """Hold a step for oneself, as whoever carries it out does. Raises BusyError when another one does."""
+        """Hold a step's lock, as the process that runs it does. Raises BusyError if another process holds it."""
         return exclusive(self._lock(key), step)
 
     def adopt(
         self, step: str, key: str, folder: Path, left: Collection[str] = (), dataset: str = ""
     ) -> Record:
-        """Put in place what was made elsewhere, by moving the folder; the caller holds the step's lock.
+        """Move an output that was made elsewhere into place; the caller holds the step's lock.
 
-        Files that are `left` in the `dataset` of a run need not be there: they are fetched when a step reads them.
-        Raises InputError for anything but the files that its record tells, byte for byte.
+        Files that are `left` in the `dataset` of a run may be missing: they are fetched when a step reads them.
+        Raises InputError if the files are not exactly those in its record.
         """
         record, files = Record.read(folder), manifest(folder)
         here = [entry for entry in record.files if entry.path not in left]

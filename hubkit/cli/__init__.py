@@ -58,7 +58,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # In a locale without UTF-8 a letter that cannot be shown is written as \\xe9; it stops nothing.
             stream.reconfigure(errors="backslashreplace")
-    # A polite kill unwinds like Ctrl-C, so that servers and apps started for a command end with it.
+    # SIGTERM unwinds the stack as Ctrl-C does, so that servers and apps started for a command end with it.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app()

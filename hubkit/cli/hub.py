@@ -32,14 +32,16 @@ def serve(
     namespace: _NAMESPACE = "local",
     require_token: Annotated[
         bool,
-        typer.Option("--require-token", help="Answer to nobody without a token; needed to listen elsewhere."),
+        typer.Option(
+            "--require-token", help="Answer no request without a token; required unless --host is loopback."
+        ),
     ] = False,
     jobs: Annotated[
         bool,
         typer.Option("--jobs", help="Run submitted jobs as processes on this machine, with your rights."),
     ] = False,
 ) -> None:
-    """Serve a local Hub until Ctrl-C. Programs that have HF_ENDPOINT set to it use it as the Hub.
+    """Serve a local Hub until Ctrl-C. Programs use it as the Hub when HF_ENDPOINT is its address.
 
     Example: hubkit hub serve runs/hub --port 5040
     """
@@ -68,7 +70,7 @@ def exec_(
 ) -> None:
     """Run one command against a local Hub, and end with its exit code.
 
-    HF_ENDPOINT is set for it. HF_TOKEN is not: give it one, from the folder's file `token`, to write.
+    HF_ENDPOINT is set for the command. HF_TOKEN is not: to write, set it to the content of the folder's file `token`.
 
     Example: hubkit hub exec runs/hub -- python train.py
     """
@@ -94,9 +96,9 @@ def exec_(
 @app.command()
 def token(
     folder: _FOLDER,
-    user: Annotated[str, typer.Argument(help="Whose token it is; made when there is no such user.")],
+    user: Annotated[str, typer.Argument(help="The token's user; made when there is no such user.")],
     role: Annotated[str, typer.Option(help="read, write or fineGrained.")] = "read",
-    name: Annotated[str, typer.Option(help="What whoami shows for it.")] = "token",
+    name: Annotated[str, typer.Option(help="The token's name, which whoami shows.")] = "token",
     scope: Annotated[
         list[str] | None,
         typer.Option(

@@ -1,4 +1,4 @@
-"""How a run looks: bars in a terminal, a line per finished step in a log, JSON lines for scripts.
+"""How a run is shown: bars in a terminal, a line per finished step in a log, JSON lines for scripts.
 
 {"event": "progress", "step": "traces/sage/0", "done": 812, "total": 4000, "tokens_per_s": 5120,
  "prompt_tokens_per_s": 310, "in_flight": 256, "failed": 0, "left_s": 1440}
@@ -34,26 +34,27 @@ __all__ = ["Display", "Pace", "live_words"]
 EVERY_S: Final = 5.0
 """Between two JSON lines about one step."""
 RECENT_S: Final = 300.0
-"""What the estimated end is computed from: long answers come late, and a resumed step begins with a leap."""
+"""Seconds of past progress that the estimated end is computed from. Not all of it: long answers come late, and a
+resumed step begins with a jump."""
 _ONE_LINE: Final = 140
-"""Columns of a terminal from which on a step's name, bar and numbers stand in one line."""
+"""Minimum columns of a terminal for a step's name, bar and numbers to stand in one line."""
 NAMES: Final = {
     "tokens_per_s": "tok/s out",
     "prompt_tokens_per_s": "tok/s in",
     "in_flight": "in flight",
     "failed": "failed",
 }
-"""What steps tell of generation -> how a bar calls it."""
+"""Key in the progress of a generation step -> its label in a bar."""
 
 
 class Pace:
-    """How fast a step is at present, from how far it was when it was looked at."""
+    """How fast a step is at present, from the progress seen so far."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
 
     def left_s(self, done: int, total: int, now: float) -> float | None:
-        """Seconds until the end, at the pace of the last minutes; None while that is not known."""
+        """Returns the seconds until the end, at the pace of the last minutes. Returns None while that is unknown."""
         self._seen.append((now, done))
         while now - self._seen[0][0] > RECENT_S:
             self._seen.popleft()
@@ -64,7 +65,7 @@ class Pace:
 
 
 def live_values(info: dict[str, Any]) -> dict[str, Any]:
-    """What a step tells besides how far it is; what was kept, as a share of what was done."""
+    """Further values in a step's progress; `kept` becomes a share of what was done."""
     values = {k: v for k, v in info.items() if k not in ("step", "done", "total", "time", "age_s", "kept")}
     if "kept" in info and info["done"]:
         values["kept_share"] = round(info["kept"] / info["done"], 4)
@@ -79,7 +80,7 @@ def live_words(info: dict[str, Any]) -> list[str]:
 
 
 class Display:
-    """Hears the events of `pipeline.run`. `ran` counts the steps that were not cached."""
+    """Receives the events of `pipeline.run`. `ran` counts the steps that were not cached."""
 
     def __init__(self, recipe: str, steps: int, as_json: bool) -> None:
         self.ran = 0
@@ -156,7 +157,7 @@ class Display:
 
 
 def _columns(width: int) -> list[ProgressColumn]:
-    """A line per step; where a step's name and its numbers do not fit beside each other, the numbers stand below."""
+    """One line per step; in a narrow terminal the numbers are in the line below the step's name."""
     fold = Column(overflow="fold")
     if width < _ONE_LINE:
         name = TextColumn("{task.description}{task.fields[below]}", markup=False, table_column=fold)

@@ -37,7 +37,7 @@ Out = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 RUNS = Path("runs")
 _WIDE: Final = 110
-"""Columns of a terminal from which on a plan shows all that it knows of each step."""
+"""Minimum columns of a terminal for a plan to show all columns."""
 
 
 def _open(
@@ -94,11 +94,11 @@ def new(
             "--from", metavar="SOURCE", help="Traces to begin with: org/name on the Hub, or a file."
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="The recipe to write; never one that is there.")] = Path(
-        "recipe.yaml"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", help="The recipe file to write; it must not exist yet.")
+    ] = Path("recipe.yaml"),
 ) -> None:
-    """Write a recipe that uses traces which exist, with comments, from a look at the first of them.
+    """Write a commented recipe for existing traces, after reading the first of them.
 
     Example: hubkit recipe new --from open-r1/OpenR1-Math-220k --out recipe.yaml
     """
@@ -133,7 +133,7 @@ def show(path: RecipePath, sets: Sets = None, as_json: Json = False) -> None:
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of recipes, by which editors complete and check them.
+    """Print the JSON Schema of recipes, with which editors complete and check keys.
 
     A line at the top of a recipe names it: # yaml-language-server: $schema=../../docs/recipe.schema.json
 
@@ -146,13 +146,13 @@ def schema() -> None:
 
 @app.command()
 def plan(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = False) -> None:
-    """Show every step: what is done, what would run and why, with estimates of tokens, time and bytes.
+    """Show every step: which are done, which would run and why, with estimates of tokens, time and bytes.
 
-    Estimates come from earlier runs of the same step here, where there are any; otherwise from what the
-    steps before it made (inputs), or from what sources hold, the recipe's limits on lengths and the rates
-    of a CPU (limits): real answers are shorter, and take less. "?" is what cannot be known before the run,
-    "+" a size without parts that are unknown. Answers that steps had before, of which the next ask nothing
-    again, are counted.
+    The column `from` says where an estimate comes from. record: the step is done. earlier run: the same step
+    with other inputs or settings. inputs: outputs of the steps before it. limits: the rows of the sources, the
+    recipe's limits on lengths and the speed of a CPU; real answers are shorter and take less time. "?" cannot be
+    known before the run; "+" marks a size without its unknown parts. Answers that are already in the runs folder,
+    and are not asked for again, are counted.
 
     Example: hubkit recipe plan recipes/nano/recipe.yaml
     """
@@ -198,11 +198,12 @@ def plan(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = F
 
 
 def _ahead(a_plan: Plan, states: list[State], estimates: dict[str, Estimate]) -> dict[str, Any]:
-    """How much of these steps is to be done, and how long it may take; `longest`: mostly from limits of lengths."""
+    """How many of these steps are to run, and how long they may take. `longest`: most of the time is an upper bound,
+    from limits on lengths."""
     waiting = [estimates[state.step.name] for state in states if state.state != "done"]
     seconds = sum(guess.seconds or 0 for guess in waiting) / a_plan.recipe.run.workers
     unknown = sum(guess.seconds is None for guess in waiting)
-    # By the limits of what is generated and trained on: real answers are shorter.
+    # An upper bound, from limits on lengths: real answers are shorter.
     bound = sum(guess.seconds or 0 for guess in waiting if guess.source == "limits" and guess.tokens)
     longest = 2 * bound / a_plan.recipe.run.workers > seconds
     return {
@@ -245,11 +246,11 @@ def run(
     out: Out = RUNS,
     trackio: Annotated[
         bool,
-        typer.Option("--trackio", help="Also show how it goes in Trackio: `trackio show --project RECIPE`."),
+        typer.Option("--trackio", help="Also write progress to Trackio: `trackio show --project RECIPE`."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run a recipe: do every step that is not done, publish, and print the table of students.
+    """Run a recipe: run every step that is not done, publish, and print the table of students.
 
     It can be stopped at any moment and run again: finished steps stay, generation and training go on
     where they were. Changing a field reruns exactly what depends on it.
@@ -292,7 +293,7 @@ def run(
 
 
 def _say_ahead(a_plan: Plan, store: Store, steps: list[Step], as_json: bool) -> None:
-    """Before the first step runs: how many there are, and how long they may take."""
+    """Print, before the first step runs, how many steps there are and how long they may take."""
     from hubkit.recipe import pipeline
     from hubkit.recipe.estimate import estimate_all
 
@@ -335,7 +336,7 @@ def _closing(a_plan: Plan, store: Store, records: dict[str, Record]) -> None:
 
 @app.command()
 def status(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = False) -> None:
-    """Show how far a recipe is: steps done, under way and to come.
+    """Show a recipe's progress: which steps are done, running, interrupted, ready or waiting.
 
     Example: hubkit recipe status recipes/nano/recipe.yaml
     """
@@ -348,7 +349,7 @@ def status(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json =
     rows: list[dict[str, Any]] = []
     for state in pipeline.status(a_plan, store):
         progress = pipeline.read_progress(store, state.step.name, state.key) if state.state == "ready" else {}
-        # Whoever carries a step out holds its lock, on whatever machine.
+        # The process that runs a step holds its lock, on whatever machine.
         busy = state.state == "ready" and store.is_busy(state.key)
         name = "running" if busy else "interrupted" if progress else state.state
         rows.append({"step": state.step.name, "state": name, "counts": _counts(state), "progress": progress})
@@ -375,8 +376,8 @@ def _counts(state: State) -> str:
 def report(path: RecipePath, sets: Sets = None, out: Out = RUNS, as_json: Json = False) -> None:
     """Print the headline and the table of students of a finished recipe, and where its HTML report is.
 
-    Makes the report when everything that it needs is done. Where settings or hubkit have changed since, it shows
-    the newest report of this recipe and says so; nothing else is run again.
+    Makes the report if all its inputs are done. If settings or hubkit have changed since, it shows the newest
+    report of this recipe and says so; no other step is run.
 
     Example: hubkit recipe report recipes/nano/recipe.yaml --json
     """

@@ -13,12 +13,12 @@ import typer
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Look after what was published.", no_args_is_help=True)
+app = typer.Typer(help="Check and export published releases.", no_args_is_help=True)
 
 
 @app.callback()
 def _group() -> None:
-    """Look after what was published."""
+    """Check and export published releases."""
 
 
 @app.command()
@@ -34,13 +34,13 @@ def check(
     ] = False,
     write: Annotated[Path | None, typer.Option(help="Write report and badge into this folder.")] = None,
     hub: Annotated[Path | None, typer.Option("--hub", help="Folder of the local Hub that holds it.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show only what was not confirmed.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show only claims that were not confirmed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
-    """Compute again what a release says, from its published repos alone; fails when something differs.
+    """Compute the claims of a release again, from its published repos alone. Fails if one differs.
 
-    Commits, digests, rows, lengths, joins, verdicts, accuracies, intervals, tests, the figure, the cards and the
-    contamination check.
+    It checks commits, digests, rows, lengths, joins, verdicts, accuracies, intervals, tests, the figure, the cards
+    and the contamination check.
 
     Example: hubkit release check local/nano --hub runs/hub
     """
@@ -51,7 +51,7 @@ def check(
         if hub is not None:
             use_local_hub(stack, hub)
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hubkit-check-")))
-        # What is downloaded for a check is not kept, and what was cached before is not trusted.
+        # Downloads of a check are not kept, and an earlier cache is not trusted.
         os.environ["HF_HUB_CACHE"] = str(work / "hub")
         _check(release, work, rerun, device, push, write, quiet, as_json)
 
@@ -67,15 +67,24 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="Folder that gets data/<benchmark>/<org>/<model>/.")],
     hub: Annotated[Path | None, typer.Option("--hub", help="Folder of the local Hub that holds it.")] = None,
     model: Annotated[
-        str, typer.Option(metavar="ORG/NAME", help="Of a run that names its model otherwise.")
+        str,
+        typer.Option(
+            metavar="ORG/NAME", help="For a lighteval run: the model's id, if the run names it differently."
+        ),
     ] = "",
     by: Annotated[
-        str, typer.Option(metavar="NAMESPACE", help="Of a run: who evaluated; default: the model's.")
+        str,
+        typer.Option(
+            metavar="NAMESPACE", help="For a lighteval run: who evaluated; default: the model's namespace."
+        ),
     ] = "",
-    task: Annotated[list[str] | None, typer.Option(help="Of a run: these tasks; default: all.")] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="For a lighteval run: only these tasks; default: all. Repeatable."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")] = False,
 ) -> None:
-    """Write results in the schema of Every Eval Ever 0.3.0, validated: a JSON per score, a line per answer.
+    """Write results in the schema of Every Eval Ever 0.3.0, validated: a JSON file per score, a line per answer.
 
     Nothing is sent anywhere.
 
@@ -108,7 +117,7 @@ def export(
 
 
 def _folder(path: Path | None, option: str) -> None:
-    """Raise InputError if a file stands where the folder of the output is written at the end."""
+    """Raise InputError if the output folder is a file: it is written only at the end."""
     from hubkit.errors import InputError
 
     if path is not None and path.exists() and not path.is_dir():

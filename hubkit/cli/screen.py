@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["columns", "grid", "show"]
 
 _ENDLESS: Final = 1_000_000
-"""Columns where output is not a terminal: logs and programs read whole lines, in which no name may be cut in two."""
+"""Columns if output is not a terminal: logs and programs read whole lines, in which no name may be split."""
 
 
 def columns() -> int:

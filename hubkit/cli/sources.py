@@ -1,4 +1,4 @@
-"""Options that say where traces are and what is read of them: the same for every command that takes a SOURCE."""
+"""Options that say where traces are and what is read of them; every command that takes a SOURCE has the same ones."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ OPTIONS: Final[dict[str, tuple[Any, Any]]] = {
 
 
 def reads(*names: str, rows: int = 0) -> Callable[[F], F]:
-    """Give a command these of OPTIONS, after where it reads from; its `options` is then the SourceOptions made of them.
+    """Add the named OPTIONS to a command. Its parameter `options` is then a SourceOptions made from their values.
 
     `rows` is the default of --rows. A value that is not a=b where it should be raises InputError.
     """
@@ -142,7 +142,7 @@ def _value(name: str, text: str) -> Any:
 
 
 def plain(text: object, limit: int = 0) -> str:
-    """Text from data as a terminal may show it: characters that control it are left out, and the middle of what is
+    """Returns text from data that is safe in a terminal: without control characters, and without the middle of texts
     longer than `limit` characters."""
     whole = "".join(c for c in str(text).replace("\t", "    ") if c == "\n" or c.isprintable())
     if not limit or len(whole) <= limit:

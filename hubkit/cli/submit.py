@@ -31,42 +31,42 @@ def submit(
     ] = None,
     leaderboard: Annotated[
         str,
-        typer.Option(
-            metavar="ORG/NAME#TASK", help="The benchmark, where the task's dataset has none itself."
-        ),
+        typer.Option(metavar="ORG/NAME#TASK", help="The benchmark, if the task's dataset is not one itself."),
     ] = "",
-    metric: Annotated[str, typer.Option(help="Of the results, where a task has several.")] = "",
+    metric: Annotated[str, typer.Option(help="Metric to submit, if a task has several.")] = "",
     scale: Annotated[
         int,
-        typer.Option(help="1 or 100, where neither the board's entries nor its card say.", min=0, max=100),
+        typer.Option(help="1 or 100, if neither the board's entries nor its card say.", min=0, max=100),
     ] = 0,
     revision: Annotated[str, typer.Option(help="Branch, tag or commit of the model; default: main.")] = "",
     max_tokens: Annotated[int, typer.Option(help="Tokens of an answer at most.", min=1)] = 4096,
     temperature: Annotated[float, typer.Option(help="0 is greedy.", min=0)] = 0.0,
     samples: Annotated[
-        int, typer.Option(help="Answers to each problem; 0: as many as the task wants.", min=0, max=1024)
+        int, typer.Option(help="Answers to each problem; 0: the task's own number.", min=0, max=1024)
     ] = 0,
     level: Level = "",
     engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
-    source: Annotated[str, typer.Option(metavar="URL", help="Where the details are to be read.")] = "",
+    source: Annotated[str, typer.Option(metavar="URL", help="Address of the details.")] = "",
     details: Annotated[
         str,
         typer.Option(
             metavar="NAMESPACE",
-            help="Publish the details there as details_<org>__<model>, and name it the source.",
+            help="Publish the details in this namespace as details_<org>__<model>, as the source.",
         ),
     ] = "",
     variant: Annotated[
-        str, typer.Option(help="Name of this use, such as 5-shot, for a file of its own beside others.")
+        str, typer.Option(help="Name of this kind of use, such as 5-shot, for a separate result file.")
     ] = "",
-    replace: Annotated[bool, typer.Option("--replace", help="Take the place of an earlier result.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an earlier result.")] = False,
     pull_request: Annotated[
-        bool, typer.Option("--pull-request", help="Also for a model of one's own.")
+        bool, typer.Option("--pull-request", help="Open a pull request also for your own model.")
     ] = False,
     same_model: Annotated[
         bool,
-        typer.Option("--same-model", help="The results name the model otherwise, such as by its folder."),
+        typer.Option(
+            "--same-model", help="Accept results that name the model differently, such as by its folder."
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be written; send nothing.")
@@ -82,8 +82,8 @@ def submit(
 ) -> None:
     """Put a model's result on a benchmark's leaderboard: evaluate, show the file, commit, read it back.
 
-    The file goes to main of a model of one's own, and into a pull request of anybody else's. Nothing is sent
-    before it was shown.
+    For your own model the file is committed to main, for anybody else's model it goes into a pull request.
+    Everything is shown before it is sent.
 
     Example: hubkit submit org/model --task 'gsm8k|0' --dry-run
     """
@@ -141,7 +141,7 @@ def submit(
 
 
 def use_local_hub(stack: ExitStack, folder: Path) -> None:
-    """Before huggingface_hub is imported, which reads the Hub's address then."""
+    """Start the local Hub and set its address. Call it before huggingface_hub is imported, which reads the address."""
     from hubkit.errors import InputError
     from hubkit.localhub import LocalHub
 

@@ -41,7 +41,7 @@ def inspect(
     tokenizer: TokenizerOption = "",
     as_json: Json = False,
 ) -> None:
-    """Show what a recipe would read: columns, yields, lengths, a sample's answers verified, and two examples.
+    """Show what a recipe would read: columns, usable traces, lengths, verdicts on a sample, and two examples.
 
     Example: hubkit traces inspect open-r1/OpenR1-Math-220k --rows 5000
     """
@@ -68,7 +68,7 @@ def verify(
     tokenizer: TokenizerOption = "",
     as_json: Json = False,
 ) -> None:
-    """Verify the answers of traces again, and write those that are right as a dataset with a card.
+    """Verify the answers of traces again, and write the correct traces as a dataset with a card.
 
     Example: hubkit traces verify open-r1/OpenR1-Math-220k --out verified
     """
@@ -88,9 +88,9 @@ def compress(
     ] = "rewrite",
     model: Annotated[str, typer.Option("--model", help="Folder or Hub id of the model that shortens.")] = "",
     endpoint: Annotated[
-        str, typer.Option("--endpoint", help="Or a server that does: its address, ending in /v1.")
+        str, typer.Option("--endpoint", help="In place of --model: address of a server, ending in /v1.")
     ] = "",
-    served_model: Annotated[str, typer.Option("--served-model", help="The model's name there.")] = "",
+    served_model: Annotated[str, typer.Option("--served-model", help="The model's name at --endpoint.")] = "",
     tokenizer: TokenizerOption = "",
     ratio: Annotated[
         float | None, typer.Option("--ratio", help="Length to aim at, as a share of the raw tokens: 0.15.")
@@ -101,12 +101,15 @@ def compress(
     ] = "keep",
     prompt: Annotated[
         Path | None,
-        typer.Option("--prompt", help="File with {problem} and {reasoning} in it; one is built in."),
+        typer.Option(
+            "--prompt",
+            help="File with {reasoning} in it, and {problem} if the model is to see it; default: a built-in prompt.",
+        ),
     ] = None,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Of a shortened trace.", min=1)] = 4096,
-    temperature: Annotated[float, typer.Option("--temperature", min=0)] = 0.0,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Maximum tokens of a reply.", min=1)] = 4096,
+    temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.", min=0)] = 0.0,
     attempts: Annotated[int, typer.Option("--attempts", help="Tries per trace.", min=1)] = 2,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of sampling.")] = 0,
     engine: Annotated[
         str, typer.Option("--engine", help="auto, transformers or vllm, for --model.")
     ] = "auto",
@@ -116,7 +119,7 @@ def compress(
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Let a compressor shorten verified traces, and write those that it keeps, such as those that reach the answer.
+    """Shorten verified traces with a compressor, and write those that pass its checks.
 
     Example: hubkit traces compress verified --model Qwen/Qwen3-4B --out short
     """
@@ -155,16 +158,18 @@ def truncate(
     options: Any,
     out: OutOption,
     tokenizer: TokenizerOption,
-    tokens: Annotated[int | None, typer.Option("--tokens", help="Where to cut all.", min=1)] = None,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", help="Cut all traces at this length.", min=1)
+    ] = None,
     to: Annotated[
         str,
         typer.Option(
             "--to",
-            help="Or at its length in these compressed traces: a folder that compress made, a file, org/name.",
+            help="Cut each trace at its length in these compressed traces: compress's folder, a file, or org/name.",
         ),
     ] = "",
     to_config: Annotated[
-        str | None, typer.Option("--to-config", help="Config of a dataset after --to.")
+        str | None, typer.Option("--to-config", help="Config of the dataset in --to.")
     ] = None,
     kind: Annotated[
         str,
@@ -173,10 +178,10 @@ def truncate(
             help="What is left: truncated (the beginning), last (the end), random-steps or random-tokens.",
         ),
     ] = "truncated",
-    seed: Annotated[int, typer.Option("--seed", help="Of what is drawn at random.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of random-steps and random-tokens.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Cut the reasoning of verified traces down: to a number of tokens, or to the length of compressed ones.
+    """Cut the reasoning of verified traces: to a number of tokens, or to the length of compressed traces.
 
     Example: hubkit traces truncate good --to short --tokenizer ./model --out cut
     """
@@ -207,7 +212,7 @@ def stats(
     tokenizer: TokenizerOption,
     as_json: Json = False,
 ) -> None:
-    """Count the lengths of traces, in characters and tokens; of a stage's folder, its ratios to raw, too.
+    """Measure the lengths of traces in characters and tokens; for a stage's folder also the ratios to raw.
 
     Example: hubkit traces stats short --tokenizer Qwen/Qwen3-4B-Instruct-2507
     """
@@ -230,12 +235,16 @@ def stats(
 
 @app.command()
 def push(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What a stage made.", show_default=False)],
-    repo_id: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The dataset.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder that a stage made.", show_default=False)
+    ],
+    repo_id: Annotated[
+        str, typer.Argument(metavar="ORG/NAME", help="The dataset on the Hub.", show_default=False)
+    ],
     private: Annotated[bool, typer.Option("--private", help="Make it private.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Push what a stage made as a dataset, in one commit, to the Hub that HF_ENDPOINT names.
+    """Push a stage's output as a dataset, in one commit, to the Hub that HF_ENDPOINT names.
 
     Example: hubkit traces push short your-name/short-traces --private
     """
@@ -262,7 +271,7 @@ def _done(out: Path, stage: Stage, as_json: bool) -> None:
 
 
 def _show(seen: Inspection) -> None:
-    """All that comes from the data is shown as text: it may hold markup and what controls a terminal."""
+    """Everything from the data is shown as plain text: it may contain markup and terminal control characters."""
     from rich.text import Text
 
     from hubkit.cli import screen
@@ -310,7 +319,7 @@ def _lengths(lengths: dict[str, dict[str, float]]) -> None:
 def _agreement(seen: Inspection) -> str:
     found = seen.agreement
     if found is None:
-        return "nothing was verified: there is no trace with a known answer, or no sample was wanted"
+        return "nothing was verified: there is no trace with a known answer, or --sample is 0"
     text = f"verified by {found.verifier}: {found.sample:,} traces drawn at random, {_counts(found.outcomes)}"
     if found.claimed:
         text += (

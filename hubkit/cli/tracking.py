@@ -1,6 +1,6 @@
-"""The live view in Trackio: a project per recipe, a run per step, written by the command that watches them all.
+"""The live view in Trackio: a project per recipe, a run per step, written by the command that watches all steps.
 
-So it is the same wherever steps run. Trackio's own variables say where it goes: to this machine by default, to
+So it does not depend on where steps run. Trackio's own variables say where it goes: to this machine by default, to
 a Space with TRACKIO_SPACE_ID, to a server with TRACKIO_SERVER_URL.
 """
 
@@ -27,8 +27,8 @@ EVERY_S: Final = 5.0
 
 
 class Tracker:
-    """Hears the events of `pipeline.run`; does nothing unless `wanted`. Raises StepError when Trackio is
-    missing, or refuses a run."""
+    """Receives the events of `pipeline.run`; does nothing unless `wanted`. Raises StepError if Trackio is missing or
+    refuses a run."""
 
     def __init__(self, recipe: str, wanted: bool) -> None:
         self._wanted = wanted

@@ -14,9 +14,9 @@ __all__ = ["Engine", "Request", "Response", "choose", "open_engine"]
 
 
 def choose(runtime: EngineRuntime, device: str = "auto", adapter: bool = False) -> EngineRuntime:
-    """The settings with `auto` resolved: vLLM where it is installed and a GPU may be used, else the embedded engine.
+    """Returns the settings with `auto` resolved: vLLM if it is installed and a GPU may be used, else transformers.
 
-    An `adapter` on a base is read by the embedded one alone; `evaluation.published` merges it for others.
+    Only the embedded engine reads an `adapter` on a base; `evaluation.published` merges it for the others.
     """
     if runtime.engine != "auto":
         return runtime
@@ -37,9 +37,10 @@ def open_engine(
     marks: Sequence[str] = (),
     precision: str = "auto",
 ) -> Engine:
-    """The engine for a model folder and a PEFT adapter on it, or for a model that an endpoint serves.
+    """Returns the engine for a model folder and a PEFT adapter on it, or for a model that an endpoint serves.
 
-    `marks` are the (open, close) of thinking spans that a recipe adds: where they are special tokens they stay.
+    `marks` are the (open, close) of thinking spans that a recipe adds: they stay in the text if they are special
+    tokens.
     `precision` is a recipe's `run.precision`, for the embedded engine.
     """
     runtime = choose(runtime, device, adapter is not None)
@@ -48,7 +49,7 @@ def open_engine(
 
         return TransformersEngine(Path(model), runtime.batch_size, device, threads, adapter, marks, precision)
     if adapter is not None:
-        # It would answer with the base model, and nobody would notice.
+        # The base model would answer, and nobody would notice.
         raise EngineError("an adapter cannot be sent to a server", "use engine: transformers for students")
     if runtime.engine == "vllm":
         from hubkit.engines.vllm import VLLMEngine

@@ -1,4 +1,4 @@
-"""What every engine takes and gives: a stream of requests in, responses out as they finish."""
+"""The interface of all engines: a stream of requests in, responses out as they finish."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Response:
     text: str
     """Generated text without special tokens; thinking tags stay."""
     finish_reason: str
-    """`stop`, `length` (cut at max_tokens), `error`, or what else a server gave as its reason, unchanged."""
+    """`stop`, `length` (cut at max_tokens), `error`, or any other reason that a server gave, unchanged."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     """Generated tokens, the end token included."""
@@ -42,16 +42,16 @@ class Response:
     token_ids: list[int] = field(default_factory=list)
     """Generated ids, where the engine knows them."""
     uncounted_tokens: int = 0
-    """The most that tries may have cost whose answer never came, prompt and answer: some servers bill them."""
+    """Upper bound of the tokens of tries whose answer never came, prompt and answer: some servers bill them."""
 
     @property
     def unfinished(self) -> str:
-        """Why this is no whole answer; "" if the model itself ended it."""
+        """Why the answer is incomplete; "" if the model itself ended it."""
         return why_unfinished(self.finish_reason, self.error)
 
 
 def why_unfinished(finish_reason: str, error: str = "") -> str:
-    """In words, why an answer with this finish reason is not whole; "" for `stop`, the only clean one."""
+    """Returns in words why an answer with this finish reason is incomplete; "" for `stop`, the only clean end."""
     match finish_reason:
         case "stop":
             return ""
@@ -64,7 +64,7 @@ def why_unfinished(finish_reason: str, error: str = "") -> str:
 
 
 def token_bound(request: Request) -> int:
-    """The most tokens a request can take, prompt and answer: no token is shorter than a byte.
+    """Returns the most tokens that a request can take, prompt and answer: no token is shorter than a byte.
 
     Sixty-four more per message are for what chat templates put around them.
     """
@@ -75,9 +75,9 @@ def token_bound(request: Request) -> int:
 
 
 def hidden_tokens(tokenizer: Any, marks: Sequence[str] = ()) -> set[int]:
-    """Ids that are left out of an answer's text: special tokens, but for the marks of thinking spans.
+    """Returns the ids that are left out of an answer's text: special tokens, except marks of thinking spans.
 
-    `marks` are those that a recipe adds; special tokens that they are made of stay, too.
+    `marks` are those that a recipe adds; special tokens that they consist of stay, too.
     """
     known = tokenizer.get_vocab()
     harmony = HARMONY if "<|message|>" in known else ()
@@ -97,12 +97,12 @@ class Engine(Protocol):
 
     @property
     def notes(self) -> Sequence[str]:
-        """What was asked otherwise than the recipe says, a line each: for the record."""
+        """Deviations of what was sent from the recipe, one line each, for the record."""
         ...
 
     @property
     def precision(self) -> str:
-        """What the weights are in, once it is open, such as bfloat16; "" where only a server knows."""
+        """Type of the weights once the engine is open, such as bfloat16; "" if only a server knows."""
         ...
 
     def __enter__(self) -> Self: ...

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "Rounds", "Slot"]
 
 REFILL_SHARE: Final = 4
-"""Slots are refilled when 1/4 of them is free."""
+"""Slots are refilled when 1/REFILL_SHARE of them is free."""
 PREFILL_TOKENS: Final = 8192
-"""Padded prompt tokens prefilled at once, a bound on memory."""
+"""Maximum padded prompt tokens prefilled at once, to bound memory."""
 PREFIX_TOKENS: Final = 128
 """Minimum tokens saved before a prefix that prompts share is prefilled separately."""
 ONEDNN_TOKENS: Final = 128
@@ -31,7 +31,7 @@ class Slot:
     prompt: int
     """Tokens of the prompt."""
     opened: str
-    """The mark, such as `<think>`, with which the template opened the span in the prompt: text begins with it."""
+    """The mark, such as `<think>`, with which the template opened the span in the prompt; put before the text."""
     started: float = 0.0
 
 
@@ -39,8 +39,8 @@ class Batch:
     """The slots under way. Row i of every tensor belongs to slot i."""
 
     needs_free: int
-    """Slots that are free before prompts are taken in: prefilling one prompt costs almost as much as a few, and what is
-    prefilled together stays together (SlotCache)."""
+    """Free slots required before prompts are taken in: prefilling one prompt costs almost as much as prefilling a few,
+    and prompts that are prefilled together stay together (SlotCache)."""
 
     def __init__(self, model: Any, size: int) -> None:
         import torch
@@ -123,7 +123,7 @@ class Batch:
         return row
 
     def _prefill_prefix(self, prompts: list[list[int]]) -> int:
-        """Prefill once what all prompts begin with. Returns its tokens, 0 where it would save next to nothing."""
+        """Prefill the prompts' common prefix once. Returns its tokens; 0 if it would save too little."""
         import torch
 
         # Every prompt keeps a token of its own, whose logits give the first of the answer.
@@ -192,7 +192,7 @@ class Batch:
         masks: Any = {kind: additive(allowed) for kind in self._kinds if kind == "full_attention"}
         if near is not None:
             masks["sliding_attention"] = additive(near)
-        # oneDNN prepares for every number of tokens anew, which few are not worth.
+        # oneDNN prepares anew for every number of tokens, which does not pay for few tokens.
         with matmul_precision(fastest_matmul_precision() if ids.numel() >= ONEDNN_TOKENS else "none"):
             output = self._model(
                 input_ids=ids,
@@ -231,8 +231,8 @@ class Batch:
 
 
 class Rounds(Batch):
-    """For models whose layers keep a state that is no list of keys and values, such as gated delta nets: prompts are
-    taken in when all slots are free, and decoded together by the model's own cache until the last of them ends."""
+    """For models whose layers keep a state other than keys and values, such as gated delta nets: prompts are taken in
+    when all slots are free, and decoded together with the model's own cache until the last of them ends."""
 
     def __init__(self, model: Any, size: int) -> None:
         super().__init__(model, size)

@@ -1,10 +1,10 @@
-"""What is posted for a request, and what a host has refused to be sent.
+"""The body that is posted for a request, and the fields that a host has refused.
 
     Request(sampling=Sampling(max_tokens=9, top_k=3), seed=7, …)  ->  {"model": …, "messages": […],
         "max_tokens": 9, "temperature": 0.0, "top_p": 1.0, "top_k": 3, "seed": 7}
 
-Hosts differ in the fields that they take. When one refuses a field by name it is left out from then on, and
-`max_tokens` is sent as `max_completion_tokens`; each is tried once per server, remembered, and told in the record.
+Hosts differ in the fields that they take. When a host refuses a field by name, the field is left out from then on;
+`max_tokens` is sent as `max_completion_tokens`. Each change is tried once per server, and noted in the record.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _NAMED: Final = (
     r"(?:^|['\"`]|->\s*|(?:parameters?|fields?|arguments?|propert(?:y|ies)|keys?|supplied)\b[:\s]*['\"`]?)"
     r"{}\b(?!\s*=)"
 )
-"""A field as errors name it. A bare word may come from a prompt that the error quotes."""
+"""How errors name a field. A bare word may come from a prompt that the error quotes."""
 
 
 class Dialect:
-    """What one server does not take."""
+    """The fields that one server does not take."""
 
     def __init__(self) -> None:
         self.left_out: set[str] = set()
@@ -43,7 +43,7 @@ class Dialect:
         """Whether `max_tokens` is called `max_completion_tokens` there."""
 
     def body(self, request: Request, model: str, extra: dict[str, Any]) -> bytes:
-        """The JSON to post. `extra` are fields of this kind of server alone."""
+        """Returns the JSON to post. `extra` are further fields that only this kind of server takes."""
         sampling = request.sampling
         body: dict[str, Any] = {
             "model": model,
@@ -62,7 +62,7 @@ class Dialect:
         return json.dumps(body | extra).encode()
 
     def learn(self, error: bytes, sent: bytes) -> bool:
-        """Whether another try makes sense: the error refuses a field of what was `sent` that can be done without."""
+        """Whether another try makes sense: the error refuses a field of `sent` that can be left out."""
         fields, names = json.loads(sent), _refused(error)
         if "max_tokens" in names and "max_tokens" in fields:
             self.renamed = True
@@ -73,13 +73,13 @@ class Dialect:
 
     @property
     def notes(self) -> list[str]:
-        """One line for each thing that is sent otherwise than usual."""
+        """One line for each field that is left out or renamed."""
         renamed = ["max_tokens is sent as max_completion_tokens"] if self.renamed else []
         return renamed + [f"{name} is not sent" for name in sorted(self.left_out)]
 
 
 def _refused(error: bytes) -> set[str]:
-    """The fields, of those that hubkit sends, that an error says are not taken."""
+    """Returns the fields that hubkit sends and that an error refuses."""
     text = error[:LONGEST].decode(errors="replace")
     try:
         told = list(_walk(json.loads(error)))
@@ -100,7 +100,7 @@ def _refused(error: bytes) -> set[str]:
 
 
 def _walk(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """(key, text) of all texts in an error but what it repeats of the request."""
+    """Yield (key, text) of all texts in an error, except those that it repeats from the request."""
     if isinstance(value, str):
         yield key, value[:LONGEST]
     elif isinstance(value, list):

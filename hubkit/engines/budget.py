@@ -1,4 +1,4 @@
-"""Caps on what one step may spend, held before a request is sent rather than noticed afterwards."""
+"""Limits on what one step may spend, checked before a request is sent and not afterwards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Budget", "Spent"]
 
 
 class Spent(NamedTuple):
-    """Tokens. `uncounted`: the most that tries without an answer may have cost."""
+    """Tokens. `uncounted`: upper bound of the cost of tries without an answer."""
 
     prompt: int = 0
     completion: int = 0
@@ -34,7 +34,8 @@ class Budget:
         self._spent = Spent(*(a + b for a, b in zip(self._spent, spent, strict=True)))
 
     def reserve(self, request: Request) -> bool:
-        """Whether the request fits whatever happens to it and to those under way; then it is one of them."""
+        """Returns whether the request fits even in the worst case of it and all requests under way. If so, it counts as
+        under way."""
         most = token_bound(request) * self._runtime.tries
         if not self._fits(self._outstanding + most):
             return False
@@ -43,7 +44,7 @@ class Budget:
         return True
 
     def settle(self, response: Response) -> None:
-        """The request has ended: what it cost takes the place of what it might have."""
+        """The request has ended: replace its reserved tokens by those that it used."""
         self._outstanding -= self._reserved.pop(response.key, 0)
         self.add(Spent(response.prompt_tokens, response.completion_tokens, response.uncounted_tokens))
 
@@ -63,7 +64,7 @@ class Budget:
         )
 
     def _cost(self, more: int) -> float:
-        """Of what is spent and so many more tokens, which may all be of the dearer kind."""
+        """Returns the cost of what is spent and of `more` tokens at the higher of both prices."""
         prompt, completion = self._runtime.prompt_price, self._runtime.completion_price
         dearer = (self._spent.uncounted + more) * max(prompt, completion)
         return (self._spent.prompt * prompt + self._spent.completion * completion + dearer) / 1e6

@@ -1,4 +1,4 @@
-"""What of an engine can be known before it starts: whether it is installed, whether its endpoint answers."""
+"""Checks of an engine before it starts: whether it is installed, whether its endpoint answers."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Which server gets the next request, and when: load, adaptive window and rate limits of each address.
 
-A server's window opens by one with every window of answers and halves when it says "too many"; what a
-server tells of its rate limits (`Retry-After`, `x-ratelimit-remaining-*`) is kept to beforehand. Of several
-servers, the one with the fewest tokens outstanding is taken: answers differ in length by a factor of
-a thousand, so counting requests would not even out the load.
+A server's window grows by one with every window of answers and halves when the server says "too many requests".
+Rate limits that a server states (`Retry-After`, `x-ratelimit-remaining-*`) are obeyed. Of several servers, the one
+with the fewest outstanding tokens is taken: answers differ in length by a factor of a thousand, so counting requests
+would not even out the load.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class Endpoint:
-    """One server: what is under way there, and how much more it can be given."""
+    """One server: the requests under way there, and how many more it can take."""
 
     def __init__(self, address: str, window: int) -> None:
         try:
@@ -43,11 +43,11 @@ class Endpoint:
             )
         self.url = url / "chat/completions"
         self.shown = f"{url.scheme}://{url.host}:{url.port}{url.path}"
-        """The address as errors may show it: a user, password or query may be secret."""
+        """The address as errors may show it, without user, password and query, which may be secret."""
         self.secrets = [part for part in (url.user, url.password, *url.query.values()) if part]
         self.dialect = Dialect()
         self.tokens = 0
-        """Outstanding: the most that the requests under way can take, prompt and answer."""
+        """Outstanding tokens: the most that the requests under way can take, prompt and answer."""
         self.unreachable = False
         """Whether the last connection could not be made."""
         self._most = window
@@ -60,7 +60,7 @@ class Endpoint:
         """requests, tokens: (what may still be asked for, when that is over)."""
 
     def opens_at(self, now: float, tokens: int) -> float | None:
-        """When a request of so many tokens may be sent; None: only after another one has ended."""
+        """Returns when a request of `tokens` tokens may be sent. Returns None if another request must end first."""
         if self._running >= max(1, int(self._window)):
             return None
         at = self._free_at
@@ -88,7 +88,7 @@ class Endpoint:
     def overloaded(self, now: float, sent_at: float, pause: float | None) -> None:
         """The server said "too many requests" to one sent at that time."""
         self.unreachable = False
-        # All that were under way say so together: that is one reason to send fewer, not fifty.
+        # All requests under way are refused together: that is one reason to send fewer, not fifty.
         if sent_at > self._narrowed_at:
             self._window = max(1.0, self._window / 2)
             self._narrowed_at = now
@@ -105,7 +105,7 @@ class Endpoint:
             self._free_at = max(self._free_at, now + pause)
 
     def heard(self, now: float, headers: Mapping[str, str]) -> None:
-        """Keep what the server tells of its limits: `x-ratelimit-remaining-tokens` and its like."""
+        """Note the limits that the server states in `x-ratelimit-remaining-tokens` and similar headers."""
         for name in ("requests", "tokens"):
             remaining = headers.get(f"x-ratelimit-remaining-{name}", "")
             if (
@@ -124,7 +124,7 @@ class Endpoints:
         self._timer: asyncio.TimerHandle | None = None
 
     async def take(self, tokens: int) -> Endpoint:
-        """Wait in turn for room for a request of at most so many tokens; end it with `give_back`."""
+        """Wait in turn for room for a request of at most `tokens` tokens; end it with `give_back`."""
         place: asyncio.Future[Endpoint] = asyncio.get_running_loop().create_future()
         self._waiting.append((tokens, place))
         self._serve()
@@ -135,7 +135,7 @@ class Endpoints:
         self._serve()
 
     def _serve(self) -> None:
-        """Give places to those who wait, first come first served; set a timer where a pause must end first."""
+        """Assign servers to waiting requests, first come first served; set a timer if a pause must end first."""
         loop = asyncio.get_running_loop()
         if self._timer is not None:
             self._timer.cancel()
@@ -159,7 +159,7 @@ class Endpoints:
 
 
 def wished_pause(headers: Mapping[str, str]) -> float | None:
-    """Seconds that `Retry-After` asks to wait, as a number or a date; None where it asks for nothing.
+    """Returns the seconds that `Retry-After` asks to wait, as a number or a date. Returns None without one.
 
     A date is read against the server's own clock, which this machine's need not agree with.
     """

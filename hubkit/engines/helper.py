@@ -21,7 +21,7 @@ def main() -> None:
     given: queue.SimpleQueue[list[Request]] = queue.SimpleQueue()
 
     def read() -> None:
-        # At once, whatever is being decoded: the owner must not wait until its lines are read.
+        # At once, even while it decodes: the owner must not wait until its lines are read.
         try:
             for batch in received:
                 given.put([Request(**r | {"sampling": Sampling(**r["sampling"])}) for r in batch])

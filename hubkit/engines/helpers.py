@@ -1,4 +1,4 @@
-"""More processes for the embedded engine: the threads of one would wait for each other, as Python's do.
+"""Further processes of the embedded engine, because the Python threads of one process would wait for each other.
 
     python -m hubkit.engines.helper
 
@@ -33,7 +33,7 @@ class _Helper(JsonChild):
         super().__init__("hubkit.engines.helper", environment=threads)
         self.ready = False
         self.outstanding = 0
-        """Requests that it was given and has not answered."""
+        """Requests that it has not answered yet."""
         self.send(settings)
 
     def give(self, requests: list[Request]) -> None:
@@ -55,7 +55,7 @@ class _Helper(JsonChild):
 
 
 class Helpers:
-    """Processes that take their part of the requests from the same iterator as their owner."""
+    """Processes that take requests from the same iterator as their owner."""
 
     def __init__(self, **settings: Any) -> None:
         self._settings = settings
@@ -63,7 +63,7 @@ class Helpers:
         self._selector = selectors.DefaultSelector()
 
     def start(self, number: int) -> None:
-        """Start as many as are missing. They answer from when they have loaded the model."""
+        """Start processes until there are `number`. Each answers once it has loaded the model."""
         while len(self._helpers) < number:
             helper = _Helper(self._settings)
             self._helpers.append(helper)

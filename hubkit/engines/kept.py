@@ -19,7 +19,7 @@ __all__ = ["Kept", "is_open", "kept_engine", "release"]
 
 @dataclass(frozen=True)
 class Kept:
-    """An open engine, and what was found of it."""
+    """An open engine, and what is known of it."""
 
     name: str
     engine: Engine
@@ -37,8 +37,8 @@ def is_open(name: str) -> bool:
 
 @contextmanager
 def kept_engine(name: str, make: Callable[[], Engine], keep: bool) -> Iterator[Kept]:
-    """The open engine of this name, or the one that `make` gives, entered. It stays open afterwards where `keep` is
-    true. `name` must say what is served and how; a name is never given to another model."""
+    """The open engine of this name, or else the one that `make` returns, entered. It stays open afterwards if `keep` is
+    true. `name` must identify the model and all settings: two different engines never have the same name."""
     global _open
     if _open is None or _open.name != name:
         release()

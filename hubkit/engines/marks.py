@@ -1,4 +1,4 @@
-"""The marks that models write around their reasoning: one table for engines and for `traces.thinking`.
+"""The marks that models write around their reasoning: a table for engines and for `traces.thinking`.
 
     <think>2 + 3</think>5    [THINK]2 + 3[/THINK]5    <|START_THINKING|>2 + 3<|END_THINKING|>5    one row each
 
@@ -22,7 +22,7 @@ class Marks(NamedTuple):
     opens: tuple[str, ...]
     closes: tuple[str, ...]
     words: bool = False
-    """Written in words that any text could use: without its open at the start, a close is text."""
+    """Whether the marks are plain words: a closing mark then counts only if the text starts with the opening mark."""
 
 
 PAIRS: Final = (
@@ -66,12 +66,12 @@ FAMILY: Final = re.compile(
     rf"|<\|(?P<name>{_NAME})[_:](?:(?P<start>begin|start)|end)\|>|<(?P<slash>/?)\|(?P<inner>/?)(?P<bare>{_NAME})\|>",
     re.IGNORECASE,
 )
-"""Control tokens made like those of the table: <|end_of_reasoning|>, <|thinking_start|>, <|thinking|>."""
+"""Control tokens of the same form as those in the table: <|end_of_reasoning|>, <|thinking_start|>, <|thinking|>."""
 
 HARMONY: Final = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>")
 
 PIECES: Final = frozenset({"<|open|>", "<|close|>", "<|sep|>", "<|message_model|>"})
-"""Control tokens of which longer marks are made."""
+"""Control tokens that longer marks consist of."""
 
 _WHOLE: Final = frozenset(mark for pair in PAIRS for mark in (*pair.opens, *pair.closes))
 _TAG: Final = re.compile(rf"</?{TAG}\s*>", re.IGNORECASE)
@@ -81,7 +81,7 @@ _OPENING: Final = re.compile(
     )
 )
 LONGEST: Final = 200
-"""Characters at a prompt's end in which its last mark stands."""
+"""Characters at a prompt's end that are searched for its last mark."""
 
 
 def is_mark(token: str) -> bool:
@@ -90,11 +90,11 @@ def is_mark(token: str) -> bool:
 
 
 def opened_by(prompt: str, marks: Sequence[str] = ()) -> str:
-    """The mark by which a rendered prompt opens the reasoning at its end; "" if it does not.
+    """Returns the mark with which a rendered prompt opens the reasoning at its end; "" if it does not.
 
     `marks` are the (open, close) that a recipe adds.
 
-    Put before the answer, it tells a span that was cut off from an answer without one.
+    Put before the answer, it distinguishes a span that was cut off from an answer without a span.
     """
     end = prompt[-LONGEST:].rstrip()
     if marks and end.endswith(marks[0]):

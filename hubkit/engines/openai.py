@@ -1,9 +1,9 @@
 """Any OpenAI-compatible endpoint: vLLM, SGLang, TGI, inference providers, hosted APIs.
 
 A bounded window of requests is in flight and refilled one by one, so that a long answer never holds
-back the rest. What passes by itself (408, 429, 5xx, broken connections, replies that are none) is tried again
-with backoff and jitter; a request that waits leaves its place to others. After `tries` failures or at its
-deadline it comes back as an error response, as do other refusals at once.
+back the rest. Temporary failures (408, 429, 5xx, broken connections, replies that cannot be read) are tried again
+with backoff and jitter; meanwhile another request takes the place in the window. After `tries` failures, or at its
+deadline, a request comes back as an error response; after any other refusal it does so at once.
 """
 
 from __future__ import annotations
@@ -30,19 +30,20 @@ from hubkit.errors import EngineError
 __all__ = ["OpenAIEngine"]
 
 RETRIED: Final = {408, 409, 425, 429, 500, 502, 503, 504, *range(520, 531), 598, 599}
-"""The last of these are those of proxies: Cloudflare's 520 to 530, and timeouts on the way."""
+"""520 to 530 and 598, 599 come from proxies: Cloudflare's own statuses, and timeouts."""
 OVERLOADED: Final = {429, 529}
 BACKOFF_S: Final = 0.5
 LONGEST_BACKOFF_S: Final = 30.0
 BROKEN_AFTER: Final = 20
-"""When this many requests in a row end in an error that says more about the server than about them."""
+"""A run stops when this many requests in a row fail because of the server."""
 RECENT: Final = 200
-"""And when more than half of the last 200 did so: a server may be broken for most requests."""
+"""It also stops when more than half of the last RECENT requests did: a server may be broken for most requests."""
 ANSWER_S: Final = 300.0
 SLOWEST_RATE: Final = 5.0
-"""Seconds and tokens per second that a request is given: slower than people read, and a queue before it."""
+"""The default time limit of a request: ANSWER_S seconds for the server's queue, and its max_tokens at SLOWEST_RATE
+tokens per second, which is slower than people read."""
 LARGEST_REPLY: Final = 256 * 2**20
-"""Bytes: a million tokens with their ids are a tenth of it."""
+"""Bytes; a million tokens with their ids take a tenth of that."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class _Failure:
     sent: bool = True
     """Whether the server may have worked on it, and bill it."""
     servers: bool = True
-    """Whether it speaks against the server, not against this one request."""
+    """Whether it is the server's fault, not that of this one request."""
     learnt: bool = False
     """Whether the server refused a field by name, and the next try leaves it out."""
 
@@ -78,7 +79,7 @@ class OpenAIEngine:
         self._extra = extra or {}
         self._secrets: list[str] = []
         self.notes: list[str] = []
-        """What is sent otherwise than the recipe says, since a server does not take it."""
+        """Deviations from the recipe in what is sent, because a server does not take it."""
 
     def __enter__(self) -> Self:
         self._endpoints()  # fails on a malformed address before the first request
@@ -97,8 +98,8 @@ class OpenAIEngine:
     async def stream(self, requests: Iterable[Request]) -> AsyncGenerator[Response]:
         """Answers as they finish.
 
-        Raises EngineError when no server is there, when BROKEN_AFTER requests in a row failed of it, when most
-        of the last RECENT did, and when a server asks to wait for longer than a request may take.
+        Raises EngineError if no server is there, if BROKEN_AFTER requests in a row or more than half of the last
+        RECENT failed because of the server, or if a server asks to wait for longer than a request may take.
         """
         endpoints = self._endpoints()
         headers = {"Content-Type": "application/json"} | self._authorization(endpoints)
@@ -139,7 +140,7 @@ class OpenAIEngine:
     async def _answer(
         self, session: aiohttp.ClientSession, endpoints: Endpoints, health: _Health, request: Request
     ) -> Response:
-        """One request to its end: an answer, or an error response after its tries or at its deadline."""
+        """Returns the answer to one request, or an error response after its tries or at its deadline."""
         loop = asyncio.get_running_loop()
         most, limit = token_bound(request), self._limit(request)
         tries, started, waited, uncounted = 0, 0.0, 0.0, 0
@@ -174,7 +175,7 @@ class OpenAIEngine:
                     raise EngineError(
                         failure.error, "start the server, or correct run.engines.<model>.endpoint"
                     )
-            # A server that has too much to do is no fault of the request: it may wait for as long again.
+            # A busy server is not the request's fault: the pause is added to its time limit.
             tries += not failure.overloaded
             backoff = min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** min(max(tries, 1) - 1, 10))
             pause = failure.pause or backoff * random.uniform(0.5, 1.5)  # noqa: S311
@@ -234,7 +235,7 @@ class OpenAIEngine:
             return _Failure(self._line(f"not a chat completion: {type(error).__name__}: {error}"))
 
     def _tell(self, endpoint: Endpoint) -> None:
-        """Warn, and keep for the record, what is sent otherwise than the recipe says."""
+        """Warn about deviations from the recipe in what is sent, and keep them for the record."""
         for note in endpoint.dialect.notes:
             if note not in self.notes:
                 self.notes.append(note)
@@ -244,7 +245,7 @@ class OpenAIEngine:
         return self._runtime.timeout_s or ANSWER_S + request.sampling.max_tokens / SLOWEST_RATE
 
     def _refusal(self, status: int, pause: float | None, content: bytes) -> _Failure:
-        """`status` is 0 where an error in the body of a 200 names none: that may pass."""
+        """`status` is 0 if an error in the body of a 200 names none; such an error may be temporary."""
         named = f"HTTP {status}" if status else "an error instead of an answer"
         return _Failure(
             self._line(f"{named}: {content[:1000].decode(errors='replace')}"),
@@ -257,7 +258,7 @@ class OpenAIEngine:
         )
 
     def _authorization(self, endpoints: Endpoints) -> dict[str, str]:
-        """The header with the key. All that is secret is kept from errors from here on."""
+        """Returns the header with the key. From here on secrets are removed from errors."""
         name = self._runtime.api_key_env
         key = os.environ.get(name, "").strip() if self._key is None else self._key
         self._secrets = [secret for endpoint in endpoints.all for secret in endpoint.secrets]
@@ -287,7 +288,7 @@ class _Health:
         self._recent: deque[bool] = deque(maxlen=RECENT)
 
     def blame(self, key: str, failure: _Failure) -> None:
-        """An error response to this key is on its way, and speaks against the server."""
+        """Note that the error response to this key is the server's fault."""
         if failure.servers:
             self._failed.add(key)
 
@@ -296,7 +297,7 @@ class _Health:
         failed = response.finish_reason == "error"
         servers = response.key in self._failed
         self._failed.discard(response.key)
-        # Until something succeeded, refusals of all requests speak against the settings.
+        # If nothing has succeeded yet, refusals of all requests point to the settings.
         self._row = self._row + 1 if servers or (failed and not self.succeeded) else 0
         self._recent.append(servers)
         if self._row >= BROKEN_AFTER:

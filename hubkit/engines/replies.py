@@ -1,4 +1,4 @@
-"""The response in a reply's body, in the forms in which servers write chat completions.
+"""Reads the response in a reply's body, in the forms in which servers write chat completions.
 
     {"choices": [{"message": {"content": "5", "reasoning": "2 + 3"}, "finish_reason": "stop"}], "usage": {…}}
     ->  Response(text="5", reasoning="2 + 3", finish_reason="stop", …)
@@ -39,11 +39,11 @@ _OTHER: Final = re.compile(r"[^\w.:/-]+")
 
 
 class Unfinished(ValueError):
-    """The server itself gave the answer up; asked again, it may finish."""
+    """The server stopped in the middle of the answer; asked again, it may finish."""
 
 
 class Refused(ValueError):
-    """An error in the body of a reply that says 200. `status` is the one it names, or 0."""
+    """An error in the body of a reply with status 200. `status` is the one that the body names, or 0."""
 
     def __init__(self, status: int, body: bytes) -> None:
         super().__init__(status)
@@ -53,7 +53,7 @@ class Refused(ValueError):
 def response_of(request: Request, body: bytes, latency_s: float) -> Response:
     """Read a reply.
 
-    Raises Refused when it is an error, ValueError, KeyError, TypeError or IndexError when it has another shape.
+    Raises Refused if it is an error, and ValueError, KeyError, TypeError or IndexError if it has another shape.
     """
     answer = (
         _of_events(body) if body.lstrip()[:6].startswith((b"data:", b"event:", b":")) else json.loads(body)
@@ -84,13 +84,13 @@ def response_of(request: Request, body: bytes, latency_s: float) -> Response:
         latency_s=latency_s,
         reasoning=_whole(reasoning) if reasoning else None,
         token_ids=[int(number) for number in ids],
-        # A budget must hold where a server does not say what it bills.
+        # A budget must also hold if a server does not say what it bills.
         uncounted_tokens=0 if prompt or completion else token_bound(request),
     )
 
 
 def _reason(given: Any) -> str:
-    """The finish reason: `stop` and `length` by their other names too, all else as it is, in one short word."""
+    """Returns the finish reason: other names of `stop` and `length` become these; others stay, as one short word."""
     if given is None:
         return "unknown"
     word = str(given).lower()
@@ -113,7 +113,7 @@ def _parts(content: Any) -> tuple[str, str]:
 
 
 def _chunks(value: Any, thinks: bool) -> Iterator[tuple[bool, str]]:
-    """(whether it is reasoning, text) of all chunks, however nested; images, tools and signatures have no text."""
+    """Yield (whether it is reasoning, text) of all chunks, also nested; images, tools and signatures have no text."""
     match value:
         case None:
             return
@@ -178,5 +178,5 @@ def _count(usage: Any, *names: str) -> int:
 
 
 def _whole(text: str) -> str:
-    """Half a surrogate pair, which a server cuts when a limit falls inside a character, cannot be stored."""
+    """Replace half surrogate pairs, which cannot be stored; they come from a limit that falls inside a character."""
     return text.encode("utf-8", "replace").decode()

@@ -12,7 +12,7 @@ from hubkit.section import Section
 __all__ = ["EngineRuntime"]
 
 VLLM_OWN: Final = {"model", "served_model_name", "host", "port", "uds", "api_key", "config", "root_path"}
-"""Arguments of vLLM that hubkit sets itself."""
+"""vLLM's arguments that hubkit sets itself."""
 
 
 class EngineRuntime(Section):
@@ -25,33 +25,36 @@ class EngineRuntime(Section):
     vllm: dict[str, Any] = Field(default={})
     """vllm: arguments of its server by their own names, such as tensor_parallel_size or max_model_len."""
     in_process: bool = True
-    """vllm: its engine without its API server, which is faster; false: the server, with all of its arguments."""
+    """vllm: true: its engine without its API server, which is faster; false: its API server, with all arguments."""
     endpoint: str | list[str] = ""
-    """openai: base address ending in /v1, or several that share the load."""
+    """openai: base address ending in /v1, or a list of addresses that share the load."""
     served_model: str = ""
-    """openai: the model's name there; empty: the recipe's."""
+    """openai: the model's name at the endpoint; empty: the recipe's."""
     api_key_env: str = "OPENAI_API_KEY"
     """openai: environment variable that holds the key."""
     window: int = Field(default=256, gt=0)
-    """openai: requests in flight, at each server; vllm: sequences decoded together, and as many again wait."""
+    """openai: requests in flight at each server; vllm: sequences decoded together (as many again wait in its queue)."""
     timeout_s: float | None = Field(default=None, gt=0)
-    """vllm, openai: seconds one request may take, all retries included; unset: from its max_tokens."""
+    """vllm, openai: seconds that one request may take, all retries included; unset: 300, and max_tokens at 5/s."""
     tries: int = Field(default=5, gt=0)
-    """vllm, openai: failures after which a request is set aside as an error."""
+    """vllm, openai: failures after which a request is recorded as an error."""
     max_spent_tokens: int | None = Field(default=None, gt=0)
-    """Tokens, of prompts and answers, that a step may spend, its shards and resumed runs together."""
+    """Tokens of prompts and answers that a step may spend, including all its shards and resumed runs."""
     max_cost: float | None = Field(default=None, gt=0)
     """What a step may cost, in the currency of the prices."""
     prompt_price: float = Field(default=0.0, ge=0)
+    """Per million tokens of prompts."""
     completion_price: float = Field(default=0.0, ge=0)
-    """Per million tokens."""
+    """Per million tokens of answers."""
 
     @field_validator("vllm")
     @classmethod
     def _hubkits_own_are_not_given(cls, vllm: dict[str, Any]) -> dict[str, Any]:
         for name in vllm:
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-                raise ValueError(f"{name!r} is no argument of vLLM: write it with underscores, without --")
+                raise ValueError(
+                    f"{name!r} is not an argument of vLLM: write it with underscores, without --"
+                )
             if name in VLLM_OWN:
                 raise ValueError(f"hubkit sets vLLM's {name} itself")
         return vllm

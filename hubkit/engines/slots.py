@@ -1,7 +1,7 @@
-"""Attention and keys and values of sequences that decode together, each at its own position.
+"""Attention, keys and values of sequences that decode together, each at its own position.
 
-What the transformers engine puts in place of transformers' own: its sdpa copies all keys and values of a
-model with fewer key-value heads than heads at every step, and its caches put a whole batch at one position.
+They replace transformers' own in the transformers engine: transformers' sdpa copies, at every step, all keys and
+values of a model with fewer key-value heads than heads, and its caches hold a whole batch at one position.
 Around a small model, reading keys and values is most of a step. So sequences that began together are kept
 together, and none is read to the length of the longest of all.
 """
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["SlotCache", "fastest_matmul_precision", "matmul_precision", "register_attention"]
 
 CACHE_STEP: Final = 32
-"""Columns by which a cohort is made longer when an answer outgrows it. All columns are read at every step, the
-unused ones too: memory read from end to end takes half the time of memory with gaps."""
+"""Columns by which a cohort grows when an answer outgrows it. All columns are read at every step, the unused ones
+too: reading memory from end to end takes half the time of reading it with gaps."""
 MOST_COHORTS: Final = 4
-"""Each costs a few calls per layer and step; when there are more, those of most like length are joined."""
+"""Each costs a few calls per layer and step; when there are more, the cohorts of the most similar length are joined."""
 
 
 @contextlib.contextmanager
@@ -59,7 +59,7 @@ def fastest_matmul_precision() -> str:
 
 @functools.cache
 def register_attention() -> str:
-    """Make our attention known to transformers, and say under which name."""
+    """Register hubkit's attention with transformers. Returns its name."""
     from transformers import AttentionInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -86,7 +86,7 @@ def register_attention() -> str:
             ]
             return (torch.cat(parts) if len(parts) > 1 else parts[0]).transpose(1, 2), None
         if softcap is None and sinks is None:
-            with matmul_precision("none"):  # its kernel for prompts is slower by the other
+            with matmul_precision("none"):  # the kernel for prompts is slower under the other setting
                 result: tuple[torch.Tensor, None] = sdpa_attention_forward(
                     module, query, key, value, attention_mask, scaling=scaling, **more
                 )
@@ -173,7 +173,7 @@ class _Cohort:
         return known[0][:rows], known[1][:rows]
 
     def keep(self, kept: list[int]) -> None:
-        """Forget all other sequences: the last move into their places, so that few move."""
+        """Keep only these sequences: the last ones move into free rows, so that few move."""
         import torch
 
         count, room = len(kept), len(self.layers[0][0])
@@ -195,7 +195,7 @@ class _Cohort:
     def repack(self, *others: _Cohort) -> None:
         """Copy what is in use, take in other cohorts, and make room for the next tokens.
 
-        All end in the same column. What is not in use holds zeros: what is not a number would get through a mask.
+        All end in the same column. Unused columns hold zeros: a NaN would get through a mask.
         """
         import torch
 
@@ -253,7 +253,7 @@ class SlotCache:
 
         self._cohorts: list[_Cohort] = []
         self._brought: Literal["prefix", "prompts", "tokens"] = "tokens"
-        """What the forward pass under way brings."""
+        """What the current forward pass contains."""
         self._prefix: list[tuple[torch.Tensor, torch.Tensor]] = []
         """Keys and values of each layer, [1, heads, columns, dim]."""
         numbered: list[Any] = [Layer() for _ in range(layers)]  # type: ignore[no-untyped-call,unused-ignore]
@@ -262,11 +262,11 @@ class SlotCache:
         self.cache = Cache(layers=numbered)
 
     def prefill_prefix(self) -> None:
-        """The next forward pass brings what all prompts of the one after it begin with, in one row."""
+        """The next forward pass contains the common prefix of the prompts in the pass after it, in one row."""
         self._brought, self._prefix = "prefix", []
 
     def prefill(self, slots: list[int], lengths: torch.Tensor) -> None:
-        """The next forward pass brings left-padded prompts of these lengths for these slots.
+        """The next forward pass contains left-padded prompts of these lengths for these slots.
 
         Without their prefix, if the pass before brought one; the lengths count it.
         """
@@ -276,10 +276,10 @@ class SlotCache:
         self._cohorts.append(_Cohort(slots, lengths))
 
     def decode(self, window: int | None) -> tuple[list[int], torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """The next forward pass brings one token for every slot.
+        """The next forward pass contains one token for every slot.
 
         Returns the slots in the order of its rows and the positions of their tokens, [rows]; then for every
-        column of every row, one after the other, whether it is seen, and whether through a window of so many.
+        column of every row, one after the other, whether it is visible, and whether it is inside the sliding window.
         """
         import torch
 
@@ -308,7 +308,7 @@ class SlotCache:
         self._cohorts = [cohort for cohort in self._cohorts if len(cohort.slots)]
 
     def _join(self) -> None:
-        """Join cohorts that are next to each other in length: at once where little padding comes of it."""
+        """Join cohorts of neighbouring lengths: at once if that adds little padding."""
         joined = [[cohort] for cohort in sorted(self._cohorts, key=lambda cohort: cohort.width)]
 
         def padding(place: int) -> int:

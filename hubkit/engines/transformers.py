@@ -1,11 +1,11 @@
-"""The embedded engine: any causal model of transformers; those of full or sliding attention batched continuously.
+"""The embedded engine: any causal model of transformers; models with full or sliding attention by continuous batching.
 
 `model.generate` decodes a batch until its longest answer ends, and spends more time around a small
 model than in it. Here a fixed number of slots decode together; a slot whose answer ended is given the
 next prompt, and what was prefilled together stays together in memory (slots.py). Sampling draws its random
 numbers per request, so an answer does not depend on what was decoded beside it (up to float rounding).
-On a CPU, cores are used by processes (helpers.py): the operations around a small model are too short for torch's
-threads to share. benchmarks/engine_transformers.py compares all this with `generate`.
+On a CPU, several processes use the cores (helpers.py): the operations around a small model are too short to be shared
+by torch's threads. benchmarks/engine_transformers.py compares the engine with `generate`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 import psutil
 
@@ -30,13 +30,10 @@ from hubkit.engines.weights import load_adapter, load_model, text_class
 from hubkit.errors import EngineError, InputError
 from hubkit.precision import weight_dtype
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["TransformersEngine"]
 
 WORTH_A_PROCESS: Final = 32
-"""Requests, for each process: to start one takes some seconds."""
+"""Minimum requests for each process, because starting one takes some seconds."""
 PROCESS_MEMORY: Final = 1 << 30
 """Bytes that a process needs besides four times its weights."""
 
@@ -46,7 +43,7 @@ class TransformersEngine:
 
     On a CPU, `threads` is the number of cores to use: by processes, as long as memory allows and there are requests
     for them, and by torch's threads where a model is too large for so many processes.
-    `precision` is `run.precision`, and once the engine is open what its weights are in. auto: as they are stored, but
+    `precision` is `run.precision`, and once the engine is open the type of its weights. auto: as they are stored, but
     float32 on a CPU where bfloat16 is not faster (hubkit/precision.py).
     """
 
@@ -149,7 +146,7 @@ class TransformersEngine:
         del self._model
 
     async def stream(self, requests: Iterable[Request]) -> AsyncGenerator[Response]:
-        """Answer requests as slots become free. What exceeds the model's context comes back as an error."""
+        """Answer requests as slots become free. A request that exceeds the model's context comes back as an error."""
         import torch
 
         source, size = iter(requests), self._size
@@ -158,7 +155,7 @@ class TransformersEngine:
             source = itertools.chain(first, source)
             processes = max(1, min(self._processes, len(first) // WORTH_A_PROCESS))
             self._helpers.start(processes - 1)
-            # Few requests are shared out too: none waits in one process while there is room in another.
+            # Few requests are distributed too: none waits in one process while another has room.
             size = min(size, -(-len(first) // processes))
         room = size + size // REFILL_SHARE
         try:
@@ -224,7 +221,7 @@ class TransformersEngine:
             request.messages, add_generation_prompt=True, tokenize=False, **request.template
         )
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        # Without the tag, an answer that was cut off could not be told from one that never thought.
+        # Without the tag, an answer that was cut off would look like one without thinking.
         return ids, opened_by(text, self._marks)
 
     def _limit(self) -> int:

@@ -1,8 +1,8 @@
-"""vLLM in a process of its own, started for one model, spoken to by the openai engine, and always ended.
+"""vLLM as a separate process, started for one model, used through the openai engine, and always ended.
 
-`in_process` (the default) runs AsyncLLM there behind a front of ours, `vllm_direct.py`; without it, vLLM's
-official OpenAI server runs. Arguments go to it by vLLM's own names. `data_parallel_size` starts as many servers,
-each with its share of the GPUs, and load is shared by outstanding tokens; with `enable_expert_parallel` the
+`in_process` (the default) runs AsyncLLM there behind a small HTTP server, `vllm_direct.py`; without it, vLLM's
+official OpenAI server runs. Arguments have vLLM's own names. `data_parallel_size` starts as many servers,
+each with its share of the GPUs, and load is balanced by outstanding tokens; with `enable_expert_parallel` the
 ranks must work in step, and vLLM's own data parallelism is used.
 """
 
@@ -38,11 +38,11 @@ from hubkit.processes import end_of_log, free_ports, supervised
 __all__ = ["VLLMEngine", "check_installed"]
 
 START_S: Final = 3600.0
-"""Seconds for the largest models to load; a server that dies is noticed at once."""
+"""Seconds that a server may take to start, enough for the largest models; a server that dies is noticed at once."""
 END_S: Final = 20.0
 """Seconds that a server may take to end after it has stopped answering."""
 SERVED: Final = "model"
-"""The name that servers give to their model."""
+"""The model's name at the server."""
 
 
 def check_installed() -> None:
@@ -86,11 +86,11 @@ class VLLMEngine:
             raise
         addresses = [f"http://127.0.0.1:{server.port}/v1" for server in self._servers]
         self._client = OpenAIEngine(
-            # As many again as it decodes wait in its queue: it has the next ones when some end together.
+            # As many requests again wait in its queue, so that it has work when several answers end together.
             self._runtime.model_copy(update={"endpoint": addresses, "window": 2 * self._runtime.window}),
             SERVED,
             key=self._key,
-            # vLLM's own server leaves out all special tokens, or none.
+            # vLLM's own server leaves out all special tokens or none.
             extra={"return_token_ids": True, "skip_special_tokens": not self._marks},
         )
         return self
@@ -111,7 +111,7 @@ class VLLMEngine:
             async with aclosing(self._client.stream(itertools.chain([first], waiting))) as responses:
                 async for response in responses:
                     if opened and response.reasoning is None and response.finish_reason != "error":
-                        # Without the mark, a span that was cut off could not be told from an answer.
+                        # Without the mark, a span that was cut off would look like an answer.
                         response = dataclasses.replace(response, text=opened + response.text)
                     yield response
         except EngineError:

@@ -1,10 +1,10 @@
-"""Which class of transformers holds a model's weights and writes text with them, and whether the weights are its own.
+"""Finds the transformers class that generates text with a model's weights, and checks that the weights are the model's.
 
     Qwen3_5Config -> AutoModelForCausalLM, the text part alone      Mistral3Config -> AutoModelForImageTextToText
 
-transformers fills a weight that is missing with random numbers, and leaves out one that it has no place for: a
-config.json that belongs to other weights gives a model that runs. `misfit` compares shapes, which takes no weights but
-the headers of their files; `load_model` looks at what was loaded.
+transformers fills missing weights with random numbers, and ignores superfluous ones, so a config.json that belongs to
+other weights gives a model that runs. `misfit` compares shapes, for which the headers of the files are enough;
+`load_model` checks the loaded model.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ __all__ = [
 ]
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-"""What transformers reads: the one, or else the files that the other names."""
+"""The files that transformers reads: the single file, or else the files that the index names."""
 BUFFERS: Final = re.compile(
     r"(attn|attention)\.(masked_)?bias$|(causal_mask|inv_freq|(cos|sin)_cached|position_ids|freqs_cis|alibi)$"
 )
-"""Constants that old checkpoints hold, such as GPT-2's and CodeGen's, and that are computed today."""
+"""Constants in old checkpoints, such as GPT-2's and CodeGen's, which are computed today."""
 MISFIT_REMEDY: Final = "take the config.json that belongs to these weights, or another model"
 
 
 def no_code() -> None:
-    """Have transformers refuse models that bring their own code. It asks on the terminal otherwise, and runs it."""
+    """Make transformers refuse models with their own code. Otherwise it asks on the terminal, and runs the code."""
     from transformers import dynamic_module_utils
 
     dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
 
 
 def read_config(folder: Path) -> Any:
-    """A model's configuration. Raises OSError or ValueError, in one line, where it cannot be read."""
+    """Returns a model's configuration. Raises OSError or ValueError, in one line, if it cannot be read."""
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
@@ -62,7 +62,7 @@ def read_config(folder: Path) -> Any:
 
 
 def torn_weights(folder: Path) -> str:
-    """What of a model's weights is missing or not whole, such as a pointer of git-lfs; "" where nothing is."""
+    """Returns which weight file is missing or incomplete, such as a pointer of git-lfs; "" if none is."""
     if not (folder / WHOLE).is_file():
         if not (folder / INDEX).is_file():
             return f"neither {WHOLE} nor {INDEX} is there"
@@ -83,7 +83,8 @@ def torn_weights(folder: Path) -> str:
 
 
 def stored_shapes(folder: Path) -> dict[str, list[int]]:
-    """Weight -> its shape, from the headers of the files that transformers reads. Raises ValueError for a torn one."""
+    """Returns weight -> its shape, from the headers of the files that transformers reads. Raises ValueError if one is
+    incomplete."""
     files = [folder / WHOLE] if (folder / WHOLE).is_file() else _parts(folder)
     return {name: tensor["shape"] for path in files for name, tensor in read_header(path).items()}
 
@@ -94,11 +95,11 @@ def _parts(folder: Path) -> list[Path]:
 
 
 def misfit(folder: Path, shapes: Mapping[str, list[int]], auto: Any = None) -> str:
-    """How stored weights differ from the model that the config.json in a folder describes; "" where they do not.
+    """Returns how stored weights differ from the model that the config.json in a folder describes; "" if they do not.
 
-    `shapes` are those of the weights; `auto` is the class to load them with: by default that for text, or for marks of
-    tokens where it was made for these. Nothing is allocated. Quantised weights, which have shapes of their own, are not
-    looked at. Raises ValueError for a configuration of which no model can be built.
+    `shapes` are those of the weights; `auto` is the class to load them with: by default that for text, or for token
+    classification if the model was made for that. Nothing is allocated. Quantised weights, whose shapes differ, are not
+    checked. Raises ValueError if no model can be built from the configuration.
     """
     import torch
     from transformers import AutoModelForTokenClassification
@@ -130,9 +131,9 @@ def misfit(folder: Path, shapes: Mapping[str, list[int]], auto: Any = None) -> s
 
 
 def load_model(auto: Any, folder: Path, **options: Any) -> Any:
-    """A model with its weights, by one of transformers' Auto classes, and of these weights alone.
+    """Returns a model with its weights, by one of transformers' Auto classes, and with no other weights.
 
-    Raises InputError where the weights do not fit config.json.
+    Raises InputError if the weights do not fit config.json.
     """
     model, found = auto.from_pretrained(
         folder, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True, **options
@@ -143,10 +144,10 @@ def load_model(auto: Any, folder: Path, **options: Any) -> Any:
 
 
 def load_adapter(model: Any, folder: Path) -> Any:
-    """PEFT's model: one with the adapter in a folder, and with all that the adapter holds.
+    """Returns PEFT's model with the whole adapter in a folder.
 
-    PEFT only warns of parts that are missing, which do nothing then, and says nothing of those that have no place.
-    Raises InputError for these, and for an adapter of other sizes.
+    PEFT only warns about missing parts, which then have no effect, and silently ignores superfluous ones. Raises
+    InputError for both, and for an adapter of other sizes.
     """
     from peft import PeftModel, get_peft_model_state_dict
 
@@ -172,7 +173,7 @@ def load_adapter(model: Any, folder: Path) -> Any:
 
 
 def _differences(model: Any, found: Mapping[str, Any]) -> str:
-    """The first kind of difference in what transformers says of loading."""
+    """Returns the first kind of difference in transformers' report of loading."""
     if wrong := sorted(found["mismatched_keys"]):
         name, stored, expected = wrong[0]
         return (
@@ -193,9 +194,9 @@ def _kind(name: str) -> str:
 
 
 def _belongs(name: str, modules: Mapping[str, Any]) -> bool:
-    """Whether a weight without a place is one of the model's own: of its blocks or of a layer that has others.
+    """Whether a superfluous weight belongs to the model itself: to its blocks or to a layer with other weights.
 
-    Those of a vision tower, of heads for other tasks or for several tokens at once are left out by intention.
+    Weights of a vision tower, of heads for other tasks or for several tokens at once are left out on purpose.
     """
     if BUFFERS.search(name):
         return False
@@ -208,7 +209,7 @@ def _belongs(name: str, modules: Mapping[str, Any]) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bar and no report of transformers meanwhile."""
+    """Silence transformers' progress bar and report."""
     from transformers.utils import logging
 
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -225,14 +226,14 @@ def _quiet() -> Iterator[None]:
 
 
 def has_text_class(folder: Path) -> bool:
-    """Whether there is a class of text alone. Of models that see, such as Ministral 3 in Mistral 3, some have none."""
+    """Whether there is a text-only class. Some multimodal models, such as Ministral 3 in Mistral 3, have none."""
     from transformers import AutoModelForCausalLM
 
     return type(read_config(folder)) in AutoModelForCausalLM._model_mapping
 
 
 def text_class(folder: Path) -> Any:
-    """The auto class to load a model with that is asked for text; one that sees is given none to see."""
+    """Returns the auto class for text generation; a multimodal model is given no images."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     return AutoModelForCausalLM if has_text_class(folder) else AutoModelForImageTextToText

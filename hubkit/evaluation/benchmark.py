@@ -23,15 +23,15 @@ class Benchmark(Section):
     """A lighteval task such as gsm8k|0."""
     sampling: Sampling
     samples: int = Field(default=0, ge=0, le=1024)
-    """Answers to each problem. Of several, accuracy is the mean over all, with pass@k and maj@k beside it.
+    """Answers to each problem. With several, accuracy is the mean over all, with pass@k and maj@k beside it.
     0: as many as the lighteval task takes, and one for a set of problems."""
     leaderboard: str = ""
-    """Of a task: the benchmark dataset whose board its results go to, as org/name#task. Empty: the dataset that
+    """For a task: the benchmark dataset whose leaderboard gets the results, as org/name#task. Empty: the dataset that
     the task reads, if it has an eval.yaml."""
 
     @model_serializer(mode="wrap")
     def _without_absent_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A benchmark without these keys is written, and so identified, as it was before there were any."""
+        """Leave out keys with their defaults, so that existing step keys stay valid."""
         written: dict[str, Any] = dump(self)
         for name in ("leaderboard", "samples"):
             if not written.get(name):
@@ -44,7 +44,7 @@ class Benchmark(Section):
             raise ValueError("give either `problems` (a set of this recipe) or `task` (a lighteval task)")
         if self.samples > 1 and self.sampling.temperature == 0:
             raise ValueError(
-                f"{self.samples} greedy answers to a problem are one and the same: give `sampling` a temperature"
+                f"{self.samples} greedy answers to a problem are all the same: give `sampling` a temperature"
             )
         if self.leaderboard and not self.task:
             raise ValueError(
@@ -56,7 +56,7 @@ class Benchmark(Section):
 
 
 def level_named(text: str) -> dict[str, str]:
-    """A level of effort in the form of an evaluation's configuration, from reasoning_effort=low. Empty for "".
+    """Returns the level of effort for an evaluation's configuration, from reasoning_effort=low. Empty for "".
 
     Raises InputError for any other text.
     """
@@ -69,7 +69,7 @@ def level_named(text: str) -> dict[str, str]:
 
 
 def check_level(tokenizer: Any, level: dict[str, str]) -> None:
-    """Raise GateError where the chat template does not tell the model its level of effort."""
+    """Raise GateError if the chat template does not show the model its level of effort."""
     if not level:
         return
     chat = [{"role": "user", "content": "What is 40 + 45?"}]

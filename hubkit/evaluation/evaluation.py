@@ -5,8 +5,8 @@
         "output_tokens": 41, "finish_reason": "stop", …} in samples.parquet, lighteval's own results.json
        and details/, and in the record {"accuracy": 0.62, "ci_low": 0.55, "ci_high": 0.68, …}
 
-Every student gets the same problems, prompt, decoding and limit; samples of all stand in one order. One that learned
-a mixture is asked at each of its levels of effort, an evaluation each: its chat template is given the level.
+Every student gets the same problems, prompt, decoding and limit, and samples are in the same order for all. A student
+of a mixture has an evaluation for each of its levels of effort, in which its chat template is given the level.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ __all__ = ["VERSION", "check", "run"]
 
 VERSION: Final = 2
 PROMPTS: Final = ("What is 12 + 30?", "Name a prime number above 90.", "How many legs do three spiders have?")
-"""Of the check that the engine serves the trained model, where a benchmark's own problems are not at hand."""
+"""Prompts for the check that the engine serves the trained model, if the benchmark's own problems are not at hand."""
 
 _TEXTS: Final = ("problem", "answer", "output")
 
 
 def check(context: CheckContext) -> None:
-    """See that the engine can be had, and that it will hold the student."""
+    """Check that the engine is available and can serve the student."""
     engine = context.runtime["engine"]
     if "student" in context.inputs and engine["engine"] == "openai":
         # It would answer with whatever model it serves, the same for every student.
@@ -107,7 +107,7 @@ def run(context: StepContext) -> None:
 
 
 def _student(context: StepContext) -> tuple[Path, Path | None, Any]:
-    """Folder of the weights, adapter on them if there is one, and the tokenizer that the engine will use."""
+    """Returns the folder of the weights, the adapter on them if any, and the tokenizer that the engine will use."""
     from transformers import AutoTokenizer
 
     weights, adapter = context.inputs.get("student", Path()) / "model", None
@@ -141,7 +141,7 @@ def _student(context: StepContext) -> tuple[Path, Path | None, Any]:
 
 
 def _with_template(base: Path, template: str, folder: Path) -> Path:
-    """The base, with the chat template that its students were trained with: engines take it from the folder."""
+    """Returns the base with the chat template of its students: engines read the template from the folder."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for file in base.iterdir():
@@ -242,7 +242,7 @@ def _evaluate(
 
 
 def _answers(context: StepContext) -> Answers | None:
-    """Answers of this very student, or base, that earlier evaluations had: a longer benchmark asks what is new."""
+    """Answers of this same student or base in earlier evaluations: a longer benchmark asks only for new ones."""
     if context.root is None:
         return None
     student = context.record("student").output if "student" in context.inputs else ""
@@ -252,7 +252,7 @@ def _answers(context: StepContext) -> Answers | None:
 
 
 def _number(pipeline: Any) -> None:
-    """Give each document a number of its own: lighteval begins anew with each split that a task evaluates."""
+    """Give each document its own number: lighteval starts from 0 in each split that a task evaluates."""
     for docs in pipeline.documents_dict.values():
         if len({doc.id for doc in docs}) < len(docs):
             for number, doc in enumerate(sorted(docs, key=lambda doc: (int(doc.id), doc.query))):
@@ -269,7 +269,7 @@ def _chats(problems: list[dict[str, Any]], system: str) -> list[list[dict[str, s
 def _trained_answers(
     context: StepContext, chats: list[list[dict[str, str]]], tokenizer: Any
 ) -> list[list[int]]:
-    """What the student just trained answers, by transformers and PEFT from its published files. Empty for a base."""
+    """Returns the student's answers by transformers and PEFT, from its published files. Empty for a base."""
     if "student" not in context.inputs:
         return []
     weights, adapter = context.inputs["student"] / "model", None
@@ -292,11 +292,11 @@ def _samples(detail: Any, model: Any, task: Tasks) -> Iterator[dict[str, Any]]:
     for sample, (score, extracted) in enumerate(found):
         if score not in (0, 1):
             raise InputError(
-                f"{doc.task_name} finds an answer {score:g} right, between wrong and right",
+                f"{doc.task_name} scores an answer {score:g}, between wrong and right",
                 "choose a task whose answers are right or wrong",
             )
         response = model.response(doc, sample)
-        # Where a server split off the reasoning, it is put back: an output is all that was generated.
+        # If a server separated the reasoning, it is put back: an output is everything that was generated.
         span = f"<think>\n{response.reasoning}\n</think>\n\n" if response.reasoning else ""
         yield {
             "id": document(doc, sample).id,

@@ -1,4 +1,4 @@
-"""A student as lighteval sees it: a model whose answers come from one of hubkit's engines.
+"""A student as a lighteval model, whose answers come from one of hubkit's engines.
 
     lighteval's Doc(query="State the final answer … 47 + 38 - 12 =", id="7")
     -> ModelResponse(text=["<think>\\n…\\n</think>\\n\\nThe answer is …"],
@@ -34,12 +34,12 @@ __all__ = ["EngineModel", "KeptResponse", "document"]
 
 
 def document(doc: Any, sample: int = 0) -> Key:
-    """What names an answer to a document: lighteval numbers them from 0 in each task anew."""
+    """Returns the key of an answer to a document; lighteval numbers documents from 0 in each task."""
     return Key(f"{doc.task_name}/{doc.id}", sample)
 
 
 class KeptResponse(ModelResponse):  # type: ignore[misc,unused-ignore]
-    """The answers to a document as lighteval sees them, read from the journal whenever it looks.
+    """The answers to a document in lighteval's form, read from the journal at each access.
 
     No token ids: they would be three quarters of the published details.
     """
@@ -58,7 +58,7 @@ class KeptResponse(ModelResponse):  # type: ignore[misc,unused-ignore]
 
     @property
     def text_post_processed(self) -> list[str]:
-        """What is judged: the text after the thinking span; a span that never closed leaves nothing."""
+        """Returns the text that is judged: what follows the thinking span; "" if the span never closed."""
         return [split(response.text, response.reasoning).solution for response in self._read()]
 
     @property
@@ -70,7 +70,7 @@ _READ: Final = ("text", "text_post_processed", "reasonings")
 
 
 class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
-    """Answers documents through an open engine; `response` is what it said."""
+    """Answers documents through an open engine; `response` returns the engine's responses."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class EngineModel(LightevalModel):  # type: ignore[misc,unused-ignore]
         return Request(key.text, messages, self._sampling, request_seed(0, key), self._template)
 
     def response(self, doc: Any, sample: int = 0) -> Response:
-        """What the engine said to a document that it was asked about."""
+        """Returns the engine's response to a document."""
         key = document(doc, sample)
         response = self._journal.get(key, request_hash(self._request(doc, key)))
         assert response is not None, f"{key} was answered"

@@ -1,7 +1,7 @@
-"""What is evaluated is what is published: one folder of weights that every engine loads, and a check that it is served.
+"""Makes sure that the published weights are evaluated: one folder for every engine, and a check that it is served.
 
-A student that is an adapter is merged into a copy of its base in the work folder, as PEFT merges it; servers that load
-adapters themselves have answered with the base, and said nothing.
+A student that is an adapter is merged by PEFT into a copy of its base in the work folder, because servers that load
+adapters themselves have silently answered with the base.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ PROMPTS: Final = 3
 TOKENS: Final = 16
 """Greedy tokens of each prompt that are compared."""
 AGREEMENT: Final = 0.25
-"""Least share of them, up to the first that differs. In half precision two programs part at some near tie; another
-model parts at once."""
+"""Minimum share of these tokens that agree, up to the first difference. In half precision two programs differ at some
+near tie; another model differs at once."""
 CLOSE: Final = 2e-2
 """Largest difference of the logits of a merged copy, as a share of the largest logit: its weights are rounded to the
 base's type."""
@@ -33,7 +33,7 @@ base's type."""
 def merged(base: Path, adapter: Path, folder: Path) -> Path:
     """Write the base with an adapter merged into it; returns the folder.
 
-    Raises GateError where the copy does not give the logits that base and adapter give together, as with LoRA on tied
+    Raises GateError if the logits of the copy differ from those of base and adapter together, as with LoRA on tied
     weights, which one set of weights cannot hold (students/adapters.py refuses it before training).
     """
     import torch
@@ -73,7 +73,7 @@ def trained_answers(
     tokenizer: Any,
     template: Mapping[str, str] | None = None,
 ) -> list[list[int]]:
-    """Greedy tokens that the published files give by transformers and PEFT, one prompt after the other.
+    """Returns greedy tokens of the published files by transformers and PEFT, one prompt after the other.
 
     `template`: variables for the chat template.
     """
@@ -114,9 +114,9 @@ async def check_served(
     tokenizer: Any,
     template: Mapping[str, str] | None = None,
 ) -> float:
-    """Share of the trained model's greedy answers that the engine gives, up to the first difference.
+    """Returns the share of the trained model's greedy answers that the engine gives, up to the first difference.
 
-    Raises GateError where the engine serves another model.
+    Raises GateError if the engine serves another model.
     """
     sampling = Sampling(max_tokens=TOKENS)
     requests = [
@@ -147,7 +147,7 @@ async def check_served(
 
 
 def _plain(text: str) -> str:
-    """Without marks of the thinking span, which some engines give apart, and blanks."""
+    """Returns the text without blanks and marks of the thinking span, which some engines separate."""
     for mark in ("<think>", "</think>"):
         text = text.replace(mark, "")
     return "".join(text.split())

@@ -1,4 +1,4 @@
-"""Several answers to each problem, scored by what scores one: avg@n, pass@n and maj@n, by lighteval's names.
+"""Several answers to each problem, each scored as a single one: avg@n, pass@n and maj@n, by lighteval's names.
 
     four answers, of which the task's own metric finds the first and the last right, both read as 73, the others as 71
     -> {"avg@n:n=4": 0.5, "pass@k:k=4&n=4": 1.0, "maj@n:n=4": 1.0}
@@ -17,21 +17,21 @@ from hubkit.evaluation.statistics import majority_right
 __all__ = ["Sampled", "Scorer", "of_metric"]
 
 Scorer = Callable[[Any, str], tuple[float, str | None]]
-"""(document, text after the thinking span) -> its score, and the answer as it was read, None where none is told."""
+"""(document, text after the thinking span) -> its score, and the answer as it was read (None if unknown)."""
 
 
 class Sampled:
-    """What was found of each answer to each document, for `samples` answers."""
+    """Scores of each answer to each document, for `samples` answers."""
 
     def __init__(self, samples: int, score: Scorer, reads: bool = True) -> None:
-        """`reads`: whether `score` tells the answer that it read; without, there is no majority."""
+        """`reads`: whether `score` returns the answer that it read; if not, there is no majority."""
         self.samples, self.reads = samples, reads
         self.scores: dict[tuple[str, str], list[tuple[float, str | None]]] = {}
         """(task, id) of a document -> score and answer, in the order of its answers."""
         self._score = score
 
     def metric(self) -> Any:
-        """All of it as one metric of lighteval."""
+        """Returns all of them as one metric of lighteval."""
         import numpy as np
         from lighteval.metrics.metrics_sample import SampleLevelComputation
         from lighteval.metrics.utils.metric_utils import SampleLevelMetricGrouping

@@ -1,4 +1,4 @@
-"""Uncertainty of what is measured: intervals for accuracies, paired tests between students."""
+"""Statistical uncertainty: intervals for accuracies, paired tests between students."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Z95 = 1.959963984540054
 
 
 def wilson(correct: float, n: float) -> tuple[float, float]:
-    """95 % interval of a proportion (Wilson, JASA 1927): inside 0 to 1 also at 0 or n correct.
+    """Returns the 95 % interval of a proportion (Wilson, JASA 1927), inside 0 to 1 also at 0 or n correct.
 
-    With several answers per problem n is `effective`, and correct as large a share of it.
+    With several answers per problem, n is `effective(…)`, and `correct` the same share of it.
 
     Raises ValueError unless 0 <= correct <= n and n > 0.
     """
@@ -44,8 +44,8 @@ def wilson(correct: float, n: float) -> tuple[float, float]:
 
 
 def sign_flip(differences: Sequence[int]) -> float:
-    """Two-sided exact p-value of Fisher's randomisation test (The Design of Experiments, 1935): were there no
-    difference, each problem's difference could as well have the other sign.
+    """Returns the two-sided exact p-value of Fisher's randomisation test (The Design of Experiments, 1935): if there
+    is no difference, the sign of each problem's difference is random.
 
     `differences`: of right answers, problem by problem. Of -1, 0 and 1 this is McNemar's exact test.
     """
@@ -71,10 +71,10 @@ def sign_flip(differences: Sequence[int]) -> float:
 
 
 def paired_interval(differences: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of the mean of differences of shares, problem by problem, each from -1 to 1.
+    """Returns the 95 % interval of the mean of differences per problem, each from -1 to 1.
 
-    Bonett and Price (JEBS 2012) for -1, 0 and 1; their one problem more on either side keeps the interval honest for
-    small counts, and does so for means of several answers. Raises ValueError for none, or for one beyond 1.
+    Bonett and Price (JEBS 2012) for -1, 0 and 1; they add one problem on either side, which keeps the interval valid
+    for small counts, also for means of several answers. Raises ValueError for an empty list or a value beyond 1.
     """
     if not differences or max(map(abs, differences)) > 1:
         raise ValueError("no differences of shares")
@@ -86,7 +86,7 @@ def paired_interval(differences: Sequence[float]) -> tuple[float, float]:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number, in the order given (Holm, Scand. J. Statist. 1979)."""
+    """Returns p-values adjusted for multiple testing, in the order given (Holm, Scand. J. Statist. 1979)."""
     order = sorted(range(len(values)), key=lambda i: values[i])
     adjusted = [0.0] * len(values)
     highest = 0.0
@@ -97,9 +97,9 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def right_counts(samples: Iterable[Mapping[str, Any]]) -> tuple[dict[str, int], int]:
-    """Right answers to each problem, in the order of the rows, and answers to each problem.
+    """Returns the right answers to each problem, in the order of the rows, and the number of answers per problem.
 
-    Raises ValueError where problems have different numbers of answers.
+    Raises ValueError if problems have different numbers of answers.
     """
     right: dict[str, int] = {}
     asked: dict[str, int] = {}
@@ -113,10 +113,10 @@ def right_counts(samples: Iterable[Mapping[str, Any]]) -> tuple[dict[str, int], 
 
 
 def effective(shares: Sequence[float], answers: float = math.inf) -> float:
-    """As many independent answers as several to each problem are worth for the accuracy's interval.
+    """Returns the effective number of independent answers, for the accuracy's interval.
 
-    Answers to one problem are alike, so that they count for less (Kish, Survey Sampling, 1965: the design effect).
-    `shares`: of right answers, problem by problem. At least the number of problems, at most that of all answers.
+    Answers to one problem are correlated, so they count for less (Kish, Survey Sampling, 1965: the design effect).
+    `shares`: of right answers, per problem. The result is between the number of problems and that of all answers.
     """
     n = len(shares)
     if answers == 1 or n < 2:
@@ -124,16 +124,16 @@ def effective(shares: Sequence[float], answers: float = math.inf) -> float:
     mean = math.fsum(shares) / n
     variance = math.fsum((share - mean) ** 2 for share in shares) / (n - 1)
     if variance == 0:
-        # All alike: nothing tells how alike the answers to one problem are.
+        # All shares are equal: the correlation of answers to one problem is unknown.
         return float(n)
     return min(n * answers, max(float(n), mean * (1 - mean) / (variance / n)))
 
 
 def summary(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Counts, accuracy with its interval, and tokens of one evaluation: one or more rows of EVALUATION_SCHEMA.
+    """Returns counts, accuracy with its interval, and tokens of one evaluation, from rows of EVALUATION_SCHEMA.
 
-    `n` counts problems. Of several answers to each (SAMPLED_SCHEMA), accuracy is the mean over all, and beside it stand
-    `samples`, `pass_at_k` (any of them right) and, where answers could be read, `maj_at_k` (the most given one right).
+    `n` counts problems. With several answers to each (SAMPLED_SCHEMA), accuracy is the mean over all, and there are
+    `samples`, `pass_at_k` (any is right) and, if answers could be read, `maj_at_k` (the most frequent one is right).
     """
     right, answers = right_counts(samples)
     n, total, correct = len(right), len(samples), sum(right.values())
@@ -162,9 +162,10 @@ def summary(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def majority_right(answers: Iterable[tuple[str | None, bool]]) -> bool:
-    """Whether the answer given most is right (Wang et al., 2022: self-consistency), of (answer, whether right).
+    """Returns whether the most frequent answer is right (Wang et al., 2022: self-consistency).
 
-    Outputs without an answer (None) do not vote; of answers given equally often the one given first counts.
+    `answers`: (answer, whether right). Outputs without an answer (None) do not vote; of equally frequent answers the
+    first one given wins.
     """
     votes: dict[str, list[bool]] = {}
     for answer, right in answers:

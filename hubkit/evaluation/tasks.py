@@ -1,4 +1,4 @@
-"""What lighteval is asked to evaluate: a recipe's own held-out problems, or a task of its own.
+"""What lighteval evaluates: a recipe's own held-out problems, or a task of lighteval.
 
 "gsm8k|5" -> TaskFacts("gsm8k|5", "openai/gsm8k", "main", ("test",), samples=1, examples="train", …)
 
@@ -53,7 +53,7 @@ _GRADED: Final = (
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """What a task of lighteval reads and how it asks, as far as it is known without its dataset."""
+    """What a task of lighteval reads and how it asks, as far as that is known without its dataset."""
 
     task: str
     """name|number of examples"""
@@ -61,11 +61,11 @@ class TaskFacts:
     config: str
     splits: tuple[str, ...]
     revision: str
-    """Commit of the dataset that lighteval itself pins; "" where it takes the newest."""
+    """Commit of the dataset that lighteval itself pins; "" if it takes the newest."""
     samples: int
     """Answers to each problem."""
     examples: str
-    """Split that examples in the prompt come from; "" where no other is there than the one evaluated."""
+    """Split that examples in the prompt come from; "" if there is no other split than the evaluated one."""
 
     @property
     def name(self) -> str:
@@ -74,7 +74,7 @@ class TaskFacts:
 
 @dataclass(frozen=True)
 class Tasks:
-    """Tasks as lighteval's registry is given them, and what judged each answer where there are several."""
+    """Tasks for lighteval's registry, and the scores of each answer if there are several per problem."""
 
     table: list[Any]
     sampled: Sampled | None = None
@@ -129,7 +129,7 @@ def own_task(name: str, folder: Path, max_tokens: int, samples: int = 1) -> Task
 
 
 def built_in(task: str, max_tokens: int, revision: str = "", samples: int = 1) -> Tasks:
-    """The task of lighteval such as gsm8k|0, with room for max_tokens in answers.
+    """Returns the task of lighteval such as gsm8k|0, with answers of at most max_tokens.
 
     `revision` is the commit of its dataset; "" leaves what the task itself says, mostly the newest.
     Raises RecipeError for a task that lighteval does not have, or that cannot be scored here (`describe`).
@@ -149,7 +149,7 @@ def built_in(task: str, max_tokens: int, revision: str = "", samples: int = 1) -
 
 
 def describe(task: str) -> TaskFacts:
-    """What a task of lighteval reads. Imports lighteval, 10 to 20 s once per process.
+    """Returns what a task of lighteval reads. Imports lighteval, which takes 10 to 20 s once per process.
 
     Raises RecipeError for a task that lighteval does not have, one that stands for several, and one that cannot be
     scored here, with the reason: log-likelihoods, judges, scores of a whole set.
@@ -181,7 +181,7 @@ def _config(task: str) -> Any:
     try:
         source = importlib.import_module(module)
     except Exception as error:
-        # Of lighteval's 0.13.0 some need packages that it does not bring, or an older huggingface_hub.
+        # Some tasks of lighteval 0.13.0 need packages that it does not require, or an older huggingface_hub.
         line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise RecipeError(
             f"lighteval cannot load {task!r} here: {type(error).__name__}: {line}", "choose another task"
@@ -195,7 +195,7 @@ def _config(task: str) -> Any:
     shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
     raise RecipeError(
         f"{task!r} is {len(names)} tasks of lighteval",
-        f"give each a benchmark of its own, the model is loaded once for all: {shown}",
+        f"give each its own benchmark, the model is loaded once for all: {shown}",
     )
 
 
@@ -208,9 +208,9 @@ def _samples(metrics: Iterable[Any]) -> int:
 
 
 def _check_scored(task: str, config: Any) -> None:
-    """Raise RecipeError where a metric of a task is none of right and wrong answers that the engines can give.
+    """Raise RecipeError if a metric of a task does not score generated answers as right or wrong.
 
-    Of several the first is the main one; the others may find answers partly right.
+    Of several metrics the first is the main one; the others may score answers as partly right.
     """
     import numpy as np
     from lighteval.metrics import metrics_sample
@@ -242,7 +242,7 @@ def _check_scored(task: str, config: Any) -> None:
     overall = next(iter(overall.values())) if isinstance(overall, dict) else overall
     if overall is not np.mean:
         raise RecipeError(
-            f"{task!r} sums up its problems otherwise than by their mean ({name})",
+            f"{task!r} does not score by the mean over its problems ({name})",
             "choose a task whose score is the share of right answers",
         )
 
@@ -285,14 +285,14 @@ def questions(task: str, cache: Path, revision: str = "") -> list[str]:
 
 
 def check_words(task: str, docs: Iterable[Any]) -> None:
-    """Raise RecipeError for a task that asks about pictures: engines are given words alone, and would guess."""
+    """Raise RecipeError for a task with pictures: engines get only the text, and would guess."""
     if any(doc.images for doc in docs):
         raise RecipeError(f"{task!r} asks about pictures", "choose a task in words")
 
 
 @contextmanager
 def reading(task: str) -> Iterator[None]:
-    """Raise InputError where the problems of a task, or the examples in its prompts, cannot be had."""
+    """Raise InputError if the problems of a task, or the examples in its prompts, cannot be loaded."""
     from httpx2 import HTTPError
 
     try:
@@ -306,16 +306,16 @@ def reading(task: str) -> Iterator[None]:
                 "write a smaller number after |",
             ) from error
         raise InputError(
-            f"the problems of {task} cannot be had: {line}",
-            "see that its dataset is there, and ask for access to it where it is gated",
+            f"the problems of {task} cannot be loaded: {line}",
+            "check that its dataset exists, and ask for access if it is gated",
         ) from error
 
 
 @contextmanager
 def contained(cache: Path) -> Iterator[None]:
-    """Keep lighteval's habits to itself: importing it turns gradients off for the whole process (and this
-    process trains the next student), and it logs every stage and shows bars where hubkit shows one. What
-    datasets converts goes to `cache`, which goes away with the step."""
+    """Undo lighteval's side effects on leaving: importing it turns gradients off for the whole process, which may
+    train the next student, and it logs every stage and shows its own progress bars. Files that datasets converts go
+    to `cache`, which is removed with the step."""
     import datasets
     import torch
     import transformers
@@ -349,7 +349,7 @@ def _judged(task: str) -> RecipeError:
 
 
 def _module_of(task: str) -> tuple[str, Path]:
-    """The module of lighteval that defines a task, and its file: found by its name in the source, without importing."""
+    """Returns the lighteval module that defines a task, and its file, by searching the source without importing it."""
     import lighteval.tasks
 
     folder = Path(lighteval.tasks.__file__).parent / "tasks"

@@ -1,4 +1,4 @@
-"""lighteval's record of an evaluation, of which the details are written row by row.
+"""lighteval's record of an evaluation, with details that are written row by row.
 
 results/…/results_….json as lighteval writes it; details/…/details_<task>_….parquet with its columns and types:
 {"doc": {"query": "…", …}, "metric": {"accuracy": 1.0}, "model_response": {"text": ["<think>\\n…"], …}}
@@ -47,7 +47,7 @@ def open_tracker(output: Path) -> Any:
 def _write(path: Path, details: list[Any]) -> None:
     from datasets import Dataset, Features
 
-    # The types follow from all rows: first once through them for these.
+    # The types depend on all rows, so these are read once before.
     schemas = [Dataset.from_list(batch).features.arrow_schema for batch in _batches(details)]
     schema = pa.unify_schemas([s.remove_metadata() for s in schemas], promote_options="permissive")
     features = Features.from_arrow_schema(pa.schema(sorted(schema, key=lambda field: field.name)))

@@ -1,4 +1,4 @@
-"""Where steps run. An executor only places calls; what is made is the same wherever they ran."""
+"""Where steps run. An executor only places calls; their outputs do not depend on it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["Executor", "StepCall", "open_executor"]
 
 
 class Executor(Protocol):
-    """A place for steps. Leaving it on an error stops what it started: a later run goes on from there."""
+    """Runs steps somewhere. Leaving it on an error stops what it started; a later run goes on from there."""
 
     max_concurrent: int
-    """How many calls it wants at the same time."""
+    """The most calls that it takes at the same time."""
 
     def submit(self, call: StepCall) -> Future[Record]:
         """Carry out a call somewhere. The future raises HubkitError when that fails."""
@@ -32,7 +32,7 @@ class Executor(Protocol):
 
 
 def open_executor(recipe: Recipe, root: Path) -> Executor:
-    """The executor that a recipe names. Raises StepError when its cluster cannot be used from here."""
+    """Returns the executor that a recipe names. Raises StepError if its cluster cannot be used from here."""
     run = recipe.run
     if run.executor == "slurm":
         from hubkit.executors.slurm import SlurmExecutor

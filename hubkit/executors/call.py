@@ -1,7 +1,7 @@
-"""A step as a plain value that can be carried out anywhere: in another process, on another machine.
+"""A step as a plain value that can be run anywhere: in another process, on another machine.
 
-A call names folders, so it means the same wherever the run's folder has the same path. Carrying it out twice,
-even at the same time, is harmless: the store's lock lets one through and the other finds it done.
+A call names folders, so it works wherever the run's folder has the same path. Running it twice, even at the same
+time, is harmless: the store's lock admits one process, and the other finds the step done.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from hubkit.store import Record, StepContext, Store
 __all__ = ["StepCall", "error_from_json", "error_to_json", "execute", "prepare_process"]
 
 _MUCH: Final = 256 << 20
-"""Bytes: what a step of texts does not leave behind."""
+"""Bytes of memory; a step without models leaves less behind."""
 
 
 @dataclass(frozen=True)
 class StepCall:
-    """All that a step needs to run, in plain values: it travels to another process."""
+    """Everything that a step needs to run, as plain values that can be sent to another process."""
 
     function: str
     """module:function"""
@@ -51,11 +51,11 @@ class StepCall:
     root: Path
     out: Path | None = None
     work: Path | None = None
-    """Where a part of a step that is running writes; None for a step, whose folders follow from its key."""
+    """Folder of a part of a running step; None for a step, whose folders follow from its key."""
 
     @classmethod
     def part_of(cls, context: StepContext, function: Callable[[StepContext], None]) -> StepCall:
-        """A function to be run inside a step, in further processes. It shares the step's folders."""
+        """A function that a step runs in further processes. It shares the step's folders."""
         return cls(
             function=f"{function.__module__}:{function.__qualname__}",
             step=context.step,
@@ -74,7 +74,7 @@ class StepCall:
         )
 
     def context(self) -> StepContext:
-        """What the function is given."""
+        """The context that the function is given."""
         return StepContext(
             step=self.step,
             config=self.config,
@@ -109,7 +109,8 @@ class StepCall:
 
 
 def execute(call: StepCall) -> Record:
-    """Run one step in this process. Raises HubkitError; anything else is written down and named."""
+    """Run one step in this process. Raises HubkitError; for other exceptions the traceback is kept in a file that the
+    error names."""
     import joblib
     import psutil
 
@@ -138,8 +139,8 @@ def execute(call: StepCall) -> Record:
 
 
 def _give_back(resident: int) -> None:
-    """Free what a step has left of its models: trainers are cycles, which Python collects when it likes, and malloc and
-    torch keep what was freed. The next step of this process, and those beside it, need the memory."""
+    """Free the memory of a finished step's models for the next steps. Trainers are reference cycles, which Python
+    collects late, and malloc and torch keep freed memory."""
     import psutil
 
     torch: Any = sys.modules.get("torch")
@@ -168,7 +169,7 @@ def error_to_json(error: HubkitError) -> dict[str, str]:
 
 
 def error_from_json(values: dict[str, str]) -> HubkitError:
-    """The error that another machine met, of the same class. What is no error of hubkit becomes a StepError."""
+    """Returns an error of another process as the same class. One that is not hubkit's becomes a StepError."""
     told = [str(values.get(name, ""))[:2000] for name in ("message", "remedy")]
     message, remedy = (" ".join(filter(str.isprintable, text.split())) for text in told)
     kind = getattr(errors, str(values.get("error")), None)
@@ -178,7 +179,7 @@ def error_from_json(values: dict[str, str]) -> HubkitError:
 
 
 def prepare_process() -> None:
-    """Make this process one that works for a run, and ends when the process that started it has gone."""
+    """Make this process a worker that ends when the process that started it has ended."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

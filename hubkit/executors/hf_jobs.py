@@ -2,10 +2,10 @@
 
     runs/jobs/traces-sage-0-5f1c0a…/687fb701029421ae5549d998.log    what a job of this step said
 
-Nothing is shared with a job but the run's private repo on the Hub (run_repo.py): the recipe and what the step needs
-go there in one commit, which the job is told; work under way and what was made come back from there. This process
-only watches: when it is killed the jobs go on, and the next run finds them by their labels and follows them.
-Steps that only gather what is on this machine (report, publish) are carried out here.
+Only the run's private repo on the Hub (run_repo.py) is shared with a job: the recipe and the step's inputs go there
+in one commit, which the job is given; work under way and outputs come back from there. This process only watches:
+when it is killed the jobs go on, and the next run finds them by their labels and follows them. The steps report and
+publish, which only gather outputs, run here.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ if TYPE_CHECKING:
 __all__ = ["HfJobsExecutor"]
 
 MAX_CONCURRENT: Final = 64
-"""Jobs at the same time: each has a connection here that its log comes through."""
+"""Jobs at the same time: each has an open connection for its log."""
 HERE: Final = {"report", "publish"}
 _RECORD_ALONE: Final = ("judge", "verify", "compress", "control", "tokenise", "tokens")
-"""Steps of which nothing but the record is read here."""
+"""Steps of which only the record is read here."""
 POLL_S: Final = 3.0
 """Between questions to the Hub: one for all jobs together."""
 PATIENCE_S: Final = 900.0
@@ -72,7 +72,7 @@ class _Task:
     running: bool = False
     log: threading.Thread | None = None
     began: bool = False
-    """Whether the job came as far as the step: before, trying again would not help."""
+    """Whether the job began the step; if not, trying again would not help."""
     last: str = ""
     """The last line of its log."""
     done: int = -1
@@ -97,7 +97,7 @@ class HfJobsExecutor:
         self._wheel: dict[str, bytes] = {}
         """Name in the run's repo -> hubkit's wheel, if jobs install one."""
         self._command: tuple[list[str], list[str]] = ([], [])
-        """What uv installs for `python`, and the arguments of that."""
+        """What uv installs for `python`, and the arguments of `python`."""
         self._new: list[_Task] = []
         self._tasks: list[_Task] = []
         self._left: dict[str, str] = {}
@@ -163,7 +163,7 @@ class HfJobsExecutor:
         return [_CLIENT], ["-c", BOOTSTRAP, name, "uv", "run", *options, "python", *worker]
 
     def _cancel(self, jobs: list[str]) -> None:
-        """Cancel, and wait for the end: till then they upload what is done so far."""
+        """Cancel the jobs and wait for their end: until then they upload their work so far."""
 
         def cancel(job: str) -> None:
             with suppress(HubError):
@@ -180,7 +180,7 @@ class HfJobsExecutor:
                 time.sleep(0.5)
 
     def _jobs(self) -> list[JobInfo]:
-        """The jobs of this run that wait or run."""
+        """Returns the jobs of this run that are waiting or running."""
         labels = {"hubkit-run": self._label}
         return attempt(
             self._access,
@@ -208,7 +208,7 @@ class HfJobsExecutor:
                 return
 
     def _place(self, tasks: list[_Task]) -> None:
-        """Give each task its job: one that is under way, or a new one. What the Hub has already is fetched."""
+        """Give each task a job: one that is under way, or a new one. Outputs that are on the Hub are fetched."""
         fresh: list[_Task] = []
         for task in tasks:
             task.job = self._left.pop(task.call.key, "")
@@ -243,7 +243,7 @@ class HfJobsExecutor:
                 task.future.set_exception(error)
 
     def _needed(self, call: StepCall, there: set[str]) -> dict[str, Path | bytes]:
-        """What the repo has to get for a step: the call, and of its inputs, files and work what is not there."""
+        """Returns what the repo lacks for a step: the call, inputs, files and work under way."""
         place = place_of(call.step, call.key)
         sent, beside = portable(call)
         folders = {sent.folders[name].as_posix(): path for name, path in call.folders.items()}
@@ -298,7 +298,7 @@ class HfJobsExecutor:
         return attempt(self._access, f"start a job for {call.step}", start)
 
     def _look(self) -> None:
-        """See to the jobs that run, and settle the tasks whose job has ended."""
+        """Check the running jobs, and finish the tasks whose job has ended."""
         if not self._tasks:
             return
         try:
@@ -322,7 +322,7 @@ class HfJobsExecutor:
                 task.future.set_exception(error)
 
     def _watch(self, task: _Task) -> None:
-        """Hold the step's lock and follow the log, from when the job runs."""
+        """Hold the step's lock and follow the log, once the job runs."""
         if not task.running:
             task.running = True
             self._store.work(task.call.step, task.call.key).mkdir(parents=True, exist_ok=True)
@@ -332,7 +332,7 @@ class HfJobsExecutor:
             task.log.start()
 
     def _close(self, task: _Task, stage: str, message: str, there: set[str]) -> None:
-        """A task's job has ended: fetch what it made, or tell why it made nothing, or go on in another job."""
+        """A task's job has ended: fetch its output, or raise its error, or go on in another job."""
         self._watch(task)
         assert task.log is not None
         task.log.join(LOG_S)
@@ -355,7 +355,7 @@ class HfJobsExecutor:
         self._tasks.remove(task)
 
     def _settle(self, task: _Task, there: set[str]) -> bool:
-        """Fetch what was made of a step, if it is on the Hub, and put it in place. What comes is not trusted."""
+        """Fetch a step's output, if it is on the Hub, check it, and put it in place."""
         call = task.call
         place = f"steps/{place_of(call.step, call.key)}"
         if f"{place}/record.json" not in there:
@@ -401,7 +401,7 @@ class HfJobsExecutor:
             shutil.rmtree(into, ignore_errors=True)
 
     def _end_of(self, job: str) -> tuple[str, str]:
-        """Stage and message of a job that is not among those that wait or run."""
+        """Returns stage and message of a job that is neither waiting nor running."""
         from huggingface_hub.errors import HfHubHTTPError
 
         def look() -> tuple[str, str]:
@@ -442,7 +442,7 @@ class HfJobsExecutor:
         return self._store.root / "jobs" / _flat(place_of(call.step, call.key)) / f"{_flat(job)}.log"
 
     def _read_log(self, task: _Task, job: str) -> None:
-        """Keep what a job says, from its first line; its progress becomes the step's progress here."""
+        """Save a job's log from its first line; its progress becomes the step's progress here."""
         path = self._log_file(task.call, job)
         path.parent.mkdir(parents=True, exist_ok=True)
         while task.job == job and not self._stop.is_set():
@@ -473,8 +473,8 @@ class HfJobsExecutor:
 
 
 def _left(kind: str, names: list[str]) -> set[str]:
-    """Files that stay on the Hub until a step is carried out here that reads them: report and publish never read
-    these, but for the weights of students, which are fetched when they are published."""
+    """Returns the files that stay on the Hub until a step that runs here reads them. report and publish read none of
+    these, except students' weights, which are fetched when they are published."""
     if kind in _RECORD_ALONE:
         return set(names)
     if kind == "traces":  # its problems are published

@@ -1,11 +1,12 @@
 """One step in a job on the Hub: python -m hubkit.executors.hf_worker, started by hf_jobs.py.
 
-HUBKIT_REPO, HUBKIT_COMMIT and HUBKIT_CALL name the run's repo, the commit that holds all that the step needs, and the
-step. It is carried out by a process of its own (worker.py) in a run's folder like any other. This one fetches, tells
-progress in the log, and uploads: the work under way, soon at first and then every five minutes, and what was made.
+HUBKIT_REPO, HUBKIT_COMMIT and HUBKIT_CALL name the run's repo, the commit with everything that the step needs, and the
+step. The step runs in a child process (worker.py), in an ordinary run folder. This process fetches the inputs, writes
+progress into the log, and uploads the output. It also uploads the work under way, soon after the start and then at
+doubling intervals of up to five minutes.
 
-The work is copied while the step's process is stopped. So the copy is what a kill at that moment would have left,
-journals and checkpoints alike, and from that every step goes on.
+The work is copied while the child is stopped, so the copy is what a kill at that moment would have left, journals and
+checkpoints included, and every step can go on from that.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from hubkit.store import Record, Store, digest_file, digest_folder, manifest
 __all__ = ["PROGRESS", "main"]
 
 PROGRESS: Final = "hubkit-progress "
-"""How a line of the log begins that is for the run and not for people."""
+"""Prefix of log lines that are for the run and not for people."""
 PROGRESS_S: Final = 2.0
 FIRST_UPLOAD_S: Final = 5.0
 UPLOAD_S: Final = 300.0
 """Between uploads of the work under way: doubled from the first up to this, for the Hub limits commits per hour."""
 PATIENCE_S: Final = 1800.0
-"""For a Hub that does not take what was made."""
+"""Seconds to keep trying to upload the output."""
 
 
 @dataclass
@@ -75,7 +76,7 @@ def main() -> None:
 
 
 def _end(number: int, frame: object) -> None:
-    """The Hub's way to end a job: what is done so far is uploaded, and once is enough to be told."""
+    """Handle SIGTERM, with which the Hub ends a job: the work so far is uploaded. Later signals are ignored."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(128 + number)
 
@@ -88,7 +89,7 @@ def _fail(repo: RunRepo, place: str, error: HubkitError) -> None:
 
 
 def _prepare(repo: RunRepo, commit: str, place: str, folder: Path) -> _Job:
-    """Fetch all that the step needs, and check it against the digests that it is keyed by."""
+    """Fetch everything that the step needs, and check it against the digests in the step's key."""
     name, root = f"calls/{place}.json", folder / "run"
     repo.fetch([name], root, commit)
     call = StepCall.from_json((root / name).read_text(encoding="utf-8"))
@@ -188,7 +189,7 @@ def _tell(job: _Job, before: str) -> str:
 
 
 class _Uploads:
-    """Copies of the work under way, sent to the run's repo."""
+    """Uploads copies of the work under way to the run's repo."""
 
     def __init__(self, job: _Job, process: subprocess.Popen[bytes]) -> None:
         self._job, self._process = job, process
@@ -202,7 +203,7 @@ class _Uploads:
             self._due = time.monotonic() + self._pause
 
     def make(self) -> bool:
-        """Send the work if it has changed. A Hub that does not take it is asked again the next time."""
+        """Upload the work if it has changed. After a failed upload the next call tries again."""
         if (seen := self._seen()) == self._sent:
             return False
         copy, to = self._job.folder / "copy", f"work/{self._job.place}"
@@ -231,7 +232,7 @@ class _Uploads:
         return sorted(found)
 
     def _copy(self, to: Path) -> bool:
-        """False when the step is done: then its work is being removed, and half of it is worse than none."""
+        """Returns False if the step is done: its work is then being removed, and half of it would be useless."""
         call = self._job.call
         shutil.rmtree(to, ignore_errors=True)
         try:
@@ -245,7 +246,7 @@ class _Uploads:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Stop a process, and return once each of its threads has stopped. One that has ended is as good."""
+    """Stop a process, and return once each of its threads has stopped or ended."""
     process.send_signal(signal.SIGSTOP)
     tasks = Path(f"/proc/{process.pid}/task")
     while process.poll() is None:
@@ -260,7 +261,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _persist(send: Any) -> None:
-    """Try for half an hour: what was made is not to be lost to a Hub that rests."""
+    """Try for half an hour, so that an output is not lost when the Hub is down for a while."""
     until = time.monotonic() + PATIENCE_S
     while True:
         try:

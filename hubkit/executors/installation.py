@@ -1,4 +1,4 @@
-"""What a job on the Hub installs for hubkit: what is installed here. On PyPI the name is another project's.
+"""What a job on the Hub installs as hubkit: the hubkit that is installed here. On PyPI the name is another project's.
 
 pip and uv write down where a package came from, in its direct_url.json (PEP 610):
 
@@ -43,7 +43,7 @@ _REMEDY: Final = "name an address in run.jobs.dependencies, such as 'hubkit @ gi
 
 
 def from_here(folder: Path) -> str | Path:
-    """Where hubkit is installed from: an address for pip, or a wheel, which is built into `folder` if need be.
+    """Returns where to install hubkit from: an address for pip, or a wheel, built into `folder` if necessary.
 
     Raises InputError if its source is not known, is gone, or cannot be built.
     """

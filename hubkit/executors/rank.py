@@ -1,4 +1,4 @@
-"""One of several processes that carry out a part of a step together: python -m hubkit.executors.rank CALL.json
+"""One of several processes that run a part of a step together: python -m hubkit.executors.rank CALL.json
 
 A launcher starts them and numbers them by RANK. Each runs the call's function; the first writes result.json into the
 step's work folder:

@@ -1,4 +1,4 @@
-"""The private dataset repo through which a run and its jobs on the Hub hand each other files.
+"""The private dataset repo through which a run and its jobs on the Hub exchange files.
 
     recipe.yaml                             the recipe, as the run has it
     files/<digest>/…                        a model's folder or a problem file that lay beside the recipe
@@ -41,7 +41,7 @@ Work of a run that is under way: `hubkit recipe run` with `run.executor: hf-jobs
 
 
 def place_of(step: str, key: str) -> str:
-    """Where a step's things stand, below steps, work and calls."""
+    """Returns a step's path below steps, work and calls."""
     return f"{step}/{key[:16]}"
 
 
@@ -95,7 +95,8 @@ def bring_home(root: Path, folder: Path) -> None:
 
 
 def portable(call: StepCall) -> tuple[StepCall, dict[str, Path]]:
-    """The call with places in the run's repo instead of this machine's, and what lies beside the recipe by them."""
+    """Returns the call with paths in the run's repo instead of this machine's, and the files beside the recipe by
+    these paths."""
     beside: dict[str, Path] = {}
 
     def place(name: str, path: Path) -> Path:
@@ -123,7 +124,7 @@ class RunRepo:
         self._api = access.api()
 
     def create(self) -> None:
-        """Make the repo when there is none. One that is public, or something else, is refused."""
+        """Make the repo if there is none. Raises HubError if it is public or not a run's repo."""
         self._ask(
             "create",
             lambda: self._api.create_repo(self.name, repo_type="dataset", private=True, exist_ok=True),
@@ -136,7 +137,8 @@ class RunRepo:
         there = {sibling.rfilename for sibling in info.siblings or []}
         if RECIPE not in there and any(not name.startswith(".") for name in there):
             raise HubError(
-                f"dataset {self.name} exists and is no run's", "change the recipe's name or hub.namespace"
+                f"dataset {self.name} exists and does not belong to a run",
+                "change the recipe's name or hub.namespace",
             )
 
     def commit_recipe(

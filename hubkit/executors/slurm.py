@@ -6,7 +6,7 @@
       0.json          the call of task 0;  0.log  what it said;  0.error.json  why it failed, if it did
 
 The run's folder, the recipe's and the Python environment must have the same paths on every node. This
-process only watches: when it is killed the jobs go on, and the next run follows those it still needs.
+process only watches: when it is killed the jobs go on, and the next run follows those that it still needs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ GRACE_S: Final = 30.0
 ARRAY: Final = 1000
 """Tasks per array; Slurm's MaxArraySize is 1001 unless a site raised it."""
 IN_VAIN: Final = 3
-"""Attempts in a row, ended from outside, that got a step no further."""
+"""Consecutive attempts, ended from outside, without progress before giving up."""
 ENDED: Final = {
     "BOOT_FAIL",
     "CANCELLED",
@@ -187,7 +187,7 @@ class SlurmExecutor:
         raise AssertionError("count() does not end")
 
     def _look(self) -> None:
-        """Settle the tasks whose result is there, or that ended without one."""
+        """Finish the tasks whose result is there, or that ended without one."""
         states = _states() if self._tasks else {}
         for task in list(self._tasks):
             try:
@@ -220,7 +220,7 @@ class SlurmExecutor:
         raise self._lost(task)
 
     def _goes_on(self, task: _Task) -> bool:
-        """Submit a step again that was ended from outside, unless that keeps happening in vain."""
+        """Submit a step again that was ended from outside, unless it made no progress IN_VAIN times in a row."""
         try:
             progress = self._store.work(task.call.step, task.call.key) / "progress.json"
             done = int(json.loads(progress.read_text(encoding="utf-8"))["done"])

@@ -22,7 +22,7 @@ def main() -> None:
     failed = Path(f"{index}.error.json")
     failed.unlink(missing_ok=True)  # of an attempt before a node was lost
     call = StepCall.from_json(Path(f"{index}.json").read_text(encoding="utf-8"))
-    # A scheduler's polite kill unwinds, so that a server started for the step ends with it.
+    # A scheduler's SIGTERM unwinds the stack, so that a server started for the step ends with it.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     prepare_process()
     print(f"{call.step}: started", flush=True)

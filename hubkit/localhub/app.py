@@ -203,7 +203,7 @@ def _content_routes() -> list[Route]:
 
 
 class _Guard:
-    """Looks at each request before it is routed."""
+    """Checks each request before it is routed."""
 
     def __init__(self, app: ASGIApp, loopback: bool) -> None:
         self._app = app
@@ -213,7 +213,7 @@ class _Guard:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         if self._loopback and not _is_loopback(Request(scope)):
-            # A page of some website whose name was made to point here.
+            # DNS rebinding: a page of a website whose name was made to point here.
             refusal = PlainTextResponse("this Hub answers to the names of this machine only\n", 421)
             return await refusal(scope, receive, send)
 
@@ -245,7 +245,7 @@ def make_app(
 ) -> ASGIApp:
     """An ASGI application. `loopback`: it is reached by the names of this machine only.
 
-    `running`: where jobs are carried out; None: nowhere.
+    `running`: the server's jobs; None: it runs none.
     """
     routes = [
         Route("/health", _health),

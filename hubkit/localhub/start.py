@@ -34,8 +34,8 @@ _PATIENCE: Final = 30.0
 class LocalHub:
     """A local Hub while the `with` block lasts. `endpoint` and `token` are set inside it.
 
-    Raises HubError if the folder has no Hub and `create` is false, or if a server runs in it that does not do what
-    is asked for: another namespace, another port, no jobs, no need for a token.
+    Raises HubError if the folder has no Hub and `create` is false, or if a server runs in it with other settings:
+    another namespace, another port, no jobs, or no need for a token.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class LocalHub:
             raise HubError(f"{running} requires no token", "stop it, and start it with --require-token")
 
     def _remedy(self) -> str:
-        """Names a Hub beside the folder, for a name that was misspelt."""
+        """Returns a remedy that names a Hub beside the folder, in case the name was misspelt."""
         beside = sorted(path.parent.name for path in self.folder.parent.glob(f"*/{DATABASE}"))
         close = difflib.get_close_matches(self.folder.name, beside, 1, 0.5)
         meant = f"did you mean {self.folder.with_name(close[0])}? " if close else ""

@@ -104,21 +104,21 @@ def beside(folder: Path, name: str, key: str, kind: Literal["file", "folder"] = 
 
 
 def normalise(problem: str) -> str:
-    """The text by which two problems count as the same: case and white space folded."""
+    """Returns a problem's text without differences of case and white space; equal texts are the same problem."""
     return " ".join(problem.split()).lower()
 
 
 def split_of(problem: str) -> Literal["train", "dev", "test"]:
-    """Which side a problem belongs to, by its text alone: 10 % test, 10 % dev, the rest train.
+    """Returns the split of a problem, which depends on its text alone: 10 % test, 10 % dev, the rest train.
 
-    The same problem lands on the same side in every recipe and every run, so a model trained on one
-    side has not seen another, however many problems were drawn.
+    The same problem is in the same split in every recipe and every run, so a model trained on one split has not seen
+    the others, however many problems were drawn.
     """
     number = int.from_bytes(hashlib.sha256(" ".join(problem.split()).encode()).digest()[:8], "big") % 10
     return "test" if number == 0 else "dev" if number == 1 else "train"
 
 
 def problem_id(prefix: str, problem: str) -> str:
-    """A stable id: the source's name and 12 hex digits of the text's sha256."""
+    """Returns a stable id: the source's name and 12 hex digits of the text's sha256."""
     safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", prefix).strip("-.")[:40]
     return f"{safe}-{hashlib.sha256(problem.encode()).hexdigest()[:12]}"

@@ -1,12 +1,12 @@
-"""One value of a row as text: numbers, chats, one-element lists, choices. What has no known shape is refused.
+"""One value of a row as text: numbers, chats, one-element lists, choices. Values of other shapes are refused.
 
     [{"role": "user", "content": "What is 2 + 2?"}]      -> "What is 2 + 2?"
     [{"from": "human", "value": "What is 2 + 2?"}, …]    -> the same
     0 -> "0"    False -> "False"    1e-07 -> "0.0000001"    ["4"] -> "4"    None, [] -> ""
 
-A problem is one prompt. Of a chat it is the only user message; an assistant's message after it is left out, and so is
-a system message, which belongs into the recipe (`teachers.system`). Several user messages are refused. An answer
-given as a chat is its last message, which has to be the assistant's.
+A problem is one prompt. In a chat it is the only user message; an assistant's message after it is left out, and so is
+a system message, which belongs in the recipe (`teachers.system`). Several user messages are refused. An answer
+given as a chat is its last message, which must be the assistant's.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _TEXT_CHUNKS: Final = {"text", "input_text", "output_text"}
 
 @dataclass(frozen=True)
 class Cell:
-    """One value, and where it stands. `where` names the row, such as "mine.jsonl:3: row 2"."""
+    """One value and its position. `where` names the row, such as "mine.jsonl:3: row 2"."""
 
     where: str
     column: str
@@ -55,7 +55,7 @@ class Cell:
 
     @property
     def only(self) -> Any:
-        """The value; that of a list of one is its element."""
+        """The value; for a list with one element, that element."""
         value = self.value
         while isinstance(value, list) and len(value) == 1:
             value = value[0]

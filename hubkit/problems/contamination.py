@@ -1,9 +1,9 @@
-"""The step `contamination`: what the problems of benchmarks and those of training have in common.
+"""The step `contamination`: which problems of benchmarks are also training problems.
 
     {"test": {"problems": 300, "in_training": 0}, "gsm8k|0": {"problems": 1319, "in_training": 0}}
-is its report; any other number than 0 stops the run before anything is trained, unless the recipe leaves such problems
-out. In the record stand, too, near-duplicates of test problems among the training problems, and of training problems
-among themselves:
+is its report. Any number but 0 in `in_training` stops the run before anything is trained, unless the recipe leaves such
+problems out. The record also has near-duplicates of test problems among the training problems, and near-duplicates
+among training problems:
 
     "near_duplicates": {"similarity": 0.7, "tests": {"test": {"problems": 2, "training": 3, "examples": […]}},
                         "training": {"train": {"problems": 250, "duplicates": 4, "examples": […]}}}
@@ -31,9 +31,9 @@ __all__ = ["TRAINING", "VERSION", "Decontamination", "run"]
 
 VERSION: Final = 2
 TRAINING: Final = "training/"
-"""Before the names of inputs that are learned from: the problems that teachers answer, and those of existing traces."""
+"""Prefix of the names of inputs with training problems: those that teachers answer, and those of existing traces."""
 EXAMPLES: Final = 3
-"""Of each kind, for the cards."""
+"""Number of examples of each kind, for the cards."""
 _SHOWN: Final = 300
 """Characters of a problem in an example."""
 DROPPED_SCHEMA: Final = pa.schema([("input", pa.string()), ("id", pa.string()), ("reason", pa.string())])
@@ -43,9 +43,9 @@ class Decontamination(Section):
     """A recipe's `decontamination`."""
 
     similarity: float = Field(default=0.7, ge=0.5, le=0.95)
-    """From which share of common five-word runs (Jaccard's, by MinHash) on two problems count as near-duplicates."""
+    """Two problems are near-duplicates from this share of common five-word runs on (Jaccard similarity, by MinHash)."""
     tests: Literal["stop", "drop"] = "stop"
-    """stop: stop where a test problem is in the training set, and count near-duplicates. drop: leave out the training
+    """stop: stop if a test problem is in the training set, and count near-duplicates. drop: leave out the training
     problems that are test problems or near-duplicates of them."""
     duplicates: Literal["keep", "drop"] = "keep"
     """drop: leave out training problems that are near-duplicates of earlier ones."""
@@ -57,11 +57,11 @@ class Decontamination(Section):
 
 
 def run(context: StepContext) -> None:
-    """Write report.json, and dropped.parquet where training problems are to be left out.
+    """Write report.json, and dropped.parquet if the recipe leaves training problems out.
 
-    Raises GateError when a test problem is in the training set, by normalised text or id, and is not to be left out.
-    Questions of a lighteval task stand in a prompt: one is in the training set, too, when its prompt holds a training
-    problem of eight words or more.
+    Raises GateError if a test problem is in the training set, by normalised text or id, and is not left out. The
+    questions of a lighteval task are inside prompts: such a question also counts as a training problem if its prompt
+    contains a training problem of eight words or more.
     """
     settings = Decontamination.model_validate(context.config.get("decontamination", {}))
     near = Near(settings.similarity)
@@ -109,7 +109,7 @@ def run(context: StepContext) -> None:
 
 
 class _Tests:
-    """The problems of benchmarks, in memory, while the training set, which may be far larger, goes by."""
+    """The problems of benchmarks, in memory; the training set, which may be far larger, is streamed past them."""
 
     def __init__(self, context: StepContext, near: Near) -> None:
         self._sizes: dict[str, int] = {}
@@ -130,7 +130,7 @@ class _Tests:
             for task in tasks:
                 revision = context.models.get(task, {}).get("revision", "")
                 asked = questions(task, context.work / "datasets", revision)
-                # What all prompts say would make them alike, and unlike a problem without it.
+                # Text that all prompts share would make them similar to each other, and less so to training problems.
                 bare = without_frame(asked)
                 self._add(
                     near,
@@ -142,7 +142,7 @@ class _Tests:
                         self._begins[words].append((task, f"{task} {i}", text))
 
     def _add(self, near: Near, name: str, problems: list[tuple[str, str, str]]) -> None:
-        """`problems`: (id, what is asked, what of it is compared)."""
+        """`problems`: (id, prompt, the part of it that is compared)."""
         self._sizes[name] = len(problems)
         self._shared[name], self._near[name], self._alike[name], self._examples[name] = {}, {}, set(), []
         for id_, text, _ in problems:
@@ -204,18 +204,18 @@ class _Tests:
 
 
 def _trained_on(name: str) -> bool:
-    """Whether an input is learned from. All others are tests, by the name of their set."""
+    """Whether an input has training problems. All others are tests, by the name of their set."""
     return name.startswith(TRAINING)
 
 
 def _problems(folder: Path) -> Iterator[tuple[str, str]]:
-    """(id, problem) of a set. Options that were put after a problem are left out: benchmarks write them otherwise."""
+    """Yield (id, problem) of a set, without options that were put after a problem: benchmarks differ in these."""
     for row in read_rows(folder / "problems.parquet", columns=["id", "problem", "verifier", "metadata"]):
         yield row["id"], verifier_named(row["verifier"]).as_written(row["problem"], row["metadata"])
 
 
 def _examples(folder: Path, found: dict[int, tuple[int, float]]) -> list[dict[str, Any]]:
-    """The least alike of the near-duplicates in a set, whose texts are looked up: they show where the line is."""
+    """Returns the least similar near-duplicates of a set with their texts: they show where the limit is."""
     chosen = sorted(found.items(), key=lambda item: (item[1][1], item[0]))[:EXAMPLES]
     numbers = {n for number, (other, _) in chosen for n in (number, other)}
     texts = {n: row for n, row in enumerate(_problems(folder)) if n in numbers} if numbers else {}
@@ -232,6 +232,6 @@ def _examples(folder: Path, found: dict[int, tuple[int, float]]) -> list[dict[st
 
 
 def _windows(text: str) -> list[str]:
-    """All runs of eight words of a text, the length that decontamination of training data usually goes by."""
+    """Yield all runs of eight words of a text, the usual length in the decontamination of training data."""
     words = text.split()
     return [" ".join(words[i : i + 8]) for i in range(len(words) - 7)]

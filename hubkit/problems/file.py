@@ -2,7 +2,7 @@
 
     problems.jsonl.gz, line 3: {"question": "1 + 1?", "answer": 2, "audio": "…"}
 is a row that errors call "problems.jsonl.gz:3: row 2", rows from 0. Text is UTF-8, with or without a byte order mark,
-or UTF-16; other encodings cannot be told apart and are refused. A folder's files, and those of a pattern such as
+or UTF-16; other encodings cannot be recognised and are refused. A folder's files, and those of a pattern such as
 data/train-*.parquet, are read one after the other in the order of their names.
 """
 
@@ -37,7 +37,7 @@ _MAGIC: Final = {
 }
 _PATTERN: Final = re.compile(r"[*?\[]")
 _FORMATS: Final = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet")
-"""Of the files that are read in a folder; others, such as README.md, are not."""
+"""Endings of the files that are read in a folder; other files, such as README.md, are not read."""
 
 
 class FileSource(RowSource):
@@ -80,14 +80,14 @@ class FileSource(RowSource):
         return min(sum(map(_count, files_of(pin.path))), self.limit or sys.maxsize)
 
     def size(self, pin: Pin) -> int | None:
-        """Returns the bytes of all texts at most, cheaply; None for compressed files, which do not tell."""
+        """Returns the bytes of all texts at most, cheaply. Returns None for compressed files, where it is unknown."""
         assert pin.path is not None
         sizes = [_size(path) for path in files_of(pin.path)]
         return sum(size for size in sizes if size is not None) if None not in sizes else None
 
 
 def files_of(path: Path) -> list[Path]:
-    """The file itself, those of a folder, or those that a pattern names, in the order of their names."""
+    """Returns the file itself, the files of a folder, or those that match a pattern, in the order of their names."""
     if path.is_file():
         return [path]
     if path.is_dir():
@@ -116,7 +116,7 @@ def _is_parquet(path: Path) -> bool:
 
 
 def _count(path: Path) -> int:
-    """Rows of Parquet, by its footer; else lines that are not empty, or of a JSON list its objects at most."""
+    """Returns the rows of Parquet, by its footer; else the non-empty lines, or the most objects of a JSON list."""
     try:
         if _is_parquet(path):
             with pq.ParquetFile(path) as file:
@@ -179,7 +179,7 @@ def _text(path: Path) -> io.TextIOWrapper:
         raise InputError(
             f"{path.name}: compressed, which its name does not say", f"call it {path.name}{ending}"
         )
-    # Without a byte order mark the zeros of UTF-16 and UTF-32 tell them from UTF-8, as JSON starts with ASCII.
+    # Without a byte order mark, zero bytes show UTF-16 and UTF-32, since JSON starts with ASCII.
     encoding = json.detect_encoding(start)
     if encoding.startswith("utf-8"):
         # A byte that is not UTF-8 becomes half a character, which is found in its line below.

@@ -21,17 +21,20 @@ from hubkit.records import Problem
 __all__ = ["Held", "HubSource", "dataset_card", "split_held", "stream_dataset"]
 
 _FOOTER: Final = 1 << 16
-"""Bytes at the end of a Parquet file that are fetched together; what is missing of a longer footer comes after."""
+"""Bytes at the end of a Parquet file that are fetched first; the rest of a longer footer is fetched after that."""
 
 _FILES: Final = 256
-"""Files of which the footers are asked for at most, each a request or two."""
+"""Maximum number of files whose footers are fetched, with one or two requests each."""
 
 
 class HubSource(RowSource):
     source: Literal["hub"]
     dataset: str
+    """Hub id: org/name."""
     revision: str = ""
+    """Branch, tag or commit, which is resolved to a commit once. Empty: the default branch."""
     config: str | None = None
+    """Config of the dataset. Unset: its default."""
     split: str = "train"
 
     def rows(self, pin: Pin) -> Iterator[Problem]:
@@ -105,7 +108,7 @@ def stream_dataset(
 
 @dataclass(frozen=True)
 class Held:
-    """What a split holds, each None where that is unknown."""
+    """The size of a split; None where it is unknown."""
 
     rows: int | None = None
     bytes: int | None = None
@@ -113,13 +116,13 @@ class Held:
 
 
 def dataset_card(dataset: str, revision: str) -> dict[str, Any]:
-    """What the YAML of a dataset's card says; {} if there is none, or the Hub is not to be reached."""
+    """Returns the YAML of a dataset's card; {} if there is none, or the Hub cannot be reached."""
     return _card(dataset, revision) or {}
 
 
 @functools.cache
 def _card(dataset: str, revision: str) -> dict[str, Any] | None:
-    """None if the Hub is not to be reached, or does not show this dataset."""
+    """Returns None if the Hub cannot be reached, or does not show this dataset."""
     from hubkit.errors import HubError
     from hubkit.hub import attempt, default_access
 
@@ -138,8 +141,8 @@ def _card(dataset: str, revision: str) -> dict[str, Any] | None:
 
 @functools.cache
 def split_held(dataset: str, revision: str, config: str | None, split: str) -> Held:
-    """What a split holds, by the dataset's card; where that does not tell, by the Hub's viewer or the footers of its
-    Parquet files. Nothing is known where the Hub is not to be reached, and of other files that nobody has counted."""
+    """Returns the size of a split by the dataset's card, else by the Hub's viewer or the footers of its Parquet files.
+    All is None if the Hub cannot be reached, or for other files whose rows nobody has counted."""
     card = _card(dataset, revision)
     if card is None:
         return Held()

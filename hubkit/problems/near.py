@@ -3,10 +3,10 @@
     "A train travels 360 miles in 3 hours. At the same rate, …" and "A plane travels 1200 miles in 3 hours. At …"
     -> similarity 0.55: that of the sets of their five-word runs, |A and B| / |A or B| (Jaccard)
 
-As text-dedup and FineWeb do it: signatures of 128 permutations by datasketch, put into bands, so that only texts that
-agree in a whole band are compared, by the share of their signatures that agrees (its standard error is at most 0.04).
-Of pairs just at the similarity asked for one in twenty may be missed. A signature is 512 bytes on disk, its bands some
-170 bytes in memory.
+The method is that of text-dedup and FineWeb: signatures of 128 permutations by datasketch, divided into bands. Only
+texts that agree in a whole band are compared, by the share of their signatures that agrees (its standard error is at
+most 0.04). Of pairs with just the required similarity one in twenty may be missed. A signature takes 512 bytes on disk,
+its bands some 170 bytes in memory.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ __all__ = ["Near", "Sketches", "without_frame"]
 
 PERMUTATIONS: Final = 128
 WORDS: Final = 5
-"""A run's words, punctuation counted; text-dedup's and FineWeb's number. Fewer find siblings that share a template."""
+"""Words of a run, including punctuation; as in text-dedup and FineWeb. Shorter runs would also match problems that
+only share a template."""
 _ALONE: Final = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 """Signs of scripts without spaces: each is a word."""
 _WORD: Final = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+|[^\w\s]")
 _REPRESENTATIVES: Final = 64
-"""Texts of one band that the others in it are compared with at most, so that time stays linear."""
+"""Maximum texts of one band that a text is compared with, so that time stays linear."""
 
 
 def shingles(text: str) -> list[bytes]:
-    """The runs of five words of a text, lower case; of a shorter text the whole."""
+    """Returns the runs of five words of a text in lower case; for a shorter text, the whole text."""
     words = _WORD.findall(text.lower())
     return [
         " ".join(words[i : i + WORDS]).encode("utf-8", "replace")
@@ -43,7 +44,7 @@ def shingles(text: str) -> list[bytes]:
 
 
 def without_frame(texts: Sequence[str]) -> list[str]:
-    """What differs between prompts: instructions that all of them begin or end with are left out, word by word."""
+    """Returns the prompts without the words with which all of them begin or end, such as instructions."""
     words = [text.split() for text in texts]
     if len(words) < 2:
         return [" ".join(w) for w in words]
@@ -60,7 +61,7 @@ class Near:
         import xxhash
         from datasketch import MinHash, MinHashLSH
 
-        # What a band finds is compared again, so that a pair too many costs a moment, and one that is missed is missed.
+        # Candidates of a band are compared again, so a false candidate costs little; a missed pair stays missed.
         bands = MinHashLSH(threshold=similarity, num_perm=PERMUTATIONS, weights=(0.05, 0.95))
         self.similarity, self.bands, self._rows = similarity, int(bands.b), int(bands.r)
         self._hash = xxhash.xxh3_64_intdigest
@@ -74,7 +75,7 @@ class Near:
         return np.asarray(sketch.hashvalues, dtype=np.uint32)
 
     def keys(self, signature: np.ndarray[Any, Any]) -> list[int]:
-        """A hash of each band; texts without a common one are not compared."""
+        """Returns a hash of each band; texts without a common hash are not compared."""
         size = self._rows
         return [self._hash(signature[i * size : (i + 1) * size].tobytes()) for i in range(self.bands)]
 
@@ -83,7 +84,7 @@ class Near:
 
 
 class Index:
-    """Texts in memory, to which others are compared one by one: the problems of benchmarks."""
+    """Texts in memory, with which others are compared one by one: the problems of benchmarks."""
 
     def __init__(self, near: Near, texts: Iterable[str]) -> None:
         self._near = near

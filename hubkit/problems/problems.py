@@ -18,7 +18,7 @@ __all__ = ["run"]
 
 
 def run(context: StepContext) -> None:
-    """Write problems.parquet; problems that say the same are kept once."""
+    """Write problems.parquet; of problems with the same normalised text one is kept."""
     source = SOURCES[context.config["source"]].model_validate(context.config)
     pin = Pin(revision=context.models.get("source", {}).get("revision", ""), path=context.paths.get("source"))
     seen: set[bytes] = set()

@@ -26,11 +26,12 @@ class ReasoningGymSource(Source):
     task: str
     """A dataset of reasoning-gym, such as chain_sum."""
     options: dict[str, Any] = Field(default={})
-    """Passed to it unchanged."""
+    """Options of that dataset, passed unchanged."""
     size: int = Field(gt=0)
+    """Number of problems."""
     seed: int = 0
     split: Literal["train", "dev", "test"]
-    """Which side of hubkit's hash split (`split_of`) to draw from; the sides never share a problem."""
+    """Part of hubkit's hash split (`split_of`) to draw from; the parts never share a problem."""
 
     def rows(self, pin: Pin) -> Iterator[Problem]:
         import reasoning_gym

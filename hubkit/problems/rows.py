@@ -1,4 +1,4 @@
-"""Problems from rows with columns: what files and Hub datasets share.
+"""Problems from rows with columns, shared by files and Hub datasets.
 
     {"question": "1 + 1?", "answer": 2}   with `problem: question`
 becomes
@@ -26,7 +26,7 @@ __all__ = ["Row", "RowSource"]
 
 @dataclass(frozen=True)
 class Row:
-    """A row, and how errors call it: "mine.jsonl:3: row 2", rows from 0."""
+    """A row and its name in errors: "mine.jsonl:3: row 2", rows from 0."""
 
     where: str
     values: dict[str, Any]
@@ -53,14 +53,14 @@ VerifierName = Annotated[str, AfterValidator(_known_verifier), Field(json_schema
 
 
 class RowSource(Source):
-    """What sources of rows share: where the problem stands in a row, and how answers to it are judged."""
+    """Keys that sources of rows share: the columns of a problem, and how its answers are verified."""
 
     VERSION: ClassVar[int] = 2
 
     problem: str = "problem"
     """Column of the prompt: text, or a chat with one user message. A dot leads into a struct: extra_info.question."""
     answer: str = "answer"
-    """Column of the known answer; for code any text, such as a known solution; for judge any that it can
+    """Column of the known answer. For code: any text, such as a known solution; for judge: any text that the judge can
     compare with."""
     verifier: VerifierName = "math"
     """How answers are compared: docs/verifiers.md."""
@@ -72,15 +72,15 @@ class RowSource(Source):
     tests: str = "tests"
     """code: column with the list of tests."""
     limit: int | None = Field(default=None, gt=0)
-    """Problems taken at most."""
+    """Maximum number of problems."""
     origin: str = ""
-    """Where the problems come from, such as an address; cards say it."""
+    """Where the problems come from, such as an address, for the cards."""
     license: str = ""
-    """Under which licence they come, for the cards."""
+    """The licence of the problems, for the cards."""
 
     @model_serializer(mode="wrap")
     def _without_absent_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Keys that came later are written, and so identified, only if given: existing steps stay what they are."""
+        """Leave out later keys with their defaults, so that existing step keys stay valid."""
         written: dict[str, Any] = dump(self)
         return {name: value for name, value in written.items() if value or name not in ("origin", "license")}
 
@@ -98,7 +98,7 @@ class RowSource(Source):
         return [self.problem, self.answer, *TABLE[self.verifier].columns(self)]
 
     def more_columns(self) -> list[str]:
-        """Returns columns that are read, too, where there are such."""
+        """Returns further columns, which are read if the source has them."""
         return TABLE[self.verifier].more_columns(self)
 
     def problems_of(self, rows: Iterable[Row], name: str) -> Iterator[Problem]:
@@ -106,7 +106,7 @@ class RowSource(Source):
         system: str | None = None
         for row in rows:
             cells = {column: row.cell(column) for column in self.columns()}
-            # Of one system message for all it is the recipe that decides; several would change what is asked.
+            # One system message for all rows may be left out: the recipe decides. Several would change the problems.
             said = cells[self.problem].system()
             if system not in (None, said):
                 cells[self.problem].refuse(

@@ -1,4 +1,4 @@
-"""Rows and tokens that go through each step of a plan: counted where it is done, else at most by the recipe's limits.
+"""Rows and tokens that go through each step of a plan: counted for finished steps, else bounded by the recipe's limits.
 
 traces/t/0 is done, with 70,752 answers of 608,723,082 tokens; compress/t/c/0 is to come, with at most 6,144 for each
 -> {"traces/t/0": Flow(given=Amount(70752, None, True), made=Amount(70752, 608723082, True)),
@@ -20,43 +20,43 @@ from hubkit.traces.variants import VARIANTS
 __all__ = ["Amount", "Flow", "flows", "rows_of"]
 
 LEAST_BYTES: Final = 2
-"""Of a token of existing traces, whose source tells bytes alone: most tokenizers have four in English, and half of that
-where there are many numbers and symbols."""
+"""Minimum bytes of a token of existing traces, if their source states only bytes: most tokenizers have four in English,
+and half of that with many numbers and symbols."""
 
 PROMPT_TOKENS: Final = 125
-"""Of a problem with the chat template's, where no teacher has counted them yet."""
+"""Tokens of a problem including the chat template's, if no teacher has counted them yet."""
 
 _WITHOUT_TOKENS: Final = ("problems", "judge", "matched", "rows", "student", "evaluation")
-"""Kinds of steps whose rows have no texts, or none that a later step reads."""
+"""Kinds of steps whose rows have no texts that a later step reads."""
 
 Look = Callable[[str, str, Callable[[], Any]], Any]
-"""As `pins.recall` gives it: (what, commit, how it is found) -> what was found, now or before."""
+"""The function that `pins.recall` returns: (name, commit, how to look it up) -> the value, looked up now or before."""
 
 
 @dataclass(frozen=True)
 class Amount:
     rows: int
     tokens: int | None = None
-    """Of all rows together; None where nobody counts them, as in problems."""
+    """Tokens of all rows together; None where nobody counts them, as in problems."""
     counted: bool = False
-    """By steps that are done; otherwise at most, by what sources hold and the recipe's limits."""
+    """Whether it was counted by finished steps; otherwise it is an upper bound, by sources and the recipe's limits."""
 
     def part(self, rows: int) -> Amount:
-        """So many of the rows, of the mean length."""
+        """Returns the amount of this many rows of the mean length."""
         tokens = None if self.tokens is None else round(self.tokens * rows / max(1, self.rows))
         return replace(self, rows=rows, tokens=tokens)
 
 
 class Flow(NamedTuple):
-    """Of one step. None where it cannot be known before the run, or where there are no rows."""
+    """Input and output of one step. None if unknown before the run, or if there are no rows."""
 
     given: Amount | None
-    """None also where the step is done."""
+    """None also if the step is done."""
     made: Amount | None
 
 
 def flows(plan: Plan, done: Mapping[str, Record], look: Look) -> dict[str, Flow]:
-    """Step name -> what goes in and what comes out, for all steps. `done`: the records of those that are done."""
+    """Returns step name -> input and output, for all steps. `done`: the records of the finished steps."""
     found: dict[str, Flow] = {}
     for step in plan.steps:
         record = done.get(step.name)
@@ -79,7 +79,7 @@ def flows(plan: Plan, done: Mapping[str, Record], look: Look) -> dict[str, Flow]
 
 
 def rows_of(record: Record) -> int | None:
-    """Rows that a finished step was given: those that it kept and those that it dropped."""
+    """Returns the number of input rows of a finished step: those that it kept and those that it dropped."""
     if record.kind == "student":
         return int(record.metrics["train_rows"]) if "train_rows" in record.metrics else None
     if record.kind == "evaluation" and "problems" in record.counts:
@@ -194,7 +194,7 @@ def _sum(parts: Sequence[Amount | None]) -> Amount | None:
 
 
 def _counted(record: Record) -> Amount | None:
-    """What a record says that its step made."""
+    """Returns the output amount in a finished step's record."""
     rows = record.counts.get("kept", record.counts.get("traces"))
     if rows is None:
         return None
@@ -205,7 +205,7 @@ def _counted(record: Record) -> Amount | None:
 
 
 def _at_most(plan: Plan, step: Step, given: Amount, look: Look) -> Amount | None:
-    """What a step makes of what it is given, at most."""
+    """Returns the largest output that a step can make from its input."""
     recipe = plan.recipe
     match step.kind:
         case "traces":

@@ -1,6 +1,6 @@
-"""The recipe: frozen pydantic models of what is made. `recipe.file.load_recipe` reads them from YAML.
+"""The recipe: frozen pydantic models. `recipe.file.load_recipe` reads them from YAML.
 
-Everything here is part of the steps' identity; `run` (runtime.py) says how, and never is.
+Everything here is part of the steps' identity; `run` (runtime.py) says how steps run, and is not.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ else:
 
 
 class Judge(ModelRef):
-    """The model that decides for problems with `verifier: judge`. It sees no reasoning, only what follows it."""
+    """The model that verifies problems with `verifier: judge`. It sees only the text after the reasoning."""
 
     name: Name
     prompt: str
@@ -85,7 +85,7 @@ class Base(ModelRef):
 
     @model_serializer(mode="wrap")
     def _without_absent_template(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A base with its own template is written, and so identified, as it was before there was a choice."""
+        """Leave out an empty template, so that existing step keys stay valid."""
         written: dict[str, Any] = dump(self)
         if not self.chat_template:
             written.pop("chat_template", None)
@@ -98,19 +98,19 @@ RESERVED: Final = {
     *("max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask"),
     *("bos_token", "eos_token", "pad_token", "unk_token"),
 }
-"""Names that chat templates, and the function that renders them, use already."""
+"""Names that chat templates, or the function that renders them, already use."""
 
 
 class Mixture(Section):
-    """An effort switch: one student that learns each of these variants under a level of effort, which its chat template
-    is given, and is evaluated at every level. It sees the same problems in the same steps as any other student: in an
-    epoch each trace in one of its forms, equally many of each, drawn with the student's seed, and in the next epoch in
-    the next form."""
+    """An effort switch: one student that learns each of these variants at its own level of effort, and is evaluated at
+    every level. Its chat template is given the level. It sees the same problems in the same steps as any other student:
+    in an epoch each trace in one of its forms, drawn with the student's seed, equally many in each form, and in the
+    next epoch each in its next form."""
 
     mix: dict[str, Name] = Field(min_length=2)
     """Variant -> its level: {raw: high, compressed-<compressor>: low}."""
     variable: str = Field(default="reasoning_effort", pattern=r"^[a-z][a-z0-9_]{0,38}$")
-    """Name by which the chat template knows the level."""
+    """Name of the level's variable in the chat template."""
 
     @model_validator(mode="after")
     def _levels_differ(self) -> Mixture:
@@ -131,17 +131,21 @@ AnyVariant = Annotated[
 
 class Students(Section):
     bases: list[Base] = Field(min_length=1)
+    """Models that students are fine-tuned from."""
     variants: list[AnyVariant] = Field(min_length=1)
     """raw, compressed-<compressor>, and controls of the same length: truncated-, last-, random-steps- and
     random-tokens-<compressor>; or a mixture of them."""
     methods: dict[Name, AnyMethod] = Field(min_length=1)
+    """Name -> how students are trained."""
     seeds: list[int] = Field(default=[0], min_length=1)
+    """Seeds of training; one student of each kind for each seed."""
     max_cut_share: float = Field(default=0.02, ge=0, le=1)
-    """Refuse to train when max_length cuts a larger share of the rows."""
+    """Refuse to train if max_length cuts a larger share of the rows."""
     max_dropped_share: float = Field(default=0.02, ge=0, le=1)
-    """Rows that fail a gate of training in any variant, such as one that spells a control token, are dropped from
-    all; refuse to train when that is a larger share. 0: stop at the first."""
+    """Rows that fail a check of training data in any variant, such as one that contains a control token, are dropped
+    from all variants; refuse to train if that is a larger share of the rows. 0: stop at the first."""
     system: str = ""
+    """System message in training and evaluation; empty for none."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,7 @@ class Hub(Section):
     """local, or the address of a Hub such as https://huggingface.co."""
     namespace: str = Field(default="local", pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,41}$")
     private: bool = False
+    """Whether all repos and the collection are private."""
 
     @field_validator("endpoint")
     @classmethod
@@ -178,11 +183,17 @@ class Hub(Section):
 class Recipe(Section):
     name: Name
     version: int = Field(default=1, gt=0)
+    """Version of the release, which names its tag: v1."""
     description: str
+    """One or two sentences, for cards and the collection."""
     license: str = "apache-2.0"
+    """Licence of all repos of the release, by the Hub's name."""
     language: list[str] = Field(default=["en"])
+    """Languages of the traces, for the cards."""
     seed: int = 0
+    """Seed of sampling and of random controls; students have their own `seeds`."""
     problems: dict[Name, ProblemSource] = Field(default={})
+    """Name -> a set of problems."""
     train_on: Name = "train"
     """The problem set that teachers answer."""
     teachers: list[Teacher] = Field(default=[])
@@ -190,16 +201,20 @@ class Recipe(Section):
     traces: list[ExistingTraces] = Field(default=[])
     """Traces that exist, in place of teachers or beside them."""
     decontamination: Decontamination = Decontamination()
-    """What is done about training problems that are test problems, or like them, or like each other."""
+    """What happens to training problems that are test problems, or near-duplicates of them or of each other."""
     select: Selection | None = None
-    """Which of the correct traces all variants are made from; all of them if left out."""
+    """Which correct traces all variants are made from; unset: all."""
     judge: Judge | None = None
-    """Wanted when the problems of `train_on` have `verifier: judge`."""
+    """Required if the problems of `train_on`, or an entry of `traces`, have `verifier: judge`."""
     compressors: list[AnyCompressor] = Field(default=[])
+    """What shortens the traces."""
     students: Students
     benchmarks: list[Benchmark] = Field(min_length=1)
+    """What students are evaluated on."""
     hub: Hub = Hub()
+    """Where the release is published."""
     run: Run = Run()
+    """How steps run. Never part of an identity."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> Recipe:
@@ -251,7 +266,7 @@ class Recipe(Section):
         return self
 
     def _student_names_differ(self) -> None:
-        """Names are joined from parts by dashes, which parts may hold too: two ways can lead to one name."""
+        """Names are parts joined by dashes, and parts may contain dashes: two students could have the same name."""
         owners = {base.name: f"the base {base.name}" for base in self.students.bases}
         for student in self.grid():
             parts = ", ".join(map(str, student.parts))
@@ -262,7 +277,7 @@ class Recipe(Section):
             owners[student.name] = f"that of ({parts})"
 
     def origins(self) -> list[Origin]:
-        """Where traces come from: teachers, then existing ones."""
+        """Returns the origins of traces: teachers, then existing traces."""
         return [*self.teachers, *self.traces]
 
     def references(self) -> list[tuple[str, ModelRef]]:
@@ -288,7 +303,7 @@ class Recipe(Section):
         return known | {variant.name: variant for variant in self.variants() if variant.row.mixture}
 
     def grid(self) -> list[Student]:
-        """Every student of the recipe, in the order in which the plan makes them.
+        """Returns every student of the recipe, in the order in which the plan makes them.
 
         A name is <base>-<variant>-<method>; teachers and seeds after the first are named too, so that adding one
         to a recipe renames, and reruns, nothing.
@@ -337,7 +352,7 @@ class Recipe(Section):
 
     @model_serializer(mode="wrap")
     def _without_absent_parts(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What a recipe does not have is not written, so that it is identified as before there was such a thing."""
+        """Leave out absent later keys, so that existing step keys stay valid."""
         written: dict[str, Any] = dump(self)
         for name in ("judge", "traces", "select"):
             if not written.get(name):

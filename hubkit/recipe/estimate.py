@@ -1,8 +1,8 @@
-"""What a step will cost: tokens, seconds, bytes. For `hubkit recipe plan`, and to check the disk first.
+"""Estimates of a step's tokens, seconds and bytes, for `hubkit recipe plan` and for the check of the disk.
 
-Best known: an earlier record of the same step on this machine, for as many rows as there are now. Else what the steps
-before it made, where they are done; else what sources hold and the recipe's limits, which answers stay below. Seconds
-are one CPU thread's; for models of unknown size or on a GPU the time stays open.
+An earlier record of the same step on this machine is best, scaled to the current number of rows. Else the outputs of
+finished steps before it count; else the rows of sources and the recipe's limits, which real answers stay below. Seconds
+are those of one CPU thread; for models of unknown size or on a GPU the time stays unknown.
 """
 
 from __future__ import annotations
@@ -28,42 +28,44 @@ from hubkit.traces.variants import VARIANTS
 __all__ = ["Answered", "Estimate", "answered", "estimate_all"]
 
 TRAIN_FLOPS: Final = 4e10
-"""One CPU thread, of 6 x parameters per token; a 0.5M-parameter model through TRL reached 4.2e10."""
+"""Operations per second of one CPU thread in training, 6 x parameters per token; TRL reached 4.2e10 with a model of
+0.5M parameters."""
 GENERATE_FLOPS: Final = 1e10
-"""One CPU thread, of 2 x parameters per token, batched; small models are bound by overhead instead."""
+"""Operations per second of one CPU thread in batched generation, 2 x parameters per token; small models are limited by
+overhead instead."""
 ROW_BYTES: Final = 2.5
-"""Of a token in a variant's Parquet file, which has the text twice (`reasoning` and `messages`): 0.4 to 0.6 a character
-were measured on published traces of four models."""
+"""Bytes of a token in a variant's Parquet file, which has the text twice (`reasoning` and `messages`): 0.4 to 0.6 per
+character were measured on published traces of four models."""
 ANSWER_BYTES: Final = 1.3
-"""Of a token in the Parquet file of answers as they came."""
+"""Bytes of a token in the Parquet file of unprocessed answers."""
 PROBLEM_BYTES: Final = 500
 TOKENIZE: Final = 100_000
-"""Tokens a second of a variant on one core; 60,000 to 330,000 were measured, with the gates of training."""
+"""Tokens of a variant that one core tokenises per second; 60,000 to 330,000 were measured, including the checks."""
 JOINED: Final = 100_000_000
-"""Tokens a second of shards that are put together: their files are read for their digests."""
+"""Tokens per second when shards are joined: their files are read for their digests."""
 TOKEN_BYTES: Final = 4.3
-"""Of a token in its Arrow file, with keys and spans."""
+"""Bytes of a token in its Arrow file, with keys and spans."""
 UPLOAD: Final = 30e6
-"""Bytes a second that are sent to the Hub: what a line of 250 Mbit carries."""
+"""Bytes per second that are sent to the Hub: those of a line of 250 Mbit/s."""
 REPO_S: Final = 6.0
-"""Seconds that a repo takes besides its bytes: it is created, committed, tagged and put into the collection."""
+"""Seconds per repo besides its upload: to create, commit and tag it and add it to the collection."""
 LOCAL_UPLOAD: Final = 1.5e8
-"""Bytes a second that are sent to the local Hub; 3.4 GB took 23 s."""
+"""Bytes per second that are sent to the local Hub; 3.4 GB took 23 s."""
 LOOKED_AT: Final = 10_000
-"""Requests of which `answered` looks for the answers: half a second's worth."""
+"""Maximum requests whose answers `answered` looks for, which takes half a second."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """None where it cannot be known before the run."""
+    """Values are None if they cannot be known before the run."""
 
     tokens: int | None
     seconds: float | None
     bytes: int | None
     source: str
-    """record, earlier run, inputs (steps before it that are done) or limits."""
+    """Where it comes from: record (the step is done), earlier run, inputs (steps before it are done) or limits."""
     left_out: int = 0
-    """Things of unknown size, such as students of bases that the Hub does not show: the step writes these, too."""
+    """Outputs of unknown size, such as students of bases that the Hub does not show; `bytes` is without them."""
 
     def cells(self) -> tuple[str, str, str]:
         """For the plan's table."""
@@ -89,9 +91,9 @@ UNKNOWN: Final = Estimate(None, None, None, "limits")
 def estimate_all(
     plan: Plan, store: Store, states: Sequence[State], remember: bool = False
 ) -> dict[str, Estimate]:
-    """Step name -> Estimate, for every step of the plan; `states` are those of all its steps.
+    """Returns step name -> Estimate, for every step of the plan; `states` are those of all its steps.
 
-    With `remember` what the Hub says of pinned models and datasets is kept in the run's folder, and not asked again.
+    With `remember`, the Hub's answers about pinned models and datasets are kept in the run's folder.
     """
     look = recall(store.root, remember)
     done = {state.step.name: state.record for state in states if state.record}
@@ -111,21 +113,21 @@ def estimate_all(
 
 
 class Answered(NamedTuple):
-    """How many of a step's requests were answered before."""
+    """The number of a step's requests that were answered before."""
 
     number: int
     exact: bool
-    """Whether all requests were looked at; otherwise it follows from some of them."""
+    """Whether all requests were checked; otherwise the number is extrapolated from some of them."""
 
     def __str__(self) -> str:
         return f"{'' if self.exact else 'about '}{self.number:,} answers are there"
 
 
 def answered(plan: Plan, store: Store, states: list[State]) -> dict[str, Answered]:
-    """Step name -> how many of its requests were answered before, for the steps that can run now.
+    """Returns step name -> the number of its requests that were answered before, for the steps that can run now.
 
-    Of a compressor's requests those of the first attempt: which need another is not known before. Where there are more
-    than LOOKED_AT requests in all, some of each step's are looked at.
+    For compressors only first attempts count: which traces need another attempt is not known. If there are more than
+    LOOKED_AT requests in all, only some of each step are checked.
     """
     done = {state.step.name: state.record for state in states if state.record}
     found: list[tuple[Step, str, Path, int]] = []
@@ -168,7 +170,7 @@ def _of_record(record: Record, source: str) -> Estimate:
 
 
 def _of_earlier(record: Record, given: Amount | None) -> Estimate:
-    """What it took earlier, for as many rows as there are now."""
+    """Returns the cost of an earlier run, scaled to the current number of rows."""
     then, told = rows_of(record), _of_record(record, "earlier run")
     if not then or given is None:
         return told
@@ -210,7 +212,7 @@ def _reckoned(plan: Plan, step: Step, flow: Flow, look: Look) -> Estimate:
 
 
 def _of_models(plan: Plan, step: Step, given: Amount, made: Amount) -> Estimate:
-    """Of a step that asks models, each as long as it may answer."""
+    """Returns the estimate of a step that asks models, if every answer is as long as allowed."""
     recipe, config = plan.recipe, step.config
     parts = []
     for model, makers in (("teacher", recipe.origins()), ("compressor", recipe.compressors)):
@@ -257,7 +259,7 @@ def _of_student(plan: Plan, step: Step, given: Amount, source: str, look: Look) 
 
 
 def _of_publish(plan: Plan, step: Step, known: dict[str, Estimate]) -> Estimate:
-    """What is sent, and some seconds for each of the repos, PUSHES at a time."""
+    """Returns the time of the upload, and some seconds for each repo, PUSHES at a time."""
     sent = ("problems", "student", "evaluation", *VARIANTS)
     parts = [known[of] for of in step.inputs.values() if of.partition("/")[0] in sent and of in known]
     sizes = [part.bytes for part in parts if part.bytes is not None]
@@ -285,8 +287,8 @@ def _files(plan: Plan, name: str) -> int:
 
 
 def _weights(plan: Plan, name: str, look: Look) -> dict[str, Any] | None:
-    """What a student's size follows from: bytes and parameters of its base, and inputs and outputs of the layers that
-    an adapter may be for, by name. None where the Hub does not tell."""
+    """Returns what a student's size depends on: bytes and parameters of its base, and the inputs and outputs of layers
+    that an adapter may train, by name. Returns None if the Hub does not say."""
     model = plan.models[name]
 
     def find() -> dict[str, Any] | None:
@@ -321,7 +323,7 @@ _NOT_ADAPTED: Final = ("embed_tokens", "wte", "lm_head", "embed_out")
 
 
 def _saved_by(plan: Plan, step: Step, look: Look) -> int | None:
-    """Bytes of a student, which is stored as wide as its base. None where nothing is known of that."""
+    """Returns the bytes of a student, which is stored in its base's type. Returns None if that is unknown."""
     weights, lora = _weights(plan, step.models["base"], look), step.config.get("lora")
     if weights is None:
         return None

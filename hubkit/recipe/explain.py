@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in one line: file, line, key, the value that was given, what was probably meant.
+"""Errors of a recipe in one line: file, line, key, the given value, what was probably meant.
 
 recipe.yaml:17: teachers.0.sampling.max_tokns: unknown key 'max_tokns', did you mean 'max_tokens'? (and 1 more)
 """
@@ -20,7 +20,7 @@ from hubkit.section import NAME_PATTERN, NAME_RULE, AtKey
 __all__ = ["explain", "line_of"]
 
 _SECRET: Final = {"endpoint", "api_key_env", "secrets", "token"}
-"""Keys whose values are not repeated: they may hold a password."""
+"""Keys whose values are not shown, because they may hold a password."""
 
 
 def explain(error: ValidationError, raw: Any, path: Path, tree: yaml.Node | None) -> str:
@@ -56,8 +56,8 @@ def line_of(node: yaml.Node | None, keys: Sequence[str]) -> int:
 
 
 def _walk(found: Any, raw: Any) -> tuple[list[str], Any]:
-    """The keys as they stand in the recipe, and the value there. pydantic puts its names for the chosen alternatives
-    among them (problems.train.reasoning-gym.size), which the recipe does not have."""
+    """Returns the keys as in the recipe, and the value there. pydantic inserts names of the chosen alternatives
+    (problems.train.reasoning-gym.size), which the recipe does not have."""
     keys: list[str] = []
     for index, part in enumerate(found["loc"]):
         inside = isinstance(raw, list) and isinstance(part, int) and part < len(raw)
@@ -74,7 +74,7 @@ def _message(found: Any, keys: list[str], value: Any) -> str:
     if kind == "extra_forbidden":
         return f"unknown key {keys[-1]!r}" + _meant(keys[-1], _fields_at(found["loc"][:-1]))
     if kind == "missing":
-        # Sections that take a library's arguments accept any key at first: what was misspelt stands there.
+        # Sections that take a library's arguments accept any key at first, also misspelt ones.
         near = difflib.get_close_matches(keys[-1], map(str, value), n=1) if isinstance(value, dict) else []
         return (
             f"unknown key {near[0]!r}, did you mean {keys[-1]!r}?" if near else f"key {keys[-1]!r} is missing"
@@ -82,7 +82,7 @@ def _message(found: Any, keys: list[str], value: Any) -> str:
     if kind in ("union_tag_invalid", "union_tag_not_found") and isinstance(value, dict):
         return _kind_message(found["loc"], value)
     message = str(found["msg"]).removeprefix("Value error, ")
-    # An error of our own says what it needs to; pydantic's does not repeat the value.
+    # hubkit's own errors are complete; pydantic's do not show the value.
     if kind == "value_error" or kind.endswith("too_short") or _SECRET & set(keys):
         return message
     if found["loc"][-1] == "[key]":
@@ -124,15 +124,15 @@ def _meant(name: str, known: list[str]) -> str:
 
 
 def _fields_at(loc: Sequence[int | str]) -> list[str]:
-    """Names that a key at this place of the recipe can have; [] where the place takes free names."""
+    """Returns the names that a key can have at this place of the recipe; [] if any name is allowed."""
     models = [place for place, _ in _places_at(loc) if _is_model(place)]
     return list(dict.fromkeys(name for model in models for name in model.model_fields))
 
 
 def _places_at(loc: Sequence[int | str]) -> list[tuple[Any, str]]:
-    """The types that a place of the recipe can have, each with the name of its kind or "".
+    """Returns the types that a place of the recipe can have, each with the name of its kind or "".
 
-    `loc` is pydantic's: names of chosen kinds stand among the keys.
+    `loc` is pydantic's: it contains names of chosen kinds between the keys.
     """
     places: list[tuple[Any, str]] = [(Recipe, "")]
     for key in map(str, loc):

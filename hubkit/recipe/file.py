@@ -1,4 +1,4 @@
-"""A recipe file, read: overrides applied, prompts put in place, and errors that name file, line and key."""
+"""Reads a recipe file: applies overrides, inserts prompts, and raises errors that name file, line and key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["json_schema", "load_recipe"]
 
 
 def json_schema() -> str:
-    """The JSON Schema of recipe files, by which editors complete and check them."""
+    """Returns the JSON Schema of recipe files, with which editors complete and check keys."""
     about = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return json.dumps(about | Recipe.model_json_schema(), indent=2, ensure_ascii=False)
 
@@ -28,7 +28,7 @@ def json_schema() -> str:
 def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe and apply `a.b=c` overrides (lists by index: students.bases.0.name=x).
 
-    Raises RecipeError that names file, line, key and remedy.
+    Raises RecipeError, which names file, line, key and remedy.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -142,7 +142,7 @@ def _override(raw: dict[str, Any], text: str) -> None:
 
 
 def _names(raw: Any) -> set[str]:
-    """The names that a recipe gives to its models, wherever they stand."""
+    """Returns the names that a recipe gives to its models, in all sections."""
     found: set[str] = set()
     waiting = [raw]
     while waiting:
@@ -154,7 +154,7 @@ def _names(raw: Any) -> set[str]:
 
 
 def _inline_files(raw: dict[str, Any], path: Path, tree: yaml.Node | None) -> None:
-    """Put the text of prompts and chat templates in place of their files' names: they count by content."""
+    """Replace file names of prompts and chat templates by their texts, which are part of step keys."""
     students = raw.get("students")
     bases = students.get("bases") if isinstance(students, dict) else None
     named = [("judge", raw.get("judge"), "prompt")]
@@ -166,7 +166,7 @@ def _inline_files(raw: dict[str, Any], path: Path, tree: yaml.Node | None) -> No
             where = f"{path}:{line_of(tree, [*key.split('.'), field])}: {key}.{field}"
             try:
                 file = (path.parent / name).resolve()
-                # What is in it will be published: no link in a recipe of somebody else's may lead out either.
+                # The text will be published: no link in somebody else's recipe may lead out of the folder either.
                 if not file.is_relative_to(path.parent.resolve()):
                     raise RecipeError(f"{where}: {name!r} is not beside the recipe", remedy)
                 section[field] = file.read_text(encoding="utf-8").strip()

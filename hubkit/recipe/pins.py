@@ -1,4 +1,4 @@
-"""What a recipe takes from outside, pinned: models and datasets, by commit on the Hub or by content here."""
+"""Pins what a recipe takes from outside: models and datasets, by commit on the Hub or by content on this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOKENIZER_FILES: Final = (
     "chat_template.jinja",
     "generation_config.json",
 )
-"""What decides how a chat becomes tokens, and which of them end a turn. (The size of the embedding does, too.)"""
+"""Files that decide how a chat becomes tokens, and which tokens end a turn. (The embedding's size matters, too.)"""
 
 
 @dataclass(frozen=True)
@@ -33,22 +33,22 @@ class Model:
     """A model or dataset, pinned."""
 
     model: str
-    """Folder, Hub id, the name of a file beside the recipe, or a name that a model has at its endpoint."""
+    """Folder, Hub id, name of a file beside the recipe, or a model's name at its endpoint."""
     revision: str
-    """Commit on the Hub; empty for what lies here."""
+    """Commit on the Hub; empty for local files."""
     digest: str
 
 
 def pin_models(
     recipe: Recipe, folder: Path, root: Path, remember: bool = True
 ) -> tuple[dict[str, Model], dict[str, Pin]]:
-    """Pin every model, and what problems come from. Returns the models, with datasets as
-    problems/<set>, traces/<name> and, of lighteval tasks, benchmarks/<name>, and the pins of problem sets and
+    """Pin every model and every source of problems and traces. Returns the models (datasets are among them, as
+    problems/<set>, traces/<name> and, for lighteval tasks, benchmarks/<name>), and the pins of problem sets and
     existing traces.
 
-    Commits are resolved once and remembered below `root`, so that a recipe that names a branch stays what it was.
+    Commits are resolved once and remembered below `root`, so that a recipe that names a branch does not change.
     Without `remember` nothing is written.
-    Raises RecipeError for what is not there, HubError when the Hub cannot tell.
+    Raises RecipeError for a model or dataset that does not exist, HubError if the Hub does not answer.
     """
     tasks = task_facts(recipe, root, remember)
     pins = _Pins(root / "resolved.json", remember)
@@ -79,7 +79,7 @@ def pin_models(
 
 
 def task_facts(recipe: Recipe, root: Path, remember: bool = True) -> dict[str, TaskFacts]:
-    """Benchmark -> what the lighteval task that it names reads. Raises RecipeError for one that cannot be scored, or
+    """Returns benchmark -> facts of its lighteval task. Raises RecipeError for a task that cannot be scored, or not
     asked as the recipe says."""
     pins = _Pins(root / "resolved.json", remember)
     found = {b.name: pins.task(b.task) for b in recipe.benchmarks if b.task}
@@ -87,7 +87,7 @@ def task_facts(recipe: Recipe, root: Path, remember: bool = True) -> dict[str, T
         wanted = found[benchmark.name].samples if benchmark.task else 1
         if wanted > 1 and not benchmark.samples and benchmark.sampling.temperature == 0:
             raise RecipeError(
-                f"{benchmark.task!r} wants {wanted} answers to each problem, and greedy ones are one and the same",
+                f"{benchmark.task!r} takes {wanted} answers to each problem, and greedy answers are all the same",
                 f"give the benchmark {benchmark.name!r} a sampling temperature, or `samples: 1`",
             )
     return found
@@ -96,9 +96,9 @@ def task_facts(recipe: Recipe, root: Path, remember: bool = True) -> dict[str, T
 def tokenizer_digests(
     recipe: Recipe, models: dict[str, Model], root: Path, remember: bool = True
 ) -> dict[str, str]:
-    """Base -> digest of its tokenizer; bases that have the same one make the same tokens.
+    """Returns base -> digest of its tokenizer; bases with the same digest make the same tokens.
 
-    That of a model on the Hub is fetched once. Raises HubError where it cannot be.
+    A tokenizer on the Hub is fetched once. Raises HubError if it cannot be fetched.
     """
     from hubkit.hub import download_tokenizer
 
@@ -129,10 +129,10 @@ def tokenizer_digests(
 
 
 def recall(root: Path, remember: bool = False) -> Callable[[str, str, Callable[[], Any]], Any]:
-    """Returns a function that is given what is looked up, at which commit, and how: it looks once.
+    """Returns a function of (name, commit, how to look it up) that looks each value up once.
 
-    What a commit holds stays what it is: it is remembered with the commits. Without a commit, or where nothing is known
-    (None), nothing is remembered beyond this process; without `remember` nothing is written.
+    The content of a commit never changes, so values are remembered with the commits. Without a commit, or for a value
+    of None, nothing is remembered beyond this process; without `remember` nothing is written.
     """
     pins, known = _Pins(root / "resolved.json", remember), dict[str, Any]()
 
@@ -167,7 +167,7 @@ class _Pins:
         return self.remember(f"{kind}/{repo}@{revision}", lambda: resolve(repo, revision, kind))
 
     def task(self, task: str) -> TaskFacts:
-        """What a lighteval task reads: to ask lighteval takes 10 to 20 s, so it is asked once per version."""
+        """Returns the facts of a lighteval task. Asking lighteval takes 10 to 20 s, so it is asked once per version."""
         import importlib.metadata
 
         def ask() -> str:
@@ -189,12 +189,12 @@ class _Pins:
 
 
 def served(name: str) -> Model:
-    """A model behind an endpoint that is on no Hub: nothing of it but its name is known, loaded or published."""
+    """A model behind an endpoint that is on no Hub: only its name is known, and nothing is loaded or published."""
     return Model(name, "", digest({"served": name}))
 
 
 def _has_but_a_name(recipe: Recipe, name: str, reference: ModelRef) -> bool:
-    """Whether an endpoint serves it, under a name that is no Hub id and no folder."""
+    """Whether an endpoint serves the model under a name that is neither a Hub id nor a folder."""
     asked = recipe.run.engine(name).engine == "openai"
     return asked and "/" not in reference.model and not reference.model.startswith(".")
 

@@ -1,7 +1,7 @@
 """From the plan to finished steps.
 
-`status` computes which are done; `run` does the others, as soon as their inputs are there. A step's key
-holds the digests of what its inputs *produced*, so a key is only known once they are done.
+`status` computes which steps are done; `run` runs the others as soon as their inputs are there. A step's key
+contains the digests of its inputs' *outputs*, so a key is only known once the inputs are done.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["State", "run", "select", "status"]
 
 @dataclass(frozen=True)
 class State:
-    """How far one step is: `done` has a record, `ready` can run now, `waiting` needs its inputs first."""
+    """State of one step: `done` has a record, `ready` can run now, `waiting` needs its inputs first."""
 
     step: Step
     state: str
@@ -65,9 +65,9 @@ def status(plan: Plan, store: Store, explain: bool = True) -> list[State]:
 
 
 def select(plan: Plan, until: Iterable[str] = (), only: Iterable[str] = ()) -> list[Step]:
-    """Steps whose name or kind matches: `only` those, or `until` those with all they need.
+    """Returns the steps whose name or kind matches: `only` those, or `until` those with all steps that they need.
 
-    Patterns are a kind (raw), a name, or a shell pattern (student/s-*). Raises RecipeError for one that
+    Patterns are a kind (raw), a name, or a shell pattern (student/s-*). Raises RecipeError for a pattern that
     matches nothing.
     """
     until, only = list(until), list(only)
@@ -95,11 +95,10 @@ def run(
     steps: list[Step],
     on_event: Callable[[str, State, dict[str, Any]], None],
 ) -> dict[str, Record]:
-    """Do what is not done of `steps`; returns the records of all that are done.
+    """Run those of `steps` that are not done. Returns the records of all finished steps.
 
-    `on_event(event, state, info)` hears cached, start, progress, done. Raises BusyError when another
-    run of this recipe is under way, StepError and other HubkitErrors from steps; whatever was finished
-    before stays finished.
+    `on_event(event, state, info)` is called with the events cached, start, progress and done. Raises BusyError if
+    another run of this recipe is under way, and StepError and other HubkitErrors from steps; finished steps are kept.
     """
     recipe = plan.recipe
     with exclusive(store.root / "locks" / f"run-{recipe.name}.lock", f"the recipe {recipe.name!r}"):
@@ -137,7 +136,7 @@ def _work(
     running: dict[Future[Record], State] = {}
     failure: BaseException | None = None
     while running or (pending and failure is None):
-        # Only as many as have a place: a step that becomes ready later may stand earlier in the plan.
+        # Only as many as can run: a step that becomes ready later may come earlier in the plan.
         for step in list(pending) if failure is None else []:
             if len(running) >= executor.max_concurrent:
                 break
@@ -159,7 +158,7 @@ def _work(
             except HubkitError as error:
                 failure = error
                 break
-        # On a shared folder the progress of a thousand steps is not to be read three times a second.
+        # On a shared folder the progress of a thousand steps must not be read three times a second.
         pause = max(0.3, 0.01 * len(running))
         finished, _ = wait(running, timeout=pause, return_when=FIRST_COMPLETED)
         for future in finished:
@@ -187,7 +186,7 @@ def _work(
 
 
 def read_progress(store: Store, step: str, key: str) -> dict[str, Any]:
-    """What a step under way last said: {"done", "total", "time", …}, or {}."""
+    """Returns the last progress of a running step: {"done", "total", "time", …}, or {}."""
     try:
         info: dict[str, Any] = json.loads(
             (store.work(step, key) / "progress.json").read_text(encoding="utf-8")

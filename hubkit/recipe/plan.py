@@ -1,9 +1,9 @@
-"""From a recipe to its plan: the steps, their configuration, and what ties them.
+"""From a recipe to its plan: the steps, their configuration, and their inputs.
 
     recipe.yaml -> [problems/train, problems/test, contamination, traces/…, raw/…, …, report, publish]
 
-`make_plan` reads in the order of the paper's method section, one function per stage. Every model and dataset from
-outside is pinned first.
+`make_plan` follows the paper's method section, one function per stage. Every model and dataset from outside is pinned
+first.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from hubkit.traces.variants import Variant, possible_variants
 __all__ = ["Plan", "Step", "make_plan"]
 
 MANY: Final = 4
-"""Shards of traces from which on their verification and controls are shards too, and shards of a compressor that lie
-behind each other in raw instead of having every n-th row. A shard of tokens, which uses all its cores, stands for
-so many of them. One machine does fewer well; their keys stay valid."""
+"""From this number of shards on, the traces of a teacher are also verified and cut in shards, and a compressor's shards
+are contiguous rows of raw instead of every n-th row. One shard of tokens, which uses all its cores, is made for every
+MANY shards of traces. Fewer shards run well on one machine; their keys stay valid."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,20 @@ class Step:
     kind: str
     """A key of STEPS."""
     name: str
-    """Kind and what the step is of: raw/nano-teacher."""
+    """Kind and what the step is for: raw/nano-teacher."""
     function: str
     """module:function that does it."""
     config: dict[str, Any]
-    """What is made; part of the step's key."""
+    """Settings that decide the output; part of the step's key."""
     inputs: dict[str, str] = field(default_factory=dict)
     """Input name -> name of the step that makes it."""
     models: dict[str, str] = field(default_factory=dict)
     """Name that the step uses -> key of `Plan.models`."""
     runtime: dict[str, Any] = field(default_factory=dict)
-    """How it is made; never part of the key."""
+    """Settings that decide only how the step runs; never part of the key."""
     paths: dict[str, Path] = field(default_factory=dict)
     source_version: int | None = None
-    """Version of the code, where a problem source has its own; otherwise the module's."""
+    """Version of a problem source, which has its own; None: the module's VERSION."""
 
     @property
     def module(self) -> Any:
@@ -78,10 +78,10 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, path: Path, root: Path, remember: bool = True) -> Plan:
-    """All steps of a recipe. Raises RecipeError or HubError when a model or file is not there.
+    """Returns all steps of a recipe. Raises RecipeError or HubError if a model or file does not exist.
 
     `path` is the recipe's file, `root` the folder of its runs. Without `remember` nothing is written there: commits
-    of the Hub that are not known yet are looked up again next time.
+    on the Hub that are not known yet are looked up again next time.
     """
     models, pins = pin_models(recipe, path.parent, root, remember)
     build = _Builder(
@@ -117,7 +117,7 @@ def make_plan(recipe: Recipe, path: Path, root: Path, remember: bool = True) -> 
 
 
 class _Builder:
-    """The plan under way, and what its stages need of the recipe."""
+    """The plan so far, and what its stages need from the recipe."""
 
     def __init__(
         self,
@@ -132,9 +132,9 @@ class _Builder:
         self.tokenizers = tokenizers
         """Base -> digest of its tokenizer."""
         self.tokenised: dict[str, str] = {}
-        """Digest of how chats become tokens -> first base that does it so."""
+        """Digest of the tokenisation of chats -> the first base with it."""
         self.tokenizer = {"tokenizer": recipe.students.bases[0].name}
-        """Lengths of all traces are counted by the first base's."""
+        """All lengths are counted by the tokenizer of the first base."""
 
     def add(self, kind: str, *of: str | int, config: dict[str, Any], function: str = "", **parts: Any) -> str:
         """Add a step of a kind; returns its name."""
@@ -146,7 +146,7 @@ class _Builder:
         return step.name
 
     def engine(self, name: str, prefix: str = "") -> dict[str, Any]:
-        """How the model of this name generates."""
+        """Returns the engine settings of the model of this name."""
         return {f"{prefix}engine": self.recipe.run.engine(name).model_dump(mode="json")}
 
     def judge(self) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
@@ -163,7 +163,7 @@ class _Builder:
         return {"judge": config}, {"judge": judge.name}, self.engine(judge.name, "judge_")
 
     def needed_variants(self) -> list[Variant]:
-        """Variants that students are trained on, and those that controls take their lengths from."""
+        """Returns the variants that students are trained on, and those whose lengths controls have."""
         known = possible_variants(c.name for c in self.recipe.compressors)
         used = [one for v in self.recipe.variants() for one in ([known[p.variant] for p in v.parts] or [v])]
         needed = set(used) | {Variant("compressed", v.compressor) for v in used if v.row.matched}
@@ -185,7 +185,7 @@ def _problems(build: _Builder) -> None:
 
 
 def _contamination(build: _Builder) -> str:
-    """No problem that students are tested on may be among those they learn from."""
+    """Add the check that no benchmark problem is a training problem."""
     recipe, benchmarks = build.recipe, build.recipe.benchmarks
     trained = {
         f"{TRAINING}{step}": step for step in dict.fromkeys(_asked(build, o) for o in recipe.origins())
@@ -200,7 +200,7 @@ def _contamination(build: _Builder) -> str:
 
 
 def _asked(build: _Builder, origin: Origin) -> str:
-    """The step that writes the problems which an origin's traces answer: the recipe's, or those that came with them."""
+    """Returns the step that writes the problems of an origin's traces: the recipe's set, or the traces' own."""
     return f"traces/{origin.name}/0" if origin.brings_problems else f"problems/{build.recipe.train_on}"
 
 
@@ -209,7 +209,7 @@ def _problems_of(build: _Builder, origin: Origin) -> dict[str, str]:
 
 
 def _traces(build: _Builder, origin: Origin) -> dict[str, str]:
-    """Shards of traces, as their origin gives them."""
+    """Add the shards of an origin's traces."""
     pin = build.pins.get(f"traces/{origin.name}", Pin())
     models = {"source": f"traces/{origin.name}"} if pin.digest else {}
     models |= {"teacher": origin.name} if origin.generator() else {}
@@ -235,7 +235,7 @@ def _traces(build: _Builder, origin: Origin) -> dict[str, str]:
 
 
 def _verdicts(build: _Builder, origin: Origin, traces: Mapping[str, str]) -> dict[str, str]:
-    """What a judge says of each shard; empty where a recipe has none."""
+    """Add a judge's verdicts on each shard; empty without a judge."""
     config, models, runtime = build.judge()
     if not config:
         return {}
@@ -254,7 +254,7 @@ def _verdicts(build: _Builder, origin: Origin, traces: Mapping[str, str]) -> dic
 
 
 def _raw(build: _Builder, origin: Origin, traces: Mapping[str, str], verdicts: Mapping[str, str]) -> str:
-    """The traces that are verified correct: shard by shard, where there are several."""
+    """Add the traces that are verified correct; from MANY shards on, shard by shard."""
     config = {"unverified": True} if not origin.is_verified else {}
     if origin.shards < MANY:
         inputs = {**_problems_of(build, origin), **traces, **verdicts}
@@ -274,12 +274,12 @@ def _raw(build: _Builder, origin: Origin, traces: Mapping[str, str], verdicts: M
 def _joined(
     build: _Builder, kind: str, of: list[str], function: str, config: dict[str, Any], shards: dict[str, str]
 ) -> str:
-    """A variant of which several steps made a part each."""
+    """Add the step that joins the parts of a variant."""
     return build.add(kind, *of, function=function, config=config, inputs=shards, models=build.tokenizer)
 
 
 def _selected(build: _Builder, origin: Origin, raw: str, contamination: str) -> str:
-    """Of the correct traces those that all variants are made from; without a selection that is all of them."""
+    """Add the selection of the correct traces that all variants are made from; without one, returns `raw`."""
     recipe = build.recipe
     config: dict[str, Any] = {"teacher": origin.name}
     inputs, models = {"raw": raw}, {}
@@ -295,7 +295,7 @@ def _selected(build: _Builder, origin: Origin, raw: str, contamination: str) -> 
 
 
 def _variants(build: _Builder, origin: Origin, raw: str) -> dict[Variant, str]:
-    """Raw traces in every form that students need: compressed, and the controls of the same length."""
+    """Add the traces in every form that students need: compressed, and the controls of the same length."""
     made: dict[Variant, str] = {}
     compressors = {compressor.name: compressor for compressor in build.recipe.compressors}
     for variant in build.needed_variants():
@@ -305,7 +305,7 @@ def _variants(build: _Builder, origin: Origin, raw: str) -> dict[Variant, str]:
             shards = _compress(build, origin, compressors[variant.compressor], raw)
             inputs, models = shards | {"raw": raw}, {}
             if compressors[variant.compressor].solution == "shorten":
-                models = build.tokenizer  # to say how near whole responses came to their length
+                models = build.tokenizer  # to measure how near whole responses came to their length
         elif variant.row.matched:
             compressed = made[Variant("compressed", variant.compressor)]
             inputs, models = {"raw": raw, "compressed": compressed}, build.tokenizer
@@ -336,7 +336,7 @@ def _variants(build: _Builder, origin: Origin, raw: str) -> dict[Variant, str]:
 
 
 def _compress(build: _Builder, origin: Origin, compressor: Compressor, raw: str) -> dict[str, str]:
-    """Shards of compressed traces."""
+    """Add the shards of compressed traces."""
     config, models, runtime = build.judge()
     return {
         f"shard-{i}": build.add(
@@ -364,20 +364,20 @@ def _compress(build: _Builder, origin: Origin, compressor: Compressor, raw: str)
 
 
 def _matched(build: _Builder, origin: Origin, variants: Mapping[Variant, str]) -> str:
-    """The traces that all variants have: what every student is trained on."""
+    """Add the traces that all variants have, on which every student is trained."""
     inputs = {variant.name: step for variant, step in variants.items()}
     return build.add("matched", origin.name, config={"teacher": origin.name}, inputs=inputs)
 
 
 Form = tuple[Variant, str, str]
-"""A variant as a student is trained on it: with the template variable and the level that it is given, or "" and ""."""
+"""A variant in the form that a student is trained on: with the template variable and its level, or "" and ""."""
 
 
 def _tokens(
     build: _Builder, origin: Origin, base: Base, variants: Mapping[Variant, str], matched: str
 ) -> tuple[dict[Form, str], str]:
-    """The tokens of each variant, once for every level of a mixture that it stands for, and the rows whose tokens pass
-    the gates in all; bases that tokenise alike share them."""
+    """Add the tokens of each variant, once for every level that a mixture gives it, and the rows whose tokens pass the
+    checks in all variants; bases with the same tokenisation share them."""
     students = build.recipe.students
     config = {"teacher": origin.name, "system": students.system, **base.model_dump(include={"chat_template"})}
     first = build.tokenised.setdefault(digest([config, build.tokenizers[base.name]]), base.name)
@@ -418,7 +418,7 @@ def _tokens(
 
 
 def _forms(build: _Builder, variants: Mapping[Variant, str]) -> list[Form]:
-    """Every variant without a level, but for those that stand in mixtures alone; then the parts of mixtures."""
+    """Returns every variant without a level, except those used only in mixtures; then the parts of mixtures."""
     used = build.recipe.variants()
     by_name = {variant.name: variant for variant in variants}
     parts = [(by_name[p.variant], mixed.variable, p.level) for mixed in used for p in mixed.parts]
@@ -429,7 +429,7 @@ def _forms(build: _Builder, variants: Mapping[Variant, str]) -> list[Form]:
 def _student(
     build: _Builder, student: Student, tokens: Mapping[Form, str], rows: str, contamination: str
 ) -> str:
-    """One student, fine-tuned from its base."""
+    """Add one student, fine-tuned from its base."""
     recipe, run = build.recipe, build.recipe.run
     method = recipe.students.methods[student.method]
     config = _about(student.base, student) | method.model_dump(mode="json")
@@ -462,7 +462,7 @@ def _student(
 
 
 def _evaluations(build: _Builder, base: Base, student: Student | None = None, trained: str = "") -> list[str]:
-    """A student, or a base as it is, on every benchmark; a mixture's at every level."""
+    """Add the evaluations of a student, or an untrained base, on every benchmark; of a mixture's at every level."""
     names = []
     parts = student.variant.parts if student else ()
     levels = [part.level for part in parts] or [""]
@@ -487,7 +487,7 @@ def _evaluations(build: _Builder, base: Base, student: Student | None = None, tr
                 inputs=inputs,
                 models={"base": base.name}
                 | ({"benchmark": f"benchmarks/{benchmark.name}"} if benchmark.task else {}),
-                # The next benchmark of the same model finds it loaded, where it runs in the same process.
+                # The next benchmark of the same model finds it loaded if it runs in the same process.
                 runtime=build.engine("students") | {"keep_engine": (benchmark, level) != asked[-1]},
             )
         )
@@ -495,7 +495,7 @@ def _evaluations(build: _Builder, base: Base, student: Student | None = None, tr
 
 
 def _about(base: Base, student: Student | None) -> dict[str, Any]:
-    """Who is trained or evaluated; of a base as it is, all but its name is null."""
+    """Returns who is trained or evaluated; for an untrained base all values but its name are null."""
     return {
         "student": student.name if student else base.name,
         "teacher": student.teacher if student else None,
@@ -508,7 +508,7 @@ def _about(base: Base, student: Student | None) -> dict[str, Any]:
 
 
 def _release(build: _Builder, published: list[str], root: Path) -> None:
-    """The report, and the repos on the Hub."""
+    """Add the report, and the repos on the Hub."""
     config = {"recipe": build.recipe.model_dump(mode="json", exclude={"run"})}
     report = build.add("report", config=config, inputs={name: name for name in published})
     everything = {step.name: step.name for step in build.steps if step.name != report}

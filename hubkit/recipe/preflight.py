@@ -1,4 +1,4 @@
-"""What can be known to fail before the first expensive second: each step's own `check`, models, device, disk."""
+"""Checks before the first expensive second: each step's own `check`, models, device, disk."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from hubkit.store import CheckContext, Store
 __all__ = ["check"]
 
 ASKED = ("teacher", "compressor", "judge")
-"""What steps call the models that they load, or ask an engine for."""
+"""Steps' names for the models that they load, or that an engine loads."""
 SPARE_BYTES = 50_000_000
-"""Free disk that a run needs besides what its steps write: journals, logs, progress."""
+"""Free disk that a run needs besides its steps' outputs: journals, logs, progress."""
 
 
 def check(plan: Plan, store: Store, steps: list[Step] | None = None) -> None:
-    """Raise the first error that would stop these steps (default: all) later. Done steps are not asked."""
+    """Raise the first error that would stop these steps (default: all) later. Finished steps are not checked."""
     names = {step.name for step in steps or plan.steps}
     everything = status(plan, store, explain=False)
     states = [s for s in everything if s.state != "done" and s.step.name in names]
@@ -36,7 +36,7 @@ def check(plan: Plan, store: Store, steps: list[Step] | None = None) -> None:
     local = plan.recipe.hub.endpoint == "local"
     written = [estimates[s.step.name] for s in states if s.step.kind != "publish" or local]
     _check_disk(store, written)
-    # Checks of students import transformers, which takes seconds: what is wrong elsewhere is told before.
+    # Checks of students import transformers, which takes seconds: other errors are raised before.
     for state in sorted(states, key=lambda state: state.step.kind == "student"):
         own = getattr(state.step.module, "check", None)
         if own is not None:
@@ -97,9 +97,9 @@ def _check_folder(name: str, folder: Path, templated: bool) -> None:
 
 
 def _check_fit(plan: Plan, states: list[State]) -> None:
-    """Raise RecipeError for models that write or score, and whose weights are others than config.json describes.
+    """Raise RecipeError for models that write or score and whose weights do not match their config.json.
 
-    Those that vLLM or an endpoint serves from a Hub are theirs to load. Bases are looked at by the students' steps.
+    Models from a Hub that vLLM or an endpoint loads are not checked here; bases are checked by the students' steps.
     """
     run = plan.recipe.run
     asked = {ref for state in states for key, ref in state.step.models.items() if key in ASKED}
@@ -121,7 +121,7 @@ def _check_fit(plan: Plan, states: list[State]) -> None:
 
 
 def _check_disk(store: Store, estimates: list[Estimate]) -> None:
-    """Raise InputError where what is known to be written does not fit; tell on stderr where only limits say so."""
+    """Raise InputError if known outputs do not fit on the disk; warn on stderr if only upper bounds do not fit."""
     needed = SPARE_BYTES + sum(e.bytes or 0 for e in estimates if e.source != "limits")
     most = SPARE_BYTES + sum(e.bytes or 0 for e in estimates)
     # The folder may not be there yet, and checks make nothing.
@@ -144,9 +144,9 @@ def _check_disk(store: Store, estimates: list[Estimate]) -> None:
 
 
 def _check_disk_of_students(plan: Plan, store: Store, states: list[State]) -> None:
-    """Raise InputError where students, and what training and evaluating keep meanwhile, do not fit on the disk.
+    """Raise InputError if students, and the files of their training and evaluation, do not fit on the disk.
 
-    That is a lower bound: on a cluster as many steps are at work as it has places for, and one is counted.
+    This is a lower bound: on a cluster several steps may run at the same time, and one is counted.
     """
     found = [
         state.step.module.disk(_context(plan, state.step))

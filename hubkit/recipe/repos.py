@@ -15,17 +15,17 @@ __all__ = ["check_repos", "evals_repo", "model_repo", "problems_repo", "space_re
 
 
 def traces_repo(recipe: Recipe, teacher: str) -> str:
-    """Dataset of a teacher's traces; teachers after the first are named in it."""
+    """Returns the dataset of a teacher's traces; the name contains the teacher's, except for the first."""
     return _repo(recipe, "traces" if teacher == recipe.origins()[0].name else f"{teacher}-traces")
 
 
 def model_repo(recipe: Recipe, name: str) -> str:
-    """Model repo of a student, or of a model that lies beside the recipe."""
+    """Returns the model repo of a student, or of a model beside the recipe."""
     return _repo(recipe, name)
 
 
 def problems_repo(recipe: Recipe) -> str:
-    """Dataset of all sets of problems; a benchmark where students are evaluated on one of them."""
+    """Returns the dataset of all sets of problems; a benchmark if students are evaluated on one of them."""
     return _repo(recipe, "problems")
 
 
@@ -42,7 +42,7 @@ def _repo(recipe: Recipe, name: str) -> str:
 
 
 def check_repos(recipe: Recipe) -> None:
-    """Raise AtKey for the first repo whose name the Hub refuses, or that another one has too."""
+    """Raise AtKey for the first repo whose name the Hub refuses, or that two repos share."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
@@ -63,7 +63,7 @@ def check_repos(recipe: Recipe) -> None:
 
 
 def _repos(recipe: Recipe) -> Iterator[tuple[str, tuple[str | int, ...]]]:
-    """Every repo, and the keys of what it is named after."""
+    """Yield every repo, and the keys that it is named after."""
     yield problems_repo(recipe), ("name",)
     yield evals_repo(recipe), ("name",)
     yield space_repo(recipe), ("name",)
@@ -76,7 +76,7 @@ def _repos(recipe: Recipe) -> Iterator[tuple[str, tuple[str | int, ...]]]:
         keys_of[teacher.name] = ("teachers", index, "name")
     for index, base in enumerate(recipe.students.bases):
         keys_of[base.name] = ("students", "bases", index, "name")
-    # One model may be both teacher and base. Those on the Hub stay where they are.
+    # One model may be both teacher and base. Models on the Hub are not published again.
     for name in dict.fromkeys(name for name, model in recipe.references() if model.model.startswith(".")):
         yield model_repo(recipe, name), keys_of[name]
     for student in recipe.grid():

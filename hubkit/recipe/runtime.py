@@ -21,39 +21,42 @@ SbatchOption = Annotated[str, Field(pattern=r"^--[a-z][^\r\n]*$")]
 
 
 class Resources(Section):
-    """What one step asks of where it runs.
+    """What one step requests from the place where it runs.
 
-    ray: cpus, gpus, memory_gb; hf-jobs: flavor, timeout; slurm: all others. gpu_memory_gb is for checks alone.
+    ray: cpus, gpus, memory_gb; slurm: these, and partition, account, time, sbatch; hf-jobs: flavor, timeout.
+    gpu_memory_gb is for checks alone.
     """
 
     cpus: int = Field(default=1, gt=0)
+    """Cores of one step."""
     gpus: int = Field(default=0, ge=0)
+    """GPUs of one step."""
     memory_gb: int | None = Field(default=None, gt=0)
-    """Unset: what the cluster gives."""
+    """Unset: the cluster's default."""
     gpu_memory_gb: int | None = Field(default=None, gt=0)
-    """Memory of one GPU of it, which this machine cannot see: students that cannot fit are refused before the run."""
+    """Memory of one GPU of the cluster, which hubkit cannot see; with it, students that do not fit are refused."""
     partition: SbatchWord = ""
     account: SbatchWord = ""
     time: SbatchWord = ""
-    """Limit, as Slurm writes it: 12:00:00 or 2-00:00:00."""
+    """Time limit, as Slurm writes it: 12:00:00 or 2-00:00:00."""
     sbatch: list[SbatchOption] = Field(default=[])
     """Further options of sbatch, such as --constraint=h100."""
     flavor: str = Field(default="cpu-basic", pattern=r"^[a-z0-9][a-z0-9-]*$")
     """Hardware of a job on the Hub, by its name there: `hf jobs hardware`."""
     timeout: str = Field(default="12h", pattern=r"^[0-9]+(\.[0-9]+)?[smhd]?$")
-    """Limit of a job on the Hub; one that reaches it goes on in another."""
+    """Time limit of a job on the Hub; a step whose job reaches it goes on in another job."""
 
 
 class Jobs(Section):
     """What jobs on the Hub need besides hardware."""
 
     dependencies: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][^\r\n]*$")]] = Field(default=["hubkit"])
-    """What uv installs for a job. `hubkit`, or `hubkit[vllm]`, is what is installed here. It may have an address, but
-    no version: on PyPI the name is another project's."""
+    """What uv installs for a job. `hubkit`, or `hubkit[vllm]`, stands for the hubkit that is installed here. It may
+    have an address, but no version: on PyPI the name is another project's."""
     python: str = Field(default="", pattern=r"^([A-Za-z0-9/.][^\r\n]*)?$")
     """Python that uv runs a job with, such as 3.12; unset: the image's."""
     secrets: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]] = Field(default=[])
-    """Names of environment variables that jobs are given as secrets; an engine's api_key_env and HF_TOKEN are."""
+    """Names of environment variables that jobs are given as secrets, besides HF_TOKEN and an engine's api_key_env."""
 
     @property
     def installs_this_hubkit(self) -> bool:
@@ -68,7 +71,7 @@ class Jobs(Section):
             try:
                 asked = Requirement(line)
             except InvalidRequirement as error:
-                raise ValueError(f"{line!r} is no dependency: {str(error).splitlines()[0]}") from None
+                raise ValueError(f"{line!r} is not a dependency: {str(error).splitlines()[0]}") from None
             if canonicalize_name(asked.name) == "hubkit" and asked.specifier:
                 raise ValueError(
                     f"{line!r} is another project on PyPI: leave the version out, or give an address"
@@ -82,32 +85,32 @@ class Run(Section):
     ray_address: str = "auto"
     """ray: host:port of the cluster's head; auto: the cluster that this machine is in, or RAY_ADDRESS."""
     resources: dict[str, Resources] = Field(default={})
-    """ray, slurm, hf-jobs: kind of step -> what it asks for; `default` for all others."""
+    """ray, slurm, hf-jobs: kind of step -> what it requests; `default` for all others."""
     jobs: Jobs = Jobs()
     """hf-jobs: what every job is given."""
     workers: int = Field(default=1, gt=0)
-    """local: steps at work at the same time, one process each."""
+    """local: steps that run at the same time, one process each."""
     threads: int | None = Field(default=None, gt=0)
-    """Cores for one step: torch's threads in training, the transformers engine's processes on a CPU. Unset: with
-    ray and slurm its cpus; with hf-jobs the job's; else this machine's, shared by the workers."""
+    """Cores of one step: torch's threads in training, the transformers engine's processes on a CPU. Unset: with
+    ray and slurm the step's `cpus`; with hf-jobs the job's cores; else this machine's cores, divided by `workers`."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
+    """Device of training and of the transformers engine: auto, cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What matrices are multiplied in when students train and the transformers engine generates. auto: bfloat16 on GPUs
+    """Precision of matrix products when students train and the transformers engine generates. auto: bfloat16 on GPUs
     that have it, and on CPUs with AMX for models of 10M parameters or more that are stored in it; else float32. Weights
-    that train are float32 either way; `sft.bf16` is stronger, since it is part of what a student is."""
+    that train are float32 either way. `sft.bf16` overrides this, because it is part of a student's identity."""
     engines: dict[str, EngineRuntime] = Field(default={})
-    """Model name -> engine; `default` for all others."""
+    """Model name -> engine; `students` for evaluations, `default` for all others."""
     accelerate: dict[str, Any] = Field(default={})
-    """Students are trained in several processes: what a file of `accelerate config` holds, by its own names, such as
-    num_processes, distributed_type (MULTI_GPU, FSDP, DEEPSPEED) or fsdp_config. Empty: in one process."""
+    """Trains each student in several processes: keys of a file of `accelerate config`, such as num_processes,
+    distributed_type (MULTI_GPU, FSDP, DEEPSPEED) or fsdp_config. Empty: one process."""
 
     tokens_per_device: int | None = Field(default=None, gt=0)
-    """Training: tokens that are on one device at once, padding included; more is faster and needs more memory. It
-    changes no step: which examples make one follows from the method. Unset: what fits."""
+    """Training: tokens on one device at once, padding included; more is faster and needs more memory. It does not
+    change which examples make an optimizer step: the method's `sft` says that. Unset: as many as fit, 8,192 at most."""
     layout: Literal["auto", "packed", "padded"] = "auto"
-    """Training: examples behind each other in one row, or each in a row of its own padded to the longest. auto:
-    packed on GPUs, padded on CPUs, which are faster so."""
+    """Training: packed: examples one after the other in one row; padded: each in its own row, padded to the longest.
+    auto: the faster one, which is packed on GPUs and padded on CPUs."""
 
     @field_validator("device")
     @classmethod
@@ -126,7 +129,7 @@ class Run(Section):
 
     attention: str = Field(default="auto", pattern=r"^[A-Za-z0-9][A-Za-z0-9._/@-]*$")
     """Training: attention by transformers' names, such as sdpa, flash_attention_2, flex_attention or a kernel of the
-    Hub. auto: the fastest that is installed and gives examples that are laid out together the logits of each alone."""
+    Hub. auto: the fastest installed one with which examples in one batch get the same logits as each alone."""
 
     @field_validator("accelerate")
     @classmethod
@@ -154,7 +157,7 @@ class Run(Section):
         return self.resources.get(kind, self.resources.get("default", Resources()))
 
     def threads_of(self, kind: str) -> int | None:
-        """Cores for a step of this kind; None: all that there are where it will run."""
+        """Returns the cores for a step of this kind; None if it takes all cores of the machine that it runs on."""
         if self.threads or self.executor == "hf-jobs":
             return self.threads
         if self.executor in ("ray", "slurm"):

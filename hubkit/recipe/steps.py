@@ -27,6 +27,6 @@ STEPS: Final[dict[str, str]] = {
     "report": "hubkit.release.report:run",
     "publish": "hubkit.release.publish:run",
 }
-"""Kind -> module:function. Empty where a table has it: ORIGINS for `traces`, COMPRESSORS for `compress`, VARIANTS for
-`control`. `verify`, `control` and `tokenise` are shards of `raw`, of the controls and of `tokens`, where a teacher has
-several."""
+"""Kind -> module:function. Empty if another table has the function: ORIGINS for `traces`, COMPRESSORS for `compress`,
+VARIANTS for `control`. `verify`, `control` and `tokenise` are shards of `raw`, of the controls and of `tokens`, for
+teachers with many shards (plan.MANY)."""

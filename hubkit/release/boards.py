@@ -30,7 +30,7 @@ OWN_SCALE: Final = Scale(100, "a benchmark of this release")
 
 @dataclass(frozen=True)
 class Boards:
-    """Benchmark -> its board on the Hub that is published to, and the board's scale. None: the release's own."""
+    """Benchmark -> its board on the Hub of the release, and the board's scale. None: the release's own."""
 
     found: dict[str, tuple[Board, Scale] | None]
     missing: dict[str, str]
@@ -38,8 +38,8 @@ class Boards:
 
     @classmethod
     def find(cls, cards: CardContext, access: Access) -> Boards:
-        """Look for the boards of all benchmarks. Raises HubkitErrors for one that the recipe names and that is not
-        there, or does not say its scale."""
+        """Look for the boards of all benchmarks. Raises a HubkitError if a board that the recipe names does not exist,
+        or does not state its scale."""
         found: dict[str, tuple[Board, Scale] | None] = {}
         missing: dict[str, str] = {}
         for benchmark in cards.recipe.benchmarks:
@@ -64,7 +64,7 @@ class Boards:
 
 
 def result_files(cards: CardContext, name: str, boards: Boards) -> dict[str, Path | bytes]:
-    """.eval_results of a student or base: a file for each benchmark that has a board, and level of a mixture."""
+    """Returns .eval_results of a student or base: a file for each benchmark with a board, and level of a mixture."""
     files: dict[str, Path | bytes] = {}
     for benchmark, folder, record in _evaluations(cards.facts, name):
         if benchmark.name not in boards.found:

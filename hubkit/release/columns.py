@@ -1,4 +1,4 @@
-"""What is in published datasets: columns and their meaning, and the YAML of a card that describes them."""
+"""The columns of published datasets with their meaning, and the YAML of a card that describes them."""
 
 from __future__ import annotations
 
@@ -108,12 +108,12 @@ OUTPUTS_SCHEMA: Final = pa.schema(
 
 
 def outputs_schema(facts: Facts) -> pa.Schema:
-    """The schema of a release's config `outputs`."""
+    """Returns the schema of a release's config `outputs`."""
     return OUTPUTS_SCHEMA if facts.has_levels else without_level(OUTPUTS_SCHEMA)
 
 
 def size_category(rows: int) -> list[str]:
-    """The Hub's category for a number of rows, as its cards want it: ["1K<n<10K"]."""
+    """Returns the Hub's category for a number of rows, in the form of its cards: ["1K<n<10K"]."""
     above = len(str(rows)) - 3  # limits at or below it
     if above <= 0:
         return [f"n<{_SIZES[0]}"]
@@ -146,7 +146,7 @@ def dataset_info(
 
 
 def _feature(f: pa.Field) -> dict[str, Any]:
-    """An Arrow field in the form of dataset_info's YAML."""
+    """Returns an Arrow field in the form of dataset_info's YAML."""
     if pa.types.is_list(f.type):
         return {"name": f.name, "list": [_feature(inner) for inner in f.type.value_type]}
     return {"name": f.name, "dtype": type_name(f.type)}
@@ -159,7 +159,7 @@ def type_name(kind: pa.DataType) -> str:
 
 
 def variant_fields(variants: Iterable[Variant]) -> list[dict[str, str]]:
-    """Name, type, kinds and meaning of every column that these variants have."""
+    """Returns name, type, kinds and meaning of every column that these variants have."""
     rows = {variant.kind: variant.row for variant in variants}
     names: dict[str, pa.DataType] = {f.name: f.type for row in rows.values() for f in row.schema}
     fields = []

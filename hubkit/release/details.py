@@ -4,8 +4,8 @@
         -> results_<date>.json and .parquet at the root, <date>/details_gsm8k|0_<date>.parquet, and a README whose
            configurations `gsm8k_0` and `results` have a split per run (2026_11_24T06_24_06) and `latest`
 
-Own code, because lighteval's (EvaluationTracker.push_to_hub, 0.13.0) makes a commit per file and reads the Hub's
-address at import.
+hubkit has its own code for this, because lighteval's (EvaluationTracker.push_to_hub, 0.13.0) makes a commit per file
+and reads the Hub's address at import.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LONGEST: Final = 96
 
 
 def details_repo(namespace: str, model: str) -> str:
-    """namespace/details_org__model. Raises InputError where the Hub would refuse so long an id."""
+    """Returns namespace/details_org__model. Raises InputError if that is too long for the Hub."""
     name = f"{namespace}/details_{model.replace('/', '__')}"
     if len(name) > _LONGEST:
         raise InputError(f"{name} is longer than the Hub's {_LONGEST} characters", "use another namespace")
@@ -45,7 +45,7 @@ def details_folder(model: str, level: str | None) -> str:
 
 
 def run_files(results: Path, details: Iterable[Path], folder: str = "") -> dict[str, Path | bytes]:
-    """Files of one run by their paths in the repo, below `folder` if there is one.
+    """Returns the files of one run by their paths in the repo, below `folder` if there is one.
 
     Details files keep their names, which carry task and date; the results get the same date.
     """

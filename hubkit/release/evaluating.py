@@ -1,4 +1,4 @@
-"""Evaluating a model that exists, of whatever toolkit, for a submission: hubkit's evaluation step, without a recipe.
+"""Evaluates an existing model, made with any toolkit, for a submission: hubkit's evaluation step without a recipe.
 
     org/model at 9c1f…, "gsm8k|0", greedy, at most 4,096 tokens  ->  runs/steps/evaluation/org-model/gsm8k/5f1c…/
         results.json, details/…, samples.parquet, record.json, read by `lighteval_run`
@@ -34,10 +34,10 @@ __all__ = ["Task", "base_of", "benchmark_rows", "evaluate", "merged_adapter", "p
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be evaluated, and the board that its result belongs to."""
+    """A task to evaluate, and the board of its result."""
 
     task: str
-    """As asked for: gsm8k|0, or org/name#task."""
+    """As given: gsm8k|0, or org/name#task."""
     name: str
     board: Board
     revision: str
@@ -49,7 +49,7 @@ class Task:
 
 
 def plan_task(access: Access, task: str, leaderboard: str, root: Path) -> Task:
-    """Find a task's problems and its board. Raises HubkitErrors for what cannot be evaluated or has no board."""
+    """Find a task's problems and its board. Raises a HubkitError if it cannot be evaluated or has no board."""
     last = task.rpartition("#")[2].partition("|")[0]
     name = re.sub(r"[^a-z0-9.]+", "-", last.lower()).strip("-.")[:39].rstrip("-.") or "task"
     if "|" in task:
@@ -110,9 +110,9 @@ def benchmark_rows(access: Access, board: Board, folder: Path) -> Path:
 
 
 def base_of(access: Access, model: str, revision: str) -> tuple[str, str] | None:
-    """Repo id and commit of the base that an adapter is for; None for whole weights.
+    """Returns repo id and commit of an adapter's base. Returns None for whole weights.
 
-    Raises InputError for an adapter that names its base otherwise than by a Hub id, such as by a folder.
+    Raises InputError if the adapter names its base by anything but a Hub id, such as a folder.
     """
     api = access.api()
     info = attempt(
@@ -128,14 +128,14 @@ def base_of(access: Access, model: str, revision: str) -> tuple[str, str] | None
         raise InputError(f"adapter_config.json of {model} names no base", "save it with PEFT again") from None
     if not REPO_ID.match(base) or "/" not in base:
         raise InputError(
-            f"the adapter {model} names its base as {base[:80]!r}, which is no model on the Hub",
+            f"the adapter {model} names its base as {base[:80]!r}, which is not a model on the Hub",
             "name it by its id in adapter_config.json, or publish merged weights",
         )
     return base, resolve(base, at, "model", access)
 
 
 def merged_adapter(access: Access, model: str, revision: str, base: tuple[str, str], root: Path) -> Path:
-    """The adapter's weights in its base's, with the adapter's own tokenizer and chat template where it has them."""
+    """Returns the adapter merged into its base, with the adapter's own tokenizer and chat template if it has them."""
     from hubkit.evaluation.published import merged
 
     folder = root / "models" / f"{model.replace('/', '--')}-{digest([revision, base[1]])[:16]}"
@@ -158,7 +158,7 @@ def evaluate(
     keep_engine: bool = False,
     level: dict[str, str] | None = None,
 ) -> tuple[Path, Record]:
-    """Folder and record of a finished evaluation of a model at a commit: found, or carried out now.
+    """Returns folder and record of an evaluation of a model at a commit, which is run if it is not finished yet.
 
     An adapter is merged into its base first. `level` is what the chat template is given, as an evaluation's
     configuration has it. With `keep_engine` the model stays loaded for the next task.

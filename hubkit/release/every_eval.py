@@ -38,7 +38,7 @@ _UNPORTABLE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run does not say of itself."""
+    """Facts that a run's files do not contain."""
 
     model: str
     """org/name of the model on the Hub."""
@@ -73,7 +73,7 @@ def export(score: Score, origin: Origin, out: Path, now: float | None = None) ->
             f"{score.results.name} has no details beside it", "give the folder of a finished run"
         )
     if not REPO_ID.match(origin.model) or "/" not in origin.model:
-        raise InputError(f"{origin.model!r} is no model on the Hub", "name it: --model org/name")
+        raise InputError(f"{origin.model!r} is not a model on the Hub", "name it: --model org/name")
     of = "\n".join((origin.model, score.task, *origin.level.values(), ""))
     digest = hashlib.sha256(of.encode() + score.details.read_bytes()).digest()
     name = str(uuid.UUID(bytes=digest[:16], version=4))

@@ -1,4 +1,4 @@
-"""Traces for report and cards: a few that show how differently they were compressed, with what was removed marked.
+"""Example traces for report and cards, which show how differently traces were compressed, with removed text marked.
 
 the rows of all variants -> [{"what": "most shortened", "problem": "47 + 38 = ?", "traces": [
     {"variant": "raw", "tokens": 212, "parts": [("dropped", "I add the tens:", 0), …], …}, …]}, …]
@@ -18,11 +18,11 @@ __all__ = ["examples"]
 _LONGEST: Final = 6_000
 """Characters of a trace that the report shows."""
 _AT: Final = {"most shortened": 0.02, "in the middle": 0.5, "least shortened": 0.98}
-"""What is said of an example, and the quantile of `ratio` at which it stands."""
+"""Title of an example, and its quantile of `ratio`."""
 
 
 def examples(facts: Facts, teacher: str = "") -> list[dict[str, Any]]:
-    """Traces of a teacher, or the first one, that every variant has, beside each other; [] when there are none."""
+    """Returns traces of a teacher (default: the first) that every variant has, in all of them; [] without any."""
     teacher = teacher or next(iter(facts.teachers()), "")
     variants = facts.variants(teacher) if teacher else {}
     short = [variant for variant in variants if variant.row.compressed]

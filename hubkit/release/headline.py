@@ -1,4 +1,4 @@
-"""What a release found, in one sentence that is computed from its results.
+"""The result of a release in one sentence, computed from its results.
 
     students and paired tests of results.json
         -> "Students of compressed traces answer in 22 % of the tokens of raw ones; accuracy −2.3 to +4.0 points,
@@ -18,7 +18,7 @@ __all__ = ["headline"]
 
 _PEERS: Final = ("benchmark", "teacher", "base", "method", "seed")
 _LEVEL: Final = 0.05
-"""Of Holm's corrected p, below which two accuracies are told apart."""
+"""Significance level: two accuracies differ if Holm's corrected p is below it."""
 
 
 def headline(

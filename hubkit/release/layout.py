@@ -1,4 +1,4 @@
-"""What each repo of a release holds: its files, in the order in which each can name the commits of those before it.
+"""The files of each repo of a release, in an order in which each repo can name the commits of those before it.
 
     facts of a finished run -> RepoFiles("local/nano-problems", "dataset", {"eval.yaml": b"…", …}), bases and teachers,
     traces, students, evaluations, the Space
@@ -42,7 +42,7 @@ from hubkit.store import FileEntry, environment
 __all__ = ["ANSWERS_BYTES", "Files", "Material", "RepoFiles", "layout", "model_files", "space", "space_files"]
 
 ANSWERS_BYTES: Final = 1 << 20
-"""Arrow data of a row group of answers: who compares students on a problem reads one group for each of them."""
+"""Bytes of Arrow data of a row group of answers: comparing students on a problem reads one group for each student."""
 _SPACE_FILES: Final = ("app.py", "README.md", "requirements.txt")
 """Those that a folder of the Space has at least; its other modules, style and script stand beside them."""
 
@@ -62,7 +62,7 @@ class RepoFiles:
 
 @dataclass(frozen=True)
 class Material:
-    """What a release is made of besides facts: where the files of models are, and what is said of them."""
+    """Inputs of a release besides facts: the files of models, and the context of their cards."""
 
     files_of: Callable[[str], Files]
     """Files of a student, or of a model that the recipe brought along as a folder."""
@@ -73,9 +73,9 @@ class Material:
 
 
 def layout(cards: CardContext, material: Material) -> Iterator[list[RepoFiles]]:
-    """All repos but the Space, in stages: a card names commits of earlier stages, and none of its own.
+    """Yield all repos except the Space, in stages: a card names commits of earlier stages only.
 
-    Whoever takes a stage puts the commit of each of its repos into `cards.commits` before taking the next.
+    The caller puts the commit of each repo of a stage into `cards.commits` before taking the next stage.
     """
     if cards.facts.kind("problems"):
         yield [_problems(cards)]
@@ -87,7 +87,7 @@ def layout(cards: CardContext, material: Material) -> Iterator[list[RepoFiles]]:
 
 
 def space_files() -> dict[str, Path]:
-    """The Space's own files: from the installed package, or from the checkout it is run in."""
+    """Returns the Space's own files, from the installed package or the checkout."""
     package = Path(__file__).parents[1]
     for folder in (package / "spaces" / "compare", package.parent / "spaces" / "compare"):
         if all((folder / name).is_file() for name in _SPACE_FILES):
@@ -99,7 +99,7 @@ def space_files() -> dict[str, Path]:
 
 
 def model_files(folder: Path) -> Files:
-    """What a model is loaded from; no pickles, no code, and no card but ours."""
+    """Returns the files that a model is loaded from; no pickles, no code, and no card of others."""
     found = sorted({path for pattern in MODEL_FILES for path in folder.rglob(pattern) if path.is_file()})
     files: Files = {path.relative_to(folder).as_posix(): path for path in found}
     if not any(name.endswith(".safetensors") for name in files):
@@ -239,7 +239,7 @@ def _provenance(cards: CardContext, material: Material) -> Files:
     files: Files = {f"{PROVENANCE}/recipe.json": text(cards.recipe.model_dump(mode="json", exclude={"run"}))}
     files[f"{PROVENANCE}/order.json"] = text(list(cards.facts.records))
     for step, record in cards.facts.records.items():
-        # How a step ran, with addresses of servers, is nobody's concern, and no part of its key.
+        # How a step ran, with addresses of servers, is private, and no part of its key.
         files[f"{PROVENANCE}/steps/{step}.json"] = text(
             record.model_copy(update={"runtime": {}}).model_dump()
         )
@@ -286,7 +286,7 @@ def space(cards: CardContext, repos: list[dict[str, Any]]) -> RepoFiles:
 
 
 def _variants(facts: Facts) -> list[dict[str, Any]]:
-    """What the Space shows of each variant, of all teachers, in the table's order."""
+    """Returns the Space's data of each variant of all teachers, in the table's order."""
     mixed = [variant for variant in facts.recipe.variants() if variant.row.mixture]
     found = {
         v.name: v.published(teacher)

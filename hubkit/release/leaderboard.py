@@ -60,7 +60,7 @@ class Board:
     dataset: str
     task: str
     revision: str
-    """Commit that the dataset stands at."""
+    """Commit of the dataset."""
     name: str = ""
     config: str = ""
     split: str = "test"
@@ -73,7 +73,7 @@ class Board:
 
 @dataclass(frozen=True)
 class Scale:
-    """What a board's values go up to, and how that is known."""
+    """The highest value of a board, and how that is known."""
 
     top: int
     """1 or 100."""
@@ -85,7 +85,7 @@ class Scale:
 
 
 def load_yaml(data: bytes, what: str) -> Any:
-    """YAML from a repo, which may be anybody's. Raises InputError for what is large, deep or has aliases."""
+    """Returns untrusted YAML from a repo. Raises InputError if it is too large, too deep or has aliases."""
     if len(data) > _LARGEST:
         raise InputError(f"{what} has more than {_LARGEST:,} bytes", "it is no usable file")
     depth = 0
@@ -103,7 +103,7 @@ def load_yaml(data: bytes, what: str) -> Any:
         return yaml.load(text, yaml.CSafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         line = " ".join(str(error).split())[:200]
-        raise InputError(f"{what} is no valid YAML: {line}", "repair it first") from None
+        raise InputError(f"{what} is not valid YAML: {line}", "repair it first") from None
 
 
 # Boards
@@ -113,7 +113,7 @@ def parse_board(text: str) -> tuple[str, str]:
     """("org/name", "task") of org/name#task; the task is "" where none is named."""
     dataset, _, task = text.partition("#")
     if not _REPO.fullmatch(dataset) or ".." in dataset or (task and not _TASK.fullmatch(task)):
-        raise InputError(f"{text!r} is no leaderboard", "write org/name#task, such as openai/gsm8k#gsm8k")
+        raise InputError(f"{text!r} is not a leaderboard", "write org/name#task, such as openai/gsm8k#gsm8k")
     return dataset, task
 
 
@@ -184,7 +184,7 @@ def _fitting(
 
 
 def rows(access: Access, board: Board) -> list[DatasetLeaderboardEntry]:
-    """The board's lines, of models with a base model too; none where nobody has submitted."""
+    """Returns the board's lines, including those of models with a base model; empty if nobody has submitted."""
     from huggingface_hub.errors import EntryNotFoundError
 
     api = access.api()
@@ -201,9 +201,9 @@ def rows(access: Access, board: Board) -> list[DatasetLeaderboardEntry]:
 def choose_scale(
     access: Access, board: Board, asked: int = 0, lines: Iterable[DatasetLeaderboardEntry] | None = None
 ) -> Scale:
-    """Whether a board counts to 1 or to 100: as asked, else by its present entries, else by its dataset's card.
+    """Returns whether a board counts to 1 or to 100: as asked, else by its entries, else by its dataset's card.
 
-    Raises InputError where neither says, where they disagree, or where what is asked contradicts the entries.
+    Raises InputError if neither says, if they disagree, or if the scale asked for contradicts the entries.
     """
     lines = rows(access, board) if lines is None else lines
     # 0 is 0 on either scale.
@@ -238,7 +238,7 @@ _RANGE: Final = re.compile(r"\b0(?:\.0)?\s*(?:-|–|to|and|\.\.)\s*(100|1)(?:\.0
 
 
 def _scale_of_card(access: Access, board: Board) -> Scale | None:
-    """What a card says of its scores: "0 to 100", "0-1", or accuracies in percent."""
+    """Returns the scale that a card states: "0 to 100", "0-1", or accuracies in percent."""
     try:
         path = download_file(board.dataset, "README.md", "dataset", board.revision, access)
     except HubError:
@@ -286,7 +286,7 @@ def make_entry(
 
 
 def check_entry(entry: EvalResultEntry) -> None:
-    """Raise InputError for an entry that a board would refuse or show wrongly; huggingface_hub checks none of it."""
+    """Raise InputError for an entry that a board would refuse or show wrongly; huggingface_hub does not check that."""
 
     def wrong(what: str) -> InputError:
         return InputError(
@@ -327,7 +327,7 @@ def _is_date(text: Any) -> bool:
 
 
 def entry_yaml(entries: Iterable[EvalResultEntry | Mapping[str, Any]]) -> bytes:
-    """The file, byte for byte as it is committed. Mappings are other people's entries, and stay as they are."""
+    """Returns the file exactly as it is committed. Mappings are other people's entries, and stay as they are."""
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
     plain = [

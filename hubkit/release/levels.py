@@ -1,11 +1,11 @@
-"""Whether a student of a mixture does as it is asked: how long, and how right, it answers at each level of effort.
+"""Whether a student of a mixture follows its level of effort: length and accuracy of its answers at each level.
 
     evaluation/s-mix-raw-compressed-x-full/sums/high  samples of 212, 180, … tokens
     evaluation/s-mix-raw-compressed-x-full/sums/low   samples of 31, 185, … tokens
         -> {"student": "s-mix-raw-compressed-x-full", "benchmark": "sums", "long": "high", "short": "low",
             "shorter": 0.93, "shorter_low": 0.88, …, "length": 0.21, "difference": -0.02, "p": 0.61, …}
 
-The long level is the one that longer traces were learned under.
+The long level is the one with the longer training traces.
 """
 
 from __future__ import annotations
@@ -93,4 +93,4 @@ def _test(tests: Sequence[Mapping[str, Any]], row: Row) -> Row:
                     "ci_high": -test["ci_low"],
                 }
                 return values | turned
-    raise ValueError(f"{row['student']} was not tested at {row['long']} and {row['short']}")
+    raise ValueError(f"{row['student']} was not tested at the levels {row['long']} and {row['short']}")

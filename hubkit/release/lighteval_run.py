@@ -1,9 +1,9 @@
-"""A finished lighteval run, hubkit's or anybody's: what it scored, on what, and how sure that is.
+"""A finished lighteval run, hubkit's or anybody's: its scores, tasks and intervals.
 
     results/org/model/results_2026-11-24T06-24-06.json, beside details/… with 1,319 rows
         -> Score("gsm8k|0", "extractive_match", 0.4117, n=1319, correct=543, low=0.385, high=0.438, …)
 
-The files may come from anywhere: they are data, checked before anything is made of them.
+The files may come from anywhere: they are data, checked before use.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def _score(
     share = _number(values[metric], f"{where}: {metric}")
     if not 0 <= share <= 1:
         raise InputError(
-            f"{where}: {metric} is {share:g}, which is no share from 0 to 1", "choose another --metric"
+            f"{where}: {metric} is {share:g}, which is not a share from 0 to 1", "choose another --metric"
         )
     model, dataset = (str(x or "") for x in (general.get("model_name"), config.get("hf_repo")))
     details = _details(file, model, key)
@@ -235,7 +235,7 @@ def _is_count(value: Any) -> TypeGuard[int]:
 
 def _number(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
-        raise InputError(f"{where} is no number: {str(value)[:40]!r}", "evaluate it again")
+        raise InputError(f"{where} is not a number: {str(value)[:40]!r}", "evaluate it again")
     return float(value)
 
 
@@ -283,7 +283,9 @@ def _certainty(
         correct = int(sum(values))
         return n, correct, *wilson(correct, n)
     if not all(0 <= value <= 1 for value in values):
-        raise InputError(f"{where}: {metric} of a problem is no share from 0 to 1", "choose another --metric")
+        raise InputError(
+            f"{where}: {metric} of a problem is not a share from 0 to 1", "choose another --metric"
+        )
     worth = effective(values, _answers(details))
     return n, None, *wilson(min(mean * worth, worth), worth)
 

@@ -1,4 +1,4 @@
-"""What a release consists of: `release.json` in its Space, by which everything else is found.
+"""The manifest of a release, `release.json` in its Space, which names everything else.
 
 {"recipe": "nano", "version": 1, "repos": [{"id": "local/nano-traces", "type": "dataset", "sha": "9c1f…",
  "tag": "v1"}, …], "evals": "local/nano-evals", "traces": {"nano-teacher": "local/nano-traces"}, …}
@@ -34,7 +34,7 @@ class PublishedRepo(BaseModel):
 
 
 class Manifest(BaseModel):
-    """release.json of a Space. Keys that the Space's app reads besides are left to it."""
+    """release.json of a Space, without further keys that only the Space's app reads."""
 
     model_config = ConfigDict(frozen=True)
     recipe: str
@@ -57,7 +57,7 @@ class Manifest(BaseModel):
 
     @classmethod
     def read(cls, text: str) -> Manifest:
-        """Raises InputError for a release.json of another form, such as an older hubkit's."""
+        """Returns the manifest. Raises InputError for a release.json of another form, such as an older hubkit's."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:

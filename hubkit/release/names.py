@@ -1,4 +1,4 @@
-"""What the report says of the repos of a release, before anything is published."""
+"""The report's names of the repos of a release, before anything is published."""
 
 from __future__ import annotations
 

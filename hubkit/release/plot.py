@@ -1,4 +1,4 @@
-"""Accuracy against output length: the one figure that README, cards, report and Space show.
+"""Accuracy against output length: the figure in README, cards, report and Space.
 
 One panel per benchmark and teacher, and per base where there are many students. Colour is the kind of variant, shape
 the method, fill the base, and beside a mark stands the number of the compressor, where there are several, and the level
@@ -49,16 +49,17 @@ THEMES: Final[dict[Theme, dict[str, str]]] = {
     "dark": {"ink": "#edeef0", "soft": "#b0b4ba", "line": "#43484e", "ground": "#18191b"},
 }
 _ON_DARK: Final = {"#0072B2": "#3b93d8", "#56B4E9": "#b3e0fa"}
-"""Of Okabe and Ito's colours, the one that is too dark on a dark ground, and the one that is then too like it."""
+"""Replacements on a dark background for the one of Okabe and Ito's colours that is too dark there, and for the one that
+would then be too similar."""
 WIDE: Final = 7.6
 NARROW: Final = 3.9
 """Inches. Text is 10 points in both, so that a phone's 360 pixels show it as large as a page does."""
 _APART: Final = 8.0
 """Points between two marks that would cover each other."""
 _CROWDED: Final = 30
-"""Marks of a panel from which on each base has one of its own."""
+"""Number of marks in a panel from which on each base has its own panel."""
 _LONGEST_NAME: Final = 34
-"""Characters of a name in a legend: what stands beside its mark on a phone."""
+"""Maximum characters of a name in a legend, which fit beside its mark on a phone."""
 
 
 class _Mark(NamedTuple):
@@ -292,7 +293,7 @@ def _levels(long: _Mark, short: _Mark) -> bool:
 
 
 def _dodged(axis: Any, marks: list[_Mark]) -> dict[_Mark, float]:
-    """Mark -> where it is drawn: a little aside, where it would cover another of about the same length and accuracy."""
+    """Returns mark -> where it is drawn: moved a little if it would cover a mark of similar length and accuracy."""
     there, back = axis.transData, axis.transData.inverted()
     apart = _APART * axis.figure.dpi / 72
     taken: list[tuple[float, float]] = []

@@ -1,4 +1,4 @@
-"""Publishing: everything a recipe made becomes repos on a Hub, tied by one collection.
+"""Publishing: the outputs of a recipe become repos on a Hub, in one collection.
 
     problems/test, raw/nano-teacher, compressed/…, student/s-raw-full, evaluation/s-raw-full/test, report
         -> datasets nano-problems and nano-traces, model nano-s-raw-full, dataset nano-evals, Space nano-compare, …
@@ -66,7 +66,7 @@ VERSION: Final = 10
 
 @dataclass
 class _Release:
-    """What is being published, and what of it is on the Hub by now."""
+    """A release under way: the data to publish, and the repos that are on the Hub already."""
 
     access: Access
     context: StepContext
@@ -77,7 +77,7 @@ class _Release:
     notes: dict[str, str] = field(default_factory=dict)
 
     def push(self, repos: Sequence[RepoFiles]) -> None:
-        """Push repos, several at the same time. What was pushed when one fails stays, and is not pushed again."""
+        """Push repos, several at the same time. If one fails, pushed repos stay, and are not pushed again."""
         with ThreadPoolExecutor(PUSHES) as pool:
             try:
                 for repo, pushed in zip(repos, pool.map(self._send, repos), strict=True):
@@ -166,7 +166,7 @@ def run(context: StepContext) -> None:
 
 
 def usage(release: Mapping[str, Any], hub: Path | None) -> list[str]:
-    """Three commands that use a release: read the traces, run a student, open the Space. They work as pasted."""
+    """Returns three commands that use a release: read the traces, load a student, open the Space."""
     traces = next(iter(release["traces"].values()))
     student = next(iter(release["students"].values()))
     load = f'from datasets import load_dataset; print(load_dataset("{traces}", "raw", split="train")[0])'
@@ -184,7 +184,7 @@ def usage(release: Mapping[str, Any], hub: Path | None) -> list[str]:
 
 
 def _command(name: str) -> str:
-    """How to call a program of this environment from a shell: by its path, unless the shell finds the same one."""
+    """Returns how to call a program of this environment from a shell: its path, unless the shell finds it by name."""
     own = Path(sys.executable).with_name(name)
     found = shutil.which(name)
     if not own.exists() or (found and Path(found).absolute() == own.absolute()):

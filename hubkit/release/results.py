@@ -94,7 +94,7 @@ _MEASURED: Final = (
     "accuracy_per_1000_tokens",
 )
 _SAMPLED: Final = ("samples", "pass_at_k", "maj_at_k")
-"""Of several answers to each problem; null of one."""
+"""Columns for several answers to each problem; null with one answer."""
 _TRAINING: Final = ("train_rows", "train_tokens", "train_seconds", "trainable_parameters")
 _RATIOS: Final = {
     "train_tokens_of_raw": "train_tokens",
@@ -127,7 +127,7 @@ class Facts:
 
     @property
     def has_levels(self) -> bool:
-        """Whether a student learned a mixture: outputs and results then say at which level it was asked."""
+        """Whether there is a mixture: outputs and results then have a level."""
         return any(variant.row.mixture for variant in self.recipe.variants())
 
     def variants(self, teacher: str) -> dict[Variant, str]:
@@ -137,7 +137,7 @@ class Facts:
         return dict(sorted(found.items(), key=lambda item: sort_key(item[0])))
 
     def _step(self, variant: Variant, teacher: str) -> str:
-        """The step that wrote a variant. Of what is selected raw traces are the beginning."""
+        """Returns the step that wrote a variant. With a selection, raw traces are those of the step `selected`."""
         selected = f"selected/{teacher}"
         return (
             selected if not variant.row.of_compressor and selected in self.records else variant.step(teacher)
@@ -152,7 +152,7 @@ class Facts:
 
 
 def at_level(name: str, level: str | None) -> str:
-    """How a student, or its variant, is called where it was asked at a level of effort."""
+    """Returns the name of a student, or of its variant, at a level of effort."""
     return f"{name} at {level}" if level else name
 
 
@@ -236,7 +236,7 @@ def _ratio(value: float | None, reference: float | None) -> float | None:
 
 
 def variant_rows(facts: Facts) -> list[Row]:
-    """One row per teacher and variant: what was kept, what was dropped, how long it is."""
+    """Returns one row per teacher and variant: kept and dropped traces, and lengths."""
     rows = []
     for teacher in facts.teachers():
         for variant, step in facts.variants(teacher).items():
@@ -273,13 +273,12 @@ def variant_rows(facts: Facts) -> list[Row]:
 
 
 def paired_tests(facts: Facts) -> list[Row]:
-    """McNemar's exact test between every two variants that differ in nothing else, corrected by Holm.
+    """Returns McNemar's exact test between every two students that differ only in the variant, corrected by Holm.
 
     A mixture's student is tested at each of its levels, `a_level` and `b_level`.
 
-    Both students answered the same problems, so the test is on pairs; it asks whether the two accuracies can be
-    told apart, for the hypothesis that they are equal. Where problems have several answers it is Fisher's
-    randomisation test, of which McNemar's is the case of one.
+    Both students answered the same problems, so the test is paired; its null hypothesis is that the two accuracies are
+    equal. For problems with several answers it is Fisher's randomisation test, which with one answer is McNemar's.
     """
     from hubkit.evaluation.statistics import holm
 
@@ -320,10 +319,10 @@ def paired_tests(facts: Facts) -> list[Row]:
 
 
 def null_tests(facts: Facts, tests: list[Row]) -> list[Row]:
-    """Of the tests of `paired_tests` those of a compressor against its controls, raw traces of the same length.
+    """Returns the tests of `paired_tests` between a compressor and its controls, raw traces of the same length.
 
-    Each is the question whether the compressor's choice of what stays did anything; `p_holm` is corrected for these
-    questions alone. `a` is the compressed variant, `b` the control.
+    Each asks whether the compressor's choice of what stays makes a difference; `p_holm` is corrected for these tests
+    alone. `a` is the compressed variant, `b` the control.
     """
     from hubkit.evaluation.statistics import holm
 
@@ -338,7 +337,7 @@ def null_tests(facts: Facts, tests: list[Row]) -> list[Row]:
 
 
 def compare(a: tuple[dict[str, int], int], b: tuple[dict[str, int], int], who: str) -> Row:
-    """The paired test of right answers, `answers_of` two students. Raises InputError when the problems differ."""
+    """Returns the paired test of right answers, `answers_of` two students. Raises InputError if the problems differ."""
     from hubkit.evaluation.statistics import paired_interval, sign_flip
 
     (right_a, answers), (right_b, answers_b) = a, b
@@ -357,7 +356,7 @@ def compare(a: tuple[dict[str, int], int], b: tuple[dict[str, int], int], who: s
 
 
 def answers_of(folder: Path) -> tuple[dict[str, int], int]:
-    """Right answers to each problem, and answers to each."""
+    """Returns the right answers to each problem, and the number of answers to each."""
     from hubkit.evaluation.statistics import right_counts
 
     return right_counts(read_rows(folder / "samples.parquet", columns=["id", "correct"]))

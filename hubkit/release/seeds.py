@@ -1,11 +1,11 @@
-"""The students of several seeds taken together: what the same recipe gives again and again.
+"""Combines students of several seeds, which differ only by chance.
 
     rows of s-raw-full, s-raw-full-seed1, s-raw-full-seed2, and their answers
         -> {"base": "s", "variant": "raw", "seeds": 3, "accuracy": 0.81, "accuracy_min": 0.79, "accuracy_max": 0.82,
             "ci_low": 0.77, "ci_high": 0.84, …}
 
-The answers of all seeds to a problem count as several answers to it: three students right on the same problem are no
-three problems. So intervals and tests are over problems, for students of these seeds.
+The answers of all seeds to a problem count as several answers to it, because three students that are right on the same
+problem are not three independent problems. So intervals and tests are over problems, for students of these seeds.
 """
 
 from __future__ import annotations

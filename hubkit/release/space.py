@@ -1,9 +1,9 @@
-"""Opening a published Space on this machine: the local Hub, and hubkit's own copy of the app beside it.
+"""Opens a published Space on this machine: the local Hub, and hubkit's own copy of the app.
 
     runs/hub, "local/nano"  ->  http://127.0.0.1:7860, reading local/nano-evals from that Hub
 
-From the Space's repo comes only release.json, which is data. The app that runs is the one hubkit ships:
-downloaded code is never executed.
+Only release.json, which is data, is read from the Space's repo. The app is the one that hubkit ships: downloaded code
+is never executed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _START_S: Final = 180
 def open_space(
     hub_folder: Path, release: str | None, port: int | None
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Run the app over a release ("local/nano"; None: the only one there). Gives its address and its process."""
+    """Run the app over a release ("local/nano"; None: the only one). Yields its address and its process."""
     from hubkit.localhub import LocalHub
 
     if not hub_folder.is_dir():

@@ -1,4 +1,4 @@
-"""Submitting results: what would be written where, the commit or pull request, and reading it back.
+"""Submits results: the planned files, the commit or pull request, and reading it back.
 
     Score("gsm8k|0", share=0.4117, …) of org/student
         -> Item(path=".eval_results/gsm8k.yaml", content=b"- dataset: …") against what the repo holds already
@@ -68,7 +68,7 @@ class Item:
     head: str
     """Commit of the model that the file was made for."""
     remarks: list[str] = field(default_factory=list)
-    """What whoever decides should know."""
+    """Remarks for the user who decides."""
 
     @property
     def value(self) -> float:
@@ -99,7 +99,7 @@ class _Held:
 
 
 def is_own(access: Access, model: str) -> bool:
-    """Whether the model is in a namespace that the token may write to. Raises HubError without a token."""
+    """Returns whether the token may write to the model's namespace. Raises HubError without a token."""
     if not access.token:
         raise HubError(f"no token for {access.endpoint}", "run `hf auth login`, or set HF_TOKEN")
     user = attempt(access, "ask who the token belongs to", access.api().whoami, patient=False)
@@ -149,7 +149,7 @@ def file_name(board: Board, variant: str = "") -> str:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a result belongs, before there is one: found before anything is evaluated."""
+    """The destination of a result, found before anything is evaluated."""
 
     board: Board
     scale: Scale
@@ -204,7 +204,7 @@ def locate(
     if in_file and not mine:
         raise InputError(
             f"{path} is there already, with {_value(in_file[0])} for another benchmark",
-            "use --variant NAME for a file of its own",
+            "use --variant NAME for a separate file",
         )
     kept = [h.data for h in in_file if h not in mine]
     return Place(board, chosen, path, kept, mine[0].index if mine else 0, head, remarks)
@@ -217,7 +217,7 @@ def fill(
     board, remarks = place.board, list(place.remarks)
     if _BRANCH.fullmatch(score.revision) and not _COMMIT.fullmatch(score.revision):
         remarks.append(
-            f"the run read {score.revision} of its dataset, which is no commit: the entry names none"
+            f"the run read {score.revision} of its dataset, which is not a commit: the entry names none"
         )
         score = replace(score, revision="")
     if score.revision and score.dataset.lower() != board.dataset.lower():
@@ -240,7 +240,7 @@ def board_of(access: Access, score: Score, leaderboard: str = "") -> Board:
     dataset, task = parse_board(leaderboard) if leaderboard else (score.dataset, "")
     if "/" not in dataset:
         raise InputError(
-            f"{score.task} was read from {dataset or 'an unnamed place'}, which is no dataset on the Hub",
+            f"{score.task} was read from {dataset or 'an unnamed place'}, which is not a dataset on the Hub",
             "name the benchmark: --leaderboard org/name#task",
         )
     if leaderboard:
@@ -272,7 +272,7 @@ def _held(access: Access, model: str) -> tuple[str, list[_Held], dict[str, str]]
                 if not entries or not all(
                     isinstance(e, dict) and isinstance(e.get("dataset"), dict) for e in entries
                 ):
-                    raise InputError(f"{name} is no list of results", "repair it first")
+                    raise InputError(f"{name} is not a list of results", "repair it first")
             except InputError as error:
                 if number is None:
                     unreadable[name] = error.message
@@ -320,7 +320,7 @@ def _check_conflict(held: _Held, replace: bool) -> None:
 def send(
     access: Access, model: str, items: Sequence[Item], message: str, pull_request: bool, body: str = ""
 ) -> Sent:
-    """One commit with all files: on main, or as a pull request. Raises HubError when main has moved since."""
+    """Make one commit with all files: on main, or as a pull request. Raises HubError if main has moved since."""
     from huggingface_hub import CommitOperationAdd
 
     api = access.api()
@@ -332,7 +332,8 @@ def send(
     head = str(attempt(access, f"look up model {model}", lambda: api.model_info(model)).sha)
     if any(item.head != head for item in items):
         raise HubError(
-            f"{model} has changed since this was made up", "run again to see it on what is there now"
+            f"{model} has changed since the submission was planned",
+            "run again to plan it for the current files",
         )
     operations = [CommitOperationAdd(item.path, item.content) for item in items]
     tried = False
@@ -384,9 +385,9 @@ def _sent_before(
 def read_back(
     access: Access, model: str, items: Iterable[Item], sent: Sent, patience: float = 120.0
 ) -> list[str]:
-    """One line per item that says where it shows now: of the model, and of the leaderboard.
+    """Returns one line per item that says where it shows now, at the model and on the leaderboard.
 
-    Raises HubError when one does not show within `patience` seconds: the commit is made, the Hub slow or unwilling.
+    Raises HubError if one does not show within `patience` seconds although the commit was made.
     """
     deadline = time.monotonic() + patience
     shown = []

@@ -43,7 +43,7 @@ _SHOWN_URL: Final = 300
 
 @dataclass(frozen=True)
 class Wish:
-    """What was asked for on the command line."""
+    """The options of the command line."""
 
     model: str
     tasks: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class Wish:
     max_tokens: int = 4096
     temperature: float = 0.0
     samples: int = 0
-    """Answers to each problem; 0: as many as the task wants."""
+    """Answers to each problem; 0: the task's own number."""
     level: str = ""
     """What the chat template is given, such as reasoning_effort=low."""
     engine: str = "transformers"
@@ -67,12 +67,12 @@ class Wish:
     pull_request: bool = False
     same_model: bool = False
     dry_run: bool = False
-    """Needs no token: what would be sent to whom is shown as for somebody else's model."""
+    """Shows what would be sent; needs no token, and assumes somebody else's model."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """What would be sent."""
+    """A submission that is not sent yet."""
 
     access: Access
     wish: Wish
@@ -127,7 +127,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Done:
-    """What was sent, and where it shows."""
+    """A submission that was sent, and where it shows."""
 
     sent: Sent
     shown: list[str]
@@ -151,20 +151,20 @@ class Done:
 
 
 def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
-    """Evaluate or read, and say what would be sent. Raises HubkitErrors before an evaluation where it can."""
+    """Evaluate or read, and return what would be sent. Raises HubkitErrors before an evaluation if possible."""
     import importlib.metadata
 
     from hubkit import __version__
 
     access = access or default_access()
     if not REPO_ID.match(wish.model) or "/" not in wish.model:
-        raise InputError(f"{wish.model!r} is no model on the Hub", "write org/model")
+        raise InputError(f"{wish.model!r} is not a model on the Hub", "write org/model")
     if wish.results is None and not wish.tasks:
         raise InputError("nothing to submit", "give --task gsm8k|0, or --results of a finished run")
     if wish.engine not in ("transformers", "vllm"):
         raise InputError(f"--engine {wish.engine!r}", "use transformers or vllm")
     if wish.source and wish.details:
-        raise InputError("two sources", "give --source or --details")
+        raise InputError("--source and --details are both given", "give one of them")
     level = level_named(wish.level)
     if level and wish.results is not None:
         raise InputError("--level is for an evaluation, and --results is one", "leave --level out")
@@ -196,7 +196,7 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
         for task in tasks:
             if (wish.samples or task.samples) > 1 and wish.temperature == 0:
                 raise InputError(
-                    f"{task.task}: {wish.samples or task.samples} greedy answers to a problem are one and the same",
+                    f"{task.task}: {wish.samples or task.samples} greedy answers to a problem are all the same",
                     "give a --temperature, or --samples 1",
                 )
         places = [place(task.board) for task in tasks]

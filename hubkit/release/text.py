@@ -1,4 +1,4 @@
-"""Text from outside in Markdown: names, descriptions, prompts and traces may hold anything.
+"""Escapes untrusted text for Markdown: names, descriptions, prompts and traces may contain anything.
 
 md("**x** | <img src=y>")  ->  \\*\\*x\\*\\* \\| &lt;img src=y&gt;
 fence("```\\nrm -rf", "text")  ->  a block between four backticks

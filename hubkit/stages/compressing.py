@@ -1,4 +1,4 @@
-"""What `hubkit traces compress` is told, as the compressor and engine that the step takes."""
+"""Turns the options of `hubkit traces compress` into the compressor and the engine of the step."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _PROMPTS: Final = {
     "prune": "Copy the reasoning below and leave out all words that the answer does not rest on. Change no word, add "
     "none, and keep their order.",
 }
-"""What a compressor that asks a model asks where no prompt is given, but for the end."""
+"""Built-in prompts of compressors that ask a model, without their end."""
 
 
 def prompt_of(path: Path | None, kind: str = "rewrite", ratio: float | None = None) -> str:
-    """A prompt file's text; the built-in prompt without one. Raises InputError if it cannot be read."""
+    """Returns a prompt file's text, or the built-in prompt. Raises InputError if the file cannot be read."""
     if path is None:
         aim = " Use about {words} words." if ratio is not None else ""
         return f"{_PROMPTS.get(kind, '')}{aim} Finish with the answer in \\boxed{{}}.\n\n{_TEXTS}"
@@ -51,10 +51,10 @@ def compressor_of(
     name: str = "",
     **more: Any,
 ) -> Compressor:
-    """A compressor of a kind, named after its model unless it has a `name`. `prompt` is a file, or the text itself.
-    `more` are further keys of the kind, those that are None left out; without a `model` it is the kind's own, if any.
+    """Returns a compressor of a kind, named after its model by default. `prompt` is a file, or the text itself.
+    `more` are further keys of the kind; None values are left out. Without a `model` the kind's default is used, if any.
 
-    Raises InputError for a kind that there is not, and for keys that it does not take.
+    Raises InputError for an unknown kind, and for keys that the kind does not take.
     """
     if kind not in COMPRESSORS:
         raise InputError(f"there is no kind {kind!r} of compressor", f"give one of {', '.join(COMPRESSORS)}")
@@ -71,7 +71,7 @@ def compressor_of(
 
 
 def engine_of(model: str, endpoint: str, served_model: str, engine: str, batch_size: int) -> EngineRuntime:
-    """How the model generates: here, or at an endpoint. Raises InputError unless it is one of both."""
+    """Returns the engine of a model: here, or at an endpoint. Raises InputError unless exactly one is given."""
     if bool(model) == bool(endpoint):
         raise InputError("say which model shortens", "give --model, or --endpoint with --served-model")
     if bool(endpoint) != bool(served_model):

@@ -34,7 +34,7 @@ class Score:
     """A model on one task."""
 
     task: str
-    """As it was asked for."""
+    """As it was given."""
     folder: str
     """Name of its folder."""
     dataset: str
@@ -73,7 +73,7 @@ def evaluate(
     engine = engine or EngineRuntime()
     if engine.engine == "openai":
         raise InputError(
-            "an endpoint says nothing of which weights answer", "give a model's Hub id or its folder"
+            "an endpoint does not say which weights answer", "give a model's Hub id or its folder"
         )
     sampling, asked_at = Sampling(max_tokens=max_tokens, temperature=temperature), level_named(level)
     with own_folder(out):
@@ -120,7 +120,7 @@ def evaluate(
 
 
 def _weights(model: dict[str, str], root: Path) -> dict[str, str]:
-    """What is loaded: the model, or of an adapter on the Hub its weights in its base's."""
+    """Returns the model to load; an adapter on the Hub is merged into its base."""
     if "digest" in model:
         return model
     from hubkit.hub import default_access

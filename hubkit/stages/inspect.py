@@ -1,4 +1,4 @@
-"""What a source of traces would give, before there is a recipe: read as the recipe's step reads it.
+"""Shows what a source of traces contains, before there is a recipe; it is read as the recipe's step reads it.
 
 inspect(*open_source("org/name"), rows=1000)
     -> Inspection(columns={"problem": "question", …}, rows=1000, traces=1000, usable=941,
@@ -34,11 +34,11 @@ EXAMPLES: Final = 2
 
 @dataclass
 class Dropped:
-    """Traces, or rows that could not be read, that would be left out for one reason."""
+    """Traces, or unreadable rows, that would be left out for one reason."""
 
     number: int
     first: str
-    """The first of them: its row, and what is wrong if it cannot be read."""
+    """The first of them: its row, and the error if it cannot be read."""
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Agreement:
     outcomes: dict[str, int]
     """correct, wrong, unparseable, … -> number."""
     claimed: int
-    """Of how many of them the source says whether they are correct."""
+    """Number of them for which the source says whether they are correct."""
     claimed_correct_found_wrong: int
     claimed_wrong_found_correct: int
 
@@ -61,9 +61,9 @@ class Inspection:
     source: str
     revision: str
     license: str
-    """As the source says; "" if it does not."""
+    """The source's licence; "" if it states none."""
     columns: dict[str, str]
-    """What was found -> the column that it was taken from."""
+    """Role -> the column that it was found in."""
     rows: int
     """Rows that were read."""
     more: bool
@@ -76,9 +76,9 @@ class Inspection:
     with_key: int
     """Traces with a known answer."""
     lack_key: int
-    """Traces that lack nothing but a known answer."""
+    """Traces that lack only a known answer."""
     claims: dict[str, int]
-    """What the source says of its traces: correct, wrong, nothing."""
+    """The source's own verdicts on its traces: correct, wrong, nothing."""
     lengths: dict[str, dict[str, float]]
     """reasoning and solution, in characters and tokens -> p5, p50, p95, max, mean."""
     agreement: Agreement | None
@@ -89,7 +89,7 @@ class Inspection:
 
 @dataclass
 class Lengths:
-    """Lengths of texts, added one by one; of each only numbers are kept."""
+    """Lengths of texts, added one by one; only numbers are kept."""
 
     tokenizer: Path | None = None
     columns: dict[str, list[int]] = field(default_factory=dict)
@@ -229,7 +229,7 @@ def stats(
 
 
 def _unfit(trace: Found) -> str:
-    """Why `raw` would drop a trace without a look at its answer."""
+    """Returns why `raw` would drop a trace before it verifies the answer."""
     found = reject_reason(
         {
             "error": "",
@@ -253,7 +253,7 @@ def _example(trace: Found) -> dict[str, str]:
 
 
 class _Reservoir:
-    """`size` of the traces that are offered, each as likely as any other, however many come."""
+    """Draws `size` of the offered traces uniformly, however many come."""
 
     def __init__(self, size: int, generator: random.Random) -> None:
         self.kept: list[Found] = []

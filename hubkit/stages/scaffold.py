@@ -1,4 +1,4 @@
-"""A recipe that begins with traces that exist, written for a reader: `hubkit recipe new`."""
+"""Writes a commented recipe for existing traces: `hubkit recipe new`."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ _LENGTHS: Final = (4096, 8192, 16384, 32768)
 
 
 def check_free(path: Path) -> None:
-    """Raises InputError if there is a file of this name, or no folder for it."""
+    """Raises InputError if the file exists, or if its folder does not."""
     if path.exists() or path.is_symlink():
         raise InputError(f"{path} is there already", "choose another name with --out, or move it away")
     if not path.absolute().parent.is_dir():
@@ -76,9 +76,9 @@ def check_free(path: Path) -> None:
 
 
 def write_recipe(path: Path, origin: Existing, seen: Inspection, source: str) -> None:
-    """Write a recipe that uses these traces, as they were found. A file that is there is never overwritten.
+    """Write a recipe that uses these traces. An existing file is never overwritten.
 
-    Raises InputError if there is one, or if the source has no trace that could be used.
+    Raises InputError if the file exists, or if the source has no usable trace.
     """
     check_free(path)
     keyless = not seen.with_key and seen.lack_key > 0
@@ -150,7 +150,7 @@ def _yields(seen: Inspection) -> str:
 
 
 def _max_length(seen: Inspection) -> int:
-    """Tokens that most of the traces and their problems need; three characters a token where none were counted."""
+    """Returns the tokens that most traces need with their problems; three characters per token if not counted."""
     lengths = seen.lengths
     tokens = sum(
         lengths[f"{part}_tokens"]["p95"]
@@ -162,11 +162,11 @@ def _max_length(seen: Inspection) -> int:
 
 
 def _flow(value: Any) -> str:
-    """A value in one line of YAML, whatever it holds."""
+    """Returns any value in one line of YAML."""
     text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=False, width=2**31, sort_keys=False)
     return text.strip().removesuffix("\n...").strip()
 
 
 def _comment(text: str) -> str:
-    """A text that cannot end the comment it stands in."""
+    """Returns a text that cannot end the comment that it is in."""
     return "".join(c if c.isprintable() else "?" for c in text)

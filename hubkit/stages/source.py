@@ -1,4 +1,4 @@
-"""Where the traces of a stage are: a dataset on the Hub, or a file.
+"""Opens the traces of a stage: a dataset on the Hub, or a file.
 
 open_source("open-r1/OpenR1-Math-220k", config="default") -> (HubTraces(name="openr1-math-220k", …), Pin(revision=…))
 open_source("logs/r1.jsonl.gz")                           -> (FileTraces(name="r1", …), Pin(path=…))
@@ -25,7 +25,7 @@ __all__ = ["SourceOptions", "open_source", "slug", "tokenizer_folder"]
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """What may be said of a source: the keys of a recipe's `traces` entry, by their own names."""
+    """Options of a source: the keys of a recipe's `traces` entry, by the same names."""
 
     config: str | None = None
     split: str | None = None
@@ -38,14 +38,14 @@ class SourceOptions:
     unverified: bool = False
     model: str = ""
     license: str = ""
-    """Empty: what the dataset's card says."""
+    """Empty: the licence in the dataset's card."""
 
 
 def open_source(source: str, options: SourceOptions | None = None) -> tuple[Existing, Pin]:
-    """Returns the origin and what fixes its data: a commit of the Hub, or the file's digest.
+    """Returns the origin and the pin of its data: a commit on the Hub, or the file's digest.
 
-    Raises InputError for what is neither file nor Hub id and for options that do not fit, HubError for a dataset that
-    the Hub does not have.
+    Raises InputError if the source is neither a file nor a Hub id, or if options do not fit; HubError if the Hub does
+    not have the dataset.
     """
     options = options or SourceOptions()
     path = Path(source)
@@ -79,7 +79,7 @@ def open_source(source: str, options: SourceOptions | None = None) -> tuple[Exis
 
 
 def slug(name: str) -> str:
-    """A name as recipes want them: lower case letters, digits, dots and dashes."""
+    """Returns a valid name for recipes: lower case letters, digits, dots and dashes."""
     safe = re.sub(r"[^a-z0-9.-]+|[-.]{2,}", "-", name.lower())
     return re.sub(r"[-.]{2,}", "-", safe).strip("-.")[:39].rstrip("-.") or "traces"
 
@@ -104,15 +104,15 @@ def _no_commit(dataset: str, revision: str) -> str:
 
 
 def _card_license(dataset: str, revision: str) -> str:
-    """The licence that a dataset's card names; "" if it names none."""
+    """Returns the licence in a dataset's card; "" if there is none."""
     told = dataset_card(dataset, revision).get("license") or ""
     return ", ".join(map(str, told)) if isinstance(told, list) else str(told)
 
 
 def tokenizer_folder(model: str | Path) -> Path:
-    """Folder with a model's tokenizer; one on the Hub is downloaded, without its weights.
+    """Returns the folder of a model's tokenizer; from the Hub it is downloaded without the weights.
 
-    Raises InputError for a folder without one, HubError for what the Hub does not have.
+    Raises InputError for a folder without a tokenizer, HubError if the Hub does not have the model.
     """
     folder = Path(model)
     if folder.is_dir():

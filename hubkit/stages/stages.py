@@ -54,7 +54,7 @@ STAGE: Final = "stage.json"
 
 @dataclass(frozen=True)
 class Stage:
-    """What a folder of a stage holds and how it came to be; stage.json."""
+    """The content and the origin of a stage's folder; stage.json."""
 
     stage: str
     """verify, compress or truncate."""
@@ -71,7 +71,7 @@ class Stage:
     revision: str
     license: str
     model: str
-    """Who wrote the traces, if it was said."""
+    """The model that wrote the traces, if known."""
     verifier: str
     unverified: bool
     how: str = ""
@@ -116,10 +116,10 @@ def read_stage(folder: Path) -> Stage | None:
 def verify(
     source: str, out: Path, options: SourceOptions | None = None, tokenizer: str | Path | None = None
 ) -> Stage:
-    """Read traces, verify their answers again, and write those that are right. Returns what `out` then holds.
+    """Read traces, verify their answers again, and write the correct ones. Returns the content of `out`.
 
-    Without a tokenizer, columns of tokens are null. Raises InputError for a source that cannot be read and for an `out`
-    that holds something else, GateError if no trace is right.
+    Without a tokenizer, columns of tokens are null. Raises InputError if the source cannot be read or `out` has other
+    contents, GateError if no trace is correct.
     """
     check_own(out)
     found = _found(source, options)
@@ -138,10 +138,10 @@ def compress(
     seed: int = 0,
     device: str = "auto",
 ) -> Stage:
-    """Let a compressor shorten verified traces, and write those that it keeps.
+    """Shorten verified traces with a compressor, and write those that pass its checks.
 
-    Lengths are counted by `tokenizer`, which is the model's own if left out. Raises as `verify` does, and EngineError
-    if the model cannot answer.
+    Lengths are counted by `tokenizer`, by default the model's own. Raises as `verify` does, and EngineError if the
+    model cannot answer.
     """
     engine = engine or EngineRuntime()
     if engine.engine == "openai" and tokenizer is None:
@@ -211,11 +211,11 @@ def truncate(
     seed: int = 0,
     options: SourceOptions | None = None,
 ) -> Stage:
-    """Cut the reasoning of verified traces down: all to `tokens`, or each to the length that it has in `to`.
+    """Cut the reasoning of verified traces: all to `tokens`, or each to its length in `to`.
 
-    `to` holds the same traces in compressed form: a folder that `compress` made, a file, or a dataset on the Hub, whose
-    config is `to_config`. `kind` is the control: what is left of a trace; `seed` decides it where chance does. Raises
-    as `verify` does, and InputError where `to` has other traces, or lengths by another tokenizer.
+    `to` has the same traces in compressed form: a folder that `compress` made, a file, or a dataset on the Hub, whose
+    config is `to_config`. `kind` is the control, which says which part of a trace stays; `seed` is for random ones.
+    Raises as `verify` does, and InputError if `to` has other traces, or lengths by another tokenizer.
     """
     controls = [name for name, row in VARIANTS.items() if row.matched]
     if kind not in controls:
@@ -224,9 +224,9 @@ def truncate(
         raise InputError("say where to cut", "give either a number of tokens or compressed traces")
     target = read_stage(Path(to)) if to is not None else None
     if target is not None and target.variant != "compressed":
-        raise InputError(f"{to} is no folder of compressed traces", "give one that `compress` made")
+        raise InputError(f"{to} is not a folder of compressed traces", "give one that `compress` made")
     check_own(out)
-    # Before anything is made: a wrong name is told at once.
+    # Before anything is made, so that a wrong name is an error at once.
     found = _found(source, options)
     other = open_source(str(to), _whole(to_config)) if to is not None and target is None else None
     with own_folder(out):
@@ -295,7 +295,7 @@ def lengths_of(source: str, tokenizer: str | Path, options: SourceOptions | None
 def push(folder: Path, repo_id: str, private: bool = False) -> Pushed:
     """Push a stage's folder as a dataset to the Hub that HF_ENDPOINT names, in one commit.
 
-    Raises InputError for a folder that no stage finished, HubError if the Hub refuses.
+    Raises InputError if the folder has no finished stage, HubError if the Hub refuses.
     """
     from hubkit.hub import check_namespace, default_access
     from hubkit.hub import push as to_hub
@@ -303,7 +303,9 @@ def push(folder: Path, repo_id: str, private: bool = False) -> Pushed:
 
     stage = read_stage(folder)
     if stage is None:
-        raise InputError(f"{folder} is no finished stage's folder", "give one that `hubkit traces` made")
+        raise InputError(
+            f"{folder} is not the folder of a finished stage", "give one that `hubkit traces` made"
+        )
     namespace, slash, _ = repo_id.partition("/")
     if not (slash and REPO_ID.match(repo_id)):
         raise InputError(f"{repo_id!r} is no Hub id", "write org/name")
@@ -318,7 +320,7 @@ def push(folder: Path, repo_id: str, private: bool = False) -> Pushed:
 
 
 def _found(source: str, options: SourceOptions | None) -> _Earlier | tuple[Existing, Pin]:
-    """Where a stage's traces are; nothing of them is read yet."""
+    """Returns where a stage's traces are, without reading them."""
     stage = read_stage(Path(source))
     if stage is not None:
         if options is not None and options != SourceOptions():
@@ -337,7 +339,7 @@ def _found(source: str, options: SourceOptions | None) -> _Earlier | tuple[Exist
 
 
 def _verified(found: _Earlier | tuple[Existing, Pin], out: Path, tokenizer: str | Path | None) -> Stage:
-    """The verified traces that a stage begins with: made in `out`, or those of an earlier stage's folder."""
+    """Returns the verified traces of a stage: made in `out`, or those of an earlier stage's folder."""
     if isinstance(found, _Earlier):
         return _earlier(found.folder, found.stage, out, tokenizer)
     origin, pin = found
@@ -380,12 +382,12 @@ def _earlier(folder: Path, stage: Stage, out: Path, tokenizer: str | Path | None
 
 
 def _whole(config: str | None) -> SourceOptions:
-    """Of a source from which lengths are taken, all traces are read, and none is verified."""
+    """Returns options for a source of lengths: all traces are read, and none is verified."""
     return SourceOptions(config=config, unverified=True)
 
 
 def _lengths(root: Path, origin: Existing, pin: Pin, raw: Path, tokenizer: str | Path) -> Path:
-    """Lengths of another source's traces, beside the raw ones that they belong to."""
+    """Returns the lengths of another source's traces, joined with the raw traces."""
     traces = _read_step(root, origin, pin)
     return run_step(
         root,
@@ -427,14 +429,14 @@ def check_own(out: Path) -> None:
 
 @contextmanager
 def own_folder(out: Path) -> Iterator[None]:
-    """Hold the folder of a stage, which is ours or new, against a second process."""
+    """Lock the folder of a stage, which must be a stage's or new, against a second process."""
     check_own(out)
     with exclusive(out / INNER / "locks" / "stage.lock", str(out)):
         yield
 
 
 def _put(out: Path, stage: Stage, last: str) -> Stage:
-    """Make the folder show the last step's output, with a card. Raises InputError if it shows another's."""
+    """Put the last step's output and a card into the folder. Raises InputError if it has another stage's output."""
     from hubkit.release.stage import stage_card
 
     before = read_stage(out)
@@ -462,7 +464,7 @@ def _shown(folder: Path, stage: Stage) -> dict[Path, Path]:
 
 
 def _place(made: Path, shown: Path) -> None:
-    """A second name for a step's file, or a copy where file systems have no such thing."""
+    """Make a hard link to a step's file, or a copy if the file system has no links."""
     shown.parent.mkdir(parents=True, exist_ok=True)
     shown.unlink(missing_ok=True)
     try:

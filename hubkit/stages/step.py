@@ -1,4 +1,4 @@
-"""A recipe's step, run by itself in a folder."""
+"""Runs a single step of a recipe in a folder."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def run_step(
     runtime: Mapping[str, Any] | None = None,
     paths: Mapping[str, Path] | None = None,
 ) -> Path:
-    """Run a step below `root`, or find it done; returns the folder of its output.
+    """Run a step below `root` unless it is done. Returns the folder of its output.
 
-    `function` is its module:function. An input is the folder of a step, or one with Parquet files. What a model is
-    counts by its digest, else by its name and commit.
+    `function` is its module:function. An input is the folder of a step, or one with Parquet files. A model is
+    identified by its digest, else by its name and commit.
     """
     models = dict(models or {})
     module = importlib.import_module(function.partition(":")[0])
@@ -83,7 +83,7 @@ def compress_step(
     seed: int = 0,
     runtime: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Let a compressor shorten verified traces; returns the folder of the step's output."""
+    """Shorten verified traces with a compressor. Returns the folder of the step's output."""
     return run_step(
         root,
         name,
@@ -97,9 +97,9 @@ def compress_step(
 
 
 def pinned_model(model: str | Path, revision: str = "", served: bool = False) -> Model:
-    """A folder with its content's digest, a Hub id with the commit that it is at, or the name of a served model.
+    """Returns a folder with its content's digest, a Hub id with its commit, or the name of a served model.
 
-    Raises InputError for what is none of them, HubError for what the Hub does not have.
+    Raises InputError if it is none of these, HubError if the Hub does not have it.
     """
     from hubkit.errors import InputError
 
@@ -117,7 +117,7 @@ def pinned_model(model: str | Path, revision: str = "", served: bool = False) ->
 
 
 def pinned_tokenizer(model: str | Path) -> Model:
-    """A tokenizer, by what is in its files: the same one counts as the same wherever it lies."""
+    """Returns a tokenizer identified by the content of its files, wherever it is."""
     folder = tokenizer_folder(model)
     files = {name: digest_file(folder / name) for name in _TOKENIZER_FILES if (folder / name).is_file()}
     return {"model": str(folder), "revision": "", "digest": digest(files)}

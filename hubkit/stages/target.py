@@ -1,11 +1,11 @@
-"""The step `lengths`: how long the traces of another source are, trace by trace, for what is cut to their lengths.
+"""The step `lengths`: the lengths of another source's traces, for controls that are cut to these lengths.
 
     raw {"id": "mine-2f6c…", "sample": 0, "problem": "1 + 1?", "solution": "2", …}, and in the other source a trace of
     the same problem with the same solution, of 31 tokens
     -> {"id": "mine-2f6c…", "sample": 0, "reasoning_tokens": 31, "compressor": "other", "solution": "2"}
 
-Ids of sources differ, so traces are found by the texts of problem and solution, which compression leaves as they are;
-where a solution was written anew, by the problem alone, if both sides have one trace of it.
+Ids of sources differ, so traces are matched by the texts of problem and solution, which compression does not change. A
+trace with a new solution is matched by the problem alone, if both sides have one trace of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What of a model an adapter reaches, and whether one set of weights can hold what it makes of it."""
+"""Which layers an adapter reaches, and whether the merged model can be stored with one set of weights."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["torn_apart", "uncovered"]
 
 
 def torn_apart(model: Any) -> list[str]:
-    """Modules with tied weights of which an adapter makes two, so that no merged copy is the student; [] where none.
+    """Returns the modules whose tied weights an adapter separates, so that no merged copy equals the student.
 
-    LoRA on the output layer changes it alone, and merged into the weight that it shares it changes the embedding, too;
-    a module that is saved whole has a weight of its own. `model` is PEFT's, and may be on the meta device.
+    LoRA on the output layer changes only that layer; merged into the shared weight it would change the embedding, too.
+    A module that is saved whole has its own weight. `model` is PEFT's, and may be on the meta device.
     """
     from peft.utils import ModulesToSaveWrapper
 
@@ -38,10 +38,10 @@ def _is_lora(module: Any) -> bool:
 
 
 def uncovered(model: Any) -> list[str]:
-    """Linear layers, and weights of experts, of a model with an adapter that the adapter does not reach, by their names
-    without the number of the layer. The output layer is not among them: TRL does not train it by an adapter.
+    """Returns the linear layers and expert weights that a model's adapter does not reach, by names without the layer's
+    number. The output layer is left out: TRL does not train it by an adapter.
 
-    In hybrid models most layers are not attention: lists of q_proj, k_proj, v_proj, o_proj miss three of four.
+    In hybrid models most layers are not attention: a list of q_proj, k_proj, v_proj, o_proj misses three of four.
     """
     import torch
     from peft.tuners.tuners_utils import BaseTunerLayer

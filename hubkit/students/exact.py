@@ -1,7 +1,7 @@
-"""Before training: whether examples that are laid out together give the logits that each gives alone.
+"""Checks before training whether examples in one batch get the same logits as each alone.
 
-Asked of the model itself, on the device and in the precision that it trains in. Where they do not, as in hybrid models
-whose kernels are missing (their fallback ignores where an example ends), another layout is taken, and that is said.
+The model itself is asked, on the device and in the precision of training. If the logits differ, as in hybrid models
+whose kernels are missing (their fallback ignores where an example ends), another layout is taken, and that is reported.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from hubkit.students.steps import Layout, collate
 __all__ = ["TOLERANCE", "choose_layout", "difference"]
 
 TOLERANCE: Final = {"float32": 1e-3, "bfloat16": 5e-2}
-"""Largest difference of a logit, as a share of the largest logit, by the precision of products. Rounding stays below a
-tenth of it; the state of another example is 0.07 in float32 and 0.5 in bfloat16 on a random Qwen3.5."""
+"""Precision of products -> allowed difference of a logit, as a share of the largest logit. Rounding stays below a tenth
+of it; the leaked state of another example makes 0.07 in float32 and 0.5 in bfloat16 on a random Qwen3.5."""
 LENGTHS: Final = (48, 31)
-"""Tokens of the two examples: enough for a state to leak and to fill a kernel's blocks unevenly, and quick."""
+"""Tokens of the two examples: enough for a state to leak and to fill a kernel's blocks unevenly, and few enough to be
+quick."""
 
 
 def difference(trainer: Any, model: Any, rows: Sequence[Sequence[int]], layout: Layout) -> float:
-    """Largest difference of logits of rows laid out together from those of each alone, as a share of the largest."""
+    """Returns the largest difference of logits between rows in one batch and each alone, as a share of the largest
+    logit."""
     import torch
 
     pad = trainer._tokenizer.pad_token_id
@@ -54,9 +56,9 @@ def difference(trainer: Any, model: Any, rows: Sequence[Sequence[int]], layout: 
 def choose_layout(trainer: Any, model: Any, rows: Sequence[Sequence[int]], attention: str) -> dict[str, Any]:
     """Set the trainer's layout to the best that is exact, and the model's attention to the best that runs it.
 
-    Returns what the record says: attention, layout, how exact it is, and a note where it is not what was asked for.
-    `rows` are token ids of two examples. Packing is tried with each attention first, then padding. Raises RecipeError
-    where the `attention` that was asked for, or none, runs.
+    Returns the values for the record: attention, layout, the difference, and a note if they are not those that were
+    asked for. `rows` are token ids of two examples. Packing is tried with each attention first, then padding. Raises
+    RecipeError if the `attention` that was asked for does not run, or if none does.
     """
     layout: Layout = trainer.layout
     wanted = "packed" if layout.packed else "padded"
@@ -80,7 +82,7 @@ def choose_layout(trainer: Any, model: Any, rows: Sequence[Sequence[int]], atten
                     ) from error
                 tried.append(f"{name} does not run here ({first_line(error, 120)})")
                 continue
-            # All processes take the same: the largest difference that any of them sees.
+            # All processes take the same layout: that of the largest difference in any of them.
             off = float(trainer.accelerator.gather(_tensor(off, trainer)).max()) if _many(trainer) else off
             if off <= limit:
                 layout.packed = packed
@@ -113,6 +115,6 @@ def _tensor(value: float, trainer: Any) -> Any:
 
 
 def _is_installed(told: str) -> bool:
-    """Whether an attention that does not run is one that the machine has: it is broken, not missing."""
+    """Whether an attention that does not run is installed, and so broken and not missing."""
     package = FLASH.get(told.partition(" ")[0])
     return package is not None and not why_not(package).endswith("is not installed")

@@ -1,11 +1,11 @@
-"""Gates: a chat becomes tokens, or the reason why it would train silently on something worthless.
+"""Checks of training data: a chat becomes tokens, or the reason why training on it would be silently worthless.
 
     [{"role": "user", …}, {"role": "assistant", "content": "<think>\\n…\\n</think>\\n\\nThe answer is 85."}]
     -> Example(input_ids=[151644, …], trained=[31, 148])      or      Failure("no_end_of_turn", "")
 
-All of these have happened to people: a chat template that drops the thinking span that the student was to learn, a
-student that never ends because the end token was outside the loss, a problem that quotes `<|im_end|>` and so ends the
-turn in its middle, a tokenizer that normalises what the verifier compares.
+All of these happen in practice: a chat template that drops the thinking span that the student should learn, a student
+that never ends because the end token was outside the loss, a problem that quotes `<|im_end|>` and so ends the turn in
+its middle, a tokenizer that normalises text that the verifier compares.
 """
 
 from __future__ import annotations
@@ -70,21 +70,21 @@ REASONS: Final = {
         "students.bases.<n>.chat_template, with the mixture's `variable`",
     ),
 }
-"""Why a row is not trained on: what is wrong, and what to do where all rows are so."""
+"""Reason why a row is not trained on -> what is wrong, and the remedy if all rows have it."""
 
 THINKING: Final = ("<think>", "</think>")
-"""What `messages_of` writes around the reasoning."""
+"""The tags that `messages_of` writes around the reasoning."""
 PLAIN: Final = messages_of("x", "x", "x")
-"""A chat that spells no control token."""
+"""A chat without any control token in its texts."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One chat as training sees it, before any cut."""
+    """The tokens of one chat for training, before any cut."""
 
     input_ids: list[int]
     trained: list[int]
-    """Where the loss counts, the assistant's tokens with the end of turn: start, end, start, end, …"""
+    """Positions of trained tokens, which are the assistant's with the end of turn: start, end, start, end, …"""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Failure:
 
 
 def open_tokenizer(folder: Path, chat_template: str = "") -> Any:
-    """The tokenizer of a base, with another chat template where one is given."""
+    """Returns the tokenizer of a base, with the given chat template if there is one."""
     from transformers import AutoTokenizer
 
     no_code()
@@ -112,7 +112,7 @@ def open_tokenizer(folder: Path, chat_template: str = "") -> Any:
 
 
 class Encoder:
-    """Chats to tokens, by the tokenizer, chat template and end tokens of a base.
+    """Turns chats into tokens, with the tokenizer, chat template and end tokens of a base.
 
     `variables` are given to the template: {"reasoning_effort": "low"}.
     """
@@ -138,10 +138,10 @@ class Encoder:
         )
 
     def encode(self, messages: Sequence[dict[str, str]]) -> Example | Failure:
-        """Tokens of a chat and which of them are the assistant's.
+        """Returns the tokens of a chat, and which of them are the assistant's.
 
-        From the template's {% generation %} markers where it has them; otherwise all that the last answer adds to
-        the prompt, which must then be a prefix of the whole.
+        The template's {% generation %} markers say which, if it has them. Otherwise they are what the last answer adds
+        to the prompt, which must then be a prefix of the whole.
         """
         from jinja2 import TemplateError
 
@@ -178,7 +178,7 @@ class Encoder:
         return example
 
     def prompt(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Tokens with which an engine asks for an answer to these messages."""
+        """Returns the tokens with which an engine asks for an answer to these messages."""
         encoded = self._render(list(messages), tokenize=True, return_dict=True, add_generation_prompt=True)
         return list(encoded["input_ids"])
 
@@ -201,7 +201,7 @@ class Encoder:
         return Example(whole, [len(prompt), len(whole)])
 
     def _control_of(self, messages: Sequence[dict[str, str]]) -> Counter[int]:
-        """Control tokens that the template itself writes into a chat of these roles."""
+        """Returns the control tokens that the template itself writes into a chat with these roles."""
         roles = tuple(message["role"] for message in messages)
         if roles not in self._expected:
             chat = [
@@ -216,10 +216,10 @@ class Encoder:
 def check_base(
     folder: Path, chat_template: str = "", system: str = "", variable: str = "", levels: Sequence[str] = ()
 ) -> None:
-    """Raise GateError for what no chat with this base would pass, before anything is made: no weights are needed.
+    """Raise GateError if no chat with this base could pass. It is called before anything is made, and needs no weights.
 
-    `levels` are what a mixture gives to the template under `variable`: what stands before the answer must differ in
-    every two of them, in training and when an answer is asked for.
+    `levels` are the values of `variable` that a mixture gives to the template: the text before the answer must differ
+    between every two of them, in training and when an answer is asked for.
     """
     if not has_text_class(folder):
         raise GateError(
@@ -254,19 +254,19 @@ def check_base(
 
 
 def level_of(config: Mapping[str, Any]) -> dict[str, str]:
-    """What a step's configuration has its chat template given: {"reasoning_effort": "low"}, or nothing."""
+    """Returns the template variables in a step's configuration: {"reasoning_effort": "low"}, or {}."""
     level = config.get("level")
     return {level["variable"]: level["value"]} if level else {}
 
 
 def gate_error(failure: Failure) -> GateError:
-    """The error where a failure stops a run."""
+    """Returns the error for a failure that stops a run."""
     message, remedy = REASONS[failure.reason]
     return GateError(f"{message}: {failure.detail}" if failure.detail else message, remedy)
 
 
 def check_cut(lengths: Sequence[int], starts: Sequence[int], max_length: int, max_cut_share: float) -> float:
-    """The share of rows that max_length cuts. Raises GateError where that is too large or nothing is left to train on.
+    """Returns the share of rows that max_length cuts. Raises GateError if it is too large or no trained token is left.
 
     `starts` are the first trained positions of the rows.
     """
@@ -286,12 +286,12 @@ def check_cut(lengths: Sequence[int], starts: Sequence[int], max_length: int, ma
 
 
 def embedding_rows(folder: Path) -> int:
-    """Rows of a model's token embedding, by its config.json."""
+    """Returns the number of rows of a model's token embedding, by its config.json."""
     return int(read_config(folder).get_text_config().vocab_size)
 
 
 def _end_tokens(folder: Path, tokenizer: Any) -> set[int]:
-    """What ends a turn: the tokenizer's eos, and those of generation_config.json."""
+    """Returns the tokens that end a turn: the tokenizer's eos, and those of generation_config.json."""
     ends = {tokenizer.eos_token_id}
     path = folder / "generation_config.json"
     if path.is_file():

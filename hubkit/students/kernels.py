@@ -1,7 +1,7 @@
-"""Kernels that training uses where they are installed: which of them are missing or broken here, and what that costs.
+"""Optional kernels of training: which of them are missing or broken on this machine, and what that costs.
 
-Of a package that is broken transformers says what it says of one that is missing, and takes reference code; one whose
-functions fail it calls all the same. So they are imported and asked before a run, on a model of one small layer.
+transformers treats a broken package like a missing one, and takes reference code; it also calls packages whose
+functions fail. So kernels are imported and run before training, in a model of one small layer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FLASH: Final = {
 }
 """Flash attention, by transformers' names -> the package that has it, or fetches it from the Hub."""
 ATTENTION: Final = {"cuda": (*FLASH, "flex_attention", "sdpa"), "cpu": ("sdpa",)}
-"""Tried in this order where the recipe does not choose; what is not installed is passed over."""
+"""Attentions in the order in which they are tried if the recipe does not choose; missing ones are skipped."""
 LINEAR: Final = ("fla", "causal_conv1d")
 """Packages of the kernels for gated delta nets."""
 SMALL: Final = {
@@ -37,11 +37,11 @@ SMALL: Final = {
     "vocab_size": 16,
     "num_hidden_layers": 1,
 }
-"""Sizes of a model that is asked whether it runs."""
+"""Sizes of the model in which kernels are tried."""
 
 
 def why_not(package: str) -> str:
-    """Why a package cannot be used: it is not installed, or what its import raises. Returns "" where it can."""
+    """Returns why a package cannot be used: it is not installed, or its import raises. Returns "" if it can be used."""
     name = package.partition(".")[0]
     if importlib.util.find_spec(name) is None:
         return f"{name} is not installed"
@@ -53,7 +53,7 @@ def why_not(package: str) -> str:
 
 
 def _fails(kind: str, device: str, attention: str = "sdpa", **sizes: Any) -> str:
-    """What a small model raises in a step of training; "" where it runs."""
+    """Returns the error of a small model in a training step; "" if it runs."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -80,7 +80,7 @@ def check_attention(name: str, device: str) -> None:
 
 @functools.cache
 def tell_attention(asked: str, device: str) -> None:
-    """Say once, on stderr, that a GPU has no flash attention, why, and what that costs."""
+    """Print once, on stderr, that a GPU has no flash attention, why, and what that costs."""
     if device != "cuda" or asked != "auto":
         return
     reasons = []
@@ -101,8 +101,8 @@ def tell_attention(asked: str, device: str) -> None:
 
 @functools.cache
 def check_linear(folder: Path, device: str, name: str) -> None:
-    """Ask the kernels of a hybrid base's gated delta nets. Raises RecipeError where one is installed and broken; says
-    on stderr what a GPU lacks, and what that costs."""
+    """Check the kernels of a hybrid base's gated delta nets. Raises RecipeError if one is installed and broken; prints
+    on stderr which kernels a GPU lacks, and what that costs."""
     text = read_config(folder).get_text_config()
     if "linear_attention" not in (getattr(text, "layer_types", None) or ()):
         return
@@ -111,7 +111,7 @@ def check_linear(folder: Path, device: str, name: str) -> None:
     for package, reason in reasons.items():
         if reason and package not in missing:
             raise RecipeError(f"students of {name}: {reason}", _remedy(package))
-    # As wide as the base's heads are, so that what is compiled for a GPU is what training needs.
+    # With the base's head sizes, so that the code compiled for a GPU is that which training needs.
     sizes = {key: value for key, value in text.to_dict().items() if key.startswith("linear_")}
     if len(missing) < len(LINEAR) and (
         told := _fails(text.model_type, device, layer_types=["linear_attention"], **sizes)

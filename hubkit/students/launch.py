@@ -32,7 +32,7 @@ DEFAULTS: Final = {
 
 
 def check_accelerate(given: dict[str, Any], folder: Path) -> None:
-    """Raise RecipeError for what accelerate does not take as its configuration file."""
+    """Raise RecipeError if accelerate does not accept this as its configuration file."""
     from accelerate.commands.config.config_args import load_config_from_file
 
     path = _configuration(given, folder)
@@ -44,7 +44,7 @@ def check_accelerate(given: dict[str, Any], folder: Path) -> None:
 
 
 def launch(context: StepContext, train: Callable[[StepContext], None]) -> None:
-    """Run `train` in each of `run.accelerate`'s processes. Raises the error that one of them met."""
+    """Run `train` in each of `run.accelerate`'s processes. Raises the error of one of them."""
     result = context.work / RESULT
     result.unlink(missing_ok=True)
     threads = max(1, context.runtime["threads"] // context.runtime["accelerate"]["num_processes"])
@@ -66,7 +66,7 @@ def launch(context: StepContext, train: Callable[[StepContext], None]) -> None:
     if "error" in found:
         raise error_from_json(found)
     if code or not found:
-        # What the others say afterwards is a consequence.
+        # Errors of the other processes are consequences of it.
         reason = end_of_log(log, first=True)
         raise StepError(f"{context.step}: training ended with {code}: {reason}", f"its log is {log}")
     warned = context.work / "warnings.json"

@@ -1,8 +1,8 @@
-"""The model and TRL's trainer for a student: what is loaded, how precise, and with which of the recipe's arguments.
+"""The model and TRL's trainer for a student: which files are loaded, in which precision, with which arguments.
 
-Precision is policy. Weights, gradients and moments of full fine-tuning are float32, since at the learning rates of
-fine-tuning most updates of bfloat16 weights round to nothing; products are bfloat16 where the device is faster so
-(hubkit/precision.py). An adapter is float32, on the base as it is stored where products are bfloat16.
+The policy of precision: weights, gradients and moments of full fine-tuning are float32, since at the learning rates of
+fine-tuning most updates of bfloat16 weights round to zero; products are bfloat16 on devices where that is faster
+(hubkit/precision.py). An adapter is float32; with bfloat16 products its base has the type in which it is stored.
 `sft.weights: bfloat16` is for an optimizer that rounds stochastically (torchao).
 """
 
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 TOKENS_PER_DEVICE: Final = 8192
-"""Tokens of a micro-batch at most, where the recipe does not say and memory allows: more are no faster."""
+"""Maximum tokens of a micro-batch if the recipe does not say and memory allows: more are not faster."""
 
 
 def examples_per_step(sft: dict[str, Any]) -> int:
@@ -49,7 +49,7 @@ def examples_per_step(sft: dict[str, Any]) -> int:
 
 
 def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRows) -> tuple[Any, Any]:
-    """TRL's trainer over prepared tokens, and the dtype that the base is stored in, which the student is written in."""
+    """Returns TRL's trainer over prepared tokens, and the base's stored dtype, in which the student is written."""
     import torch
     from transformers import AutoModelForCausalLM, set_seed
     from trl import SFTConfig
@@ -68,7 +68,7 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
     if not config["lora"]:
         loaded = torch.bfloat16 if narrow else torch.float32
     else:
-        # float16 has too small a range to compute in, and bfloat16 cannot hold what it holds.
+        # float16 has too small a range to compute in, and bfloat16 too few digits for its values.
         loaded = torch.bfloat16 if stored == torch.bfloat16 and sft["bf16"] else torch.float32
     model = load_model(AutoModelForCausalLM, base, dtype=loaded)
     make_saveable(model)
@@ -76,7 +76,7 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
     per_step = examples_per_step(sft)
     total = total_steps(len(rows), per_step, sft["num_train_epochs"], sft.get("max_steps", -1))
     arguments = SFTConfig(
-        # TRL adds a mixture's own balancing loss, a mean over a micro-batch; only who asks for it gets it.
+        # The balancing loss of a mixture of experts, a mean over a micro-batch, only if the recipe asks for it.
         **{"router_aux_loss_coef": 0.0}
         | sft
         | {"per_device_train_batch_size": per_step, "gradient_accumulation_steps": 1},
@@ -130,7 +130,7 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
 
 
 def no_torchao(why: str) -> RecipeError:
-    """The error where bfloat16 weights have no optimizer."""
+    """Returns the error if there is no optimizer for bfloat16 weights."""
     return RecipeError(
         f"sft.weights: bfloat16 needs an optimizer that rounds stochastically, and {why}",
         "pip install torchao, or leave sft.weights out: float32",
@@ -138,7 +138,7 @@ def no_torchao(why: str) -> RecipeError:
 
 
 def rounding_optimizer(arguments: Any) -> tuple[Any, dict[str, Any]]:
-    """AdamW that rounds bfloat16 weights up or down by chance, so that small updates count on average.
+    """Returns AdamW with stochastic rounding of bfloat16 weights, so that small updates count on average.
 
     Raises RecipeError without torchao.
     """
@@ -163,7 +163,7 @@ def rounding_optimizer(arguments: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def _shard_on_cpu() -> None:
-    """Have FSDP on CPUs too, where accelerate leaves it out and says nothing: each process would hold all weights."""
+    """Use FSDP on CPUs too, where accelerate silently leaves it out, so that each process would hold all weights."""
     from accelerate import PartialState
     from accelerate.utils import DistributedType
 
@@ -174,9 +174,9 @@ def _shard_on_cpu() -> None:
 
 
 def _layout(context: StepContext, base: Path, cpu: bool, narrow: bool, longest: int) -> Layout:
-    """Packed on GPUs; on CPU attention that costs three times as much. As many tokens at once as memory allows.
+    """Returns the layout: packed on GPUs, padded on CPUs, where packed attention costs three times as much.
 
-    Raises RecipeError where the longest row alone does not fit.
+    It has as many tokens at once as memory allows. Raises RecipeError if the longest row alone does not fit.
     """
     wanted, device = context.runtime.get("layout", "auto"), "cpu" if cpu else "cuda"
     tokens = context.runtime.get("tokens_per_device")
@@ -198,9 +198,9 @@ def _layout(context: StepContext, base: Path, cpu: bool, narrow: bool, longest: 
 
 
 def make_saveable(model: Any) -> None:
-    """Mend a generation_config.json that transformers reads and will not write, as at every checkpoint.
+    """Fix a generation_config.json that transformers reads but refuses to write, as it does at every checkpoint.
 
-    Often sampling parameters stand there without do_sample, which they then mean.
+    Often it has sampling parameters without do_sample, which is then set.
     """
     from transformers import GenerationConfig
 
@@ -222,7 +222,7 @@ def make_saveable(model: Any) -> None:
 
 
 def keep_blocks_that_exist(model: Any) -> None:
-    """Take out of a model's list of blocks, by which FSDP shards, those that it does not have.
+    """Remove blocks that a model does not have from its list of blocks, by which FSDP shards.
 
     The text model of a multimodal family lists its vision blocks, and FSDP then refuses it.
     """
@@ -232,7 +232,7 @@ def keep_blocks_that_exist(model: Any) -> None:
 
 @contextmanager
 def library_warnings(step: str) -> Iterator[list[str]]:
-    """What libraries warn of meanwhile, each once: told on stderr at once, and collected."""
+    """Collect the warnings of libraries, each once, and print them on stderr at once."""
     import datasets
     import transformers
 

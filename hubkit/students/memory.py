@@ -1,7 +1,7 @@
-"""Memory and disk that training takes, reckoned before it: bytes, from the model's configuration alone.
+"""Estimates of the memory and disk that training takes, in bytes, from the model's configuration alone.
 
     Qwen3.5-9B, full, FSDP over 4, 32,768 tokens at once, checkpointing
-    -> weights 9.0 GB, gradients 9.0, moments 17.9, activations 9.5, logits 0.1: 46.9 GB on each device
+    -> weights 15.2 GB, gradients 9.0, moments 17.9, activations 29.5, logits 2.0: 75.1 GB on each device
 
 The model is built without storage (torch's meta device), so that every architecture is counted by its own modules.
 What a layer keeps for its backward pass was measured (KEPT); the rest is arithmetic.
@@ -42,11 +42,11 @@ __all__ = [
 ]
 
 PROCESS: Final = {"cpu": 1_100_000_000, "cuda": 1_500_000_000}
-"""Bytes of a process with torch, transformers and TRL loaded; on a GPU of its context and workspaces."""
+"""Bytes of a process with torch, transformers and TRL loaded; on a GPU, of its context and workspaces."""
 MOMENTS: Final = {"adamw": 2, "adam": 2, "sgd": 0, "adagrad": 1, "rmsprop": 1, "lion": 1, "adafactor": 0}
-"""Numbers that an optimizer keeps for each weight, by the beginning of its name; 2 for all others."""
+"""Beginning of an optimizer's name -> numbers that it keeps for each weight; 2 for all others."""
 LOGITS_TOKENS: Final = 2048
-"""Tokens whose logits TRL has in memory at once: its loss goes through the vocabulary in tiles."""
+"""Tokens whose logits TRL has in memory at once: its loss is computed in tiles."""
 KEPT: Final = {(False, False): 5.0, (False, True): 3.3, (True, False): 5.5, (True, True): 4.0}
 """Adapter, bfloat16 products -> bytes for each number that goes into or out of a linear layer. What norms, rotations,
 attention and activation functions keep is spread over them. Measured by autograd's own list of saved tensors: on Llama
@@ -57,15 +57,15 @@ DROPPED: Final = {False: 5.9, True: 4.0}
 """bfloat16 products -> further bytes for each input of a linear layer, of which an adapter's dropout keeps the mask and
 the result. Measured likewise."""
 SLACK: Final = 0.9
-"""Share of the free memory that is given to micro-batches; the rest is for fragments and what is not reckoned."""
+"""Share of the free memory that micro-batches may use; the rest is for fragments and everything not estimated."""
 
 FRAGMENTS: Final = 1.25
-"""Where so many times what is reckoned is free, a training on a CPU keeps what it frees (hubkit/allocator.py)."""
+"""A training on a CPU keeps the memory that it frees (hubkit/allocator.py) if this many times the estimate is free."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What of a model memory depends on."""
+    """The properties of a model that memory depends on."""
 
     parameters: int
     trained: int
@@ -77,7 +77,7 @@ class Shape:
     largest: int
     """Parameters of the largest layer, which a sharded model gathers."""
     inputs: int
-    """Numbers that go into the linear layers of all layers, for each token; experts that are not chosen not counted."""
+    """Inputs of the linear layers of all layers, for each token, without experts that are not chosen."""
     outputs: int
 
 
@@ -90,7 +90,7 @@ class Disk:
     work: int
     """Checkpoints, while it trains."""
     merged: int
-    """A copy of the base with the adapter in it, while an engine that needs one evaluates."""
+    """A copy of the base with the adapter merged, during an evaluation by an engine that needs it."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,11 @@ class Needs:
     activations: int
     logits: int
     per_token: float
-    """Of activations and logits, for each further token of a micro-batch."""
+    """Bytes of activations and logits for each further token of a micro-batch."""
 
     @property
     def fixed(self) -> int:
-        """What is there whatever the tokens."""
+        """Bytes that do not depend on the number of tokens."""
         return self.process + self.weights + self.gradients + self.moments
 
     @property
@@ -121,7 +121,7 @@ class Needs:
 
 
 def shape_of(config: Any, lora: Mapping[str, Any] | None) -> Shape:
-    """The shape of the model of a transformers configuration, with the adapter that it gets. Allocates nothing.
+    """Returns the shape of the model of a transformers configuration, with its adapter. Allocates nothing.
 
     Raises RecipeError for an adapter that cannot be merged.
     """
@@ -170,10 +170,10 @@ def shape_of(config: Any, lora: Mapping[str, Any] | None) -> Shape:
 
 @functools.lru_cache(maxsize=32)
 def shape_in(folder: Path, lora: str) -> Shape | None:
-    """The shape of the model in a folder with the adapter of this JSON text.
+    """Returns the shape of the model in a folder with the adapter of this JSON text.
 
-    Returns None for a configuration that builds no model here. Raises RecipeError for an adapter that reaches nothing,
-    or that cannot be merged.
+    Returns None if no model can be built from the configuration. Raises RecipeError for an adapter that reaches no
+    layer, or that cannot be merged.
     """
     try:
         config = read_config(folder)
@@ -199,7 +199,7 @@ def reckon(
     device: str,
     tokens: int,
 ) -> Needs | None:
-    """What a student's training needs on each device with so many `tokens` at once.
+    """Returns what a student's training needs on each device with this number of `tokens` at once.
 
     `config` and `runtime` are a student step's; `narrow` says whether products are bfloat16. Returns None for a model
     whose configuration does not say.
@@ -241,14 +241,14 @@ def reckon(
 
 
 def _moments(sft: Mapping[str, Any]) -> float:
-    """Numbers that the optimizer keeps for each weight, as wide as the weight."""
+    """Returns the numbers that the optimizer keeps for each weight, in the weight's type."""
     optimizer = str(sft.get("optim", "adamw"))
     numbers = next((n for name, n in MOMENTS.items() if optimizer.startswith(name)), 2)
     return numbers / 4 if "8bit" in optimizer else float(numbers)
 
 
 def disk_of(folder: Path, config: Mapping[str, Any]) -> Disk:
-    """What a student's step writes; `config` is the step's. All 0 for a model whose configuration does not say."""
+    """Returns the bytes that a student's step writes; `config` is the step's. All 0 if the model's size is unknown."""
     import torch
 
     shape = shape_in(folder, json.dumps(config["lora"], sort_keys=True))
@@ -266,7 +266,7 @@ def disk_of(folder: Path, config: Mapping[str, Any]) -> Disk:
 
 
 def _kept(shape: Shape, lora: Mapping[str, Any] | None, narrow: bool) -> float:
-    """Bytes that all layers keep for each token until the backward pass."""
+    """Returns the bytes that all layers keep for each token until the backward pass."""
     kept = (shape.inputs + shape.outputs) * KEPT[shape.adapter, narrow]
     if lora is not None and lora.get("lora_dropout"):
         kept += shape.inputs * DROPPED[narrow]
@@ -274,7 +274,7 @@ def _kept(shape: Shape, lora: Mapping[str, Any] | None, narrow: bool) -> float:
 
 
 def _sharded(accelerate: Mapping[str, Any]) -> dict[str, int]:
-    """Over how many devices weights, gradients and moments are spread."""
+    """Returns over how many devices weights, gradients and moments are spread."""
     processes = int(accelerate.get("num_processes", 1))
     kind = accelerate.get("distributed_type", "MULTI_GPU")
     zero = int((accelerate.get("deepspeed_config") or {}).get("zero_stage", 2)) if kind == "DEEPSPEED" else 0
@@ -287,12 +287,12 @@ def _sharded(accelerate: Mapping[str, Any]) -> dict[str, int]:
 
 
 def tokens_that_fit(needs: Needs, free: int, most: int) -> int:
-    """Tokens of a micro-batch for which `free` bytes are enough, `most` at most."""
+    """Returns the tokens of a micro-batch for which `free` bytes are enough, `most` at most."""
     return max(1, min(most, int((free * SLACK - needs.fixed - needs.logits) / needs.per_token)))
 
 
 def free_bytes(device: str) -> int:
-    """Memory that a training on this machine's device may take now."""
+    """Returns the memory that a training on this machine's device may take now."""
     if device == "cuda":
         import torch
 
@@ -308,7 +308,7 @@ def free_bytes(device: str) -> int:
 
 
 def begin_peak() -> None:
-    """From here on `peak_bytes` counts: a process may have trained and evaluated others before."""
+    """Start counting for `peak_bytes`: a process may have trained and evaluated others before."""
     import torch
 
     cuda: Any = torch.cuda
@@ -319,8 +319,8 @@ def begin_peak() -> None:
 
 
 def peak_bytes(device: str) -> int:
-    """The most memory since `begin_peak`: on a GPU what torch allocated, else what was resident. Where there is no
-    /proc, the most that the process ever had."""
+    """Returns the most memory since `begin_peak`: on a GPU torch's allocations, else resident memory. Without /proc it
+    is the most that the process ever had."""
     if device == "cuda":
         import torch
 
@@ -334,14 +334,14 @@ def peak_bytes(device: str) -> int:
 
 
 def share_of(workers: int, free: int) -> int:
-    """What one of several steps that run side by side may take of this machine's memory."""
+    """Returns the share of this machine's memory for one of several steps that run at the same time."""
     import psutil
 
     return min(free, int(psutil.virtual_memory().total) // workers)
 
 
 def check_fits(step: str, needs: Needs, free: int, tokens: int) -> None:
-    """Raise RecipeError where a device with `free` bytes cannot train on an example of so many tokens."""
+    """Raise RecipeError if a device with `free` bytes cannot train on an example of this many tokens."""
     if needs.total <= free:
         return
     if needs.fixed > free:
@@ -356,14 +356,14 @@ def check_fits(step: str, needs: Needs, free: int, tokens: int) -> None:
 
 
 def device_of(asked: str) -> str:
-    """cuda or cpu: where a training with this `run.device` runs on this machine."""
+    """Returns cuda or cpu: the device of a training with this `run.device` on this machine."""
     import torch
 
     return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def whole_bytes(device: str) -> int:
-    """All memory of this machine's GPU; of a CPU's what is free. Makes no context on the GPU."""
+    """Returns all memory of this machine's GPU, or the free memory for a CPU. Makes no context on the GPU."""
     if device == "cuda":
         import torch
 
@@ -372,7 +372,7 @@ def whole_bytes(device: str) -> int:
 
 
 def ran_out(error: Exception) -> bool:
-    """Whether memory ran out: torch's allocator for CPUs says so in a plain RuntimeError."""
+    """Whether memory ran out: torch's allocator for CPUs raises a plain RuntimeError."""
     import torch
 
     out = isinstance(error, (torch.OutOfMemoryError, MemoryError))

@@ -1,5 +1,5 @@
-"""What is known of a student's training before it: arguments that clash, adapters that reach nothing, memory, kernels
-without which it is slow."""
+"""Checks of a student's training before the run: arguments that clash, adapters that reach no layer, memory, missing
+kernels."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ PACKAGES: Final = {"use_liger_kernel": "liger_kernel"}
 
 
 def check(context: CheckContext) -> None:
-    """Raise RecipeError for what training would refuse; tell on stderr what it would do slowly."""
+    """Raise RecipeError if training would fail; print on stderr why it would be slow."""
     base, config = context.models["base"], context.config
-    # First: transformers does not tell of a torchao that is broken, and cannot be imported beside it.
+    # First: transformers does not report a broken torchao, and cannot be imported with it.
     if config["sft"].get("weights") == "bfloat16":
         _check_narrow_weights(config["lora"] is not None, context.here)
     _check_arguments(json.dumps(config["sft"], sort_keys=True), context.here)
@@ -47,7 +47,7 @@ def check(context: CheckContext) -> None:
 
 @functools.cache  # a base has many students
 def base_folder(model: str, revision: str) -> Path:
-    """Folder with a base's configuration and tokenizer; of one on the Hub they are fetched, without the weights."""
+    """Returns a folder with a base's configuration and tokenizer, fetched without the weights if it is on the Hub."""
     return Path(model) if Path(model).is_dir() else download_tokenizer(model, revision)
 
 
@@ -72,7 +72,7 @@ def _check_narrow_weights(adapter: bool, here: bool) -> None:
 
 
 def _check_optimizer(arguments: Any) -> None:
-    """Raise what transformers raises for an optimizer whose package is missing."""
+    """Raise transformers' own error for an optimizer whose package is missing."""
     from transformers import Trainer
 
     try:
@@ -84,7 +84,7 @@ def _check_optimizer(arguments: Any) -> None:
 
 @functools.cache  # a method has many students
 def _check_arguments(given: str, here: bool) -> None:
-    """Build what TRL and transformers would: their configuration, the optimizer's class, the schedule."""
+    """Build the objects that TRL and transformers would: configuration, optimizer class, schedule."""
     import torch
     from transformers import get_scheduler
     from trl import SFTConfig
@@ -113,7 +113,7 @@ def _check_arguments(given: str, here: bool) -> None:
 
 
 def _check_memory(context: CheckContext, folder: Path, shape: memory.Shape) -> None:
-    """Raise RecipeError where a student cannot fit on the device that it will be given, as far as that is known."""
+    """Raise RecipeError if a student cannot fit on its device, as far as that is known."""
     config, runtime = context.config, context.runtime
     known = runtime.get("gpu_memory_gb")
     if not (context.here or known):
@@ -124,7 +124,7 @@ def _check_memory(context: CheckContext, folder: Path, shape: memory.Shape) -> N
     if narrow is None:
         asked = runtime.get("precision", "auto")
         narrow = not context.here or choose_precision(asked, device, shape.parameters) == "bfloat16"
-    # On a CPU rows may be far shorter than the limit: what they take is looked at when they are there.
+    # On a CPU rows may be far shorter than the limit: their memory is checked when they are there.
     tokens = config["sft"]["max_length"] if device == "cuda" else 1
     needs = memory.reckon(folder, config, runtime, narrow, device, tokens)
     if needs is not None:

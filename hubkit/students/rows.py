@@ -1,4 +1,4 @@
-"""What a student trains on: tokens that `tokens.py` made, memory-mapped, in the order that all students read them."""
+"""Training data of a student: the tokens of `tokens.py`, memory-mapped, in the order that all students share."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def open_shard(shard: Path) -> pa.Table:
 
 
 class TokenRows:
-    """The rows that a student trains on, in the order of rows.parquet: memory-mapped, read when they are asked for.
+    """The rows that a student trains on, in the order of rows.parquet, memory-mapped and read on access.
 
-    `others` are folders with tokens of the same rows in other forms, for a mixture: all forms of a row then stand
-    behind each other, and everything below is of row 0 in its first form, row 0 in its second, ….
+    `others` are folders with tokens of the same rows in other forms, for a mixture: all forms of a row are then
+    consecutive, and everything below is about row 0 in its first form, row 0 in its second, ….
     `dataset` is a `datasets.Dataset` of {"input_ids", "labels"}, cut at max_length; labels are -100 where no loss
     counts. `lengths` and `trained` are, per row, the tokens and the trained tokens after the cut.
     """
@@ -65,7 +65,7 @@ class TokenRows:
         self.dataset = columns.with_transform(functools.partial(_labelled, limit))
 
     def __len__(self) -> int:
-        """Rows, each of them once whatever its forms."""
+        """Number of rows, each counted once whatever its forms."""
         return len(self.lengths) // self.forms
 
 
@@ -74,7 +74,8 @@ def _count(folder: Path) -> int:
 
 
 def _order(table: pa.Table, wanted: Sequence[tuple[str, int]], counts: Sequence[int]) -> list[int]:
-    """Where each wanted row stands in a table of several forms of `counts` rows each: all its forms, then the next."""
+    """Returns the index of each required row in a table of several forms of `counts` rows each: all forms of a row,
+    then the next row."""
     ids, samples, start = table["id"].to_pylist(), table["sample"].to_pylist(), 0
     forms = []
     for count in counts:
@@ -89,7 +90,7 @@ def _order(table: pa.Table, wanted: Sequence[tuple[str, int]], counts: Sequence[
 
 
 def _labelled(limit: int, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Rows as the trainer takes them."""
+    """Yield rows in the trainer's form."""
     made: dict[str, list[Any]] = {"input_ids": [], "labels": []}
     for ids, spans in zip(batch["input_ids"], batch["trained"], strict=True):
         labels = [-100] * len(ids)

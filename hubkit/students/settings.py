@@ -1,4 +1,4 @@
-"""How students are trained, as a recipe says it: TRL's and PEFT's arguments by their own names."""
+"""A recipe's settings of training: TRL's and PEFT's arguments by their own names."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ LORA_SETS: Final = dict.fromkeys(
     ),
     _BY_HUBKIT,
 )
-"""Those of LoraConfig."""
+"""Arguments of LoraConfig that a recipe does not give, and why."""
 
 
 class _Passed(Section):
@@ -141,9 +141,9 @@ class Sft(_Passed):
     num_train_epochs: float = Field(default=1, gt=0)
     per_device_train_batch_size: int = Field(default=16, gt=0)
     gradient_accumulation_steps: int = Field(default=1, gt=0)
-    """Times per_device_train_batch_size: the examples of one optimizer step, on whatever and however many devices."""
+    """Times per_device_train_batch_size: the examples of one optimizer step, for any number and kind of devices."""
     max_length: int = Field(gt=0)
-    """Tokens of prompt and response; rows are cut beyond it (see max_cut_share)."""
+    """Maximum tokens of prompt and response; longer rows are cut (see max_cut_share)."""
     lr_scheduler_type: str = "cosine"
     warmup_steps: int | float = Field(default=0.03, ge=0)
     """Steps, or a share of them when below 1."""
@@ -152,10 +152,10 @@ class Sft(_Passed):
     optim: str = "adamw_torch"
     gradient_checkpointing: bool = False
     bf16: bool | None = None
-    """Products in bfloat16, with float32 weights. Unset: as run.precision says."""
+    """Matrix products in bfloat16, with float32 weights. Unset: as run.precision says."""
     weights: Literal["float32", "bfloat16"] = "float32"
-    """Not TRL's: what the weights of full fine-tuning are held in. bfloat16 needs torchao, whose optimizer does not
-    lose small updates by rounding."""
+    """Not TRL's: type of the weights in full fine-tuning. bfloat16 needs torchao, whose optimizer does not lose small
+    updates by rounding."""
 
     @model_serializer(mode="wrap")
     def _without_unset(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -179,10 +179,10 @@ class Lora(_Passed):
 
 @dataclass(frozen=True)
 class MethodCard:
-    """What the card of a student says of how it was trained."""
+    """What the card of a student says about its training."""
 
     adapter: bool
-    """It is published as an adapter on its base, not as weights of its own."""
+    """Whether it is published as an adapter on its base, not as whole weights."""
     tags: tuple[str, ...]
     """For the Hub's search."""
 
@@ -202,21 +202,21 @@ class Method(Section):
     """module:function of the step that trains by it."""
 
     def tokens(self, rows: int) -> int | None:
-        """Tokens that training on so many rows processes at most; None if that is not known before."""
+        """Returns the most tokens that training on this number of rows processes. Returns None if that is unknown."""
         return None
 
     def tokens_of(self, rows: int, tokens: int) -> int | None:
-        """Tokens that training processes at most on rows that have so many together."""
+        """Returns the most tokens that training processes on rows with this number of tokens together."""
         return self.tokens(rows)
 
     @classmethod
     def card(cls, config: Mapping[str, Any]) -> MethodCard:
-        """What a card says, from the configuration of a student's record."""
+        """Returns what a card says, from the configuration of a student's record."""
         raise NotImplementedError
 
 
 class SftMethod(Method):
-    """Supervised fine-tuning: the tokens of the traces, one after the other."""
+    """Supervised fine-tuning on the tokens of the traces."""
 
     step: ClassVar[str] = "hubkit.students.student:run"
 
@@ -227,7 +227,7 @@ class SftMethod(Method):
 
     @model_serializer(mode="wrap")
     def _without_kind(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Written, and so identified, as it was when there was one kind."""
+        """Leave out the kind, so that existing step keys stay valid."""
         written: dict[str, Any] = dump(self)
         written.pop("kind", None)
         return written
@@ -249,24 +249,24 @@ METHODS: Final[dict[str, type[Method]]] = {"sft": SftMethod}
 
 
 def method_card(config: Mapping[str, Any]) -> MethodCard:
-    """What the card of a student says of its method, from the configuration of its record."""
+    """Returns what the card of a student says about its method, from the configuration of its record."""
     return METHODS[config.get("kind", "sft")].card(config)
 
 
 def method_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a recipe says of the method, from the configuration of a student's record."""
+    """Returns the recipe's arguments of the method, from the configuration of a student's record."""
     names = METHODS[config.get("kind", "sft")].model_fields
     return {name: config[name] for name in names if name != "kind" and config.get(name)}
 
 
 def training_arguments(sft: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a recipe's `sft` is SFTConfig's."""
+    """Returns the arguments in a recipe's `sft` that are SFTConfig's."""
     return {name: value for name, value in sft.items() if name != "weights"}
 
 
 @functools.cache
 def _types(section: str) -> dict[str, Any]:
-    """Argument -> its type, of the class that is installed."""
+    """Returns argument -> its type, of the installed class."""
     if section == "sft":
         from trl import SFTConfig as Installed
     else:
@@ -276,7 +276,7 @@ def _types(section: str) -> dict[str, Any]:
 
 
 def _check(section: str, name: str, value: Any) -> None:
-    """Raise ValueError for what the installed class does not take."""
+    """Raise ValueError for an argument that the installed class does not take."""
     refused = SFT_SETS if section == "sft" else LORA_SETS
     if name in refused:
         raise ValueError(f"{section}.{name} is not the recipe's to give: {refused[name]}")

@@ -1,8 +1,8 @@
 """Which examples make an optimizer step, and how a step is laid out in memory.
 
-The first follows from the recipe alone: the rows, the examples per step, the seed. The second follows from the
-machine: processes, and tokens that fit on a device at once. Losses are divided by the trained tokens of the whole
-step, so the layout never changes a gradient by more than rounding.
+The recipe alone decides the first: rows, examples per step, seed. The machine decides the second: processes, and
+tokens that fit on a device at once. Losses are divided by the trained tokens of the whole step, so the layout never
+changes a gradient by more than rounding.
 
     a step of lengths [300, 40, 290, 55], two processes, 350 tokens at once, packed
     -> process 0: [[0, 1], [3]]; process 1: [[2], []]     (as many micro-batches in each process; one may be empty)
@@ -18,35 +18,35 @@ from typing import Any, Final
 __all__ = ["Layout", "collate", "micro_batches", "steps_of_epoch", "total_steps"]
 
 MICRO_BATCH: Final = 128
-"""What a further micro-batch costs besides its tokens, in tokens. Around small models a pass takes some time
-whatever it holds; around large ones less than this."""
+"""Fixed cost of a further micro-batch, in tokens. With small models a pass takes some time whatever it contains; with
+large ones less than this."""
 
 
 @dataclass
 class Layout:
-    """How examples lie in memory. None of it changes what is trained, but for rounding."""
+    """How examples are laid out in memory. It changes the student only by rounding."""
 
     packed: bool
-    """Examples follow each other in one row without padding; otherwise each is a row, padded to the longest."""
+    """Whether examples are consecutive in one row without padding; otherwise each is a row, padded to the longest."""
     tokens: int
-    """Tokens of one micro-batch on one device at most, padding included; a longer example is alone."""
+    """Maximum tokens of one micro-batch on one device, padding included; a longer example is alone."""
     processes: int = 1
     rank: int = 0
     single: bool = False
-    """Every example is a micro-batch, for losses that are means over a micro-batch (mixtures of experts)."""
+    """Whether every example is its own micro-batch, for losses that are means over one (mixtures of experts)."""
 
     def cost(self, lengths: Sequence[int]) -> int:
-        """Tokens that these examples take together."""
+        """Returns the tokens that these examples take together."""
         return sum(lengths) if self.packed else len(lengths) * max(lengths, default=0)
 
 
 def steps_of_epoch(
     rows: int, per_step: int, seed: int, epoch: int, shuffled: bool = True, forms: int = 1
 ) -> list[list[int]]:
-    """The examples of each optimizer step of an epoch. Every row once; the last step may be smaller.
+    """Returns the examples of each optimizer step of an epoch. Every row once; the last step may be smaller.
 
-    Of rows in several forms, which stand behind each other, an epoch takes one: equally many rows in each form, drawn
-    with the seed, and every row in its next form in the next epoch. The order of the rows is that of one form.
+    If rows have several forms, which are consecutive, an epoch takes each row in one form: equally many rows in each
+    form, drawn with the seed, and every row in its next form in the next epoch. The order of rows is that of one form.
     """
     import numpy as np
 
@@ -58,12 +58,12 @@ def steps_of_epoch(
 
 
 def total_steps(rows: int, per_step: int, epochs: float, max_steps: int = -1) -> int:
-    """Optimizer steps of a training, as transformers' Trainer counts them."""
+    """Returns the number of optimizer steps of a training, as transformers' Trainer counts them."""
     return max_steps if max_steps > 0 else math.ceil(epochs * math.ceil(rows / per_step))
 
 
 def micro_batches(lengths: Sequence[int], layout: Layout) -> list[list[list[int]]]:
-    """Process -> its micro-batches -> positions in `lengths`. The work is spread evenly.
+    """Returns process -> its micro-batches -> positions in `lengths`. The work is distributed evenly.
 
     All processes have the same number of micro-batches, since they wait for each other in each.
     """
@@ -87,7 +87,8 @@ def micro_batches(lengths: Sequence[int], layout: Layout) -> list[list[list[int]
         else:  # fewer examples than processes
             made.append([])
     made.sort(key=cost, reverse=True)
-    # Dealt in rounds: what runs at the same time is of like cost, and the order turns so that sums even out.
+    # Distributed in rounds: micro-batches at the same time cost about the same, and the order alternates so that sums
+    # # even out.
     result: list[list[list[int]]] = [[] for _ in range(layout.processes)]
     for round_, start in enumerate(range(0, len(made), layout.processes)):
         dealt = made[start : start + layout.processes]
@@ -113,9 +114,9 @@ def _first_fit(descending: list[int], lengths: Sequence[int], layout: Layout) ->
 
 
 def _runs(ascending: list[int], lengths: Sequence[int], layout: Layout) -> list[list[int]]:
-    """Neighbours in length together: the cut of the ascending lengths that costs least, padding against micro-batches.
+    """Group examples of similar length: the cheapest division of the ascending lengths, in padding and micro-batches.
 
-    Nano's raw traces, 16 to a step, take 1.43 times their tokens in one micro-batch, and 1.08 times so in three.
+    Nano's raw traces, 16 per step, take 1.43 times their tokens in one micro-batch, and 1.08 times in three.
     """
     import numpy as np
 
@@ -136,14 +137,14 @@ def _runs(ascending: list[int], lengths: Sequence[int], layout: Layout) -> list[
 
 
 def collate(micro: Sequence[Any], layout: Layout, pad: int) -> dict[str, Any]:
-    """One micro-batch as a model takes it, from examples {"input_ids", "labels"}; TRL's collator makes it.
+    """Returns one micro-batch in the model's form, from examples {"input_ids", "labels"}, by TRL's collator.
 
-    Without examples it is one token that no loss counts.
+    Without examples it is one token without loss.
     """
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     examples = [
-        # The first token of an example is predicted by nothing, least of all by the end of the one before it.
+        # The first token of an example is not predicted, in particular not from the end of the example before it.
         {"input_ids": example["input_ids"], "labels": [-100, *example["labels"][1:]]}
         for example in micro
     ] or [{"input_ids": [pad, pad], "labels": [-100, -100]}]

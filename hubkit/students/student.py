@@ -4,9 +4,9 @@
     -> model/ (config, weights or adapter, tokenizer), training.json (the log), and in the record
        {"train_rows": 692, "train_tokens": 353012, "train_seconds": 41.2, "final_loss": 0.11, …}
 
-Loss counts on the assistant's tokens only. An optimizer step is a list of examples, which follows from the recipe;
-how they lie in memory follows from the machine: steps.py. With `run.accelerate` each of several processes runs
-`train`, and takes its share of every step: launch.py.
+Only the assistant's tokens have a loss. The recipe decides which examples make an optimizer step, the machine how they
+are laid out in memory: steps.py. With `run.accelerate` each of several processes runs `train`, and takes its share of
+every step: launch.py.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ VERSION: Final = 2
 
 
 def check(context: CheckContext) -> None:
-    """Ask the gates of training now: a chat template that they refuse would be found after days of generation."""
+    """Run the checks of training data now: otherwise an unsuitable chat template would be found after days of
+    generation."""
     base = context.models["base"]
     mix = context.config.get("mix", {})
     _check_base(
@@ -55,7 +56,7 @@ def check(context: CheckContext) -> None:
 
 
 def disk(context: CheckContext) -> memory.Disk:
-    """Bytes that the step writes into the runs folder."""
+    """Returns the bytes that the step writes into the runs folder."""
     base = context.models["base"]
     return memory.disk_of(preflight.base_folder(base["model"], base["revision"]), context.config)
 
@@ -99,7 +100,7 @@ def run(context: StepContext) -> None:
 
 
 def _discard_other_checkpoints(context: StepContext) -> None:
-    """Remove what was saved under another `run.accelerate`, where this one cannot read it, and say so."""
+    """Remove checkpoints of another `run.accelerate` that this one cannot read, and report that."""
     accelerate = context.runtime.get("accelerate") or {}
     form = {
         "FSDP": f"FSDP, {(accelerate.get('fsdp_config') or {}).get('fsdp_state_dict_type')}",
@@ -167,7 +168,7 @@ def _train_and_write(context: StepContext) -> None:
     weights = _weights(trainer)
     if not trainer.is_world_process_zero():
         return
-    # Speeds go into the record: the same student twice must be the same files.
+    # Speeds go into the record and not into files: the same student trained twice must have the same files.
     write_json(
         context.out / "training.json",
         [
@@ -179,8 +180,7 @@ def _train_and_write(context: StepContext) -> None:
 
 
 def _trained(trainer: Any, numbers: list[int], forms: int) -> int:
-    """Sum of a number of each row, in each of its forms, over all steps that were taken, a row once for each time that
-    it was trained on."""
+    """Returns the sum of a number per row and form over all steps, with each row as often as it was trained on."""
     import numpy as np
 
     of_row, left, epoch, found = np.asarray(numbers), trainer.state.global_step, 0, 0
@@ -222,7 +222,8 @@ def _last_checkpoint(folder: Path) -> Path | None:
 
 
 def _weights(trainer: Any) -> dict[str, Any] | None:
-    """All weights, where they may be spread over processes; whole in the first one. None in a single process."""
+    """Returns all weights gathered in the first process, if they may be spread over processes. Returns None in a single
+    process."""
     if trainer.args.world_size == 1:
         return None
     weights: dict[str, Any] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
@@ -232,12 +233,12 @@ def _weights(trainer: Any) -> dict[str, Any] | None:
 def _save(
     context: StepContext, model: Any, weights: dict[str, Any] | None, tokenizer: Any, dtype: Any
 ) -> None:
-    """Weights (as wide as the base's) or adapter, with tokenizer and chat template, and nothing else."""
+    """Write weights (in the base's type) or adapter, with tokenizer and chat template, and nothing else."""
     folder = context.out / "model"
     if weights is None:
         model.to(dtype)
     else:
-        # Weights that are tied stay so; gathered from shards they are two that hold the same.
+        # Tied weights stay tied; gathered from shards they are two equal copies.
         tied = model.all_tied_weights_keys
         weights = {name: weight for name, weight in weights.items() if name not in tied}
         cast: dict[int, Any] = {}

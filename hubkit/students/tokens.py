@@ -1,4 +1,4 @@
-"""Tokens of a variant, made once for all students of one tokenizer and template; and the rows that all variants have.
+"""Tokens of a variant, made once for all students with one tokenizer and template; and the rows that all variants have.
 
 `run`, per variant:
     config {"system": "", "chat_template": "…" where the base has another, "level": {"variable": "reasoning_effort",
@@ -9,13 +9,13 @@
        {"id": "chain_sum-3f2a", "sample": 0, "input_ids": [151644, …], "trained": [31, 148]}
        rejected.parquet: rows that do not pass the gates, with the reason
 
-    With config {"shard": [1, 4]} it is the second of four parts, that lie behind each other; `join` puts them together.
+    With config {"shard": [1, 4]} it makes the second of four contiguous parts; `join` joins them.
 
 `agree`, over the variants of a teacher:
     config {"max_dropped_share": 0.02}, inputs {"matched": the rows that all variants have, "<variant>": its tokens}
     -> rows.parquet (id, sample): rows whose tokens pass in every variant, in the order that all students read them
 
-`trained` holds where the loss counts, as start, end, start, end, …; 4 bytes a token are stored, and no mask.
+`trained` has the positions with a loss, as start, end, start, end, …; 4 bytes per token are stored, and no mask.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ __all__ = ["SCHEMA", "VERSION", "agree", "join", "run"]
 
 VERSION: Final = 1
 ROWS_PER_SHARD: Final = 2048
-"""Of rows of 7,600 tokens that is 60 MB: one worker's piece, and what is lost when one is killed."""
+"""Rows that a worker takes at a time, 60 MB with 7,600 tokens each; a kill loses at most these."""
 ROWS_PER_PROCESS: Final = 512
-"""A further process takes three seconds to start, in which one tokenises some hundred rows."""
+"""Minimum rows for each process: to start one takes three seconds, in which another tokenises some hundred rows."""
 SCHEMA: Final = pa.schema(
     [
         ("id", pa.string()),
@@ -68,7 +68,7 @@ class _Piece:
 
 
 def run(context: StepContext) -> None:
-    """Tokenise a variant, several rows at the same time; what was done before a kill is not done again."""
+    """Tokenise a variant, several rows at the same time; shards that were finished before a kill are kept."""
     pieces = list(_pieces(context.inputs["data"], context.work))
     index, shards = context.config.get("shard", (0, 1))
     pieces = pieces[index * len(pieces) // shards : (index + 1) * len(pieces) // shards]
@@ -111,7 +111,7 @@ def run(context: StepContext) -> None:
 
 
 def join(context: StepContext) -> None:
-    """All parts as one: the same files under another folder, which take no space of their own where that can be."""
+    """Join all parts: the same files in another folder, as hard links if possible."""
     parts = shard_names(context)
     told = [context.record(name) for name in parts]
     rejected: list[dict[str, Any]] = []
@@ -139,7 +139,7 @@ def _finish(context: StepContext, kept: int, rejected: list[dict[str, Any]]) -> 
 
 
 def agree(context: StepContext) -> None:
-    """Write rows.parquet. Raises GateError when more rows fail than the recipe lets be dropped."""
+    """Write rows.parquet. Raises GateError if more rows fail than the recipe allows to drop."""
     matched = [(row["id"], row["sample"]) for row in read_rows(context.inputs["matched"] / "matched.parquet")]
     failed: dict[tuple[str, int], dict[str, Any]] = {}
     for name, folder in sorted(context.inputs.items()):
@@ -199,7 +199,7 @@ def _shard(piece: _Piece) -> Path:
 
 
 def _done(piece: _Piece) -> Path:
-    """Written after the shard, so that it marks a whole one."""
+    """Path of the file that is written after the shard, and so marks it as complete."""
     return piece.work / f"rejected-{piece.number:05}.parquet"
 
 
@@ -219,7 +219,7 @@ def _begin(folder: Path, chat_template: str, system: str, level: dict[str, str],
 
 
 def _make(piece: _Piece) -> int:
-    """Write a shard and its rejected rows; returns the number of rows."""
+    """Write a shard and its rejected rows. Returns the number of rows."""
     rejected, number = [], 0
     temporary = _shard(piece).with_suffix(f".{os.getpid()}.tmp")
     with pq.ParquetFile(piece.path) as file, pa.ipc.new_stream(temporary, SCHEMA) as writer:

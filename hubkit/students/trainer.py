@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer, told which examples make a step, and splitting each step into micro-batches that fit."""
+"""TRL's SFTTrainer with given optimizer steps, each split into micro-batches that fit on the device."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Rows:
 
 
 def trainer_class() -> Any:
-    """A subclass of SFTTrainer. Its `layout` says how steps lie in memory; `lengths` are those of the rows, of which
-    each has `forms`.
+    """Returns a subclass of SFTTrainer. Its `layout` says how steps are laid out in memory; `lengths` are those of the
+    rows, each of which has `forms`.
 
     `per_device_train_batch_size` is the number of examples per optimizer step over all processes, and
     `gradient_accumulation_steps` is 1: the trainer is handed whole steps.
@@ -61,7 +61,7 @@ def trainer_class() -> Any:
     from trl import SFTTrainer
 
     class Loader(DataLoader):  # type: ignore[type-arg]
-        """Knows its epoch. transformers tells it, or the batch sampler where the first steps are skipped."""
+        """Has the current epoch, which transformers sets, or the batch sampler if the first steps are skipped."""
 
         def set_epoch(self, epoch: int) -> None:
             self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
@@ -143,14 +143,14 @@ def trainer_class() -> Any:
             return total
 
         def _parts(self, batch: list[Any]) -> list[list[Any]]:
-            """A micro-batch, in smaller ones where less fits than was thought."""
+            """Run a micro-batch, in smaller parts if it does not fit."""
             if self.layout.processes > 1 or len(batch) < 2:
                 return [batch]
             [parts] = micro_batches([len(example["input_ids"]) for example in batch], self.layout)
             return [[batch[i] for i in part] for part in parts]
 
         def _use_less(self, model: Any, micro: list[list[Any]], error: Exception) -> None:
-            """Halve the tokens at once and do the step again. Raises StepError where that cannot help."""
+            """Halve the tokens at once and repeat the step. Raises StepError if that cannot help."""
             longest = max(len(example["input_ids"]) for batch in micro for example in batch)
             largest = max(
                 self.layout.cost([len(example["input_ids"]) for example in part])

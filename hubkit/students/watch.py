@@ -1,5 +1,4 @@
-"""What is watched while a student trains: its progress, the time it took, when a checkpoint is due, and whether its
-weights move at all."""
+"""Watches a student's training: progress, time, when a checkpoint is due, and whether weights change."""
 
 from __future__ import annotations
 
@@ -18,23 +17,23 @@ from hubkit.students.exact import choose_layout
 __all__ = ["MOVED", "WeightSample", "watcher"]
 
 MOVED: Final = 0.1
-"""Least share of weights that must have changed. Float32 weights all do under Adam; of bfloat16 ones that are updated
-in place at 1e-5 a quarter does."""
+"""Minimum share of weights that must have changed. Under Adam all float32 weights change; of bfloat16 weights that are
+updated in place, a quarter changes at a learning rate of 1e-5."""
 MOVED_BY_CHANCE: Final = 1e-3
-"""The same where bfloat16 weights are rounded up or down by chance: at 1e-5 a weight of 0.5 moves in one step of two
-hundred, by as much as two hundred steps together would have moved it."""
+"""The same with stochastic rounding of bfloat16 weights: at 1e-5 a weight of 0.5 changes in one step of two hundred, by
+as much as two hundred steps together would have changed it."""
 STEPS: Final = 6
-"""Steps after the warm-up until that is looked at."""
+"""Steps after the warm-up until that is checked."""
 CHECKPOINT_S: Final = 2.0
-"""Seconds from one checkpoint to the next at least, and to the first: what a kill may cost."""
+"""Seconds to the first checkpoint, and the minimum between two: what a kill may cost."""
 CHECKPOINT_SHARE: Final = 0.02
-"""Share of the time that goes into further checkpoints: those of large models take minutes."""
+"""Share of the time for further checkpoints: those of large models take minutes."""
 PER_TENSOR: Final = 4096
-"""Weights of each tensor that are looked at."""
+"""Weights of each tensor that are compared."""
 
 
 class WeightSample:
-    """Some of each trainable weight as it was, to see later how many have changed.
+    """A sample of each trainable tensor before training, to count later how many weights have changed.
 
     Embeddings are left out: rows of tokens that no example has do not change.
     """
@@ -52,16 +51,16 @@ class WeightSample:
         return local[:: max(1, local.numel() // PER_TENSOR)].clone()
 
     def changed(self) -> tuple[int, int]:
-        """Weights that differ, and weights that were looked at."""
+        """Returns the number of weights that changed, and the number of weights compared."""
         pairs = [(self._sample(w), b) for w, b in zip(self._weights, self._before, strict=True)]
         return sum(int((now != then).sum()) for now, then in pairs), sum(b.numel() for _, b in pairs)
 
 
 def watcher(context: StepContext, trainer: Any, examples: Sequence[Sequence[int]], resumed: bool) -> Any:
-    """A callback for the trainer; `seconds()` of it are the time spent, up to a kill and after it.
+    """Returns a callback for the trainer; its `seconds()` are the training time, before and after kills.
 
-    `examples` are two rows of tokens, for the check of the layout. Raises GateError from within training where the
-    gradient is not finite or zero, or weights do not move.
+    `examples` are two rows of tokens, for the check of the layout. Raises GateError during training if the gradient is
+    not finite or is zero, or if weights do not change.
     """
     import torch
     from transformers import TrainerCallback
@@ -137,7 +136,7 @@ def watcher(context: StepContext, trainer: Any, examples: Sequence[Sequence[int]
             self.gate = {"gradient_norm": norm, "weights_moved": moved, "looked_at_step": step}
             if not math.isfinite(norm) or norm == 0:
                 raise GateError(
-                    f"{context.step}: the gradient's norm is {norm} after {step} steps: nothing is learnt",
+                    f"{context.step}: the gradient's norm is {norm} after {step} steps: nothing is learned",
                     "look at sft.learning_rate, sft.max_grad_norm and the data",
                 )
             by_chance = context.config["sft"].get("weights") == "bfloat16"

@@ -1,16 +1,16 @@
-"""Answers that were paid for, found again by later steps: of other shards, problems or recipes in the same folder.
+"""Earlier answers, found again by later steps with other shards, problems or recipes in the same runs folder.
 
     runs/nano/answers/5f1c0a…/     one folder per model: what its weights or commit are decides the name
         9be2…-journal.sqlite       the journal of a step that ended, moved here; it never changes again
         77d0…-journal.sqlite.part  a copy of one that was killed, until its step goes on and ends
 
-A request is known by its hash: messages, sampling and seed. The seed is made of the recipe's, the problem's id, the
-sample and the attempt, so a request stays the same whatever problems, samples or shards are added around it.
-Nothing is copied: a later journal only notes in which file an answer stands.
+A request is identified by the hash of its messages, sampling and seed. The seed is derived from the recipe's seed, the
+problem's id, the sample and the attempt, so a request stays the same when problems, samples or shards are added.
+Nothing is copied: a later journal only notes which file has an answer.
 
-Files come by renaming and are never written to again, so any number of processes may read them. Two steps that ask
-the same at the same time do not see each other, and both pay. Answers of one model through different servers are
-taken for the same, as they are within a step; delete the folder to ask anew.
+Files appear by renaming and are never written again, so any number of processes may read them. Two steps that ask
+the same at the same time do not see each other, and both pay. Answers of one model from different servers count as the
+same, as they do within a step; delete the folder to ask again.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ KNOWN: Final = """
 CREATE TEMP TABLE known (request TEXT PRIMARY KEY, file INTEGER, response INTEGER) WITHOUT ROWID;
 PRAGMA temp.cache_size = -65536;
 """
-"""A million answers are 60 MB, and lie on the disk where they are more."""
+"""Size of the index that stays in memory; a million answers take 60 MB, and a larger index is on disk."""
 
 
 class Answers:
-    """The answers of one model in a run's folder. `own` is the work folder of the step that looks for them."""
+    """The answers of one model in a runs folder. `own` is the work folder of the step that looks for them."""
 
     def __init__(self, root: Path, model: str, own: Path | None = None) -> None:
         """`model` is the digest of its weights, or its commit."""
@@ -50,11 +50,11 @@ class Answers:
         self.folder = root / "answers" / hashlib.sha256(model.encode()).hexdigest()[:16]
 
     def files(self) -> list[Path]:
-        """All files of answers, those of ended steps first."""
+        """Returns all files of answers, those of finished steps first."""
         return sorted(self.folder.glob("*.sqlite")) + sorted(self.folder.glob("*.sqlite.part"))
 
     def collect(self) -> None:
-        """Copy the journals of steps that were killed and are not at work again. They stay where they are."""
+        """Copy the journals of killed steps that are not running again. The originals stay."""
         for journal in sorted((self._root / "work").rglob("*.sqlite")):
             if journal.parent == self._own:
                 continue
@@ -97,13 +97,13 @@ class Answers:
         (self.folder / f"{journal.parent.name}-{journal.name}.part").unlink(missing_ok=True)
 
     def any(self) -> bool:
-        """Whether there are answers to look among, those in steps under way included."""
+        """Whether there are any answers, including those of running steps."""
         return bool(self.files()) or any((self._root / "work").rglob("*.sqlite"))
 
     def count(self, requests: Iterable[str]) -> int:
-        """How many of these requests, by their hashes, are answered, those in steps under way included.
+        """Returns how many of these requests, given by hashes, are answered, including those of running steps.
 
-        Writes nothing. What a step under way has not yet put into its journal's main file is not seen.
+        Writes nothing. Answers that a running step has not yet put into its journal's main file are not seen.
         """
         files = self.files()
         under_way = list((self._root / "work").rglob("*.sqlite"))
@@ -122,20 +122,20 @@ class Answers:
 
 
 class Known:
-    """Which requests the files of a model's answers hold, in a temporary table of a database, and their answers.
+    """The requests and answers in the files of a model, indexed in a temporary table of a database.
 
-    The requests' hashes are read once from each file, so that nobody has to go through the requests to find theirs.
+    The requests' hashes are read once from each file, so that a lookup does not scan the files.
     """
 
     def __init__(self, db: sqlite3.Connection, model: str) -> None:
         self._db, self._model = db, model
         self._files: list[sqlite3.Connection] = []
         self._read: set[tuple[Path, int]] = set()
-        """Files, and when they were written: that of a step which was killed again is another one."""
+        """Files and their times: the file of a step that was killed again counts as another file."""
         db.executescript(KNOWN)
 
     def read(self, file: Path) -> None:
-        """Take in a file, once. Raises InputError when it is damaged."""
+        """Add a file, once. Raises InputError if it is damaged."""
         try:
             state = file, file.stat().st_mtime_ns
         except FileNotFoundError:  # the step of which it was a copy has ended meanwhile
@@ -143,7 +143,7 @@ class Known:
         if state in self._read:
             return
         self._read.add(state)
-        # What is written to it meanwhile is not looked at: no lock, and none that could stop a writer.
+        # Later writes to it are ignored, so no lock is needed that could stop a writer.
         try:
             old = sqlite3.connect(address(file), uri=True)
         except sqlite3.Error as error:
@@ -171,7 +171,8 @@ class Known:
         return self._place(request) is not None
 
     def get(self, request: str) -> bytes | str | None:
-        """The packed answer to a request; None if there is none. Raises InputError when its file is damaged."""
+        """Returns the packed answer to a request. Returns None if there is none. Raises InputError if its file is
+        damaged."""
         place = self._place(request)
         if place is None:
             return None
@@ -206,12 +207,12 @@ def _damaged(file: Path, error: sqlite3.Error) -> HubkitError:
 
 
 def address(file: Path) -> str:
-    """How SQLite opens a file of which it changes nothing."""
+    """Returns the address with which SQLite opens a file read-only."""
     return f"{file.absolute().as_uri()}?mode=ro&immutable=1"
 
 
 def pack(response: Response, token_ids: bool) -> bytes:
-    """JSON of what is not as always, compressed; four bytes before it say how long it is without."""
+    """Returns compressed JSON of the fields without their defaults, after four bytes with the uncompressed length."""
     left_out = {"key"} if token_ids else {"key", "token_ids"}
     values = {name: value for name, value in vars(response).items() if value and name not in left_out}
     text = json.dumps(values).encode()
@@ -220,7 +221,7 @@ def pack(response: Response, token_ids: bool) -> bytes:
 
 
 def unpack(packed: bytes | str, key: str) -> Response:
-    """Raises InputError for what is no response. Journals of earlier versions hold text."""
+    """Returns the response. Raises InputError if it is damaged. Journals of earlier versions have text."""
     try:
         if isinstance(packed, str):
             return Response(**json.loads(packed))

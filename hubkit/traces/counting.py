@@ -1,9 +1,9 @@
-"""How many tokens texts have, word by word: six times as quick as tokenising them.
+"""Counts the tokens of texts word by word, six times as fast as tokenising them.
 
-A byte-level BPE tokenizer splits a text by a regular expression, and what it makes of a piece depends on nothing else.
-So the pieces' counts are kept, and a text's is their sum. Tokenizers of another make, texts with an added token such as
-<think> in them, and texts that are not normalised are left to the library. So is a tokenizer of which one count differs
-from the library's: of every batch one text is counted by both.
+A byte-level BPE tokenizer splits a text by a regular expression, and the tokens of a piece depend only on the piece. So
+the counts of pieces are kept, and a text's count is their sum. The library counts for other kinds of tokenizers, for
+texts with an added token such as <think>, and for texts that are not normalised. One text of every batch is counted by
+both; a tokenizer whose count differs is left to the library from then on.
 
     "We need 47 + 38" -> ["We", " need", " ", "4", "7", " +", " ", "3", "8"] -> 1 + 1 + 1 + … = 9
 """
@@ -19,16 +19,16 @@ from typing import Any, Final
 __all__ = ["WORTH_IT", "WordCounter", "word_counter"]
 
 WORTH_IT: Final = 200_000
-"""Characters of a batch from which on a counter is made, which takes a fraction of a second."""
+"""Minimum characters of a batch for which a counter is made, which takes a fraction of a second."""
 KEPT: Final = 500_000
-"""Pieces whose counts are kept, some 60 MB; then all are forgotten."""
+"""Maximum pieces whose counts are kept, some 60 MB; then all are dropped."""
 # What ByteLevel splits by itself (tokenizers, pre_tokenizers/byte_level.rs, after GPT-2).
 _GPT2: Final = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _BYTES: Final = {"type": "ByteLevel", "add_prefix_space": False}
 
 
 class WordCounter:
-    """Counts tokens of texts piece by piece. Not for several threads."""
+    """Counts tokens of texts piece by piece. Not thread-safe."""
 
     def __init__(self, backend: Any, pattern: str, added: Sequence[str], normalises: bool) -> None:
         import regex
@@ -40,12 +40,12 @@ class WordCounter:
         self._signs = sorted({token[:2] for token in added})
         self._splitter = backend.pre_tokenizer
         self._known: set[str] = set()
-        """Characters of which the library and `regex` think alike: they may know different versions of Unicode."""
+        """Characters that the library and `regex` treat alike: their Unicode versions may differ."""
         self._odd: set[str] = set()
         self._counts: dict[str, int] = {}
 
     def count(self, text: str) -> int | None:
-        """Tokens of a text. Returns None for a text that only the library can count."""
+        """Returns the tokens of a text. Returns None for a text that only the library can count."""
         if self._normalises and not unicodedata.is_normalized("NFC", text):
             return None
         if any(sign in text for sign in self._signs) and any(token in text for token in self._added):
@@ -81,7 +81,7 @@ class WordCounter:
 
 @functools.lru_cache(maxsize=4)
 def word_counter(tokenizer: Any) -> WordCounter | None:
-    """A counter for a transformers tokenizer. Returns None if it is of another make."""
+    """Returns a counter for a transformers tokenizer. Returns None if it is of another kind."""
     backend = tokenizer.backend_tokenizer
     made = json.loads(backend.to_str())
     model, normalizer = made["model"], made["normalizer"] or {"type": "Sequence", "normalizers": []}
@@ -105,7 +105,7 @@ def word_counter(tokenizer: Any) -> WordCounter | None:
 
 
 def _pattern(splitter: dict[str, Any]) -> str | None:
-    """The expression by which a tokenizer splits texts; None if that is not all it does."""
+    """Returns the expression by which a tokenizer splits texts. Returns None if it does more than that."""
     import regex
 
     parts = splitter["pretokenizers"] if splitter.get("type") == "Sequence" else [splitter]

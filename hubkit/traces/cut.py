@@ -6,9 +6,9 @@ A cut text does not always tokenise to the number of tokens it was cut at: a byt
 at the new end, or the cut can fall inside a character. The cut is then moved to the nearest text that has exactly the
 budget; where none exists it is the longest below it.
 
-The tokenizer is all that costs time here, so it is called in batches: once for where tokens end, on only as much of
-each text as the budget needs, and once to count the tokens of the cuts. Further rounds hold the few whose cut was not
-exact. Every length is that of the cut text itself, tokenised alone.
+The tokenizer takes nearly all of the time, so it is called in batches: once for the ends of tokens, on only as much of
+each text as the budget needs, and once to count the tokens of the cuts. Further rounds are for the few texts whose cut
+was not exact. Every length is that of the cut text itself, tokenised alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hubkit.traces.lengths import plain_backend, token_counts
 __all__ = ["Cut", "cut", "cut_batch"]
 
 REACH: Final = 3
-"""Tokens past the budget that are looked at for an exact cut."""
+"""Tokens past the budget that are searched for an exact cut."""
 MARGIN: Final = 12
 """Tokens left unused at the end of a trace's head. A tokenizer's choices reach about a word ahead, so
 further back a head's tokens end where the whole trace's do."""
@@ -32,7 +32,7 @@ Cut = tuple[str, int]
 
 
 def cut(tokenizer: Any, text: str, budget: int) -> str:
-    """The longest beginning of `text` that has `budget` tokens (or the nearest below that exists)."""
+    """Returns the longest beginning of `text` with `budget` tokens (or the nearest number below that exists)."""
     return cut_batch(tokenizer, [text], [budget], token_counts(tokenizer, [text]))[0][0]
 
 
@@ -41,10 +41,10 @@ def cut_batch(
 ) -> list[Cut]:
     """`cut` for many texts at once, each with its tokens counted; `lengths` are the whole texts' tokens.
 
-    Raises InputError for a tokenizer that cannot say where its tokens stand in the text.
+    Raises InputError for a tokenizer that does not give the positions of its tokens in the text.
     """
     if not tokenizer.is_fast:
-        raise InputError("the tokenizer gives no places in the text", "use one with a tokenizer.json")
+        raise InputError("the tokenizer gives no positions in the text", "use one with a tokenizer.json")
     done: dict[int, Cut] = {i: (texts[i], lengths[i]) for i in range(len(texts)) if lengths[i] <= budgets[i]}
     wanted = [i for i in range(len(texts)) if i not in done]
     searches = {
@@ -95,7 +95,7 @@ def _token_ends(
     lengths: Sequence[int],
     wanted: Sequence[int],
 ) -> list[list[int]]:
-    """Where the tokens end in each wanted text, at least as far as the search may look."""
+    """Returns where the tokens end in each required text, at least as far as the search may go."""
     backend = plain_backend(tokenizer)
 
     def ends(parts: list[str]) -> list[list[int]]:

@@ -1,16 +1,16 @@
-"""Whether a shortened trace makes things up: its numbers have to stand in the trace, the problem or the answer, and its
-equations of plain numbers have to hold or stand there, too.
+"""Whether a shortened trace is faithful: its numbers must occur in the trace, the problem or the answer, and its
+equations of plain numbers must hold or occur there, too.
 
     invented("47 + 38 = 86, then 86 - 12 = 73", "… 47 + 38 = 85 … 85 - 12 = 73")  ->  ["86"]
     false_equations("17 - 13 = 17", "She has 17, gives 13 away: 17 - 13 = 4")     ->  ["17 - 13 = 17"]
 
-A rewritten trace can reach the right answer over steps that are wrong, or of another problem; students would learn
-those. Numbers are compared by value: 1,000 is 1000, 2.50 is 2.5, 25 % is 0.25. A number spelt in words (twelve, half,
-squared) is one too where it is in the source; these words are English, and a number that another language spells and a
-rewrite writes in digits is taken for made up. Numbers of a list ("1.", "Step 2:") count nothing.
+A rewritten trace can reach the right answer through steps that are wrong, or of another problem; students would learn
+those. Numbers are compared by value: 1,000 is 1000, 2.50 is 2.5, 25 % is 0.25. English words for numbers in the source
+(twelve, half, squared) count as numbers; if the source spells a number in another language and the rewrite has it in
+digits, it counts as invented. Numbers of list items ("1.", "Step 2:") are ignored.
 
-Only equations that are read whole are judged: numbers, + - * / ( ) and =, with nothing beside them that may belong to
-them, such as a variable, an exponent, a base or a percent sign. Rounded results hold, and so does a quotient
+Only equations that are read whole are judged: numbers, + - * / ( ) and =, without neighbours that may belong to
+them, such as a variable, an exponent, a base or a percent sign. Rounded results are accepted, and so is a quotient
 without its remainder. `2 + 3 = 5 + 1 = 6` is read as people write it, one step after the other.
 """
 
@@ -41,9 +41,9 @@ _WORDS: Final = {
     "hour": Fraction(60), "hours": Fraction(60), "minute": Fraction(60), "minutes": Fraction(60), "day": Fraction(24),
     "days": Fraction(24),
 }  # fmt: skip
-"""Word -> the number that whoever writes it in digits writes. A fraction's is its denominator: half is 1/2."""
+"""Word -> the number that it is in digits. For a fraction that is its denominator: half is 1/2."""
 _GROUPED: Final = re.compile(r"(?<=\d)(?:,|\{,\}|\\[,!;: ]|[\u00a0\u2009\u202f])+(?=\d{3}(?!\d))")
-"""What stands between groups of three digits."""
+"""Separators between groups of three digits."""
 _NUMBER: Final = re.compile(r"\d+(?:\.\d+)?|\.\d+")
 _WORD: Final = re.compile(r"[A-Za-z]+|%")
 _PERCENT: Final = re.compile(r"%|\bper ?cent", re.IGNORECASE)
@@ -62,7 +62,7 @@ _MORE: Final = rf"(?:[ \t]{{0,3}}[-+*/][ \t]{{0,3}}{_PLAIN})"
 _EQUATION: Final = re.compile(
     rf"(?<![\w.:,])({_PLAIN}{_MORE}{{1,12}})(?=((?:[ \t]{{0,3}}=[ \t]{{0,3}}{_PLAIN}{_MORE}{{0,12}}){{1,8}}))"
 )
-"""Sides and chains have an end, so that a hostile text takes no longer than its length."""
+"""The length of sides and chains is bounded, so that a hostile text takes only linear time."""
 _BRACKETED: Final = re.compile(r"[\d.(+*/-][\d.()+*/ \t-]{0,119}(?:=[\d.()+*/ \t-]{1,120}){1,8}")
 """A chain of sides that may have brackets; bounded likewise."""
 _TOKEN: Final = re.compile(rf"[ \t]*({_PLAIN}|[-+*/()])")
@@ -77,7 +77,7 @@ _BELONGS_AFTER: Final = re.compile(
 
 
 def false_equations(short: str, *sources: str) -> list[str]:
-    """Equations of plain numbers in a shortened trace that do not hold and that no source has, each once."""
+    """Returns the equations of plain numbers in a shortened trace that are false and in no source, each once."""
     false = dict.fromkeys(equation for equation, holds in _equations(_plain(short)) if not holds)
     if not false:  # as most are: the sources, which are ten times as long, need not be read
         return []
@@ -93,7 +93,7 @@ def _plain(text: str) -> str:
 
 
 def _equations(text: str) -> Iterator[tuple[str, bool]]:
-    """Each equation that is read whole, and whether it holds; of a chain, each step."""
+    """Yield each equation that is read whole, and whether it holds; for a chain, each step."""
     for match in _EQUATION.finditer(text):
         if _BELONGS_BEFORE.search(text[max(0, match.start() - 8) : match.start()]):
             continue
@@ -125,7 +125,7 @@ def _bracketed(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def _steps(sides: list[str]) -> Iterator[tuple[str, bool]]:
-    """Each two neighbours of a chain of which both have a value and one an operator, and whether they are equal."""
+    """Yield each two neighbours of a chain that have values and at least one operator, and whether they are equal."""
     read = [(" ".join(_TOKEN.findall(side)), _value(side)) for side in sides]
     for (left, value), (right, whole) in pairwise(read):
         if value is None or whole is None or not set("+-*/") & set(left + right):
@@ -146,7 +146,7 @@ def _steps(sides: list[str]) -> Iterator[tuple[str, bool]]:
 
 
 def _value(side: str) -> Fraction | None:
-    """The value of numbers with + - * / ( ) between them; None for anything else, and where it divides by zero."""
+    """Returns the value of numbers with + - * / ( ) between them. Returns None for anything else and for x / 0."""
     side = side.strip(" \t")
     tokens = _TOKEN.findall(side)
     if "".join(tokens) != re.sub(r"[ \t]", "", side) or tokens.count("(") > MOST_BRACKETS:
@@ -161,7 +161,8 @@ def _value(side: str) -> Fraction | None:
 
 
 def _sum(tokens: list[str]) -> tuple[Fraction, list[str]]:
-    """The value of the sum that tokens begin with, and the tokens after it. Raises IndexError where one is missing."""
+    """Returns the value of the sum at the beginning of tokens, and the tokens after it. Raises IndexError if one is
+    missing."""
     negative = tokens[0] == "-"
     value, tokens = _product(tokens[negative:])
     value = -value if negative else value
@@ -191,7 +192,7 @@ def _factor(tokens: list[str]) -> tuple[Fraction, list[str]]:
 
 
 def invented(short: str, *sources: str) -> list[str]:
-    """Numbers of a shortened trace that none of its sources has, as they are written, each once."""
+    """Returns the numbers of a shortened trace that none of its sources has, as written, each once."""
     written = dict.fromkeys(_digits(_LISTED.sub(" ", short)))
     spelt = {digits for source in sources for digits in _digits(source)}
     if written.keys() <= spelt:  # digit by digit, so that most traces need no arithmetic
@@ -205,5 +206,5 @@ def invented(short: str, *sources: str) -> list[str]:
 
 
 def _digits(text: str) -> list[str]:
-    """Numbers as they are written, but for what stands between groups of three digits."""
+    """Yield numbers as written, without separators between groups of three digits."""
     return _NUMBER.findall(_GROUPED.sub("", text))

@@ -1,4 +1,4 @@
-"""Traces beside their problems, for all steps that judge them."""
+"""Joins traces with their problems, for all steps that judge traces."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Row = dict[str, Any]
 
 
 def with_problems(context: StepContext, shard: str) -> Iterator[tuple[Row, Row]]:
-    """(problem, trace) for each trace of one shard."""
+    """Yield (problem, trace) for each trace of one shard."""
     problems = ProblemReader(context.inputs["problems"] / "problems.parquet")
     for trace in read_rows(context.inputs[shard] / "traces.parquet", batch=BATCH):
         yield problems.find(trace["id"]), trace
 
 
 class ProblemReader:
-    """Problems as traces ask for them: in the file's order, once for each shard. The file is never held whole."""
+    """Looks up the problems of traces, which are in the file's order, once for each shard, without loading the file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -35,7 +35,7 @@ class ProblemReader:
         self._row: Row = {"id": None}
 
     def find(self, id: str) -> Row:
-        """Raises InputError when there is no such problem."""
+        """Returns a problem. Raises InputError if there is none with this id."""
         if self._row["id"] != id:
             row = self._search(id)
             if row is None:
@@ -43,7 +43,8 @@ class ProblemReader:
                 row = self._search(id)
             if row is None:
                 raise InputError(
-                    f"there is no problem {id!r}, of which there is a trace", "run again from the traces on"
+                    f"the problem {id!r} of a trace is missing",
+                    "run the traces step and the steps after it again",
                 )
             self._row = row
         return self._row
@@ -53,7 +54,7 @@ class ProblemReader:
 
 
 def reject_reason(trace: Row) -> tuple[str, str] | None:
-    """(reason, detail) of a trace that has no answer to judge. Returns None if it has one."""
+    """Returns (reason, detail) for a trace that has no answer to judge. Returns None if it has one."""
     if trace["error"]:
         return "error", trace["error"]
     if why := why_unfinished(trace["finish_reason"]):

@@ -1,9 +1,9 @@
-"""The journal of generation: every finished response is kept at once, and none is asked for twice.
+"""The journal of generation: every finished response is kept at once, and no request is sent again.
 
-A SQLite file in the step's work folder, one row per (problem id, sample, attempt). After a kill at any
-byte the rows committed before are there, whole; only requests in flight are sent again, and those that
-came back as errors. The step's Parquet output is written from it in a fixed order at the end; then the file
-moves to the answers of its model (`answers.py`), where later steps find them.
+It is a SQLite file in the step's work folder, with one row per (problem id, sample, attempt). After a kill at any
+moment the committed rows are complete; only requests in flight are sent again, and those that came back as errors. At
+the end the step's Parquet output is written from it in a fixed order; then the file moves to the answers of its model
+(`answers.py`), where later steps find them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ __all__ = ["Journal", "Key", "answer", "request_hash", "request_seed", "step_eng
 
 BATCH: Final = 32
 COMMIT_S: Final = 1.0
-"""Responses per commit, or one second's worth: what a kill can cost."""
-# The keys apart from the answers: looking a million of them up must not read gigabytes of text.
+"""Responses per commit, or those of one second: a kill loses at most these."""
+# Keys and answers are in separate tables: looking up a million keys must not read gigabytes of text.
 TABLES: Final = """
 CREATE TABLE IF NOT EXISTS meta (fingerprint TEXT);
 CREATE TABLE IF NOT EXISTS about (model TEXT);
@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS requests (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS responses (number INTEGER PRIMARY KEY, response TEXT);
 """
-# What is there stays, unless it was an error that was asked again; its tokens were spent all the same.
+# An existing response stays, unless it was an error that was asked again; its tokens were spent all the same.
 KEEP: Final = """
 INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET
@@ -56,7 +56,7 @@ WHERE failed
 
 
 class Key(NamedTuple):
-    """Of one response: the `attempt`-th answer to one sample of one problem."""
+    """Key of one response: the `attempt`-th answer to one sample of one problem."""
 
     id: str
     sample: int
@@ -68,15 +68,15 @@ class Key(NamedTuple):
 
 
 class Journal:
-    """Finished responses by key, and those of earlier steps in `answers`, into whose folder it goes in the end.
+    """Finished responses by key, with those of earlier steps in `answers`, whose folder it moves to at the end.
 
-    Raises InputError when it was begun under another fingerprint, BusyError when another process has it open.
+    Raises InputError if it was begun with another fingerprint, BusyError if another process has it open.
     """
 
     def __init__(
         self, path: Path, fingerprint: str, answers: Answers | None = None, token_ids: bool = False
     ) -> None:
-        """`token_ids`: whether they are kept. They are two thirds of a response, and few read them."""
+        """`token_ids`: whether to keep them. They are two thirds of a response, and few steps read them."""
         try:
             # WAL with synchronous=NORMAL: a kill loses nothing; a power cut may lose the last commits,
             # which are then generated again, but never tears the file. The lock goes with the process.
@@ -111,7 +111,7 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            # What stopped the work is told, not that a full disk is still full.
+            # The error that stopped the work is raised, not the one of a disk that is still full.
             with contextlib.suppress(HubkitError) if error is not None else contextlib.nullcontext():
                 self.commit()
                 if error is None:
@@ -122,7 +122,7 @@ class Journal:
                 self._known.close()
 
     def _keep(self) -> None:
-        """Hand the answers over to later steps: all is done, and the work folder will go."""
+        """Move the answers to where later steps find them: the step is done, and its work folder will be removed."""
         if self._answers is None or self._row("SELECT 1 FROM requests WHERE NOT failed LIMIT 1") is None:
             return
         try:
@@ -135,7 +135,7 @@ class Journal:
             ) from error
 
     def left(self, requests: Iterable[tuple[Key, Request]]) -> bool:
-        """Whether one of the requests has to be asked. Answers that earlier steps had are found here."""
+        """Returns whether a request is unanswered. Answers of earlier steps are looked up first."""
         if self._answers is not None:
             self._answers.collect()
             for file in self._answers.files():
@@ -150,7 +150,7 @@ class Journal:
             self.commit()
 
     def commit(self) -> None:
-        """Put what is pending on disk. Raises StepError when that fails, and keeps it for another try."""
+        """Write pending responses to disk. Raises StepError if that fails, and keeps them for another try."""
         if not self._pending:
             return
         keys, texts = [], []
@@ -173,12 +173,12 @@ class Journal:
         self._committed = time.monotonic()
 
     def try_commit(self) -> None:
-        """Commit by the clock, for the next response may be an hour away; what fails is told when it comes."""
+        """Commit by the clock, because the next response may be an hour away, which then raises any error."""
         with contextlib.suppress(HubkitError):
             self.commit()
 
     def get(self, key: Key, request: str) -> Response | None:
-        """The response to this very request, an error too, if there is one."""
+        """Returns the response to exactly this request, which may be an error. Returns None if there is none."""
         row = self._row(
             "SELECT request, responses.response FROM requests JOIN responses ON number = requests.response"
             " WHERE id = ? AND sample = ? AND attempt = ?",
@@ -191,7 +191,7 @@ class Journal:
         return None if packed is None else unpack(packed, key.text)
 
     def has(self, key: Key, request: str) -> bool:
-        """Whether this very request is answered, here or earlier, and not by an error."""
+        """Returns whether exactly this request is answered, here or earlier, and not by an error."""
         row = self._row(
             "SELECT request, failed FROM requests WHERE id = ? AND sample = ? AND attempt = ?", key
         )
@@ -201,7 +201,7 @@ class Journal:
         return not row[1]
 
     def spent(self) -> Spent:
-        """Tokens of all responses so far, those of errors included."""
+        """Returns the tokens of all responses so far, including errors."""
         row = self._row(
             "SELECT total(prompt_tokens), total(completion_tokens), total(uncounted_tokens) FROM requests"
         )
@@ -234,7 +234,7 @@ def _storage_error(error: sqlite3.Error) -> HubkitError:
 
 
 def request_hash(request: Request) -> str:
-    """Of all that decides an answer besides the model, which the fingerprint holds."""
+    """Returns the hash of everything that decides an answer besides the model, which is in the fingerprint."""
     text = f"{_sampling(request.sampling)}{request.seed}{_json(request.messages)}"
     if request.template:
         text += _json(request.template)
@@ -252,19 +252,19 @@ def _sampling(sampling: Sampling) -> str:
 
 
 def request_seed(seed: int, key: Key) -> int:
-    """A seed of its own for every response, the same in every run: 63 bits of a hash."""
+    """Returns a seed for each response, the same in every run: 63 bits of a hash."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{key.text}".encode()).digest()[:8], "big") >> 1
 
 
 def step_journal(context: StepContext, model: str, name: str, fingerprint: str) -> Journal:
-    """The journal of a step's requests to a model, which finds what earlier steps asked it."""
+    """Returns the journal of a step's requests to a model, which also finds answers of earlier steps."""
     digest = context.models[model].get("digest", "")
     answers = Answers(context.root, digest, context.work) if context.root and digest else None
     return Journal(context.work / name, fingerprint, answers)
 
 
 def step_engine(context: StepContext, model: str, prefix: str = "") -> Engine:
-    """The engine of a step's model. A model that a server holds is not downloaded.
+    """Returns the engine of a step's model. A model behind an endpoint is not downloaded.
 
     `prefix` as for `answer`.
     """
@@ -292,11 +292,11 @@ def answer(
     on_response: Callable[[Response], None] | None = None,
     prefix: str = "",
 ) -> None:
-    """Answer what the journal does not hold yet, and keep each response as it comes.
+    """Answer the requests that the journal does not have yet, and keep each response as it comes.
 
-    `total` and `done` are for the progress: responses wanted, and had before this call. `prefix` begins the
-    names of the engine's settings and metrics where a step has two of them. Raises EngineError when the next
-    request could pass the engine's budget.
+    `total` and `done` are for the progress: all responses, and those before this call. `prefix` begins the names of
+    the engine's settings and metrics if a step has two engines. Raises EngineError if the next request could exceed the
+    engine's budget.
     """
     asked: dict[str, tuple[Key, str]] = {}
     started, tokens, prompts, failed, answered = time.monotonic(), 0, 0, 0, 0
@@ -361,7 +361,7 @@ def answer(
     while following is not None:
         left = following
         asyncio.run(drain())
-        # All that was under way has ended and cost less than it might have: the rest may fit now.
+        # All requests under way have ended, and cost less than their upper bounds: the rest may fit now.
         if following is left:
             raise budget.reached()
     journal.commit()

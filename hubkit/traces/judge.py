@@ -1,11 +1,11 @@
-"""The judge: a language model decides whether a free-text answer says what the known one says.
+"""The judge: a language model decides whether a free-text answer says the same as the known answer.
 
     the problem "Why is the sky blue?" with the answer "Rayleigh scattering" and a trace's solution "Air scatters
     short waves most." become one prompt; the reply "It names the effect.\\nVerdict: correct" becomes
     {"id": "why-3f2a", "sample": 0, "status": "correct", "reason": 'the judge: "It names the effect."'}
 
-This step asks about one shard of a teacher's traces; `compress` asks about its attempts. What they share is in
-`judging.py`; what is asked, and what a verdict is, in `hubkit/verifiers/judge.py`.
+This step judges one shard of a teacher's traces; `compress` has its attempts judged. Their shared code is in
+`judging.py`; the prompt and the form of a verdict are in `hubkit/verifiers/judge.py`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ VERSION: Final = 1
 
 
 def check(context: CheckContext) -> None:
-    """Ask whether the judge can be reached."""
+    """Check that the judge can be reached."""
     if context.here:
         check_engine(context.runtime[f"{PREFIX}engine"], context.step)
 
 
 def run(context: StepContext) -> None:
-    """Write verdicts.parquet: one row for each trace of the shard in which there is something to judge."""
+    """Write verdicts.parquet: one row for each trace of the shard that has an answer to judge."""
 
     def works() -> Iterator[tuple[dict[str, Any], Question | tuple[str, str]]]:
         for problem, trace in with_problems(context, "traces"):

@@ -1,6 +1,6 @@
 """Asks a judge about traces: its engine, and the journal of its replies.
 
-Like all generation this goes through an engine and a journal, so a reply that came is never asked for again.
+Like all generation this goes through an engine and a journal, so an answered request is never sent again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["PREFIX", "Judge", "verdict_of"]
 GATE: Final = 32
 """Replies after which a judge that never gives a verdict is stopped."""
 PREFIX: Final = "judge_"
-"""Of its engine's settings and metrics: in `compress` it stands beside the compressor."""
+"""Prefix of its engine's settings and metrics, because `compress` also has those of the compressor."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -58,10 +58,10 @@ class Judge:
     def stream(
         self, items: Callable[[], Iterable[tuple[T, R | Question]]]
     ) -> Iterator[tuple[T, R | Verdict]]:
-        """Ask the questions among the pairs' second parts, then give all pairs in order, with verdicts for them.
+        """Ask the questions among the pairs' second parts, then yield all pairs in order, with verdicts for questions.
 
-        `items()` gives the same each time: it is gone through more than once, so that nothing is kept in memory.
-        Raises GateError when the judge never gives a verdict, EngineError as `answer` does.
+        `items()` must return the same pairs each time: they are read more than once, so that none is kept in memory.
+        Raises GateError if the judge never gives a verdict, EngineError as `answer` does.
         """
 
         def requests() -> Iterator[tuple[Key, Request]]:
@@ -97,14 +97,14 @@ class Judge:
 
 
 def verdict_of(response: Response) -> Verdict:
-    """The verdict on the last line of a judge's reply, after its thinking; "unjudged" if it was cut off or failed."""
+    """Returns the verdict on the last line of a judge's reply, after its thinking; "unjudged" if it is incomplete."""
     if response.finish_reason != "stop":
         return no_verdict(response.error or "cut at max_tokens")
     return verdict_in(split(response.text, response.reasoning).solution)
 
 
 class _Gate:
-    """Stops early when the first replies show that every trace would be dropped for the judge's sake."""
+    """Stops early if none of the first replies has a verdict: every trace would be dropped."""
 
     def __init__(self, step: str) -> None:
         self._step = step

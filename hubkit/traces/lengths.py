@@ -1,4 +1,4 @@
-"""Lengths of traces: counted by the recipe's tokenizer, summed up for cards and reports."""
+"""Lengths of traces: counted by the recipe's tokenizer, summarised for cards and reports."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ __all__ = [
 
 _LENGTHS: Final = ("reasoning_tokens", "reasoning_chars", "raw_reasoning_tokens", "raw_reasoning_chars")
 LENGTH_COLUMNS: Final = ["id", *_LENGTHS]
-"""All that `length_metrics` looks at."""
+"""Columns that `length_metrics` reads."""
 
 
 def count_tokens(tokenizer: Path, texts: Sequence[str], batch: int = 1000) -> list[int]:
-    """Tokens of each text without special tokens, by the tokenizer in a model folder."""
+    """Returns the tokens of each text without special tokens, by the tokenizer in a model folder."""
     loaded = load_tokenizer(tokenizer)
     counts: list[int] = []
     for start in range(0, len(texts), batch):
@@ -41,7 +41,7 @@ def count_tokens(tokenizer: Path, texts: Sequence[str], batch: int = 1000) -> li
 
 
 def token_counts(tokenizer: Any, texts: Sequence[str]) -> list[int]:
-    """Tokens of each text of one batch."""
+    """Returns the tokens of each text of one batch."""
     if not tokenizer.is_fast:
         return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
     by_words = _by_words(tokenizer, texts) if sum(map(len, texts)) >= WORTH_IT else {}
@@ -52,7 +52,7 @@ def token_counts(tokenizer: Any, texts: Sequence[str]) -> list[int]:
 
 
 _DIFFER: Final[set[int]] = set()
-"""Tokenizers, by id, that count otherwise than word by word."""
+"""Ids of tokenizers that cannot be counted word by word."""
 
 
 def _by_words(tokenizer: Any, texts: Sequence[str]) -> dict[int, int]:
@@ -72,7 +72,7 @@ def _by_words(tokenizer: Any, texts: Sequence[str]) -> dict[int, int]:
 
 
 def plain_backend(tokenizer: Any) -> Any:
-    """The Rust tokenizer, set to give every token of a text and nothing else."""
+    """Returns the Rust tokenizer, without truncation, padding and special tokens."""
     backend = tokenizer.backend_tokenizer
     if backend.truncation is not None:
         backend.no_truncation()
@@ -83,8 +83,8 @@ def plain_backend(tokenizer: Any) -> Any:
 
 @contextmanager
 def tokenizer_threads(threads: int) -> Iterator[None]:
-    """Let tokenizers use this many cores. The library asks for the number of threads at its first call in a process,
-    and at every call whether it may use them."""
+    """Let tokenizers use this many cores. The library reads the number of threads at its first call in a process, and
+    at every call whether it may use them."""
     before = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
     os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
@@ -106,7 +106,7 @@ def load_tokenizer(tokenizer: Path) -> Any:
 
 
 def length_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a variant's record says of its lengths: sums, ratios to raw and quantiles.
+    """Returns the lengths of a variant for its record: sums, ratios to raw and quantiles.
 
     `ratio_tokens` and `ratio_chars` are ratios of the sums, as the paper reports its 8.6 % to 21.0 %; `ratio_quantiles`
     are those of the traces' own ratios of tokens.
@@ -139,12 +139,12 @@ def length_metrics(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def quartiles(values: Sequence[float] | np.ndarray[Any, Any]) -> dict[str, float]:
-    """p25, p50 and p75 of some values; empty if there are none."""
+    """Returns p25, p50 and p75 of some values; empty if there are none."""
     return {f"p{q}": float(np.percentile(values, q)) for q in (25, 50, 75)} if len(values) else {}
 
 
 def response_metrics(metrics: dict[str, Any]) -> None:
-    """Add `ratio_response` to metrics that have tokens of reasoning and solution, now and raw: the ratio of both."""
+    """Add `ratio_response`, the ratio of whole responses, to metrics with their tokens, shortened and raw."""
     names = ("reasoning_tokens", "solution_tokens")
     if all(f"{raw}{name}" in metrics for name in names for raw in ("", "raw_")):
         short, raw = (sum(metrics[f"{of}{name}"] for name in names) for of in ("", "raw_"))

@@ -1,4 +1,4 @@
-"""Which traces students train on: those that every variant has.
+"""Selects the traces that every variant has, on which students train.
 
     raw has (x, 0), (x, 1), (y, 0); compressed lost (x, 1)  ->  matched.parquet: (x, 0), (y, 0)
 

@@ -4,7 +4,7 @@
     raw {"id": "x", "sample": 0, "reasoning_tokens": 210, …}, {"id": "x", "sample": 1, "reasoning_tokens": 90, …}
     -> data.parquet with (x, 1), in raw's order
 
-It stands before the variants, so that compressing costs only what is trained on, and all variants see the same rows.
+It comes before the variants, so that only selected traces are compressed, and all variants have the same rows.
 Problems that `decontamination` leaves out are left out here, too.
 """
 
@@ -40,17 +40,17 @@ class Selection(Section):
     """A recipe's `select`: for each teacher, or each entry of `traces`."""
 
     rows: int | None = Field(default=None, gt=0)
-    """Traces at most."""
+    """Maximum number of traces."""
     tokens: int | None = Field(default=None, gt=0)
-    """Tokens at most, of reasoning and solution, by the tokenizer of the first base."""
+    """Maximum tokens of reasoning and solution together, by the tokenizer of the first base."""
     by: Literal["random", "shortest"] = "random"
     """random: traces in random order. shortest: the shortest correct trace of each problem, these in random order."""
     pass_rate: tuple[float, float] | None = None
-    """Only problems of which this share of the samples is correct, from and to, as [0.1, 0.9]."""
+    """Only problems whose share of correct samples is in this range, such as [0.1, 0.9]."""
     length: tuple[int, int] | None = None
-    """Only traces whose reasoning has so many tokens, from and to, by the tokenizer of the first base."""
+    """Only traces whose tokens of reasoning are in this range, such as [100, 4000], by the first base's tokenizer."""
     seed: int = 0
-    """Of the random order."""
+    """Seed of the random order."""
 
     @model_validator(mode="after")
     def _chooses(self) -> Selection:
@@ -64,7 +64,7 @@ class Selection(Section):
 
     @model_serializer(mode="wrap")
     def _without_absent_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Keys that are not given are not written, so that later ones change no identity."""
+        """Leave out keys that are not given, so that existing step keys stay valid."""
         return {name: value for name, value in dump(self).items() if value is not None}
 
     def describe(self) -> str:
@@ -88,7 +88,7 @@ class _Trace:
     problem: bytes
     """Digest of its text: the same problem may come under several ids."""
     tokens: int
-    """Of reasoning and solution; 0 where the selection does not need to know."""
+    """Tokens of reasoning and solution; 0 if the selection does not need them."""
 
 
 def run(context: StepContext) -> None:
@@ -117,7 +117,7 @@ def run(context: StepContext) -> None:
 
 
 def _within_budget(context: StepContext, settings: Selection, traces: list[_Trace]) -> list[_Trace]:
-    """Traces in their random order until one does not fit: to take a shorter one instead would favour short ones."""
+    """Take traces in random order until one does not fit: taking a shorter one instead would favour short ones."""
     if settings.by == "shortest":
         shortest: dict[bytes, _Trace] = {}
         for trace in traces:
@@ -149,7 +149,7 @@ def _needs_tokens(settings: Selection) -> bool:
 
 
 def _traces(context: StepContext, settings: Selection | None) -> Iterator[_Trace]:
-    """What is known of each raw trace whose problem is not left out."""
+    """Yield the candidates: raw traces whose problem is not left out."""
     left_out = _left_out(context)
     counted = settings is not None and _needs_tokens(settings)
     columns = ["id", "problem", "reasoning_tokens", *(["solution"] if counted else [])]
@@ -171,14 +171,14 @@ def _traces(context: StepContext, settings: Selection | None) -> Iterator[_Trace
 
 
 def _left_out(context: StepContext) -> dict[str, str]:
-    """Id -> reason, of the problems that decontamination leaves out."""
+    """Returns id -> reason, of the problems that decontamination leaves out."""
     folder = context.inputs.get("contamination")
     rows = read_rows(folder / "dropped.parquet") if folder else iter(())
     return {row["id"]: row["reason"] for row in rows if row["input"] == context.config["asked"]}
 
 
 def _pass_rates(context: StepContext) -> dict[bytes, float]:
-    """Problem -> share of its samples that are correct."""
+    """Returns problem -> share of its samples that are correct."""
     problems = {
         row["id"]: _digest(row["problem"]) for row in read_rows(_problems(context), columns=["id", "problem"])
     }

@@ -1,4 +1,4 @@
-"""A variant's rows that several steps made, one shard each, become one table.
+"""Joins the shards of a variant, made by several steps, to one table.
 
 verify/<teacher>/0 with rows (x, 0), (x, 1) and /1 with (y, 0)  ->  data.parquet (x, 0), (x, 1), (y, 0)
 """
@@ -22,7 +22,7 @@ def shard_names(context: StepContext) -> list[str]:
 
 
 def join_shards(context: StepContext, tables: dict[str, pa.Schema]) -> int:
-    """Write each table with the rows of all shards behind each other, and add up the shards' counts.
+    """Write each table with the rows of all shards, one after the other, and add up the shards' counts.
 
     Returns the rows of the first table. Rows are copied as Arrow data, a batch at a time.
     """
@@ -43,7 +43,7 @@ def join_shards(context: StepContext, tables: dict[str, pa.Schema]) -> int:
 
 
 def sum_solutions(context: StepContext, records: Sequence[Record]) -> None:
-    """Add up the shards' tokens of solutions, as they are and as they were."""
+    """Add up the shards' tokens of solutions, shortened and raw."""
     for name in ("solution_tokens", "raw_solution_tokens"):
         if any(name in record.metrics for record in records):  # a shard without rows has none
             context.metrics[name] = sum(record.metrics.get(name, 0) for record in records)

@@ -1,4 +1,4 @@
-"""Steps of a trace: sentences and lines, the units that are left out or rewritten one by one.
+"""Steps of a trace: sentences and lines, the units that are left out or rewritten.
 
 steps_of("First 47 + 38. The ones are 15.\\nSo 85.")  ->  ["First 47 + 38. ", "The ones are 15.\\n", "So 85."]
 """
@@ -23,7 +23,7 @@ def steps_of(text: str) -> list[str]:
 
 
 def owners(pieces: Sequence[str], spans: Iterable[tuple[int, int]]) -> list[int]:
-    """Piece that each token belongs to, by where the tokens of the joined text stand: that of its last character.
+    """Returns the piece that each token belongs to: that of the token's last character in the joined text.
 
     A tokenizer may count the space before a word as part of it.
     """
@@ -36,7 +36,7 @@ def owners(pieces: Sequence[str], spans: Iterable[tuple[int, int]]) -> list[int]
 
 
 def tokens_in(tokenizer: Any, pieces: Sequence[str]) -> list[int]:
-    """Tokens of each piece within the joined text."""
+    """Returns the tokens of each piece within the joined text."""
     encoding = plain_backend(tokenizer).encode("".join(pieces), add_special_tokens=False)
     counts = Counter(owners(pieces, encoding.offsets)) if pieces else Counter()
     return [counts[index] for index in range(len(pieces))]

@@ -8,15 +8,15 @@
 - A span may be opened or closed twice, and drafts may stand between spans: the solution is what follows the
   last close, as the chat templates of Qwen and DeepSeek have it, and all before it is reasoning.
 - A span that was opened, at the start of the text or of a line, and never closed has no solution: "unclosed".
-- A mark in quotation marks or backticks is spoken of, and ends nothing.
+- A mark in quotation marks or backticks is text.
 - gpt-oss writes harmony channels: `<|channel|>analysis<|message|>…<|end|>…<|channel|>final<|message|>…`,
   or, with special tokens stripped, `analysis…assistantfinal…`. All but `final` is reasoning.
 - Servers with a reasoning parser give the span in a field of its own, or there and in the text.
-- A span with nothing in it, as models write with thinking turned off, is none.
+- An empty span, which models write with thinking turned off, is ignored.
 
-Nothing but markup and blanks at the ends is lost. A `<think>` or `</think>` that stays in the text is written with
-a blank, `< /think>`, so that a Thought written as a student is trained on it (`records.messages_of`) splits into
-itself, here and in chat templates.
+Only markup and blanks at the ends are removed. A `<think>` or `</think>` that stays in the text is written with
+a blank, `< /think>`, so that a Thought in the form of training data (`records.messages_of`) splits into itself, here
+and in chat templates.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ STARTS: Final = (
     "<|open|>response<|sep|>",
     "<|message_model|><|content_text|>",
 )
-"""Control tokens that begin a turn or a solution: no text where they stand first."""
+"""Control tokens that begin a turn or a solution; at the beginning of a text they are not text."""
 ENDS: Final = (
     "<|im_end|>",
     "<|endoftext|>",
@@ -81,9 +81,10 @@ ENDS: Final = (
     "<|close|>message<|sep|>",
     "<|end_of_msg|>",
 )
-"""Those that end one."""
+"""Control tokens that end a turn or a solution."""
 MOST_SPANS: Final = 50
-"""Spans of different marks, or empty ones, in a row; more are no model's, and each costs a pass over the text."""
+"""Maximum spans with different marks, or empty spans, in a row; models do not write more, and each costs a pass over
+the text."""
 _WRAPPER: Final = re.compile(r"(<(answer|response|output)>\s*)\1*", re.IGNORECASE)
 """Tags that models put around the whole of a solution."""
 _TAG: Final = re.compile(rf"<(/?)((?i:{TAG}))\s*>")
@@ -95,7 +96,7 @@ _QUOTES: Final = frozenset("`'\"\u2018\u2019\u201c\u201d\u00ab\u00bb")
 _TOKEN: Final = re.compile(r"<\|(start|channel|message|end|return|call|constrain)\|>")
 _CHANNEL: Final = "<|channel|>"
 _HEADER: Final = re.compile(r"\s*[\w.:-]*(?:\s+to=\S+)?\s*")
-"""What stands between control tokens and is no text: a role, a channel's name, an addressee, `json`."""
+"""Header between control tokens, which is not text: a role, a channel's name, an addressee, `json`."""
 _BARE_START: Final = re.compile(r"analysis(?=[^\s\w]*[A-Z0-9])|analysis(?=.*?assistant\s*final)", re.DOTALL)
 """`analysisWe need`: no English sentence begins so."""
 _BARE_MARK: Final = re.compile(r"assistant\s*(analysis|commentary|final)")
@@ -141,7 +142,7 @@ def split(text: str, reasoning: str | None = None, marks: tuple[str, str] | None
 
 
 def inert(text: str) -> str:
-    """The text with every `<think>` and `</think>` in it broken by a blank: between such tags it would split."""
+    """Returns the text with a blank in every `<think>` and `</think>`, since it would otherwise be split there."""
     return _THINK.sub(r"< \1>", text)
 
 
@@ -178,7 +179,7 @@ def _split(text: str, marks: tuple[str, str] | None, after_span: bool = False) -
 
 
 def _trimmed(text: str, unwrap: bool) -> str:
-    """Without blanks and control tokens at its ends and, if asked, without tags around the whole."""
+    """Returns the text without blanks and control tokens at its ends and, if asked, without tags around the whole."""
     before = None
     while text != before:
         before = text
@@ -196,7 +197,7 @@ def _trimmed(text: str, unwrap: bool) -> str:
 
 
 def _hits(text: str, marks: tuple[str, str] | None) -> list[_Hit]:
-    """All marks in their order, but for those in quotation marks."""
+    """Returns all marks in order, except those in quotation marks."""
     found: list[_Hit] = []
     for match in FAMILY.finditer(text):
         name = match["of"] or match["name"] or match["bare"]
@@ -227,7 +228,7 @@ def _hits(text: str, marks: tuple[str, str] | None) -> list[_Hit]:
 
 
 def _first(text: str, hits: list[_Hit], after_span: bool) -> _Hit | None:
-    """The mark that says which pair the text uses; None if it uses none."""
+    """Returns the mark that shows which pair the text uses. Returns None if it uses none."""
     for hit in hits:
         if hit.opens and hit.start == 0:
             return hit
@@ -246,7 +247,7 @@ def _begins_line(text: str, hit: _Hit) -> bool:
 
 
 def _span(text: str, hits: list[_Hit], first: _Hit) -> tuple[str, str, bool]:
-    """(reasoning, what follows the last close, whether there is one)."""
+    """Returns (reasoning, the text after the last close, whether there is a close)."""
     own = _outside_code(text, [hit for hit in hits if hit.pair == first.pair])
     last = max((place for place, hit in enumerate(own) if not hit.opens), default=-1)
     if last < 0 or any(_begins_line(text, hit) for hit in own[last + 1 :]):
@@ -255,14 +256,14 @@ def _span(text: str, hits: list[_Hit], first: _Hit) -> tuple[str, str, bool]:
 
 
 def _outside_code(text: str, hits: list[_Hit]) -> list[_Hit]:
-    """The marks but for those in blocks of code after the first close: an answer may be a program that writes them."""
+    """Returns the marks except those in code blocks after the first close: an answer may be a program that has them."""
     close = next((hit.end for hit in hits if not hit.opens), len(text))
     blocks = list(_code_blocks(text, close)) if hits and hits[-1].start > close else []
     return [hit for hit in hits if not any(start <= hit.start < end for start, end in blocks)]
 
 
 def _code_blocks(text: str, position: int) -> Iterator[tuple[int, int]]:
-    """Where Markdown's blocks of code begin and end, from `position` on; one that is not closed is none."""
+    """Returns begin and end of Markdown's code blocks, from `position` on; an unclosed block is ignored."""
     fence, begin = "", 0
     for line in text[position:].splitlines(keepends=True):
         mark = _FENCE.match(line.strip())
@@ -282,7 +283,7 @@ def _pieces(text: str, hits: list[_Hit]) -> str:
 
 
 def _without_marks(text: str, marks: tuple[str, str] | None) -> str:
-    """A server's field of reasoning, which may hold marks all the same."""
+    """Returns the text of a server's reasoning field, which may contain marks all the same."""
     text = _trimmed(text, unwrap=False)
     hits = _hits(text, marks)
     outer = {hit.pair for hit in hits if (hit.start == 0 if hit.opens else hit.end == len(text))}
@@ -290,7 +291,7 @@ def _without_marks(text: str, marks: tuple[str, str] | None) -> str:
 
 
 def _harmony(text: str) -> tuple[str, str]:
-    """(reasoning, solution): the messages of all other channels, and those of `final`."""
+    """Returns (reasoning, solution): the messages of all other channels, and those of `final`."""
     pieces: dict[bool, list[str]] = {True: [], False: []}
     final = False  # before the first channel: the template opened one
     kind = "message"
@@ -310,7 +311,7 @@ def _harmony(text: str) -> tuple[str, str]:
 
 
 def _bare(text: str) -> tuple[str, str] | None:
-    """Harmony whose control tokens were stripped; None if it is none."""
+    """Splits harmony text whose control tokens were stripped. Returns None if the text is not harmony."""
     start = _BARE_START.match(text)
     if start is None:
         return None

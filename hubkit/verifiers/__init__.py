@@ -38,7 +38,7 @@ def verify(
 ) -> Verdict | list[Verdict]:
     """Judge the answer in a text, or those in a list of texts, against the known one.
 
-    `text` is what follows the thinking span. `metadata` is what the verifier needs besides the answer:
+    `text` is the text after the thinking span. `metadata` is what the verifier needs besides the answer:
     {"options": […]} for choice, {"tolerance": 0.01} for numeric, {"tests": […]} for code. With a list of texts
     `answer` and `metadata` are lists of the same length, or one for all. Answers that need sympy or a sandbox are
     judged in worker processes, half a minute each at most.
@@ -65,7 +65,7 @@ def verify(
 
 
 def verify_problem(problem: Mapping[str, Any], text: str) -> Verdict:
-    """Judge the answer in `text` against a problem's (a records.Problem), by the verifier that it names.
+    """Judge the answer in `text` against that of a problem (a records.Problem), by the verifier that the problem names.
 
     Plain answers are judged at once, others in a worker process that is killed when it hangs, so this returns in
     about half a minute whatever the text. Raises InputError for an unknown verifier.
@@ -75,7 +75,7 @@ def verify_problem(problem: Mapping[str, Any], text: str) -> Verdict:
 
 
 def verify_problems(pairs: Iterable[tuple[Mapping[str, Any], str]]) -> Iterable[Verdict]:
-    """The same for many problems and texts, in order, on all cores."""
+    """Judge many pairs of problem and text, in order, on all cores."""
     works = [verify_inline(problem, text) for problem, text in pairs]
     if not any(isinstance(work, Task) for work in works):
         return [work for work in works if isinstance(work, Verdict)]

@@ -1,4 +1,4 @@
-"""What verifiers have in common: a verdict, a task for a worker process, and the class that each of them is.
+"""What verifiers share: a verdict, a task for a worker process, and their base class.
 
     class Shout(Verifier):
         name = "shout"
@@ -7,7 +7,7 @@
             same = text.strip() == problem["answer"].upper()
             return verdict("correct" if same else "wrong", text, "compared in capitals")
 
-and a row in `table.py` are a verifier: recipes may name it from then on.
+and an instance of it in `table.py` are a verifier: recipes can then name it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ SHOWN: Final = 200
 
 
 class Verdict(NamedTuple):
-    """A verifier's judgement: what it took for the answer, and why it judged so."""
+    """A verifier's judgement: the extracted answer, and the reason."""
 
     status: Status
     answer: str
-    """As it stands in the text, 200 characters at most; "" where none was found."""
+    """As in the text, SHOWN characters at most; "" if none was found."""
     reason: str
 
     @property
@@ -39,7 +39,7 @@ class Verdict(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What a worker process has to judge: only the text that matters, so that little travels."""
+    """What a worker process judges: only the relevant text, so that little data is sent."""
 
     verifier: str
     answer: str
@@ -49,7 +49,7 @@ class Task(NamedTuple):
 
 
 class RowSettings(Protocol):
-    """What a problem source of a recipe says about its verifier (config.RowSource)."""
+    """The keys of a problem source about its verifier (problems.rows.RowSource)."""
 
     @property
     def options(self) -> str: ...
@@ -72,7 +72,7 @@ class RowCell(Protocol):
 
 
 class Asked(NamedTuple):
-    """A problem as it is asked: its text, its answer key, and values that `metadata` takes instead of the row's."""
+    """A problem as the model sees it: its text, its answer key, and values that replace the row's in `metadata`."""
 
     problem: str
     answer: str
@@ -84,7 +84,7 @@ class Verifier:
 
     name: ClassVar[str]
     of_rows: ClassVar[bool] = True
-    """Whether a source of rows may name it; reasoning-gym's problems bring their own."""
+    """Whether a source of rows may name it; reasoning-gym's problems always have reasoning-gym's verifier."""
     reads_boxes: ClassVar[bool] = True
     """Whether an answer is what stands in \\boxed{…}."""
 
@@ -93,31 +93,31 @@ class Verifier:
         return []
 
     def more_columns(self, source: RowSettings) -> list[str]:
-        """Columns that it reads in rows that have them."""
+        """Further columns, which it reads if a row has them."""
         return []
 
     def asked(
         self, source: RowSettings, problem: str, answer: RowCell, cells: Mapping[str, RowCell]
     ) -> Asked:
-        """What becomes of a row with this problem; `cells` are those of `columns`. Raises InputError."""
+        """Returns the problem of a row; `cells` are those of `columns`. Raises InputError if the row cannot be used."""
         return Asked(problem, answer.answer(), {})
 
     def as_written(self, problem: str, metadata: str) -> str:
-        """The problem of the row, without what `asked` put after it."""
+        """Returns the row's problem, without the text that `asked` put after it."""
         return problem
 
     def check_machine(self) -> None:
-        """Raise StepError, with what to do, if it cannot work on this machine. Called before a run starts."""
+        """Raise StepError, with a remedy, if it cannot work on this machine. Called before a run starts."""
 
     def metadata(self, source: RowSettings, row: Mapping[str, Any], where: str) -> str:
-        """What it needs of a row besides the answer, checked, as JSON; "" if nothing.
+        """Returns what it needs from a row besides the answer, checked, as JSON; "" if nothing.
 
         `where` names the row in errors. Raises InputError if the row cannot be used.
         """
         return ""
 
     def checked(self, metadata: Mapping[str, Any], where: str) -> str:
-        """The same for metadata that was given directly: `hubkit.verify(…, metadata={"tests": […]})`."""
+        """Returns the same for metadata that was given directly: `hubkit.verify(…, metadata={"tests": […]})`."""
         return json.dumps(dict(metadata), ensure_ascii=False) if metadata else ""
 
     def verify_inline(self, problem: Mapping[str, Any], text: str) -> Verdict | Task:
@@ -137,9 +137,9 @@ def verdict(status: Status, answer: str, reason: str) -> Verdict:
 
 
 def list_of(value: Any, kind: str, where: str) -> list[Any]:
-    """A column that holds a list, or a list as JSON text: lists of mixed kinds are often stored so in Parquet.
+    """Returns the list in a column, which may be JSON text: Parquet often stores lists of mixed types so.
 
-    Raises InputError for all else.
+    Raises InputError for any other value.
     """
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
@@ -149,5 +149,5 @@ def list_of(value: Any, kind: str, where: str) -> list[Any]:
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list) or not value:
-        raise InputError(f"{where}: {kind} are no list", "see docs/verifiers.md")
+        raise InputError(f"{where}: {kind} are not a list", "see docs/verifiers.md")
     return value

@@ -4,7 +4,7 @@ r"""The choice verifier: the answer is a letter, or with `options` the text of o
     "C", four options: "Answer: I am sure it is C"                                        -> correct
 
 - "B", "(B)", "B) Paris", "\\text{B}", "**B**" and "Option B" are all B; lower case letters are not choices, since "a"
-  is a word. With options a letter behind the last of them is none.
+  is a word. With options, a letter after the last option's is not a choice.
 - The full text of an option stands for its letter. A letter with the text of another option is unparseable.
 - With options that are formulas a formula equal to one of them stands for its letter.
 - Without a box or an <answer> tag the last "answer is B" counts, else the letter at the end ("so it is B"), else a text
@@ -52,7 +52,7 @@ _DENIED: Final = re.compile(
     r"[\s).:\]*_}$-]*(?:(?:is|was|are)\s+)?(?:not\b|n't|wrong|incorrect|false|ruled out|out\b)|[\s).:\]*_}$]*isn't",
     re.IGNORECASE,
 )
-"""What takes a letter back: "A is wrong", "B. Incorrect"."""
+"""Text after a letter that rejects it: "A is wrong", "B. Incorrect"."""
 _OTHER_LINE: Final = re.compile(r"\n[\s>*(\[-]*[A-Z][).:\]]")
 _WORD_AFTER: Final = re.compile(r"[ \t]+(?!(?:because|since|as|due|for|which|with|is|and|or|by)\b)[A-Za-z]")
 _ANSWER_IS: Final = re.compile(
@@ -73,7 +73,7 @@ class Choice(Verifier):
     def asked(
         self, source: RowSettings, problem: str, answer: RowCell, cells: Mapping[str, RowCell]
     ) -> Asked:
-        """The options are put after problems that do not show them; the key is a letter where it is clear which."""
+        """Options are put after problems that do not show them; the key becomes a letter if it is clear which."""
         if not source.options:
             return Asked(problem, choice_letter(answer, [], []), {})
         texts, labels = choices(cells[source.options])
@@ -133,12 +133,12 @@ def _said(text: str, options: list[str]) -> str:
 
 
 def _choice(text: str, options: list[str]) -> str:
-    """The letter that a short text stands for; "" if it is none, or not one alone."""
+    """Returns the letter that a short text stands for; "" if it is no single letter."""
     bare, folded = _bare(text), [_folded(option) for option in options]
     # The letter of an option comes before the text of another: B of ["C", "B", "A"] is the second.
     letter_alone = re.fullmatch("[A-Z]", bare) and _in_range(bare, options)
     if not letter_alone and (said := _folded(bare)) in folded:
-        # Of two options with one text neither can be meant.
+        # If two options have the same text, it names neither.
         return chr(ord("A") + folded.index(said)) if folded.count(said) == 1 else ""
     match = _LETTER.match(bare)
     if match is None or _is_word(match[1], bare[match.end(1) :]):
@@ -153,7 +153,7 @@ def _choice(text: str, options: list[str]) -> str:
 
 
 def _by_value(text: str, options: list[str]) -> str:
-    """The letter of the only option that is the same formula."""
+    """Returns the letter of the only option that is the same formula."""
     if not options or len(text) > SHOWN:
         return ""
     try:
@@ -186,7 +186,7 @@ def _is_word(letter: str, after: str) -> bool:
 
 
 def _bare(text: str) -> str:
-    """Without LaTeX and Markdown around the words."""
+    """Returns the text without LaTeX and Markdown around the words."""
     text = re.sub(r"\\[,;:! ]|~|\\q?quad|\\\(|\\\)|\\\[|\\\]", " ", text)
     while (plain := _WRAPPER.sub(r"\1", text)) != text:
         text = plain

@@ -10,7 +10,7 @@ Doubtful cases, decided here once:
   {"input": …, "output": …}: the program's standard input, and what it must print. Output is compared line by
   line, white space at line ends and at the end of the output aside. Other layouts become these when a problem is read,
   and tests that check nothing are refused then (programs.py).
-- Tests of which not even one fails without any program (`if False: assert …`) check nothing: unparseable.
+- If all tests pass without any program (`if False: assert …`), they check nothing: unparseable.
 - A test passes when its end is reached: a program that calls exit(0) before the assert has failed it.
 - The standard library only: what a program may import must not depend on the machine that verifies.
 - The first test that fails decides; one that runs out of time is a timeout, out of memory is wrong.
@@ -113,7 +113,7 @@ def judge_code(text: str, metadata: str) -> Verdict:
 
 @functools.lru_cache(maxsize=256)
 def _checks_something(metadata: str) -> bool:
-    """Whether a test fails without a program. An empty program prints nothing, and each pair expects something."""
+    """Whether a test fails without a program. An empty program prints nothing, and each pair expects an output."""
     for test in json.loads(metadata)["tests"]:
         try:
             if not isinstance(test, str) or _run_test("", test, TEST_SECONDS):
@@ -124,7 +124,7 @@ def _checks_something(metadata: str) -> bool:
 
 
 def _dedented(fence: re.Match[str]) -> str:
-    """The code of a fence without the indentation that a list item or a quote gives all of its lines."""
+    """Returns the code of a fence without the indentation of a list item or a quote."""
     code = fence["code"]
     if ">" in fence["indent"]:
         code = re.sub(r"^[ \t]*(?:>[ \t]?)+", "", code, flags=re.MULTILINE)
@@ -132,7 +132,7 @@ def _dedented(fence: re.Match[str]) -> str:
 
 
 def _run_test(program: str, test: Any, seconds: float) -> str:
-    """Why the program fails the test, or "". Raises TimeoutExpired."""
+    """Returns why the program fails the test, or "". Raises TimeoutExpired."""
     if isinstance(test, str):
         # The last line shows that the end was reached; its text is new each time, so none can be printed early.
         proof = secrets.token_hex(16)
@@ -160,7 +160,7 @@ def _last_line(error: str, status: int) -> str:
 
 
 def run_sandboxed(program: str, stdin: str, seconds: float = TEST_SECONDS) -> tuple[int, str, str]:
-    """(exit status, standard output, standard error) of a Python program in the sandbox.
+    """Returns (exit status, standard output, standard error) of a Python program in the sandbox.
 
     Raises TimeoutExpired, and StepError when there is no sandbox.
     """
@@ -197,7 +197,7 @@ def run_sandboxed(program: str, stdin: str, seconds: float = TEST_SECONDS) -> tu
 
 @functools.cache
 def _sandbox() -> tuple[str, ...]:
-    """bwrap with limits around it, up to what differs from program to program."""
+    """Returns the command of bwrap with its limits, which is the same for all programs."""
     bwrap, prlimit = shutil.which("bwrap"), shutil.which("prlimit")
     if not bwrap or not prlimit:
         raise StepError(

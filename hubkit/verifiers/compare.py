@@ -2,9 +2,9 @@
 
     equal(read("(a,b)=(2,7)"), read("(2,7)"), same) -> True        equal(read("x=3"), read("y=3"), same) -> False
 
-The same for both sides: equal(a, b) is equal(b, a). `same` compares two expressions and may not know: `plain.same`
-without sympy, `symbolic.same` with it. Decided here:
-- A name that only one side has ("x = 5" and "5", "x \\\\in [1, 2]" and "[1, 2]") says nothing; two names have to be
+The comparison is symmetric: equal(a, b) is equal(b, a). `same` compares two expressions and may return None:
+`plain.same` without sympy, `symbolic.same` with it. Decided here:
+- A name that only one side has ("x = 5" and "5", "x \\\\in [1, 2]" and "[1, 2]") is ignored; two names must be
   the same, or the two are equations: equal if one is a multiple of the other.
 - Lists without brackets and sets have no order, tuples and intervals have one. "1, 2" is also the tuple (1, 2) and the
   set {1, 2}, which are not each other; "x = 1, y = 2" is the tuple if its names are in alphabetical order.
@@ -42,7 +42,7 @@ MOST: Final = 64
 
 
 class Expressions(Protocol):
-    """Compares spelled expressions. Each returns None for what it cannot tell."""
+    """Compares spelled expressions. Each method returns None if it cannot decide."""
 
     def same(self, one: str, other: str) -> bool | None: ...
 
@@ -148,7 +148,7 @@ def _near(exact: Form, rounded: Form) -> bool:
 
 
 def _chain(a: Form, b: Form, by: Expressions) -> bool | None:
-    """2 + 3 = 5 answers 5; 2 + 3 = 6 answers nothing."""
+    """2 + 3 = 5 is the answer 5; 2 + 3 = 6 is no answer."""
     holds = [
         equal(part, form.parts[-1], by)
         for form in (a, b)
@@ -199,7 +199,7 @@ def _relation(form: Form) -> Relation | None:
 
 
 def _by_name(form: Form) -> dict[str, Form]:
-    """{"a": 2, "b": 7} of "(a, b) = (2, 7)" and of "a = 2, b = 7"; empty for all else."""
+    """Returns {"a": 2, "b": 7} for "(a, b) = (2, 7)" and for "a = 2, b = 7"; empty for any other answer."""
     if isinstance(form, Named) and form.name.startswith("(") and isinstance(form.form, Several):
         names = [part for part in split_top(form.name[1:-1]) if part != ","]
         values = form.form.items

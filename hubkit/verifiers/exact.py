@@ -1,6 +1,6 @@
 """The exact verifier: the same text, case included.
 
-White space around it and dollar signs do not count. The answer is the last box, else the last <answer>…</answer>, else
+White space around it and dollar signs are ignored. The answer is the last box, else the last <answer>…</answer>, else
 what follows "####", else the whole text. "1,000" equals "1000", and "1000.0" does not.
 """
 

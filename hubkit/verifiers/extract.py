@@ -6,11 +6,11 @@ r"""Finds the final answer in a text.
     answer_in("<answer>48480</answer>")                          -> Answer("48480", …)
 
 Decided here:
-- The last box counts, even if another answer stands behind it. Boxes with nothing but "and", "or", commas, labels or
+- The last box counts, even if another answer stands after it. Boxes with nothing but "and", "or", commas, labels or
   "x =" between them are one answer. Other boxes in the same sentence make the answer several, too, unless a word
   between them takes the first one back or goes on from it ("no", "so", "hence", "=").
-- What stands beside a box in its formula belongs to it: a sign, a percent sign, a unit, a term. In a blank that is
-  filled ("7 + \\boxed{5} = 12") the box alone is the answer.
+- Text beside a box in its formula belongs to the answer: a sign, a percent sign, a unit, a term. If the box fills a
+blank ("7 + \\boxed{5} = 12"), the box alone is the answer.
 - Spellings of the box: \\boxed {7}, \\boxed7, \\fbox{7}, a box in a box, and boxed with a lost backslash (\x08oxed).
 - Without a box: the last <answer>…</answer>, then "#### 5", then what follows the last "answer is" or "Answer:", then a
   text of one line, then in the last sentence the only formula, the only bold part, what follows the only "is", or the
@@ -28,7 +28,7 @@ __all__ = ["Answer", "answer_in", "boxed", "key_of", "marked_in"]
 class Answer(NamedTuple):
     text: str
     marked: bool
-    """It stood in a box or a tag, and so has nothing around it."""
+    """Whether it was in a box or a tag, and so has no other text around it."""
 
 
 class _Box(NamedTuple):
@@ -89,7 +89,8 @@ def boxed(text: str) -> str | None:
 
 
 def marked_in(text: str) -> str | None:
-    """What stands in the last box as it is, else in the last tag, else behind "####". Returns None without these."""
+    """Returns the content of the last box, else of the last tag, else the text after "####". Returns None if there is
+    none of these."""
     if any(mark in text for mark in _MARKS):
         return boxed(text)
     found = _TAG.findall(text) or _HASHES.findall(text)
@@ -97,7 +98,7 @@ def marked_in(text: str) -> str | None:
 
 
 def key_of(answer: object) -> str:
-    """The known answer of a problem, out of its boxes, tags or behind "####" if it has some."""
+    """Returns the known answer of a problem, without its boxes, tags or "####"."""
     text = str(answer).strip()
     if not any(mark in text for mark in (*_MARKS, "####", "<answer>", "<|begin_of_box|>")):
         return text
@@ -106,7 +107,7 @@ def key_of(answer: object) -> str:
 
 
 def answer_in(text: str) -> Answer | None:
-    """The final answer in a text. Returns None if there is none, or if it is not clear which one."""
+    """Returns the final answer in a text. Returns None if there is none, or if it is not clear which one."""
     end = len(text)
     if any(mark in text for mark in _MARKS):
         last = _last_box(text, end)

@@ -30,13 +30,13 @@ class Number(NamedTuple):
 
 
 class Words(NamedTuple):
-    """A text that is no mathematics, in lower case."""
+    """A text that is not mathematics, in lower case."""
 
     text: str
 
 
 class Named(NamedTuple):
-    """x = 5, x \\in [1, 2]: a value and what it is the value of."""
+    """x = 5, x \\in [1, 2]: a value with its name."""
 
     name: str
     form: Form

@@ -1,9 +1,9 @@
-"""What a judge model is asked about an answer, and how its reply is read. The engines are not asked here.
+"""The prompt for a judge model about an answer, and how its reply is read. No engine is called here.
 
 The judge sees the problem, the known answer and what follows the thinking span, each between two lines with
 a mark that no text can contain: it is a hash of those very texts. Control tokens of chat templates are broken
 up in them, since template and text are one string to a tokenizer. This protects the form of the prompt only;
-whether a judge can be talked round depends on the judge.
+whether a judge can be persuaded depends on the judge.
 
 `**Verdict:** correct.` on the last line is a verdict. Contradictory or truncated replies are "unjudged", and so not
 correct.
@@ -23,11 +23,11 @@ from hubkit.verifiers.base import Task, Verdict, Verifier
 __all__ = ["Judged", "Question", "fill", "no_verdict", "verdict_in"]
 
 QUOTED: Final = 160
-"""Characters of the judge's words that a verdict keeps: the last before its verdict, where it sums up."""
+"""Characters of the judge's reply that a verdict keeps: the last before `Verdict:`, where it sums up."""
 
 
 class Judged(Verifier):
-    """Problems whose answers a language model judges: in the steps of a recipe, which have an engine for it."""
+    """Problems whose answers a language model judges. Only steps of a recipe have an engine for it."""
 
     name = "judge"
 
@@ -36,7 +36,7 @@ class Judged(Verifier):
 
 
 class Question(NamedTuple):
-    """What the judge is asked. Its texts come from datasets and models, and may hold anything."""
+    """A question for the judge. Its texts come from datasets and models, and may contain anything."""
 
     key: Any
     """The caller's name of the trace."""
@@ -47,12 +47,12 @@ class Question(NamedTuple):
 
 _PLACEHOLDER: Final = re.compile(r"\{(problem|answer|response)\}")
 _TOKEN: Final = re.compile(r"[<\[](?=[^\s<>\[\]]{1,64}[>\]]|/?(?:problem|answer|response)\b)")
-"""Where a control token may begin (<|im_end|>, </s>, <｜User｜>, <end_of_turn>, [INST], and tags that are none), or
-a line that looks like those around a text."""
+"""Where a control token (<|im_end|>, </s>, <｜User｜>, <end_of_turn>, [INST]) or anything that looks like one may
+begin, or a line like those around a text."""
 
 
 def fill(prompt: str, question: Question) -> str:
-    """The prompt with its texts in place, in one pass: a text that says {answer} is text like any other."""
+    """Returns the prompt with its texts inserted, in one pass: {answer} inside a text is not replaced."""
     texts = {
         name: _TOKEN.sub(lambda match: match[0] + " ", getattr(question, name))
         for name in ("problem", "answer", "response")
@@ -66,7 +66,7 @@ def fill(prompt: str, question: Question) -> str:
 
 
 def _mark(texts: dict[str, str]) -> str:
-    """16 hex digits that stand in none of the texts, always the same for the same texts."""
+    """Returns 16 hex digits that occur in none of the texts, always the same for the same texts."""
     mark = json.dumps(texts)
     while True:
         mark = hashlib.sha256(mark.encode()).hexdigest()[:16]
@@ -80,7 +80,7 @@ _VERDICT: Final = re.compile(
 
 
 def verdict_in(reply: str) -> Verdict:
-    """The verdict on the last line of a judge's reply, without its thinking."""
+    """Returns the verdict on the last line of a judge's reply, without its thinking."""
     *before, last = reply.strip().split("\n")
     found = _VERDICT.fullmatch(last)
     others = filter(None, map(_VERDICT.fullmatch, before))
@@ -95,6 +95,6 @@ def no_verdict(why: str) -> Verdict:
 
 
 def _quote(lines: list[str]) -> str:
-    """The end of what was said, in one line."""
+    """Returns the end of a reply, in one line."""
     text = "".join(c if c.isprintable() else " " for c in " ".join(" ".join(lines).split()))
     return f'"{text}"' if len(text) <= QUOTED else f'"…{text[-QUOTED:]}"'

@@ -30,7 +30,7 @@ from hubkit.verifiers.spelling import spell
 __all__ = ["Math"]
 
 LONGEST = 2000
-"""Characters of an answer; a longer one is none."""
+"""Maximum characters of an answer; a longer text is no answer."""
 
 
 class Math(Verifier):
@@ -81,7 +81,7 @@ class Math(Verifier):
 
 
 def _unreadable(key: Form) -> bool:
-    """Whether a key is an expression that nothing can be compared with."""
+    """Whether a key is an expression that cannot be read, and so not compared with any answer."""
     from hubkit.verifiers.symbolic import readable
 
     return isinstance(key, Number) and not readable(key.text)

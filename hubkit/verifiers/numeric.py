@@ -66,7 +66,7 @@ class _Quantity(NamedTuple):
     text: str
     unit: str
     number: Fraction | None
-    """None if sympy has to read it."""
+    """Returns None if sympy has to read it."""
 
 
 def _verify(answer: str, text: str, metadata: str, in_worker: bool) -> Verdict | None:
@@ -96,7 +96,7 @@ def _verify(answer: str, text: str, metadata: str, in_worker: bool) -> Verdict |
 
 
 def _read(text: str) -> _Quantity | None:
-    """The number that an answer is. Returns None for what is no single number."""
+    """Returns the number in an answer. Returns None if it is not a single number."""
     try:
         form = read(spell(_PERCENT.sub("", text[:1000])))
     except RecursionError:

@@ -1,4 +1,4 @@
-"""Options of choice problems as rows have them, and what stands for the letter of one.
+"""Options of choice problems in rows, and which answers stand for the letter of an option.
 
 {"text": ["mouse", "crab"], "label": ["1", "2"]} -> ["mouse", "crab"], ["1", "2"]
 answer "2" -> "B";  answer 1, which counts from 0 -> "B";  answer "crab" -> "crab"

@@ -1,4 +1,4 @@
-r"""Reads what kind of thing an answer is: a number, a list, an interval, an equation, a time, a word (forms.py).
+r"""Reads the kind of an answer: a number, a list, an interval, an equation, a time, a word (forms.py).
 
     read("x=5")                  -> Named("x", Number("5"))
     read("3,8,\\text{and}11")    -> Several("list", (Number("3"), Number("8"), Number("11")))
@@ -7,7 +7,7 @@ r"""Reads what kind of thing an answer is: a number, a list, an interval, an equ
     read("8:00")                 -> Clock(28800)
     read("211_{3}")              -> Based("211", 3)
 
-Texts are spelled by `spelling.spell` before. Nothing is dropped in reading; `compare.py` compares all of it.
+Texts must have been normalised by `spelling.spell`. Reading drops nothing; `compare.py` compares all of it.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ _LETTERS_APART: Final = re.compile(r"[a-z]!*(?:[ -][a-z]!*)+|[A-Za-z]!+")
 
 @functools.lru_cache(maxsize=8192)
 def read(text: str) -> Form:
-    """What a spelled answer is. What is nothing else is an expression, which may turn out not to be readable."""
+    """Returns the form of a spelled answer. Anything of no other form is an expression, which may be unreadable."""
     return _read(text, 0)
 
 

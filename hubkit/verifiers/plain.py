@@ -3,8 +3,8 @@ r"""The values of expressions that are plain enough to be evaluated without symp
     value("\\frac{1}{2}") -> Value(Fraction(1, 2), exact=True, …)      value("\\sqrt{8}") -> Value(2.828…, …)
     same("2\\sqrt{3}", "3\\sqrt{2}") -> False          same("x^{2}", "x\\cdot x") -> None: sympy has to say
 
-Read are numbers, fractions, powers and roots, sums and products of them with pi and single letters. Numbers
-without roots and letters are exact fractions, so equal means equal however small or large they are.
+It reads numbers, fractions, powers and roots, and sums and products of them with pi and single letters. Numbers
+without roots and letters are exact fractions, so they are compared exactly however small or large they are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Inline", "Value", "rounds_to", "same", "value"]
 CLOSE: Final = 1e-9
 """Doubles that differ by less, relative to the largest number on the way, may be equal."""
 DIGITS: Final = 6
-"""Significant digits from which on a decimal may stand for the number that it is the rounding of."""
+"""Minimum significant digits of a decimal that may stand for a number that rounds to it."""
 LONGEST: Final = 200
 
 LETTERS: Final = {
@@ -60,7 +60,7 @@ class Value(NamedTuple):
     exact: bool
     """The number is a fraction, and exactly the value."""
     letters: bool
-    """Letters stand in it: the number is its value at one point."""
+    """Whether it has letters: the number is then its value at one point."""
     scale: float
     """The largest number on the way to it."""
 
@@ -105,7 +105,7 @@ def _rounded(text: str, other: Value) -> bool:
 
 
 def rounds_to(decimal: str, number: Fraction) -> bool:
-    """Whether a decimal is the rounding of a number to its places, and has six significant digits."""
+    """Whether a number rounds to this decimal, and the decimal has six significant digits."""
     try:
         written = Decimal(decimal)
     except InvalidOperation:
@@ -123,7 +123,7 @@ def decimal_places(text: str) -> bool:
 
 @functools.lru_cache(maxsize=8192)
 def value(text: str) -> Value | None:
-    """The value of a spelled expression. Returns None for what this module cannot read whole."""
+    """Returns the value of a spelled expression. Returns None if this module cannot read it whole."""
     if not text or len(text) > LONGEST:
         return None
     try:
@@ -151,7 +151,7 @@ def value(text: str) -> Value | None:
 
 
 class _Reader:
-    r"""Evaluates sums and products with roots, fractions, powers, letters and \pi; ValueError for all else."""
+    r"""Evaluates sums and products with roots, fractions, powers, letters and \pi. Raises ValueError for others."""
 
     def __init__(self, text: str) -> None:
         self._tokens: list[str] = _TOKEN.findall(text)

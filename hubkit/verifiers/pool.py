@@ -1,11 +1,11 @@
-"""Worker processes for verification: as many as there are cores, none before there is work for it.
+"""Worker processes for verification: as many as there are cores, started when there is work for them.
 
     for trace, verdict in shared_pool().stream((trace, verify_inline(problem, trace["solution"])) for …):
 
-A stream comes out in the order it went in, with a bounded number of items under way. Items that were judged
-without a worker pass through. A worker that is silent past the deadline is killed and replaced, and only
-the item that it was at is lost: a timeout. No worker outlives this process. (pebble's pool was tried: it is as
-quick item by item, but its time limit covers a whole chunk, and a busy worker outlives a killed owner.)
+A stream keeps the order of its input, with a bounded number of items under way. Items that were judged without a
+worker pass through. A worker that is silent past the deadline is killed and replaced, and only its current item is
+lost: a timeout. No worker outlives this process. (pebble's pool was tried: it is as quick item by item, but its time
+limit covers a whole chunk, and a busy worker outlives a killed owner.)
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from hubkit.verifiers.base import Task, Verdict
 __all__ = ["Pool", "shared_pool"]
 
 DEADLINE: Final = 30.0
-"""Seconds one item may take: math-verify's own limits, for several expressions, stay below it. Half of it in
-CPU seconds where the machine is too busy to give a worker more."""
+"""Seconds that one item may take, above math-verify's own limits for several expressions; on a machine that is too busy
+to give a worker more, half of it in CPU seconds."""
 MEMORY: Final = 2 << 30
 """Bytes of address space per worker; sympy and reasoning-gym together need about a third of it."""
 CHUNK: Final = 16
 """Items sent at a time: milliseconds of work each, so that sending costs nothing beside it."""
 BACKLOG: Final = 48
 PATIENCE: Final = 1.0
-"""Another worker starts when so many items wait, this many seconds after all others gave their first verdict:
-its own first one takes a second or three, which a few hundred items are not worth."""
+"""Starts a worker after BACKLOG queued items, PATIENCE seconds after all other workers gave their first verdict:
+start-up costs 1 to 3 s, which does not pay for a few hundred items."""
 WINDOW: Final = 1024
-"""Items under way, settled ones that wait for an earlier one included: traces of 100 kB make 100 MB."""
+"""Maximum items under way, including judged ones that wait for an earlier one; traces of 100 kB make 100 MB."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -62,7 +62,7 @@ class _Worker(JsonChild):
     """One process, the items it has been sent, and when the first of them is overdue."""
 
     def __init__(self, deadline: float, memory: int) -> None:
-        # Its parts that multiply by threads are told not to: one worker, one core.
+        # Libraries that start threads are told not to: one worker, one core.
         single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         super().__init__("hubkit.verifiers.worker", str(memory), str(deadline), environment=single)
         self.items: deque[_Item] = deque()
@@ -109,8 +109,8 @@ class _Worker(JsonChild):
         return float(times.user + times.system)
 
     def hangs(self) -> bool:
-        """Whether it has had its time. One that had to wait for a core gets more: it must not depend on
-        what else the machine does whether a trace is right."""
+        """Whether its time is over. A worker that had to wait for a core gets more time: a verdict must not depend on
+        the load of the machine."""
         if time.monotonic() <= self.due:
             return False
         with contextlib.suppress(psutil.Error):
@@ -132,7 +132,7 @@ class Pool:
         self._lock = threading.Lock()
 
     def limit(self, processes: int | None) -> None:
-        """Use no more workers than this; those that are there stay."""
+        """Start no more workers than this; existing ones stay."""
         if processes:
             self._processes = processes
 
@@ -166,7 +166,7 @@ class Pool:
         return verdict
 
     def _finished(self, window: deque[tuple[T, R | _Item]], most: int) -> Iterator[tuple[T, R | Verdict]]:
-        """What is done at the head of the window; waits until no more than `most` items are left."""
+        """Yield finished items at the head of the window; waits until no more than `most` items are left."""
         while window:
             payload, item = window[0]
             if isinstance(item, _Item):
@@ -236,9 +236,9 @@ class Pool:
 
 
 def shared_pool(processes: int | None = None) -> Pool:
-    """This process's pool: its workers serve one step after the other, and single verdicts between.
+    """Returns this process's pool, whose workers serve all its steps and single verdicts.
 
-    It has at most `processes` workers from now on, such as the cores that a step may use; None: as many as before.
+    From now on it has at most `processes` workers, such as the cores that a step may use; None: no change.
     """
     pool = _pool_of(os.getpid())  # a forked process must not use its parent's pipes
     pool.limit(processes)

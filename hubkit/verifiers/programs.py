@@ -1,4 +1,4 @@
-r"""Tests of programs as public datasets have them, brought to the two kinds that the code verifier runs.
+r"""Converts tests of programs in public datasets to the two kinds that the code verifier runs.
 
     MBPP       test_list: ["assert double(2) == 4"], with test_setup_code or test_imports beside it
     HumanEval  test: "def check(candidate):\n    assert candidate(2) == 4", entry_point: "double"
@@ -10,7 +10,8 @@ become
 
 A test that checks nothing is refused when the problem is read: Python that asserts and raises nothing, or uses no name
 that the program could define, a definition that is never called, inputs without outputs, and every other layout.
-What only running shows (`if False:`, a loop over nothing) `code.py` finds: such tests pass without any program.
+`code.py` finds tests that check nothing only when they run (`if False:`, a loop over nothing): they pass without any
+program.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from hubkit.errors import InputError
 __all__ = ["BESIDE", "read_tests"]
 
 BESIDE: Final = ("entry_point", "test_setup_code", "test_imports")
-"""Columns that HumanEval and MBPP have beside the tests; they are read where they are."""
+"""Columns that HumanEval and MBPP have beside the tests; they are read if present."""
 
 LAYOUTS: Final = "give asserts, {input, output} pairs, or what APPS, TACO, HumanEval or MBPP have"
 
@@ -77,7 +78,7 @@ def _pair(given: Any, printed: Any, where: str) -> dict[str, str]:
         if isinstance(text, list) and all(isinstance(line, str) for line in text):
             text = "\n".join(text)  # TACO's lists of lines
         if not isinstance(text, str):
-            raise InputError(f"{where}: input and output are no texts: {str(text)[:40]!r}", LAYOUTS)
+            raise InputError(f"{where}: input and output are not texts: {str(text)[:40]!r}", LAYOUTS)
         texts.append(text)
     if not texts[1].strip():
         raise InputError(f"{where}: it expects no output, and so checks nothing", LAYOUTS)
@@ -90,13 +91,13 @@ def _apps(value: Mapping[str, Any], where: str) -> list[Any]:
         raise InputError(f"{where}: tests have the keys {', '.join(map(str, value))}", LAYOUTS)
     inputs, outputs, function = value["inputs"], value["outputs"], value.get("fn_name")
     if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs):
-        raise InputError(f"{where}: inputs and outputs are no lists of one length", LAYOUTS)
+        raise InputError(f"{where}: inputs and outputs are not lists of the same length", LAYOUTS)
     if not function:
         return [
             _pair(*pair, f"{where}: test {n}") for n, pair in enumerate(zip(inputs, outputs, strict=True), 1)
         ]
     if not str(function).isidentifier():
-        raise InputError(f"{where}: fn_name {str(function)[:40]!r} is no name of a function", LAYOUTS)
+        raise InputError(f"{where}: fn_name {str(function)[:40]!r} is not the name of a function", LAYOUTS)
     return [_call(str(function), given, wanted, where) for given, wanted in zip(inputs, outputs, strict=True)]
 
 
@@ -144,7 +145,7 @@ def _text(test: str, row: Mapping[str, Any], where: str) -> str:
 
 
 def _foreign(tree: ast.Module) -> str:
-    """A module that the tests import and the sandbox lacks; "" if there is none."""
+    """Returns a module that the tests import and the sandbox lacks; "" if there is none."""
     for node in ast.walk(tree):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):

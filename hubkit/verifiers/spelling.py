@@ -1,4 +1,4 @@
-r"""Brings answers to one spelling: what looks alike in print is the same text afterwards.
+r"""Normalises the spelling of answers: what looks alike in print becomes the same text.
 
     spell("$ \\dfrac12 $.") -> "\\frac{1}{2}"        spell("29\\,322\\,216") -> "29322216"
     spell("3 1/4") -> "(3+\\frac{1}{4})"              spell("0.\\overline{27}") -> "\\frac{27}{99}"
@@ -102,10 +102,10 @@ _DROPPED: Final = frozenset(
     boxed fbox framebox mathbf textbf boldsymbol bm emph underline mathop tiny scriptsize footnotesize small normalsize
     large Large LARGE huge Huge""".split()  # noqa: SIM905
 )
-"""Commands that only change the looks. Their argument stays, in braces if it had some."""
+"""Commands that only change the appearance. Their argument stays, in braces if it had braces."""
 _SPACES: Final = frozenset("quad qquad thinspace enspace medspace thickspace space nobreakspace".split())  # noqa: SIM905
 _LOOKS: Final = re.compile(r"\\(?:color|textcolor|colorbox|[hv]space\*?|[hv]?phantom)\s*\{[^{}]*\}\s*")
-"""What only changes the looks, with its first argument."""
+"""Commands that only change the appearance and are dropped together with their first argument."""
 _ASCII: Final = re.compile(
     r"(?<![A-Za-z\\{])(sqrt|pi|sin|cos|tan|cot|sec|csc|ln|log|exp|arcsin|arccos|arctan|theta|infinity)"
     r"(?![A-Za-z])(?=\s*(?:[-+*/^()=<>,;|\d]|\Z))"
@@ -126,7 +126,7 @@ _LIST_COMMA: Final = re.compile(rf",[\s{_GAP}]|;")
 _BARE_FRAC: Final = re.compile(r"\\frac\s*(\{[^{}]*\}|\d|[A-Za-z])\s*(\{[^{}]*\}|\d|[A-Za-z])")
 _BARE_SQRT: Final = re.compile(r"\\sqrt\s*(\d|[A-Za-z])")
 _BARE_POWER: Final = re.compile(r"([\^_])\s*(\d+|[A-Za-z])(?![A-Za-z])")
-"""2^10 is 1024, as it is typed, and not 2^{1}0, as LaTeX prints it."""
+"""Read 2^10 as 1024, as people mean it, and not as 2^{1}0, as LaTeX prints it."""
 _LOOSE_BRACES: Final = re.compile(r"(?<![\w}\]^_])\{([^{}\\]*)\}")
 _OVER: Final = re.compile(r"\{([^{}]*?)\\over(?![A-Za-z])([^{}]*)\}")
 _MIXED: Final = re.compile(
@@ -166,7 +166,7 @@ _CURRENCY: Final = {"€": "eur", "£": "gbp", "¥": "yen", "₹": "rupee", "¢"
 
 @functools.lru_cache(maxsize=8192)
 def spell(text: str) -> str:
-    """The answer in the spelling that `forms.read` reads. Returns "" if nothing is left."""
+    """Returns the answer in the spelling that `parse.read` expects. Returns "" if nothing is left."""
     if text.isdecimal() and text.isascii():
         return text
     if quoted := _QUOTED.fullmatch(text):
@@ -264,7 +264,7 @@ def _command(match: re.Match[str]) -> str:
 
 
 def _ungrouped(text: str) -> str:
-    """Digits in groups of three as one number."""
+    """Join digits in groups of three to one number."""
     bracketed = text.lstrip().startswith(("(", "[", "\\lbrace"))
     if bracketed and not _LIST_COMMA.search(text):
         marked = text
@@ -339,7 +339,7 @@ def _unwrapped(text: str) -> str:
 
 
 def _closes(text: str) -> int:
-    """Where the bracket that the text begins with is closed; -1 if it is not."""
+    """Returns where the bracket at the text's beginning is closed; -1 if it is not."""
     depth = 0
     for place, letter in enumerate(text):
         depth += (letter == "{") - (letter == "}")

@@ -1,12 +1,12 @@
-r"""Compares expressions with math-verify: it parses them, and says what is symbolically equal.
+r"""Compares expressions with math-verify, which parses them and decides symbolic equality.
 
     Symbolic().same("2\\sqrt{3}", "\\sqrt{12}") -> True      .same("x^{2}", "x\\cdot x") -> True
     Symbolic().same("\\frac{5}{2}\\spadesuit", "1") -> None: it cannot be read whole
 
-Before it: a list of what may stand in an expression, since the parser drops what it does not know. After it: both
-are evaluated to 40 digits, at several points where letters stand in them, and numbers that differ relative to their
-size are not equal (math-verify compares to 6 decimal places and finds 3^{-39} equal to 3^{-40}). To be used on the
-main thread of a process only: math-verify's time limits need that, and it says False to everything elsewhere.
+Before that, expressions are checked against a list of allowed parts, since the parser drops what it does not know.
+After that, both are evaluated to 40 digits, at several points if they have letters, and numbers that differ relative
+to their size are not equal (math-verify compares to 6 decimal places and finds 3^{-39} equal to 3^{-40}). Use it on the
+main thread of a process only: math-verify's time limits need that, and elsewhere it returns False for everything.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from hubkit.verifiers import plain
 __all__ = ["SECONDS", "Late", "Symbolic", "number", "readable"]
 
 SECONDS: Final = 3
-"""For each pair to be compared, of this process's time."""
+"""CPU seconds of this process for each comparison."""
 WALL_SECONDS: Final = 10
-"""For math-verify's own limits, which go by the clock on the wall."""
+"""Seconds for math-verify's own limits, which use wall time."""
 DIGITS: Final = 40
 NEAR: Final = 25
-"""Digits in which equal values agree; the others are for what is lost on the way."""
+"""Digits in which equal values agree; the other digits are a reserve for rounding."""
 
 _COMMANDS: Final = frozenset(
     """frac sqrt pi cdot sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp binom infty lfloor
     rfloor lceil rceil alpha beta gamma delta epsilon theta lambda mu nu phi varphi psi omega sigma rho tau xi eta zeta
     kappa chi Delta Gamma Omega Phi Psi Sigma Lambda Theta sum prod int circ""".split()  # noqa: SIM905
 )
-"""What may stand in an expression; the parser drops or misreads some others."""
+"""Allowed parts of an expression; the parser drops or misreads some others."""
 _COMMAND: Final = re.compile(r"\\([A-Za-z]+)")
 _REST: Final = re.compile(r"[0-9A-Za-z+\-/(){}^_.|!= ]*")
 _NOT_READ: Final = re.compile(
@@ -66,7 +66,7 @@ def readable(text: str) -> bool:
 
 
 def number(text: str) -> Fraction | None:
-    """The value of a spelled expression to 40 digits. Returns None if it is no real number. Raises Late."""
+    """Returns the value of a spelled expression to 40 digits. Returns None if it is no real number. Raises Late."""
     expression = _parsed(text)
     if expression is None or expression.free_symbols:
         return None
@@ -81,7 +81,7 @@ class Late(Exception):
 
 @functools.lru_cache(maxsize=4096)
 def _parsed(text: str) -> Any:
-    """sympy's expression of a spelled text. Returns None for what cannot be read whole. Raises Late."""
+    """Returns sympy's expression of a spelled text. Returns None if it cannot be read whole. Raises Late."""
     if not text or len(text) > 1000 or _NOT_READ.search(text):
         return None
     commands = set(_COMMAND.findall(text))
@@ -187,7 +187,7 @@ def _points(symbols: Any) -> Iterator[dict[Any, Any]]:
 
 
 def _at(expression: Any, point: dict[Any, Any]) -> Any:
-    """The value there, to 40 digits. Returns None if there is none."""
+    """Returns the value at a point, to 40 digits. Returns None if there is none."""
     try:
         value = expression.subs(point).evalf(DIGITS)
         if value.is_number and value.is_finite is not False and not value.free_symbols:
@@ -236,7 +236,7 @@ def _multiples(one: tuple[str, str], other: tuple[str, str], positive: bool) -> 
 
 @contextmanager
 def _limit() -> Iterator[None]:
-    """Ends what takes more than SECONDS of this process's own time, however busy the machine is."""
+    """Stop a computation after SECONDS of this process's own CPU time, however busy the machine is."""
 
     def late(*_: object) -> None:
         raise Late
@@ -252,7 +252,7 @@ def _limit() -> Iterator[None]:
 
 @functools.cache
 def _self_test() -> None:
-    """Something true and something false, so that a verifier that cannot work is not taken for all wrong."""
+    """Check one true and one false comparison, so that a broken math-verify does not make all answers wrong."""
     from math_verify import parse, verify
 
     half = parse("\\boxed{\\frac{1}{2}}")

@@ -1,4 +1,4 @@
-"""The table of verifiers, from the names that problems have to what judges them. A new one is a line here."""
+"""The table of verifiers: name in problems -> verifier. A new verifier is a line here."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ TABLE: Final[dict[str, Verifier]] = {
 
 
 def verifier_named(name: str) -> Verifier:
-    """Raises InputError if there is none of that name."""
+    """Returns the verifier of this name. Raises InputError if there is none."""
     if name not in TABLE:
         raise InputError(f"no verifier is called {name!r}", f"use {', '.join(TABLE)}")
     return TABLE[name]
 
 
 def verify_inline(problem: Mapping[str, Any], text: str) -> Verdict | Task:
-    """Judge a text by the verifier that a problem names, as far as this process can do it quickly and safely.
+    """Judge a text by the verifier that a problem names, if this process can do it quickly and safely.
 
     verify_inline({"answer": "85", "verifier": "math", …}, "… \\\\boxed{84}")  -> Verdict("wrong", "84", …)
     verify_inline({"answer": "x^2+1", "verifier": "math", …}, "\\\\boxed{1+x^2}")  -> Task("math", …)
@@ -42,5 +42,5 @@ def verify_inline(problem: Mapping[str, Any], text: str) -> Verdict | Task:
 
 
 def verify_in_worker(task: Task) -> Verdict:
-    """Do what `verify_inline` left to do. Called on the main thread of a worker process."""
+    """Judge a task that `verify_inline` returned. Called on the main thread of a worker process."""
     return verifier_named(task.verifier).verify_in_worker(task)

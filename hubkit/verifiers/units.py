@@ -3,9 +3,8 @@ r"""Units beside numbers: "5 \\text{ cm}", "\\$18", "12 apples", "50\\%".
     split_unit("5 \\text{cm}^{2}") -> ("5", "cm^2")      split_unit("\\text{usd}18") -> ("18", "dollar")
     split_unit("50%") -> ("\\frac{50}{100}", "")         split_unit("5 \\text{million}") -> ("5\\cdot10^{6}", "")
 
-A unit that only one of two answers has is left out of account, since keys often lack it; two different ones make
-answers differ ("5 cm" is not "5 m", and not "0.05 m" either: nothing is converted), and so do two nouns ("4 boys",
-"4 girls").
+A unit that only one of two answers has is ignored, since keys often lack it. Two different units make answers differ
+("5 cm" is not "5 m", and not "0.05 m" either: nothing is converted), and so do two nouns ("4 boys", "4 girls").
 """
 
 from __future__ import annotations
@@ -115,7 +114,7 @@ _PERCENT: Final = re.compile(r"(?P<number>[^%]*)(?:%|\\text\{\s*(?:percent|per c
 
 
 def split_unit(text: str) -> tuple[str, str]:
-    """(expression, unit) of a spelled answer; percent and "million" become part of the expression."""
+    """Returns (expression, unit) of a spelled answer; percent and "million" become part of the expression."""
     if text.isdecimal():
         return text, ""
     if (match := _LEADING.fullmatch(text)) and match["number"].strip():

@@ -1,4 +1,4 @@
-"""A worker process that judges what sympy, a scorer or a sandbox has to look at.
+"""A worker process that judges tasks which need sympy, a scorer or a sandbox.
 
     python -m hubkit.verifiers.worker MEMORY_BYTES DEADLINE_SECONDS …      (started as a JsonChild)
     stdout  "ready"
@@ -6,8 +6,8 @@
     stdout  ["correct", "0.5", "equal by math-verify"]               a line for each task, in their order
             {"error": ["InputError", "a test is neither …", "see …"]}  where the run has to stop
 
-It judges on its main thread, which math-verify's alarms need. What goes past the memory limit fails; what
-computes past the deadline is ended by the kernel, even inside C code and with nobody left to do it.
+It judges on its main thread, which math-verify's alarms need. A task that exceeds the memory limit fails; a worker that
+computes past the deadline is ended by the kernel, even inside C code and after its owner has ended.
 """
 
 from __future__ import annotations

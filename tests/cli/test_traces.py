@@ -335,7 +335,7 @@ def test_stages_follow_each_other_and_stay_matched(tmp_path: Path) -> None:
         ),
         (["compress", "t.jsonl", "--out", "o", "--model", "x/y", "--by", "answer"], "by: Extra inputs"),
         (["verify", "t.jsonl", "--out", "o", "--verifier", "judge"], "a judge is a model"),
-        (["push", ".", "local/x"], "no finished stage's folder"),
+        (["push", ".", "local/x"], "not the folder of a finished stage"),
         # What lies here is looked at before a Hub is asked for anything.
         (["compress", "none.jsonl", "--out", "o", "--model", "x/y"], "'none.jsonl' is neither a file"),
         (["compress", "./none", "--out", "o", "--model", "x/y"], "'./none' is neither a file"),

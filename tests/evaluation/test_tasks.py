@@ -181,9 +181,9 @@ def test_weights_of_another_student_are_caught_by_their_answers(
         ({"task": "gpqa:mc|0"}, "scored by log-likelihoods"),
         (
             {"task": "aime24_gpassk|0"},
-            "wants 48 answers to each problem, and greedy ones are one and the same",
+            "takes 48 answers to each problem, and greedy answers are all the same",
         ),
-        ({"task": "gsm8k|0", "samples": 4}, "4 greedy answers to a problem are one and the same"),
+        ({"task": "gsm8k|0", "samples": 4}, "4 greedy answers to a problem are all the same"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_before_the_run(

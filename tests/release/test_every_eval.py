@@ -179,7 +179,7 @@ def test_levels_of_one_model_are_evaluations_of_their_own(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"model": "../../etc"}, "no model on the Hub"),
+        ({"model": "../../etc"}, "not a model on the Hub"),
         ({"model": "checkpoint"}, "--model org/name"),
         ({"choices": []}, "no details file of lighteval"),
     ],

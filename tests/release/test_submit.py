@@ -236,7 +236,9 @@ def test_an_adapter_of_another_toolkit_on_two_benchmarks(hub: LocalHub, api: HfA
     home = {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": "", "HF_TOKEN": ""}
     done = hubkit(*command, **home)
     assert done.returncode == 2 or done.returncode == 1
-    assert "names its base as '/home/me/base', which is no model on the Hub" in " ".join(done.stderr.split())
+    assert "names its base as '/home/me/base', which is not a model on the Hub" in " ".join(
+        done.stderr.split()
+    )
     named = json.dumps(about | {"base_model_name_or_path": "local/student"}).encode()
     add(api, "local/adapter", {"adapter_config.json": named})
     done = hubkit(*command, **home)
@@ -256,7 +258,7 @@ def test_an_adapter_of_another_toolkit_on_two_benchmarks(hub: LocalHub, api: HfA
 def test_a_branch_is_no_revision(mine: Access, model: str, tmp_path: Path) -> None:
     run = run_of(tmp_path, model, **{"config_tasks__gsm8k|0__hf_revision": "main"})
     (item,) = plan(Wish(model, results=run), tmp_path, mine).items
-    assert item.entry.dataset_revision is None and "which is no commit" in item.remarks[0]
+    assert item.entry.dataset_revision is None and "which is not a commit" in item.remarks[0]
 
 
 def test_a_commit_of_another_dataset_is_no_revision(mine: Access, model: str, tmp_path: Path) -> None:
@@ -416,7 +418,7 @@ def test_boards_are_found_by_their_eval_yaml(api: HfApi, mine: Access) -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"results__gsm8k|0": {"extractive_match": 37.5}}, "no share from 0 to 1"),
+        ({"results__gsm8k|0": {"extractive_match": 37.5}}, "not a share from 0 to 1"),
         ({"results__gsm8k|0": {"extractive_match": -0.1}}, "no share"),
         ({"results__gsm8k|0": {"extractive_match": 10**400}}, "no number"),
         ({"results__gsm8k|0": {"extractive_match": float("nan")}}, "NaN is no number"),
@@ -497,7 +499,7 @@ def test_a_dry_run_needs_no_token(hub: LocalHub, model: str, tmp_path: Path) -> 
     ("arguments", "why"),
     [
         (["local/x"], "--task gsm8k"),
-        (["x", "--task", "gsm8k|0"], "no model on the Hub"),
+        (["x", "--task", "gsm8k|0"], "not a model on the Hub"),
         (["local/x", "--task", "gsm8k|0", "--scale", "10"], "use 1 or 100"),
         (["local/x", "--task", "gsm8k|0", "--json"], "--dry-run"),
         (["local/x", "--task", "gsm8k|0", "--engine", "openai"], "transformers or vllm"),

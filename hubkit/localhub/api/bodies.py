@@ -20,9 +20,9 @@ __all__ = ["AT_ONCE", "Protocol", "stream_to"]
 
 _PIECE: Final = 1 << 20
 _PATIENCE: Final = 120
-"""Seconds without a byte after which a client has gone. A thread waits for it."""
+"""Seconds without a byte after which a client counts as gone. A thread waits for it."""
 AT_ONCE: Final = 16
-"""Threads for bodies alone: slow uploads do not take those that answer other requests."""
+"""Threads for bodies only: slow uploads do not block the threads that answer other requests."""
 _EXTENSION: Final = "hubkit.connection"
 
 
@@ -35,7 +35,7 @@ class Protocol(H11Protocol):
             self.scope.setdefault("extensions", {})[_EXTENSION] = {"protocol": self}
 
     def detach(self) -> tuple[bytes, socket.socket]:
-        """What of the body is here already, and where the rest comes from. uvicorn reads no more of it."""
+        """Returns the part of the body that has arrived, and the source of the rest. uvicorn reads no more of it."""
         self.flow.pause_reading()
         here, self.cycle.body = bytes(self.cycle.body), bytearray()
         # As if the client had asked for it: uvicorn closes after the answer, not knowing that the body has ended.
@@ -44,9 +44,9 @@ class Protocol(H11Protocol):
 
 
 async def stream_to(request: Request, write: Callable[[bytes | memoryview], Any]) -> None:
-    """Hand a body on. `write` is called in threads, once at a time; it must not keep what it is given.
+    """Pass a body to `write`, which is called in threads, one call at a time, and must not keep its argument.
 
-    Raises ClientDisconnect when the body does not come whole.
+    Raises ClientDisconnect if the body does not come whole.
     """
     extension = request.scope.get("extensions", {}).get(_EXTENSION)
     length = request.headers.get("content-length", "")

@@ -26,10 +26,11 @@ from hubkit.localhub.storage.store import Change, Repo
 __all__ = ["commit", "create_branch", "create_tag", "delete_branch", "delete_tag", "preupload", "squash"]
 
 _LARGEST_REGULAR: Final = 10 << 20
-"""Longer files, and all that are not text, are asked for as large files."""
+"""Bytes. Longer files, and files that are not text, must be uploaded as large files."""
 _LINE_LIMIT: Final = 16 << 20
 _COMMIT_LIMIT: Final = 1 << 30
-"""Small files come inside the commit; it is spooled to disk, a line of it is held in memory."""
+"""Bytes of a line and of a whole commit. Small files are inside the commit, which is spooled to disk; one line at a
+time is in memory."""
 _OPERATIONS: Final = ("file", "lfsFile", "deletedFile", "deletedFolder")
 
 
@@ -116,7 +117,7 @@ def _large_rules(attributes: str) -> Callable[[str], bool]:
 def _ignore_rules(ignore: str) -> Callable[[str], bool]:
     """By .gitignore: the last line that matches decides; a line with ! takes a path back in.
 
-    pathspec is nearer to git on random patterns and paths than rules of our own were.
+    On random patterns and paths, pathspec agreed with git more often than our own rules did.
     """
     patterns: list[GitIgnoreSpecPattern] = []
     for line in ignore.splitlines()[:10_000]:

@@ -4,9 +4,9 @@
     hub/jobs/5f1c0a…/files/    the job's working folder, removed when it has ended
 
 This is no container: a job's command runs as the user who serves the Hub, with that user's rights and on that
-user's disk; its image and flavor are kept and not used. So it is off unless asked for, a loopback address is
-needed for it, and whoever may submit a job must have write rights to its namespace. Jobs live in this process:
-they and their logs end with it. A job's secrets are handed to its process, and then forgotten.
+user's disk; its image and flavor are recorded but not used. So jobs are off by default, they need a loopback address,
+and only who may write to a namespace may submit its jobs. Jobs and their logs end with the server's process. A job's
+secrets are passed to its process, and then forgotten.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ KEPT: Final = re.compile(
     r"|(https?|no)_proxy|SSL_CERT_\w+|OMP_NUM_THREADS)",
     re.IGNORECASE,
 )
-"""What a job has of the server's environment: what programs need to be found and to run, and no token or key."""
+"""Variables of the server's environment that a job gets: what programs need to be found and to run, no token or key."""
 LABEL: Final = re.compile(r"[A-Za-z0-9_.-]{0,100}")
 LONGEST_LINE: Final = 1 << 16
 """Bytes of one event of a log; longer lines become several."""
@@ -57,7 +57,7 @@ _FIELDS: Final = {
 
 @dataclass
 class Job:
-    """One job. What it was submitted with, without its secrets, and how far it is."""
+    """One job: its submission without the secrets, and its state."""
 
     namespace: str
     user: str
@@ -76,7 +76,7 @@ class Job:
     message: str | None = None
     process: subprocess.Popen[bytes] | None = None
     end: tuple[str, str | None] | None = None
-    """Stage and message that it is to end with, once somebody has asked for its end."""
+    """Stage and message to end with, once its end was requested."""
 
 
 class Jobs:
@@ -110,7 +110,7 @@ class Jobs:
         return self._folder / job.id / "log"
 
     def stop(self, job: Job, stage: str, message: str | None = None) -> None:
-        """Ask for a job's end; the first who asks says how it is called. One that has ended stays as it is."""
+        """Request a job's end; the first request decides the stage. A job that has ended stays as it is."""
         with self._lock:
             job.end = job.end or (stage, message)
             if job.process is not None and job.process.stdin is not None:

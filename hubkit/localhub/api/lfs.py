@@ -48,7 +48,7 @@ def check_signature(store: Store, what: str, signature: str) -> None:
 
 
 class Part:
-    """A part of a large file, written to its place in the whole. All parts but the last have PART bytes."""
+    """Write a part of a large file to its position in the whole. All parts but the last have PART bytes."""
 
     def __init__(self, objects: Objects, upload: str, number: int, size: int) -> None:
         self._left = size
@@ -78,7 +78,7 @@ def _path(objects: Objects, upload: str) -> Path:
 
 
 def batch(store: Store, endpoint: str, body: dict[str, Any], xet: dict[str, Any]) -> dict[str, Any]:
-    """Which contents to send where. One without `actions` is here already.
+    """Answer which contents to send where. A content without `actions` is here already.
 
     xet: the action for clients that ask here whether they may upload by xet, as JavaScript's does.
     """
@@ -117,7 +117,7 @@ def _address(store: Store, endpoint: str, oid: str, size: int, in_parts: bool) -
 
 
 def complete(objects: Objects, upload: str, oid: str, size: int, body: dict[str, Any]) -> None:
-    """Keep the whole if it is what was announced. A part that did not come is a hole, and does not match."""
+    """Keep the whole file if it is as announced. A missing part is a hole, and does not match."""
     if objects.has(oid):  # the answer of an earlier try was lost
         return
     if body.get("oid") != oid or len(items(body, "parts")) != ceil(size / PART):

@@ -1,4 +1,4 @@
-"""Markdown of strangers as HTML that is safe to show.
+"""Untrusted Markdown as HTML that is safe to show.
 
 markdown-it renders, nh3 keeps the tags and attributes that are listed here and no others, and pages are sent with a
 Content-Security-Policy that allows no scripts and nothing of other hosts. A piece of raw HTML with any other tag in
@@ -79,7 +79,7 @@ def render(text: str, link: str = "", revision: str = "main", find: Finder = lam
         link_rel="nofollow noreferrer",
         set_tag_attribute_values={"pre": {"tabindex": "0"}},  # it scrolls, also by keyboard
     )
-    # A picture that nothing is said of is passed over by those who are read to.
+    # A picture without a description is skipped by screen readers.
     return re.sub(r"<img (?![^>]*\balt=)", '<img alt="" ', html)
 
 

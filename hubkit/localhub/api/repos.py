@@ -1,4 +1,4 @@
-"""Repos: what they are, lists of them, and creating, changing and deleting them."""
+"""Repos: descriptions, lists, and creating, changing and deleting them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ApiRequest: what all handlers are given. It knows the sender, the repo, the body, and how lists are paged.
+"""ApiRequest, the argument of all handlers: it has the sender, the repo and the body, and pages lists.
 
 A handler is a plain function from an ApiRequest to a Response and runs in a thread; one that streams a body is a
 coroutine. Starlette routes on the *raw* path, so that a revision or folder with a slash, which arrives as one
@@ -54,7 +54,7 @@ class ApiRequest:
     store: Store
     who: Who
     path: dict[str, str]
-    """The named parts of the route, unquoted."""
+    """Returns the named parts of the route, unquoted."""
     query: Query
     body: dict[str, Any]
     """The JSON body; empty for GET, and for handlers that read the body themselves."""
@@ -201,7 +201,7 @@ def _password(authorization: str) -> str:
 
 
 def error_response(error: ApiError) -> Response:
-    """Answer with an error as clients read it: they recognise a missing repo by X-Error-Code."""
+    """Answer with an error in the clients' form: they recognise a missing repo by X-Error-Code."""
     headers = {"X-Error-Message": re.sub(r"[^ -~]", "?", error.message)[:300]}
     if error.code:
         headers["X-Error-Code"] = error.code

@@ -1,4 +1,4 @@
-"""Who there is: whoami, overviews of users and organisations, what they store."""
+"""Users: whoami, overviews of users and organisations, what they store."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _LONGEST_LINE: Final = 1 << 20
 _LARGEST_GROUP: Final = 256 << 20
 """Bytes a Parquet row group may unpack to: reading starts with one."""
 _MOST_LINES: Final = 100_000
-"""Lines of text files that are passed over for a later page."""
+"""Lines of text files that are skipped for a later page."""
 
 Configs = dict[str, dict[str, list[str]]]
 """Config to split to the paths of its files."""
@@ -41,11 +41,11 @@ class Rows:
     """Name and type."""
     rows: list[list[str]] = field(default_factory=list)
     total: int | None = None
-    """Rows of all files; None if only reading them all would tell."""
+    """Rows of all files; None if that is only known after reading them all."""
     more: bool = False
     """Whether rows follow."""
     why: str = ""
-    """Why there are none to show."""
+    """Why there are no rows to show."""
 
 
 # Configs

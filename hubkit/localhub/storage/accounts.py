@@ -1,4 +1,4 @@
-"""Users, organisations and tokens. Of a token the database has the sha256 only.
+"""Users, organisations and tokens. The database has only the sha256 of a token.
 
 A token has one of the Hub's roles: `read`, `write`, or `fineGrained` with scopes such as
 {"local/x": ["repo.write"], "local": ["repo.content.read"]} (keys: a namespace, or one repo).
@@ -63,11 +63,11 @@ class Who:
         return self.role == "write"
 
     def may_read(self, repo: Repo) -> bool:
-        """Whether they may read the repo. Who may not is answered as if it did not exist."""
+        """Whether they may read the repo. To others it does not seem to exist."""
         return not repo.private or self.is_insider(repo)
 
     def is_insider(self, repo: Repo) -> bool:
-        """Whether they may read the repo's contents where it is private or gated."""
+        """Whether they may read the repo's contents if it is private or gated."""
         namespace = repo.name.split("/")[0].lower()
         if not self.user or (namespace != self.user.lower() and namespace not in self.orgs):
             return False

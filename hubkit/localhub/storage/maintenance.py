@@ -1,4 +1,4 @@
-"""What the command line does to a local Hub's folder: tokens and members, fsck, gc.
+"""What commands do with a local Hub's folder: tokens and members, fsck, gc.
 
 fsck only reads, and may run beside a server: contents are stored before the commits that need them, and only gc
 removes any. gc refuses to run beside a server: contents uploaded for a commit that is still to come look unused.
@@ -56,7 +56,7 @@ def make_member(folder: Path, org: str, user: str, role: str) -> None:
 
 @dataclass
 class Report:
-    """What fsck looked at, and what is wrong: one line each."""
+    """What fsck checked, and what is wrong: one line each."""
 
     problems: list[str]
     repos: int = 0

@@ -1,4 +1,4 @@
-"""What the local Hub keeps: a database for who, what and when, files for contents.
+"""The data of the local Hub: a database for accounts, repos and history, files for contents.
 
     folder/hub.sqlite      accounts, repos, commits, refs, trees, discussions, collections
     folder/objects/ab/…    every file's content once, named by its sha256 (objects.py)
@@ -99,7 +99,7 @@ class Commit:
 
 @dataclass(frozen=True)
 class Change:
-    """One operation of a commit; entry None deletes."""
+    """One operation of a commit; without an entry it deletes."""
 
     path: str
     entry: Entry | None
@@ -121,7 +121,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        # What may be private must not be readable by others on a shared machine.
+        # Private contents must not be readable by others on a shared machine.
         folder.chmod(0o700)
         self.objects = Objects(folder)
         self._lock = threading.RLock()

@@ -1,4 +1,4 @@
-"""What all cards of a release share: names, links, results, and the lineage at the end of each."""
+"""Shared parts of all cards of a release: names, links, results, and the lineage at the end of each."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ TAGS: Final = ["hubkit", "synthetic", "reasoning", "distillation"]
 
 @dataclass(frozen=True)
 class CardContext:
-    """What all cards of a release share."""
+    """Shared data of all cards of a release."""
 
     recipe: Recipe
     facts: Facts
     endpoint: str
-    """Address of the Hub for links; "" for a local one, whose address changes: links are then relative to it."""
+    """Address of the Hub for links; "" for a local Hub, whose address changes: links are then relative."""
     problems: str
     """Repo id of the problems."""
     evals: str
@@ -45,11 +45,11 @@ class CardContext:
     models: Mapping[str, str]
     """Student, base, teacher or compressor -> repo id."""
     commits: dict[str, str] = field(default_factory=dict)
-    """Repo id -> commit, for what is pinned or already pushed."""
+    """Repo id -> commit, for pinned and already pushed repos."""
     collection: str = ""
     """Slug of the release's collection."""
     pinned: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """What came from outside: name -> {"model": Hub id, "revision": commit}; only what is on the Hub."""
+    """Models and datasets from outside: name -> {"model": Hub id, "revision": commit}; only those on the Hub."""
 
     @cached_property
     def rows(self) -> list[Row]:

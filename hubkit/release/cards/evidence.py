@@ -1,4 +1,4 @@
-"""What a card shows besides totals: example rows, lengths, tests beside comparisons, a question that was answered.
+"""Parts of cards besides totals: example rows, lengths, paired tests, a question that was answered.
 
 raw 470 rows, compressed-nano-compressor 462  ->  two traces in both forms; "64 to 128 tokens: ████ 301, 12"
 outputs of s-raw-full  ->  the shortest problem of the benchmark that it got right, for the card's snippet
@@ -49,14 +49,14 @@ class Question:
     right: bool
     """Whether this model's published output is right."""
     temperature: float
-    """0: it is what anybody gets who asks again."""
+    """With 0 anybody who asks again gets the same answer."""
     template: dict[str, str]
-    """Variables that the chat template was given: the level of effort that a mixture was asked at."""
+    """Variables of the chat template: the level of effort at which a mixture was asked."""
 
 
 def question(facts: Facts, name: str) -> Question | None:
-    """The shortest problem that a student or base got right, greedily where it can be, else that it was asked. Returns
-    None if it was never evaluated."""
+    """Returns the shortest problem that a student or base got right, greedily if possible; else the shortest that it
+    was asked. Returns None if it was never evaluated."""
     found: list[tuple[bool, bool, int, Question]] = []
     for step, record in facts.kind("evaluation").items():
         if record.config["student"] != name:
@@ -73,7 +73,7 @@ def question(facts: Facts, name: str) -> Question | None:
 
 
 def beside_raw(rows: list[Row], tests: list[Row], facts: Facts) -> list[Row]:
-    """Rows with `test`: the paired test against the student of the same base, method and seed on raw traces.
+    """Returns rows with `test`: the paired test against the student of the same base, method and seed on raw traces.
 
     {"difference": accuracy above raw's, "p": …, "p_holm": …}, or None for raw itself and for bases.
     """
@@ -95,7 +95,7 @@ def beside_raw(rows: list[Row], tests: list[Row], facts: Facts) -> list[Row]:
 
 
 def excerpts(facts: Facts, teacher: str) -> list[dict[str, Any]]:
-    """Two traces of a teacher in all their forms, most shortened and in the middle; long texts are cut."""
+    """Returns two traces of a teacher in all forms, the most shortened and a median one; long texts are cut."""
     return [
         {
             "what": example["what"],
@@ -117,7 +117,7 @@ def _cut(text: str) -> str:
 
 
 def histogram(facts: Facts, teacher: str) -> list[dict[str, Any]]:
-    """Traces by their reasoning tokens, one row per range, with a bar and a count for each variant.
+    """Returns a histogram of reasoning tokens, one row per range, with a bar and a count for each variant.
 
     Ranges grow by a constant factor, from the shortest trace of any variant to the longest.
     """
@@ -151,7 +151,7 @@ def histogram(facts: Facts, teacher: str) -> list[dict[str, Any]]:
 
 
 def citation(name: str, namespace: str, version: int, year: str, address: str) -> str:
-    """BibTeX of a release, and of the paper that it follows."""
+    """Returns BibTeX of a release, and of the paper that it follows."""
     key = "".join(c for c in f"{namespace}{name}" if c.isalnum())
     braces = str.maketrans({"{": "", "}": "", "\\": ""})
     return (
@@ -172,7 +172,7 @@ def citation(name: str, namespace: str, version: int, year: str, address: str) -
 
 
 def checked(facts: Facts) -> dict[str, dict[str, Any]]:
-    """Benchmark's problems or task -> what the contamination step found of them; {} where there is no such step."""
+    """Returns a benchmark's problems or task -> the contamination step's findings; {} if there is no such step."""
     record = facts.records.get("contamination")
     near = alike(facts).get("tests", {})
     return {
@@ -183,15 +183,15 @@ def checked(facts: Facts) -> dict[str, dict[str, Any]]:
 
 
 def alike(facts: Facts) -> dict[str, Any]:
-    """Near-duplicates, as the contamination step found them; {} where none were looked for."""
+    """Returns the near-duplicates of the contamination step; {} if none were searched."""
     record = facts.records.get("contamination")
     found: dict[str, Any] = record.metrics.get("near_duplicates", {}) if record else {}
     return found
 
 
 def disagreement(facts: Facts, teacher: str) -> dict[str, int]:
-    """What the source of existing traces says of their answers, and where the verifier found otherwise; {} where it
-    says nothing, or nothing was verified."""
+    """Returns the counts of a source's own verdicts on existing traces, and of disagreements with the verifier; {} if
+    the source has none, or nothing was verified."""
     said = {
         name: sum(
             r.counts.get(name, 0) for n, r in facts.kind("traces").items() if n.split("/")[1] == teacher

@@ -1,4 +1,4 @@
-"""The cards of models: of students, and of those that the recipe brought along."""
+"""The cards of models: students, and models that the recipe brings as folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["model_card", "student_card"]
 def student_card(
     context: CardContext, student: str, base_id: str, dataset_id: str, tokenizer_id: str | None = None
 ) -> str:
-    """Card of a student. Its base and dataset are named by repo id, with the commits in `context.commits`."""
+    """Returns the card of a student. Its base and dataset are named by repo id, with commits from `context.commits`."""
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     recipe, facts = context.recipe, context.facts
@@ -101,7 +101,7 @@ def student_card(
 
 
 def model_card(context: CardContext, name: str, role: str) -> str:
-    """Card of a model that the recipe brought along as a folder: a base, a teacher, a compressor."""
+    """Returns the card of a model that the recipe brings as a folder: a base, a teacher, a compressor."""
     from huggingface_hub import ModelCard, ModelCardData
 
     recipe, repo_id = context.recipe, context.models[name]
@@ -154,7 +154,7 @@ def _model_values(context: CardContext) -> dict[str, Any]:
 def _snippet(
     context: CardContext, name: str, repo_id: str, lora: bool, tokenizer_id: str, system: str
 ) -> str:
-    """Python that asks the model a problem of a benchmark, one that it is known to get right where there is any."""
+    """Returns Python that asks the model a problem of a benchmark, if possible one that it got right."""
     loader, module = (
         ("AutoPeftModelForCausalLM", "peft") if lora else ("AutoModelForCausalLM", "transformers")
     )

@@ -13,7 +13,7 @@ from hubkit.traces.variants import VARIANTS
 __all__ = ["space_card"]
 
 _ON_CPU: Final = 700_000_000
-"""Parameters of a student that still writes some tokens a second on two processors."""
+"""Maximum parameters of a student that still writes some tokens per second on two cores."""
 
 
 def space_card(context: CardContext, card: str, datasets: Iterable[str], sdk_version: str) -> str:
@@ -42,7 +42,7 @@ def space_card(context: CardContext, card: str, datasets: Iterable[str], sdk_ver
 
 
 def _asked_first(context: CardContext) -> list[str]:
-    """Repos of the models that the Space asks first: a raw and a compressed student, with the base of adapters."""
+    """Returns the repos of the models that the Space asks first: a raw and a compressed student, and their base."""
     rows = [row for row in student_rows(context.facts) if row["origin"] == "student"]
     alike = ("teacher", "base", "method", "seed")
     raw = next((row for row in rows if row["kind"] == "raw"), next(iter(rows), None))
@@ -58,6 +58,6 @@ def _asked_first(context: CardContext) -> list[str]:
 
 
 def _hardware(facts: Facts) -> str:
-    """What the Space's students need to answer: two processors for small ones, else a GPU for the while (ZeroGPU)."""
+    """Returns the hardware of the Space: two CPUs for small students, else a GPU during answers (ZeroGPU)."""
     sizes = [record.metrics.get("parameters") or 0 for record in facts.kind("student").values()]
     return "zero-a10g" if max(sizes, default=0) > _ON_CPU else "cpu-basic"

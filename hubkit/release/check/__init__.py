@@ -1,4 +1,4 @@
-"""`hubkit release check`: what a published release says, computed again from what is published alone.
+"""`hubkit release check`: the claims of a published release, computed again from its published repos alone.
 
     check_release(access, "local/nano", work) -> 214 claims: 209 same, 0 differ, 5 not checked
 
@@ -33,8 +33,8 @@ def check_release(
 ) -> tuple[Published, Claims]:
     """Check the release `name` (org/recipe). `rerun` problems are answered again by each student.
 
-    Raises HubkitErrors only where there is no release to check; a stage that cannot be carried through because of
-    what is published is a claim that differs.
+    Raises HubkitErrors only if there is no release to check; if published data stops a stage, that is a claim that
+    differs.
     """
     claims = Claims()
     on_stage("repos and records")
@@ -55,8 +55,8 @@ def check_release(
         try:
             carry_out()
         except Exception as error:
-            # Published data of another form than it claims to have, which can trip anything that reads it: that is a
-            # finding, not a failure of the check.
+            # Published data may have another form than it claims, and make any reader fail: that is a finding, not a
+            # # failure of the check.
             line = error.message if isinstance(error, HubkitError) else f"{type(error).__name__}: {error}"
             claims.wrong(name, stage, "a release that can be read", line)
     return release, claims

@@ -1,7 +1,7 @@
-"""Cards: rendered again from the published records and data, and compared letter by letter.
+"""Checks cards: renders them again from the published records and data, and compares them character by character.
 
-Figures that machines read (model-index, .eval_results) are compared with the outputs whatever hubkit rendered the card.
-A text that differs is wrong only where this very hubkit published it, since another one may word it otherwise.
+Machine-readable figures (model-index, .eval_results) are always compared with the outputs. A text that differs is wrong only
+where this very commit of hubkit published it, since another one may word it differently.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["check_cards"]
 
 
 def check_cards(release: Published, claims: Claims) -> None:
-    """Every README, eval.yaml, adapter configuration and figure of a result file."""
+    """Check every README, eval.yaml, adapter configuration and figure of a result file."""
     rows = student_rows(release.facts)
     for repo in release.repos.values():
         if repo.type == "model":
@@ -69,7 +69,7 @@ def _render(release: Published, claims: Claims, reason: str) -> None:
 
 
 def _other_code(release: Published) -> str:
-    """Why this hubkit may render cards otherwise than the one that published. Returns "" if it may not."""
+    """Returns why this hubkit may render cards differently than the one that published. Returns "" if it does not."""
     from hubkit.store import environment
 
     then, now = release.manifest.made, environment()

@@ -1,4 +1,4 @@
-"""Claims of a release, and what came out when they were computed again."""
+"""Claims of a release, and the results of computing them again."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Literal
 __all__ = ["Claim", "Claims"]
 
 _SHOWN = 120
-"""Characters of a value that a claim shows: what is published may be anything, of any length."""
+"""Maximum characters of a value that a claim shows, since published values may have any length."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One thing that a release says, and what was found."""
+    """One statement of a release, and the value that was found."""
 
     repo: str
     what: str
@@ -26,12 +26,12 @@ class Claim:
 
 @dataclass
 class Claims:
-    """All claims looked at, in order."""
+    """All checked claims, in order."""
 
     found: list[Claim] = field(default_factory=list)
 
     def compare(self, repo: str, what: str, published: Any, recomputed: Any) -> bool:
-        """Record whether two values agree; numbers agree when they differ by rounding of the last digits alone."""
+        """Record whether two values agree; numbers agree if they differ only by rounding of the last digits."""
         same = _equal(published, recomputed)
         shown = _difference(published, recomputed)
         self._add(repo, what, *shown, "same" if same else "differs")
@@ -49,7 +49,7 @@ class Claims:
         self._add(repo, what, published, why, "differs")
 
     def skip(self, repo: str, what: str, why: str) -> None:
-        """Record a claim that could not be looked at, with the reason."""
+        """Record a claim that could not be checked, with the reason."""
         self._add(repo, what, "", why, "not checked")
 
     def _add(

@@ -1,4 +1,4 @@
-"""Commits, files and records: that what is published is what the steps made, and that the steps fit together.
+"""Checks commits, files and records: published files are the steps' outputs, and the steps fit together.
 
 provenance/steps/raw/nano-teacher.json {"key": "5f1c…", "inputs": {"problems": "9a…"}, "output": "77…",
 "files": [{"path": "data.parquet", "sha256": "e1…"}]}
@@ -24,7 +24,7 @@ _WRITTEN: Final = ("README.md", "adapter_config.json")
 
 
 def check_commits(release: Published, claims: Claims) -> None:
-    """Every repo stands where the release left it."""
+    """Check that every repo is at the commit that the release left."""
     api = release.access.api()
     for repo in release.repos.values():
         released = repo.released
@@ -53,7 +53,7 @@ def check_commits(release: Published, claims: Claims) -> None:
 
 
 def check_records(release: Published, claims: Claims) -> None:
-    """Keys, outputs and inputs of all records."""
+    """Check keys, outputs and inputs of all records."""
     outputs = {record.output for record in release.records.values()}
     models = {pin["revision"] for pin in release.manifest.pinned.values()}
     models |= {digest([e.model_dump() for e in entries]) for entries in release.manifests.values()}
@@ -90,7 +90,7 @@ def check_records(release: Published, claims: Claims) -> None:
 
 
 def check_files(release: Published, claims: Claims) -> None:
-    """Every file that a step made is published as it made it."""
+    """Check that every published file is as its step made it."""
     for repo_id, what, pairs in _made(release):
         repo = release.repos[repo_id]
         wrong, n = [], 0

@@ -1,4 +1,4 @@
-"""Evaluations: every output judged again, and from the outputs the accuracies, intervals, tests and the figure.
+"""Checks evaluations: judges every output again, and computes accuracies, intervals, tests and the figure from them.
 
 outputs {"student": "s-raw-full", "benchmark": "sums", "id": "x", "output": "<think>…</think> … 85", "correct": true}
     -> judged by the problem's verifier; n, accuracy, interval, mean tokens of each student; McNemar's tests
@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 
 def check_outputs(release: Published, claims: Claims) -> Facts:
-    """Recompute all that was measured. Returns the facts with the recomputed figures in their records."""
+    """Recompute all measurements. Returns the facts with the recomputed figures in their records."""
     facts, where = release.facts, release.manifest.evals
     records: dict[str, Record] = dict(facts.records)
     for step, record in facts.kind("evaluation").items():
@@ -93,7 +93,7 @@ def _tables(release: Published, claims: Claims, facts: Facts) -> None:
 
 
 def _report(release: Published, claims: Claims, facts: Facts) -> None:
-    """Carry out the report step again, on the published data and the recomputed figures."""
+    """Run the report step again, on the published data and the recomputed figures."""
     from hubkit.release import report
 
     evals, record = release.evals, facts.records.get("report")
@@ -140,7 +140,7 @@ def _columns_of(said: Any, found: Any) -> Any:
 
 
 def same_code(record: Record) -> str:
-    """Why what this installation renders may differ from what was published. Returns "" if it may not."""
+    """Returns why this installation may render differently than the publishing one. Returns "" if it does not."""
     then, now = record.environment, environment()
     if then.get("git_sha") and then.get("git_sha") == now["git_sha"]:
         return ""

@@ -1,4 +1,4 @@
-"""A published release, fetched: its repos as they stand now, and the records of how they were made.
+"""Fetches a published release: the current state of its repos, and the records of their steps.
 
 "local/nano" -> the Space local/nano-compare, its release.json -> every repo's files with their sha256
 """
@@ -29,7 +29,7 @@ __all__ = ["Published", "Repo", "asked_of", "fetch"]
 SPACE: Final = "-compare"
 _IGNORED: Final = (".gitattributes",)
 LATER: Final = (".check/", ".eval_results/")
-"""What may be added to a repo after its release: reports of checks, and results that others submitted."""
+"""Files that may be added to a repo after its release: reports of checks, and results that others submitted."""
 _STEP: Final = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)*")
 
 
@@ -72,7 +72,7 @@ def asked_of(config: Mapping[str, Any]) -> Asked:
 
 @dataclass
 class Published:
-    """All of a release."""
+    """A whole release."""
 
     access: Access
     name: str
@@ -80,9 +80,9 @@ class Published:
     repos: dict[str, Repo]
     recipe: Recipe
     records: dict[str, Record]
-    """Step name -> how it came to be."""
+    """Step name -> its record."""
     manifests: dict[str, list[FileEntry]]
-    """Model that the recipe brought as a folder -> the folder's files."""
+    """Model that the recipe brings as a folder -> the folder's files."""
     work: Path
     _outputs: dict[Asked, list[dict[str, Any]]] = field(default_factory=dict)
 
@@ -243,9 +243,9 @@ def look(access: Access, repo_id: str, repo_type: RepoType, released: PublishedR
 
 
 def fetch(access: Access, name: str, work: Path) -> Published:
-    """Find a release by its name (org/recipe) and read what it says of itself.
+    """Find a release by its name (org/recipe) and read its manifest and records.
 
-    Raises HubError for a repo that is not there, InputError for a release without records to check it by.
+    Raises HubError if a repo does not exist, InputError for a release without the records that a check needs.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise InputError(f"{name!r} is no release", "write namespace/recipe, such as local/nano")

@@ -1,4 +1,4 @@
-"""A check's outcome: as a table, as JSON, and as the report and badge that the cards link."""
+"""The result of a check: as a table, as JSON, and as the report and badge that the cards link."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def files(name: str, claims: Claims, when: str, made: str) -> dict[str, bytes]:
 
 
 def unchecked_files(name: str) -> dict[str, bytes]:
-    """What stands in their place until a check was pushed."""
+    """Returns the placeholders until a check is pushed."""
     return {
         REPORT: markdown("check.md", {"name": name, "claims": [], "counts": {}, "when": ""}).encode(),
         BADGE: badge("not run yet", "not checked").encode(),

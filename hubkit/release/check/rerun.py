@@ -24,12 +24,12 @@ from hubkit.store import StepContext
 __all__ = ["check_again"]
 
 _AGREE: Final = 0.9
-"""Share of verdicts that must agree: other machines round otherwise, and a near-tie of two tokens can flip. So that two
-models that are both wrong are not taken for one, the answers must begin alike, too."""
+"""Minimum share of verdicts that agree: other machines round differently, which can flip a near-tie of two tokens. The
+answers must also begin alike, so that two different models that are both wrong do not pass."""
 
 
 def check_again(release: Published, claims: Claims, n: int, device: str) -> None:
-    """Let every student and base answer the first n problems of each of the recipe's own benchmarks."""
+    """Let every student and base answer the first n problems of each of the recipe's own benchmarks again."""
     from hubkit.evaluation import evaluation
 
     where = release.manifest.evals
@@ -66,7 +66,7 @@ def check_again(release: Published, claims: Claims, n: int, device: str) -> None
 
 
 def _alike(a: str, b: str) -> float:
-    """Share of two texts up to the first difference."""
+    """Returns the share of two texts up to the first difference."""
     return len(os.path.commonprefix([a, b])) / max(1, len(a), len(b))  # noqa: RUF071 (by characters)
 
 

@@ -1,4 +1,4 @@
-"""Traces: rows, lengths and ratios counted again, variants joined to raw, every answer verified again.
+"""Checks traces: counts rows, lengths and ratios again, joins variants to raw, verifies every answer again.
 
 compressed row {"id": "x", "sample": 0, "reasoning": "…", "reasoning_tokens": 31, "raw_reasoning_tokens": 210, …}
     its tokens counted by the published tokenizer, its raw length looked up in raw, its ratio divided again,
@@ -35,7 +35,7 @@ Key = tuple[str, int]
 
 
 class _Raw(NamedTuple):
-    """What of a raw trace the other variants are compared with: some 300 bytes, however long its text is."""
+    """The part of a raw trace that other variants are compared with: some 300 bytes, however long its text is."""
 
     tokens: int
     chars: int
@@ -89,7 +89,7 @@ def check_traces(release: Published, claims: Claims) -> None:
 def _make_again(
     release: Published, claims: Claims, repo: str, variant: Variant, variants: Mapping[Variant, str]
 ) -> None:
-    """Carry out the step of a control again, on the published raw and compressed traces, and compare its texts."""
+    """Run the step of a control again, on the published raw and compressed traces, and compare its texts."""
     facts, step = release.facts, variants[variant]
     record, what = facts.records[step], f"config {variant.name}: made again from raw and compressed lengths"
     module, _, function = variant.row.step.partition(":")
@@ -160,7 +160,7 @@ class _Variant:
         self.inexact = 0
 
     def run(self, path: Path) -> None:
-        """Look at every row. Of `raw` what the other variants are compared with is added to `raw`."""
+        """Check every row. Rows of raw are added to `raw`, for the comparison with other variants."""
         rows = read_rows(path, batch=_BATCH)
         while batch := list(islice(rows, _BATCH)):
             counted = count_tokens(self._tokenizer, [row["reasoning"] for row in batch])

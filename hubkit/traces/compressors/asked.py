@@ -1,4 +1,4 @@
-"""Compressors that ask a language model: what their configurations share, and the attempts at each trace.
+"""Compressors that ask a language model: their shared configuration, and the attempts at each trace.
 
 A reply's own \\boxed{…} is judged, or by a judge its whole text; a last line that only holds a box is not part of the
 trace. What is wrong, cut off, empty, not shorter, or refused by the kind's own check is tried again, `attempts` times
@@ -66,7 +66,7 @@ from hubkit.verifiers.table import verifier_named, verify_inline
 __all__ = ["Asked", "check_asked", "run_asked"]
 
 NEAR: Final = 0.1
-"""Distance from the target length, as a share of it, at which no further attempt is made."""
+"""Distance from the target length, as a share of it, within which no further attempt is made."""
 
 
 _LEFT: Final = pa.schema(
@@ -85,14 +85,14 @@ class Asked(Compressor, ModelRef):
     """A compressor that asks a language model."""
 
     prompt: str
-    """File beside the recipe with {reasoning} in it, and {problem} where the model is to see it. With `ratio` also
-    {words}, the number of words to aim at; with `solution: shorten` also {solution}, and the model is to put a line
-    `Solution:` between the two."""
+    """File beside the recipe with {reasoning} in it, and {problem} if the model should see it. With `ratio` also
+    {words}, the target number of words; with `solution: shorten` also {solution}, and the model must put a line
+    `Solution:` between reasoning and solution."""
     sampling: Sampling
     attempts: int = Field(default=1, gt=0)
-    """Tries per trace until the compressed one still reaches the right answer, and with `ratio` is as long as asked."""
+    """Maximum attempts per trace, until a reply reaches the right answer and, with `ratio`, has about that length."""
     ratio: float | None = Field(default=None, gt=0, lt=1)
-    """Length to aim at, as a share of the raw tokens of what is shortened. Unset: as the model likes."""
+    """Target length, as a share of the raw tokens of the shortened text. Unset: the model decides."""
 
     def generator(self) -> ModelRef:
         return self
@@ -140,14 +140,14 @@ Refuse = Callable[[Row, str, str | None], Refusal | None]
 
 
 def check_asked(context: CheckContext) -> None:
-    """Ask whether the compressor and the judge can be reached."""
+    """Check that the compressor and the judge can be reached."""
     for name in ("engine", "judge_engine"):
         if context.here and name in context.runtime:
             check_engine(context.runtime[name], context.step)
 
 
 class _Attempts:
-    """What became of each trace so far. Of a trace that was kept a byte is in memory, of others the reason."""
+    """Outcome of each trace so far. In memory are a byte for a kept trace, and the reason for others."""
 
     def __init__(self, total: int, ratio: float | None) -> None:
         self.accepted = bytearray(total)
@@ -177,7 +177,7 @@ class _Attempts:
             self.reasons[place] = refusal
 
     def settle(self) -> None:
-        """No further attempts are made: what came nearest is taken."""
+        """Finish: for traces without a reply near the target, take the valid reply that came nearest."""
         for place, (_, attempt) in self._best.items():
             self.accepted[place] = attempt + 1
         self._best.clear()
@@ -225,12 +225,12 @@ def run_asked(context: StepContext, refuse: Refuse) -> None:
 
 
 def _left(context: StepContext, attempt: int) -> Path:
-    """Rows that are still to be asked about when an attempt begins."""
+    """Returns the rows that are still open when an attempt begins."""
     return context.work / f"left-{attempt}.parquet"
 
 
 def _made(context: StepContext, attempt: int) -> Path:
-    """What was made of each of these, in their order."""
+    """Yield the outcome of each of these rows, in their order."""
     return context.work / f"made-{attempt}.parquet"
 
 
@@ -263,7 +263,7 @@ def _decide(
     state: _Attempts,
     refuse: Refuse,
 ) -> None:
-    """Verify all answers of one attempt; note in `state` what becomes of them."""
+    """Verify all answers of one attempt, and note the outcomes in `state`."""
     total, tokenizer = len(state.accepted), context.model("tokenizer")
     both = context.config.get("solution") == "shorten"
     done = total - state.left
@@ -318,7 +318,7 @@ def _decide(
 def _work(
     key: Key, reply: Reply, text: str, problem: dict[str, Any], solution: str, judge: Judge | None
 ) -> Task | Question | tuple[str, ...]:
-    """A verdict; or a task where a worker, a question where the judge has to look at it."""
+    """Returns a verdict, a task for a worker, or a question for the judge."""
     if reply.refusal:
         return reply.refusal
     if reply.text and not text:

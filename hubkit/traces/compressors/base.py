@@ -12,41 +12,41 @@ from hubkit.section import ModelRef, Name, Section
 __all__ = ["Compressor"]
 
 _LATER: Final = {"kind": "rewrite", "ratio": None, "chunk_tokens": None, "solution": "keep"}
-"""Keys that came after the first compressors, with the values that these have."""
+"""Later keys with their defaults, which the first compressors have."""
 
 
 class Compressor(Section, ABC):
-    """What shortens traces. Its fields are the identity of its steps, but for name, model and shards."""
+    """Shortens traces. Its fields, except name, model and shards, are the identity of its steps."""
 
     step: ClassVar[str]
     """module:function of the step that writes one shard's data.parquet and rejected.parquet, in raw's order."""
     task: ClassVar[str] = "text-generation"
-    """What its model does, by the Hub's name."""
+    """The model's task, by the Hub's name."""
 
     kind: str = "rewrite"
     """Name in the table; a subclass narrows it to a Literal."""
     name: Name
     solution: Literal["keep", "final-line", "shorten"] = "keep"
-    """What becomes of the solution, the text after the reasoning: keep; final-line: it is cut to the line that holds
-    the answer; shorten: it is shortened as the reasoning is, and its answer stays. A solution that is changed is
-    verified again. Controls follow."""
+    """What happens to the solution, the text after the reasoning. keep: it stays; final-line: it is cut to the line
+    with the answer; shorten: it is shortened like the reasoning, and its answer stays. A changed solution is verified
+    again. Controls do the same."""
     shards: int = Field(default=1, gt=0)
     """Parts that can be compressed at the same time."""
 
     def identity(self) -> dict[str, Any]:
-        """What is part of its steps' keys, besides the content of its model."""
+        """Returns the part of its steps' keys besides the content of its model."""
         return self.model_dump(mode="json", exclude={"name", "model", "revision", "shards"})
 
     def generator(self) -> ModelRef | None:
-        """The model that its steps ask, which then have an engine. None: nothing is generated."""
+        """Returns the model that its steps ask through an engine. Returns None if nothing is generated."""
         return None
 
     def scorer(self) -> ModelRef | None:
-        """The model that its steps load themselves, to score texts. None: there is none."""
+        """Returns the model that its steps load themselves to score texts. Returns None if there is none."""
         return None
 
     def model_ref(self) -> ModelRef | None:
-        """The one model that its steps use, if any."""
+        """Returns the model that its steps use, if any."""
         return self.generator() or self.scorer()
 
     @property
@@ -60,7 +60,7 @@ class Compressor(Section, ABC):
         return "the tokens of both" if self.solution == "shorten" else "its tokens"
 
     def requests(self, raw_tokens: int) -> int:
-        """Returns how many texts are generated for a trace of so many tokens at most."""
+        """Returns the most texts that are generated for a trace with `raw_tokens` tokens."""
         return 1
 
     @abstractmethod
@@ -77,6 +77,6 @@ class Compressor(Section, ABC):
 
     @model_serializer(mode="wrap")
     def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A compressor that does without later keys is written, and so identified, as it was before there were any."""
+        """Leave out later keys with their defaults, so that existing step keys stay valid."""
         written: dict[str, Any] = dump(self)
         return {key: value for key, value in written.items() if key not in _LATER or value != _LATER[key]}

@@ -3,8 +3,8 @@
     raw {"reasoning": "First 47 + 38. Let me see: the ones are 15. So 47 + 38 = 85. Good.", …} and the reply
     "First 47 + 38. So 47 + 38 = 85.\\n\\\\boxed{85}" become {"reasoning": "First 47 + 38. So 47 + 38 = 85.", …}
 
-Every word of the reply has to stand in the trace, in the trace's order; white space may differ. Anything else is
-`not_a_deletion`. So what a student learns is the teacher's own text, and no word of it another model's.
+Every word of the reply must be in the trace, in the same order; white space may differ. Any other reply is
+`not_a_deletion`. So a student learns only the teacher's own text, and no word of another model.
 """
 
 from __future__ import annotations
@@ -51,6 +51,6 @@ def _not_a_deletion(row: Row, short: str, solution: str | None) -> Refusal | Non
 
 
 def added_word(text: str, short: str) -> str | None:
-    """Returns the first word of `short` that is not left when words of `text` are deleted; None if all are."""
+    """Returns the first word of `short` that is not next in `text`. Returns None if `short` only leaves words out."""
     words = iter(text.split())
     return next((word for word in short.split() if word not in words), None)

@@ -1,10 +1,10 @@
-"""Pruning of steps by a scorer model: the steps that matter least are left out, down to a length.
+"""Pruning of steps by a scorer model: the steps with the lowest scores are left out, down to a length.
 
     raw {"reasoning": "First 47 + 38. Let me see. So 85.", …}, ratio 0.7, scores [0.9, 0.1, 0.4]
     -> {"reasoning": "First 47 + 38. So 85.", "ratio": 0.69, …}
 
 A step is a sentence or a line, as in the null of the same length (random-steps). Nothing is rewritten; the solution
-stays. What a step is worth is one of SCORES, by a causal model that reads the problem and the trace.
+stays. A step's score is one of SCORES, by a causal model that reads the problem and the trace.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ VERSION: Final = 1
 
 
 class PruneSteps(Scored):
-    """Leaves out the steps that a scorer model finds least worth, down to `ratio`."""
+    """Leaves out the steps with the lowest scores by a scorer model, down to `ratio`."""
 
     step = "hubkit.traces.compressors.prune_steps:run"
 
     kind: Literal["prune-steps"]
     by: Literal["answer", "entropy", "surprisal"] = "answer"
-    """What a step is worth: answer, how much less likely the answer is without it (as PIR, arXiv 2505.19187); entropy,
-    the sum over its tokens of the entropy of what could stand there (arXiv 2508.03346); surprisal, the mean negative
-    log-probability of its tokens."""
+    """A step's score. answer: how much less likely the answer is without it (as PIR, arXiv 2505.19187); entropy: the
+    sum over its tokens of the entropy of the model's next-token distribution (arXiv 2508.03346); surprisal: the mean
+    negative log-probability of its tokens."""
 
     def describe(self) -> str:
         return (

@@ -1,13 +1,14 @@
-"""Pruning of words by LLMLingua-2: a token classifier says of each word how likely it has to stay.
+"""Pruning of words by LLMLingua-2, a token classifier that gives each word a probability to stay.
 
     raw {"reasoning": "Okay, so I add 47 and 38.\\nThat is 85.", …}, ratio 0.5
     -> {"reasoning": "add 47 38.\\n85.", "ratio": 0.48, …}
 
-LLMLingua-2 (arXiv 2403.12968) is an encoder that was trained to tell which tokens of a text can go; TokenSkip (arXiv
-2502.12067) shortened chains of thought by it. As there: a word's probability is the mean of its tokens', words with a
-digit and words of `reserve` always stay, and texts are read in windows of the encoder's length that end with a sentence
-where they can. A word is what stands between white space; line breaks stay. Otherwise than there, words stay by falling
-probability until the length is met in tokens of the recipe's tokenizer, not above a quantile of probabilities.
+LLMLingua-2 (arXiv 2403.12968) is an encoder that was trained to classify which tokens of a text can be left out;
+TokenSkip (arXiv 2502.12067) shortened chains of thought with it. As there, a word's probability is the mean of its
+tokens' probabilities, words with a digit and words of `reserve` always stay, and texts are read in windows of the
+encoder's length that end with a sentence if possible. A word is the text between white space; line breaks stay. Unlike
+there, words stay by falling probability until the length is reached in tokens of the recipe's tokenizer, and not above
+a quantile of probabilities.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ __all__ = ["VERSION", "PruneTokens", "join_words", "run", "words_of"]
 
 VERSION: Final = 1
 WINDOWS: Final = 16
-"""Windows that go through the encoder at once."""
+"""Windows in one batch of the encoder."""
 KEEP: Final = 1
 """The class of tokens that stay."""
 _WORD: Final = re.compile(r"\s*\S+|\s+\Z")
@@ -85,12 +86,12 @@ def run(context: StepContext) -> None:
 
 
 def words_of(text: str) -> list[str]:
-    """Words, each with the white space before it: joined they are the text."""
+    """Returns the words, each with the white space before it: joined they are the text."""
     return _WORD.findall(text)
 
 
 def join_words(words: Sequence[str], stay: Sequence[bool]) -> str:
-    """The words that stay. A line break before one that does not is put before the next that does."""
+    """Returns the words that stay. A line break before a word that is left out moves to the next word that stays."""
     parts, broken = [], ""
     for word, kept in zip(words, stay, strict=True):
         bare = word.lstrip()
@@ -104,7 +105,7 @@ def join_words(words: Sequence[str], stay: Sequence[bool]) -> str:
 
 
 class _Classifier:
-    """How likely each word stays, by a token classifier; `precision` as for a causal scorer."""
+    """Gives each word a probability to stay, by a token classifier; `precision` as for a causal scorer."""
 
     def __init__(self, folder: Path, device: str, threads: int, precision: str = "auto") -> None:
         self._folder, self._device, self._threads = folder, device, threads

@@ -1,9 +1,9 @@
-"""What a language model is asked about a trace, and what it said.
+"""Requests to a language model about a trace, and its replies.
 
 {"problem": "47 + 38 = ?", "reasoning": "I need to work out 47 + 38. …", …} and a prompt with {problem} and {reasoning}
 -> Request("[\"x\", 0, 0]", [{"role": "user", "content": "Shorten …"}], …)  ->  Reply("47 + 38 = 85.\n\\boxed{85}", …)
 
-With `chunk_tokens` there is a request for each part of a trace, which holds what was made of the parts before it.
+With `chunk_tokens` there is a request for each part of a trace, which contains the shortened parts before it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 RETRY_TEMPERATURE: Final = 0.7
-"""Further attempts sample: a greedy answer would come out the same again."""
+"""Further attempts are sampled: a greedy reply would be the same again."""
 _PLACEHOLDER: Final = re.compile(r"\{(problem|reasoning|solution|words|before|part|parts)\}")
 _SOLUTION_LINE: Final = re.compile(r"^[\s#*_]*solution[\s#*_:]*$", re.IGNORECASE | re.MULTILINE)
 _ANSWER_LINE: Final = re.compile(r"\s*[^\n\w]*\\boxed\{[^\n]*\}[.$*\s]*$")
@@ -48,29 +48,29 @@ Refusal = tuple[str, str]
 
 
 class Reply(NamedTuple):
-    """What a model said of a whole trace in one attempt."""
+    """A model's reply to a whole trace in one attempt."""
 
     text: str
     prompt_tokens: int
     completion_tokens: int
     refusal: Refusal | None
-    """Why it is not whole."""
+    """Why it is incomplete."""
 
 
 def first_requests(
     config: dict[str, Any], raw: Path, most: int | None = None
 ) -> Iterator[tuple[Key, Request]]:
-    """What a step with this configuration asks about the output of a raw step at first, before any second attempt: all,
-    or about as many as `most`.
+    """Yield the first requests of a step with this configuration to the output of a raw step, without second attempts:
+    all, or about `most`.
 
-    Nothing where traces are asked about in parts: what these are depends on the tokenizer.
+    Yields nothing if traces are asked about in parts, which depend on the tokenizer.
     """
     if not config.get("chunk_tokens"):
         yield from (request_of(config, row, 0) for row in asked_rows(config, raw, most))
 
 
 def asked_rows(config: dict[str, Any], raw: Path, most: int | None = None) -> Iterator[Row]:
-    """This shard's raw rows, with what a request is made of alone."""
+    """Yield this shard's raw rows, with only the columns of a request."""
     return raw_rows(config, raw, asked_columns(config), most)
 
 
@@ -82,7 +82,8 @@ def asked_columns(config: dict[str, Any]) -> list[str]:
 def request_of_part(
     context: StepContext, journal: Journal, row: Row, attempt: int, number: int
 ) -> tuple[Key, Request] | None:
-    """The request about the `number`-th part of a trace, from 0; None if there is none, or one before it failed."""
+    """Returns the request about the `number`-th part of a trace, from 0. Returns None if there is no such part, or
+    if one before it failed."""
     parts = parts_of(context, row)
     if number >= len(parts):
         return None
@@ -93,7 +94,7 @@ def request_of_part(
 
 
 def parts_of(context: StepContext, row: Row) -> list[str]:
-    """The texts that a trace is asked about one after the other: all of it at once without `chunk_tokens`."""
+    """Returns the parts of a trace that are asked about one after the other; without `chunk_tokens`, the whole."""
     limit = context.config.get("chunk_tokens")
     if not limit:
         return [row["reasoning"]]
@@ -116,7 +117,7 @@ def _responses(
 
 
 def _joined(responses: list[Response]) -> str:
-    """What was made of the parts so far."""
+    """The shortened parts so far."""
     return "\n\n".join(filter(None, (strip_answer(_text(response)) for response in responses)))
 
 
@@ -146,12 +147,12 @@ def request_of(
 
 
 def fill(prompt: str, values: dict[str, str]) -> str:
-    """One literal pass: a trace that says {problem} is text like any other, and other braces mean nothing."""
+    """Fill placeholders in one literal pass: {problem} inside a trace is not replaced, and other braces stay."""
     return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), prompt)
 
 
 def reply_of(context: StepContext, journal: Journal, row: Row, attempt: int) -> Reply:
-    """What was said of all parts of a trace, as one text."""
+    """Returns the replies to all parts of a trace, as one text."""
     parts = parts_of(context, row)
     responses = _responses(context.config, journal, row, attempt, parts, len(parts))
     last, refusal = responses[-1], None
@@ -168,20 +169,20 @@ def reply_of(context: StepContext, journal: Journal, row: Row, attempt: int) -> 
 
 
 def reasoning_and_solution(text: str) -> tuple[str, str]:
-    """(reasoning, solution) of a reply that has a line `Solution:` between them; two empty texts for any other."""
+    """Returns (reasoning, solution) of a reply with a line `Solution:` between them; else two empty texts."""
     line = _SOLUTION_LINE.search(text)
     parts = (text[: line.start()].strip(), text[line.end() :].strip()) if line else ("", "")
     return parts if all(parts) else ("", "")
 
 
 def _text(response: Response) -> str:
-    """What stands after the compressor's own thinking, fit to stand between tags; all of it if it is not whole."""
+    """Returns the text after the compressor's own thinking, without think tags; the whole text if it is incomplete."""
     if response.unfinished:
         return response.text
     return inert(split(response.text, response.reasoning).solution)
 
 
 def strip_answer(text: str) -> str:
-    """A compressor's text without a last line that only boxes the answer."""
+    """Returns a compressor's text without a last line that only boxes the answer."""
     head, _, last = text.strip().rpartition("\n")
     return head.strip() if _ANSWER_LINE.fullmatch(last) else text.strip()

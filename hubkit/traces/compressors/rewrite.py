@@ -1,10 +1,10 @@
-"""Compression: an instruction-tuned model rewrites each raw trace, and must still reach the answer.
+"""Compression: an instruction-tuned model rewrites each raw trace, and its reply must still reach the answer.
 
     raw {"id": "x", "sample": 0, "reasoning": "I need to work out 47 + 38 - 12. First …", …} and the answer
     of the compressor "First 47 + 38 = 85, then 85 - 12 = 73.\\n\\\\boxed{73}" become
     {"reasoning": "First 47 + 38 = 85, then 85 - 12 = 73.", "ratio": 0.13, "compressor": …, …}
 
-A rewriting with numbers that the trace does not have or equations that do not hold (`faithful.py`) is tried again, too.
+A reply with numbers that the trace does not have, or with false equations (`faithful.py`), is tried again, too.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Rewrite(Asked):
 
     kind: Literal["rewrite"] = "rewrite"
     chunk_tokens: int | None = Field(default=None, gt=0)
-    """Longer traces are rewritten in parts of at most so many tokens, cut where a step ends, each beside what was made
-    of the parts before it (after R1-Compress, arXiv 2505.16838, but without its search among several candidates of a
-    part); the whole has to reach the answer. The prompt then has {before}, {part} and {parts}, and asks for the box
+    """Longer traces are rewritten in parts of at most this many tokens, cut where a step ends; the prompt shows the
+    rewritten parts before (after R1-Compress, arXiv 2505.16838, but without its search among several candidates of a
+    part). The whole must reach the answer. The prompt then has {before}, {part} and {parts}, and asks for the box
     after the last part. Unset: the whole trace at once."""
 
     def requests(self, raw_tokens: int) -> int:

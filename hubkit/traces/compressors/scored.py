@@ -1,11 +1,11 @@
-"""Compressors that leave out what a model scores lowest: what they share.
+"""Compressors that leave out the pieces with the lowest scores: their shared code.
 
     pieces ["First 47 + 38. ", "Let me see. ", "So 85."] of 6, 4 and 3 tokens, scores [0.9, 0.1, 0.4], target 9
     -> "First 47 + 38. So 85."
 
-A kind says what the pieces of a trace are and what scores them. Pieces stay by falling score, as many as come nearest
-to the target length; which ones depends on nothing else. Scores are kept on disk as they are made, so that a step that
-was killed goes on where it was.
+A kind defines the pieces of a trace and their scorer. Pieces stay by falling score, as many as come nearest to the
+target length; nothing else decides. Scores are kept on disk as they are computed, so that a killed step goes on where
+it was.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from hubkit.traces.steps import final_line, tokens_in
 __all__ = ["Pieces", "Scored", "Scorer", "kept_pieces", "run_scored"]
 
 TOGETHER: Final = 16
-"""Traces that are scored, and whose scores are put on disk, together."""
+"""Traces that are scored together, and whose scores are written together."""
 
 
 class Scored(Compressor, ModelRef):
-    """A compressor that leaves out what a model scores lowest."""
+    """A compressor that leaves out the pieces with the lowest scores."""
 
     ratio: float = Field(gt=0, lt=1)
-    """Length that is left, as a share of the raw tokens of what is shortened; the nearest that whole pieces allow."""
+    """Target length, as a share of the raw tokens of the shortened text; whole pieces come as near as possible."""
 
     def scorer(self) -> ModelRef:
         return self
@@ -49,16 +49,16 @@ class Scored(Compressor, ModelRef):
 
 class Scorer(Protocol):
     precision: str
-    """What its weights are in."""
+    """Type of its weights."""
 
     def scores(self, traces: Sequence[tuple[Row, list[str]]]) -> list[list[float] | None]:
-        """A score for each piece of each trace, the higher the longer it stays; None for a trace that is too long."""
+        """Returns a score for each piece of each trace, lower ones being left out first; None for a too long trace."""
         ...
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """What a kind takes a trace apart into."""
+    """The pieces of a trace."""
 
     split: Callable[[str], list[str]]
     """Joined they are the text."""
@@ -71,7 +71,7 @@ class Pieces:
 def kept_pieces(
     lengths: Sequence[int], scores: Sequence[float], forced: Sequence[bool], target: float
 ) -> list[bool]:
-    """Which pieces stay: the forced ones, then by falling score those that come nearest to `target` tokens.
+    """Returns which pieces stay: the forced ones, then by falling score those that come nearest to `target` tokens.
 
     Of equal scores the earlier piece stays; of two lengths as near as each other the shorter is taken. One piece stays
     in any case.
@@ -127,12 +127,12 @@ def _results(
 
 
 def _split(config: dict[str, Any], pieces: Pieces, row: Row) -> list[str]:
-    """Pieces of the reasoning, and of the solution down to its final line where that is to be shortened, too."""
+    """Yield the pieces of the reasoning and, if it is shortened, those of the solution before its final line."""
     return pieces.split(row["reasoning"]) + pieces.split(_body(config, row))
 
 
 def _body(config: dict[str, Any], row: Row) -> str:
-    """What of a solution may be left out: what stands before its final line."""
+    """Returns the part of a solution that may be left out: the text before its final line."""
     if config.get("solution") != "shorten":
         return ""
     body = row["solution"][: row["solution"].rfind(final_line(row["solution"]))].strip()
@@ -161,7 +161,7 @@ def _shortened(
 
 
 class _Scores:
-    """Scores that were made, in a file of the step's work folder: an empty list for a trace that is too long."""
+    """Computed scores, in a file of the step's work folder: an empty list for a trace that is too long."""
 
     def __init__(self, context: StepContext) -> None:
         self._path = context.work / "scores.sqlite"

@@ -1,11 +1,11 @@
-"""What steps of a trace are worth to a causal model, by several measures behind one interface.
+"""Scores of the steps of a trace by a causal model, with several measures behind one interface.
 
     with CausalScorer(folder, "entropy") as scorer:
         scorer.scores([({"problem": "47 + 38 = ?", "answer": "85", …}, ["First 47 + 38. ", "Let me see. ", "So 85."])])
     -> [[7.1, 2.3, 1.9]]
 
-The model reads its chat template's prompt with the problem, then the reasoning. Logits are made a few positions at a
-time: those of a whole trace of 30,000 tokens would be 30 GB at a vocabulary of 250,000.
+The model reads its chat template's prompt with the problem, then the reasoning. Logits are computed for a few
+positions at a time: those of a whole trace of 30,000 tokens would be 30 GB with a vocabulary of 250,000.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 __all__ = ["SCORES", "CausalScorer", "open_scorer"]
 
 LOGITS: Final = 1 << 25
-"""Logits that are there at once."""
+"""Maximum logits in memory at once."""
 TOKENS: Final = 16_384
-"""Tokens that go through the model at once, padding included; a longer trace goes alone."""
+"""Tokens in one batch of the model, padding included; a longer trace is alone."""
 _CLOSING: Final = "\n\nThe final answer is \\boxed{"
 
 
@@ -49,7 +49,7 @@ class _Trace:
     """Step that each token belongs to."""
     steps: int
     closing: list[int]
-    """What leads to the answer, and the answer."""
+    """The text that leads to the answer, and the answer."""
     answer: int
     """Tokens of the answer, the last of `closing`."""
 
@@ -88,7 +88,7 @@ def open_scorer(auto: Any, folder: Path, what: str, device: str, precision: str)
 class CausalScorer:
     """Scores steps by a causal model, whose weights are loaded as the embedded engine loads them.
 
-    `precision` is `run.precision`, and once it is open what they are in.
+    `precision` is `run.precision`, and once the scorer is open the type of its weights.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class CausalScorer:
         )
         if not self._tokenizer.is_fast:
             raise InputError(
-                f"the tokenizer of {self._folder.name} gives no places in the text",
+                f"the tokenizer of {self._folder.name} gives no positions in the text",
                 "use one with a tokenizer.json",
             )
         self._model = model
@@ -128,9 +128,9 @@ class CausalScorer:
         del self._model, self._head
 
     def scores(self, traces: Sequence[tuple[Row, list[str]]]) -> list[list[float] | None]:
-        """A score for each step of each trace; None for a trace that the model's context does not hold.
+        """Returns a score for each step of each trace; None for a trace that exceeds the model's context.
 
-        Raises EngineError when memory runs out.
+        Raises EngineError if memory runs out.
         """
         import torch
 
@@ -147,7 +147,8 @@ class CausalScorer:
         for i, scores in zip(fitting, made, strict=True):
             if not all(map(math.isfinite, scores)):
                 raise EngineError(
-                    f"{self._folder.name} gives scores that are no numbers", "use another model as the scorer"
+                    f"{self._folder.name} gives scores that are not numbers",
+                    "use another model as the scorer",
                 )
             found[i] = scores
         return found
@@ -174,7 +175,7 @@ class CausalScorer:
         return list(plain_backend(self._tokenizer).encode(text, add_special_tokens=False).ids)
 
     def _check_head(self) -> None:
-        """See that the head alone makes the model's logits: a few models scale or cap them afterwards."""
+        """Check that the head alone makes the model's logits: a few models scale or cap them afterwards."""
         import torch
 
         ids = torch.tensor([self._ids("First 47 + 38. So 85.")], device=self._model.device)
@@ -213,7 +214,7 @@ class CausalScorer:
                 yield i, hidden[line, start - 1 : stop - 1], ids[line, start:stop]
 
     def _measure(self, hidden: Any, targets: Any, entropy: bool) -> Any:
-        """Of each position the entropy of what could follow, or the surprisal of what does; in nats, float32."""
+        """Returns for each position the entropy of the next token, or its surprisal; in nats, float32."""
         import torch
 
         room = max(1, LOGITS // self._head.weight.shape[0])
@@ -227,7 +228,7 @@ class CausalScorer:
         return torch.cat(found) if found else torch.zeros(0)
 
     def by_tokens(self, traces: list[_Trace], entropy: bool) -> list[list[float]]:
-        """Sums of the entropies of each step's tokens, or means of their surprisals."""
+        """Returns the sums of the entropies of each step's tokens, or the means of their surprisals."""
         sequences = [trace.prompt + trace.tokens for trace in traces]
         parts = [slice(len(t.prompt), len(t.prompt) + len(t.tokens)) for t in traces]
         found: list[list[float]] = [[] for _ in traces]
@@ -241,7 +242,7 @@ class CausalScorer:
         return found
 
     def by_answer(self, traces: list[_Trace]) -> list[list[float]]:
-        """How much the mean surprisal of the answer's tokens rises without each step."""
+        """Returns how much the mean surprisal of the answer's tokens rises without each step."""
         found = []
         for trace in traces:
             bodies = [trace.tokens]

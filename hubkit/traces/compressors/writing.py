@@ -1,10 +1,10 @@
-"""What a compressor made of its traces, written as its step's output.
+"""Writes the outcomes of a compressor as its step's output.
 
 (raw {"id": "x", "reasoning": "I need to work out 47 + 38. …", …}, Shortened("47 + 38 = 85."))
 -> data.parquet {"id": "x", "reasoning": "47 + 38 = 85.", "reasoning_tokens": 27, "ratio": 0.13, …}
 (raw {"id": "y", …}, Shortened("…", "wrong", "6 is not 7"))  ->  rejected.parquet {"id": "y", "reason": "wrong", …}
 
-A solution that is not the raw trace's is verified again, as that was.
+A solution that differs from the raw trace's is verified again, in the same way.
 """
 
 from __future__ import annotations
@@ -47,26 +47,26 @@ __all__ = [
 ]
 
 BATCH: Final = 256
-"""Traces that are read, and their tokens counted, together."""
+"""Traces that are read together, and whose tokens are counted together."""
 RAW_COLUMNS: Final = [name for name, _ in VARIANT_COLUMNS if name != "messages"]
-"""`messages` repeats what the others say, and is half of what would have to be read."""
+"""Columns without `messages`, which repeats the others and would be half of the data to read."""
 ASKED_COLUMNS: Final = ["id", "sample", "problem", "reasoning"]
-"""Those of which requests are made."""
+"""Columns that requests need."""
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Shortened:
-    """What became of one trace: a shorter text, or the reason why there is none."""
+    """Outcome of one trace: a shorter text, or the reason why there is none."""
 
     text: str
-    """The reasoning; of a trace that is not kept, what was made of it."""
+    """The shorter reasoning; for a dropped trace, the reply."""
     reason: str = ""
     """Counted category; empty if the text is kept."""
     detail: str = ""
     solution: str | None = None
-    """None: the raw trace's, or what the recipe makes of that."""
+    """None: the raw trace's solution, changed only as the recipe says."""
 
 
 def raw_rows(
@@ -96,7 +96,7 @@ def shard_size(context: StepContext) -> int:
 
 
 def write_shortened(context: StepContext, results: Iterable[tuple[Row, Shortened]]) -> None:
-    """Write data.parquet and rejected.parquet in the order of `results`, and count what became of each.
+    """Write data.parquet and rejected.parquet in the order of `results`, and count the outcomes.
 
     Metrics: tokens of solutions before and after.
     """
@@ -149,7 +149,7 @@ def write_shortened(context: StepContext, results: Iterable[tuple[Row, Shortened
 def _with_checks(
     context: StepContext, results: Iterable[tuple[Row, Shortened]]
 ) -> Iterator[tuple[tuple[Row, Shortened], Task | tuple[str, ...]]]:
-    """Each result with a verdict on its solution, or a task for a worker, where that is another than before."""
+    """Yield each result with, if its solution changed, a verdict on it or a task for a worker."""
     problems = ProblemReader(context.inputs["problems"] / "problems.parquet")
     for row, short in results:
         same = short.solution is None or short.solution == row["solution"]

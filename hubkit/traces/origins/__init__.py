@@ -1,7 +1,7 @@
 """Origins: where traces come from.
 
-Entries of a recipe's `teachers` answer its problems. Entries of its `traces` are traces that are there, with their
-problems; EXISTING has their classes, from the name after `source:`. A new origin is a module here, with `VERSION` and
+Entries of a recipe's `teachers` answer its problems. Entries of its `traces` are existing traces with their
+problems; EXISTING has their classes, by the name after `source:`. A new origin is a module here, with `VERSION` and
 `run(context)`, and a row in the table.
 """
 

@@ -1,4 +1,4 @@
-"""What all origins of traces share: the class that entries of a recipe's `teachers` and `traces` are."""
+"""The base class of all origins of traces, which are the entries of a recipe's `teachers` and `traces`."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ class Origin(Section, ABC):
     """module:function of the step that writes traces.parquet, shard by shard."""
 
     brings_problems: ClassVar[bool] = False
-    """Whether its step writes problems.parquet beside traces.parquet, because its traces come with their problems. It
-    then has one shard."""
+    """Whether its step writes problems.parquet beside traces.parquet, because its traces come with their problems. Such
+    an origin has one shard."""
 
     name: Name
     shards: int = Field(default=1, gt=0)
     """Parts that can be made at the same time."""
 
     def identity(self) -> dict[str, Any]:
-        """What is part of its steps' keys, besides the content of its model."""
+        """Returns the part of its steps' keys besides the content of its model."""
         return self.model_dump(mode="json", exclude={"name", "model", "revision", "shards"})
 
     def pin(self, folder: Path, key: str, commit: Callable[[str, str], str]) -> Pin:
-        """Returns what fixes traces that exist; as `problems.base.Source.pin`. Empty for what is generated."""
+        """Returns what pins existing traces, as `problems.base.Source.pin`. Empty for generated traces."""
         return Pin()
 
     @property
     def is_verified(self) -> bool:
-        """Whether only traces with a right answer are kept."""
+        """Whether answers are verified, and only traces with a right one kept."""
         return True
 
     def came_from(self) -> Description | None:
-        """Returns what cards say of where traces, and the problems that they bring, come from. None for what is
-        generated."""
+        """Returns what cards say about the source of traces and their problems. Returns None for generated traces."""
         return None
 
     def hub_id(self) -> str:
-        """Dataset on the Hub that the traces come from, for `source_datasets`; "" if there is none."""
+        """Returns the Hub dataset that the traces come from, for `source_datasets`; "" if there is none."""
         return ""
 
     def judged_by(self) -> str | None:
-        """Verifier of the problems that it brings. Returns None if it answers the recipe's."""
+        """Returns the verifier of its own problems. Returns None if it answers the recipe's problems."""
         return None
 
     def generator(self) -> ModelRef | None:
-        """The model that writes the traces in its steps, which then have an engine. None: nothing is generated."""
+        """Returns the model that writes the traces in its steps, through an engine. Returns None if nothing is
+        generated."""
         return None
 
     def held(self, pin: Pin) -> int | None:

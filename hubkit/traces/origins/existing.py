@@ -1,11 +1,11 @@
-"""Existing traces: what others published or one's own logs hold, read with its problems and verified again.
+"""Existing traces, from publications of others or one's own logs, read with their problems and verified again.
 
 recipe: traces: [{name: r1, source: hub, dataset: open-r1/OpenR1-Math-220k, model: deepseek-ai/DeepSeek-R1}]
     row {"problem": "1 + 1?", "answer": "2", "generations": ["<think>…</think>2"], "correctness": [true], …}
     -> problems.parquet {"id": "r1-2f6c…", "problem": "1 + 1?", "answer": "2", "verifier": "math", …}
        traces.parquet {"id": "r1-2f6c…", "sample": 0, "reasoning": "…", "solution": "2", "claimed": true, …}
 
-`raw` then verifies each answer as it does a teacher's, and counts where the source says otherwise. Traces without a
+`raw` then verifies each answer as it does a teacher's, and counts disagreements with the source. Traces without a
 known answer are left out, unless the recipe says `unverified: true`; then all are kept, and every card says so.
 """
 
@@ -50,7 +50,7 @@ VERSION: Final = 2
 SCHEMA: Final = pa.schema([*TRACE_SCHEMA, ("claimed", pa.bool_())])
 _NOT_RESPONSES: Final = ("problem", "answer", "finish_reason", "correct")
 LONGEST: Final = 32_768
-"""Tokens of a trace that an estimate reckons with: sources do not say how long theirs are."""
+"""Tokens of a trace in estimates, since sources do not say how long theirs are."""
 
 
 class Existing(Origin):
@@ -61,26 +61,26 @@ class Existing(Origin):
 
     source: str
     columns: dict[str, str] = Field(default={})
-    """What a column is -> its name, where it is not recognised: problem, answer, chat, text (the whole response),
-    reasoning and solution, finish_reason, correct. A dot leads into a struct: reward_model.ground_truth."""
+    """Names of columns that are not recognised, as role: column. Roles are problem, answer, chat, text (the whole
+    response), reasoning and solution, finish_reason, correct. A dot leads into a struct: reward_model.ground_truth."""
     verifier: VerifierName = "math"
     """How answers are compared: docs/verifiers.md."""
     model: str = ""
-    """Who wrote them, for the cards: a Hub id where there is one. Nothing of it is loaded or published."""
+    """The model that wrote them, for the cards: a Hub id if there is one. The model is not loaded or published."""
     license: str = ""
-    """Under which licence the source gives them."""
+    """The licence of the source."""
     origin: str = ""
     """Where they come from, such as an address."""
     where: dict[str, Any] = Field(default={})
-    """Column -> value, or list of values, that a row must have."""
+    """Only rows with these values: column -> value, or list of allowed values."""
     sample: int | None = Field(default=None, gt=0)
-    """Rows taken at random, with the recipe's seed, in the order of the source; all of them if left out."""
+    """Number of rows drawn at random with the recipe's seed, in the order of the source; unset: all."""
     limit: int | None = Field(default=None, gt=0)
-    """Rows read at most, from the beginning."""
+    """Maximum number of rows read, from the beginning."""
     characters: tuple[int, int] | None = None
-    """Least and most characters of reasoning; others are left out and counted."""
+    """Minimum and maximum characters of reasoning; other traces are left out and counted."""
     unverified: bool = False
-    """Keep traces without looking at their answers, and say so on every card."""
+    """Keep traces without verifying their answers, and say so on every card."""
 
     @abstractmethod
     def rows(self, pin: Pin, columns: list[str] | None) -> Iterator[Row]:
@@ -117,14 +117,15 @@ class Existing(Origin):
 
     @model_serializer(mode="wrap")
     def _without_absent_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Keys that are not given are not written, so that later ones change no identity."""
+        """Leave out keys that are not given, so that existing step keys stay valid."""
         return {name: value for name, value in dump(self).items() if value not in (None, "", {}, False)}
 
 
 class FileTraces(Existing):
     source: Literal["file"]
     path: str
-    """JSON lines, a JSON list, CSV or Parquet beside the recipe, also compressed."""
+    """JSON lines, a JSON list, CSV, TSV (these also compressed: .gz, .bz2, .zst, .lz4) or Parquet beside the recipe:
+    a file, a folder of such files, or a pattern such as data/train-*.parquet."""
 
     def pin(self, folder: Path, key: str, commit: Callable[[str, str], str]) -> Pin:
         return FileSource(source="file", path=self.path).pin(folder, key, commit)
@@ -146,9 +147,12 @@ class FileTraces(Existing):
 class HubTraces(Existing):
     source: Literal["hub"]
     dataset: str
+    """Hub id: org/name."""
     config: str | None = None
+    """Config of the dataset. Unset: its default."""
     split: str = "train"
     revision: str = ""
+    """Branch, tag or commit, which is resolved to a commit once. Empty: the default branch."""
 
     def pin(self, folder: Path, key: str, commit: Callable[[str, str], str]) -> Pin:
         return HubSource(source="hub", dataset=self.dataset, revision=self.revision).pin(folder, key, commit)
@@ -170,15 +174,15 @@ class HubTraces(Existing):
 
 
 PLACES: Final[dict[str, type[Existing]]] = {"file": FileTraces, "hub": HubTraces}
-"""Where traces of this kind can be."""
+"""Name after `source:` -> class."""
 
 
 def read(
     origin: Existing, pin: Pin, seed: int, drop: Callable[[str, str], None]
 ) -> Iterator[tuple[str, list[Found]]]:
-    """Yield (where, traces) of each row that passes the recipe's filters; `drop(reason, detail)` hears of each other.
+    """Yield (where, traces) of each row that passes the recipe's filters; `drop(reason, detail)` is called for others.
 
-    A row that is in no known shape is dropped as "unreadable"; a file that cannot be read raises InputError.
+    A row of no known shape is dropped as "unreadable"; a file that cannot be read raises InputError.
     """
     wrong = set(origin.columns) - set(ROLES)
     if wrong:
@@ -272,7 +276,7 @@ def run(context: StepContext) -> None:
                 if (trace.problem, trace.answer) == before:
                     sample += 1
                 else:
-                    # A problem that comes again later is a row of its own: traces find theirs in order.
+                    # A problem that appears again later gets another row, so that traces find their problems in order.
                     mark = hashlib.blake2b(trace.problem.encode("utf-8", "replace"), digest_size=16).digest()
                     again = f"-{groups[mark]}" if groups[mark] else ""
                     groups[mark] += 1
@@ -294,7 +298,7 @@ def run(context: StepContext) -> None:
 
 
 def unusable(origin: Existing, trace: Found, seen: set[bytes]) -> str:
-    """Returns why a trace is left out before anything is verified, "" if it is not. `seen` grows by its digest."""
+    """Returns why a trace is left out before verification, "" if it is not. Adds its digest to `seen`."""
     if not trace.problem:
         return "no_problem"
     if not trace.answer and not origin.unverified:

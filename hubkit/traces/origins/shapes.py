@@ -1,4 +1,4 @@
-"""Rows of published traces, in the shapes that people publish them in, read as one.
+"""Reads rows of published traces, in the shapes in which people publish them, in one form.
 
     {"problem": "1 + 1?", "answer": "2", "generations": ["<think>a</think>2", "<think>b</think>3"]}
     {"messages": [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "<think>a</think>2"}]}
@@ -6,8 +6,8 @@
     "<|start|>user<|message|>1 + 1?<|end|><|start|>assistant<|channel|>analysis<|message|>a<|end|>…"
         -> Found("1 + 1?", "2", Thought("a", "2", "closed"), …)
 
-Columns are named by the recipe or recognised by the names in ROLES, also inside structs. A row of several responses
-gives several. What a row lacks is "" or None; whether that is enough is for the step to say.
+Columns are named by the recipe or recognised by the names in ROLES, also inside structs. A row with several responses
+gives several traces. Missing parts are "" or None; the step decides whether the rest is enough.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
         "verified",
     ),
 }  # fmt: skip
-"""What a column can be -> names it is known by, the likeliest first."""
+"""Role of a column -> names by which it is recognised, the most likely first."""
 
 _TURN: Final = re.compile(
     r"<\|start\|>(user|assistant)(?=<\|)|<｜(User|Assistant)｜>|<\|im_start\|>(user|assistant)\n"
     r"|<\|start_header_id\|>(user|assistant)<\|end_header_id\|>\s*|<\|turn>(user|model)\n|<start_of_turn>(user|model)\n"
 )
-"""Where a turn begins in a conversation that is one text."""
+"""Marks of a turn's beginning in a conversation that is one text."""
 _TURN_END: Final = re.compile(r"(?:<\|end\|>|<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<turn\|>)\s*\Z")
 _MESSAGE: Final = re.compile(r"\A<\|message\|>")
 
@@ -80,7 +80,7 @@ class Found:
 
 
 def recognise(row: Mapping[str, Any]) -> dict[str, str]:
-    """What a row's columns are: role -> column, a dot leading into structs. Roles that no column has are left out."""
+    """Returns role -> column of a row, with dots into structs. Roles without a column are left out."""
     names = list(_names(row))
     found: dict[str, str] = {}
     for role, known in ROLES.items():
@@ -126,7 +126,7 @@ def _chat(value: Any) -> list[Mapping[str, Any]] | None:
 def find(
     row: Mapping[str, Any], where: str, columns: Mapping[str, str], marks: tuple[str, str] | None = None
 ) -> list[Found]:
-    """The traces of a row. Raises InputError that names row and column for a value of no known shape."""
+    """Returns the traces of a row. Raises InputError, naming row and column, for a value of no known shape."""
 
     def cell(role: str) -> Cell | None:
         column = columns.get(role)
@@ -198,7 +198,7 @@ def _conversation(text: str) -> tuple[str, str] | None:
 
 
 def _without_prompt(text: str, problem: str, marks: tuple[str, str] | None) -> str:
-    """A response without the prompt that some files have before it in the same text."""
+    """Returns a response without the prompt, which some files have before it in the same text."""
     if not problem.strip() or problem.strip() not in text:
         return text
     start = opened_at(text, marks)

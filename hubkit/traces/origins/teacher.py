@@ -34,7 +34,7 @@ __all__ = ["VERSION", "Teacher", "Thinking", "check", "requests_of", "run"]
 
 VERSION: Final = 2
 GATE: Final = 32
-"""Responses after which a teacher is stopped whose answers are all useless, for whatever reasons."""
+"""Responses after which a teacher is stopped if none of them can be used."""
 REMEDIES: Final = {
     "error": "fix the engine's settings",
     "length": "raise the teacher's sampling.max_tokens",
@@ -44,14 +44,14 @@ REMEDIES: Final = {
     "unclosed": "raise the teacher's sampling.max_tokens, or name the marks it uses: thinking: {open: …, close: …}",
     "no_solution": "look at what the server returns as content: its reasoning parser may take all of the text",
 }
-"""Reason for which most answers are useless -> what to do."""
+"""Most frequent reason why answers cannot be used -> remedy."""
 
 _ASKED: Final = ["id", "problem"]
-"""Columns of problems that requests are made of."""
+"""Columns of problems that requests need."""
 
 
 class Thinking(Section):
-    """The marks around a teacher's reasoning, where they are none of those in `engines/marks.py`."""
+    """The marks around a teacher's reasoning, if they are not in `engines/marks.py`."""
 
     open: str = Field(min_length=1)
     close: str = Field(min_length=1)
@@ -78,7 +78,7 @@ class Teacher(Origin, ModelRef):
 
     @model_serializer(mode="wrap")
     def _without_absent_thinking(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without marks a teacher is written as before there were any, so that existing step keys stay valid."""
+        """Leave out absent marks, so that existing step keys stay valid."""
         written: dict[str, Any] = dump(self)
         if self.thinking is None:
             written.pop("thinking", None)
@@ -101,7 +101,7 @@ class Teacher(Origin, ModelRef):
 
 
 def check(context: CheckContext) -> None:
-    """Ask whether the teacher can be reached."""
+    """Check that the teacher can be reached."""
     if context.here:
         check_engine(context.runtime["engine"], context.step)
 
@@ -129,10 +129,10 @@ def run(context: StepContext) -> None:
 def requests_of(
     config: dict[str, Any], problems: Path, most: int | None = None
 ) -> Iterator[tuple[Key, Request]]:
-    """What a step with this configuration asks about the output of a problems step: all, or about as many as `most`, of
-    problems that lie evenly among all.
+    """Yield the requests of a step with this configuration to the output of a problems step: all, or about `most`, for
+    problems spread evenly over all.
 
-    Drawn from disk: ten million problems never are in memory together.
+    Problems are read from disk: ten million of them are never in memory together.
     """
     index, shards = config["shard"]
     path = problems / "problems.parquet"
@@ -191,7 +191,7 @@ def _trace(key: Key, response: Response, config: dict[str, Any]) -> Trace:
 
 
 class _Gate:
-    """Stops early when the first answers show that all of the rest would be worthless."""
+    """Stops early if none of the first answers can be used."""
 
     def __init__(self, step: str, after: int, config: dict[str, Any]) -> None:
         self._step, self._after, self._config = step, after, config
@@ -201,7 +201,7 @@ class _Gate:
         self._open = True
 
     def see(self, response: Response) -> None:
-        """Raises EngineError when the first requests all failed, GateError when no first answer can be used."""
+        """Raises EngineError if the first requests all failed, GateError if no first answer can be used."""
         if not self._open:
             return
         found = reject_reason(dict(_trace(Key("", 0), response, self._config)))

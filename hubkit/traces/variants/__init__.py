@@ -3,8 +3,8 @@
     Variant("raw")  Variant("compressed", "nano-compressor")  Variant("truncated", "nano-compressor")
     Variant("mix", "nano-compressor", (Part("raw", "high"), Part("compressed-nano-compressor", "low")))
 
-A kind is a row of VARIANTS. Plan, estimate, results, figure, cards, report and Space read it and know no kind by
-name. To add a kind: a module beside this file with `VERSION` and `run(context)`, and a row here.
+A kind is a row of VARIANTS. Plan, estimate, results, figure, cards, report and Space read the table and do not depend
+on names of kinds. To add a kind: a module beside this file with `VERSION` and `run(context)`, and a row here.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Kind:
-    """What is known of one kind of variant."""
+    """The properties of one kind of variant."""
 
     step: str
     """module:function of the step that writes its data.parquet; empty for a mixture, which has no data of its own."""
     order: int
     """Its place in tables, legends and lists."""
     colour: str
-    """In figures: Okabe and Ito's, told apart with any colour vision, and a violet of our own."""
+    """In figures: Okabe and Ito's colours, distinguishable with any colour vision, and an additional violet."""
     mark: str
     """In figures without colour and in tables: one character."""
     sentence: str
-    """What cards say of it, with {compressor} and {teacher} in it."""
+    """Its description in cards, with {compressor} and {teacher} in it."""
     matched: bool = False
-    """Whether it is made from raw traces at the lengths of one compressor's: a control."""
+    """Whether it is a control: raw traces shortened to the lengths of a compressor's."""
     compressed: bool = False
     """Whether a compressor makes it, shard by shard, before its step joins the shards."""
     mixture: bool = False
     """Whether it is several variants of the same traces, each asked for by a level of effort."""
     seeded: bool = False
-    """Whether chance decides what stays: the recipe's seed is then part of its step's key."""
+    """Whether it is random what stays: the recipe's seed is then part of its step's key."""
     leaves: str = ""
-    """What a control leaves of a trace."""
+    """The part of a trace that a control keeps."""
     columns: tuple[tuple[str, pa.DataType], ...] = ()
     """Columns besides those that all variants have."""
     file: str = field(default="data.parquet", init=False)
@@ -146,12 +146,12 @@ BASE_LABEL: Final = "untrained"
 
 @dataclass(frozen=True)
 class Part:
-    """What a mixture answers at one level of effort."""
+    """One variant of a mixture, with its level of effort."""
 
     variant: str
     """Name of the variant that is trained on at this level."""
     level: str
-    """Value that the chat template is given: high."""
+    """Value of the chat template's variable, such as high."""
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,8 @@ class Variant:
 
     kind: str
     compressor: str = ""
-    """The compressor that made it or whose lengths it has; empty where the kind has none, and of a mixture of
-    several."""
+    """The compressor that made it or whose lengths it has; empty if the kind has none, or for a mixture with several
+    compressors."""
     parts: tuple[Part, ...] = ()
     """Of a mixture, in the table's order, whatever the recipe's."""
     variable: str = ""
@@ -186,7 +186,7 @@ class Variant:
         return self.row.sentence.format(teacher=teacher, compressor=self.compressor)
 
     def published(self, teacher: str) -> dict[str, Any]:
-        """What readers without hubkit, such as the Space, need to show it; stands in release.json."""
+        """Returns what readers without hubkit, such as the Space, need to show it; it is in release.json."""
         row = self.row
         mixed = {"variable": self.variable, "levels": [asdict(part) for part in self.parts]}
         return {
@@ -213,9 +213,9 @@ def mixture(levels: Mapping[str, str], variable: str, known: Mapping[str, Varian
 
 
 def possible_variants(compressors: Iterable[str]) -> dict[str, Variant]:
-    """Name -> variant, for all that can be made with these compressors, in the table's order; without mixtures.
+    """Returns name -> variant, for all variants that these compressors allow, in the table's order, without mixtures.
 
-    Raises ValueError when two variants would have one name.
+    Raises ValueError if two variants would have the same name.
     """
     names = list(compressors)
     found: dict[str, Variant] = {}

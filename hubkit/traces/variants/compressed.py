@@ -24,7 +24,7 @@ BATCH: Final = 256
 
 
 def run(context: StepContext) -> None:
-    """All shards in raw's order, with the counts and lengths of the whole."""
+    """Write all shards in raw's order, with the counts and lengths of the whole."""
     shards = shard_names(context)
     out = context.out / "data.parquet"
     if not write_rows(out, _in_order(context, shards, out.name), VARIANTS["compressed"].schema):
@@ -48,7 +48,7 @@ def run(context: StepContext) -> None:
 
 
 def _of_responses(context: StepContext) -> dict[str, float]:
-    """Quartiles of the ratios of whole responses: what a length is aimed at where solutions are shortened as well."""
+    """Returns the quartiles of the ratios of whole responses; `ratio` applies to these if solutions are shortened."""
     tokenizer = context.model("tokenizer")
     rows = read_rows(context.inputs["raw"] / "data.parquet", BATCH, ["id", "sample", "solution"])
     shares: list[float] = []

@@ -1,11 +1,11 @@
-"""What all controls share: raw traces shortened to the lengths of a compressor's, row by row.
+"""Shared code of all controls: raw traces shortened to the lengths of a compressor's, row by row.
 
     raw {"id": "x", "sample": 0, "reasoning": "We need 47 + 38 - 12. …", "reasoning_tokens": 210, …} and a compressed
     trace of 31 tokens -> {"reasoning": <31 tokens of it>, "budget_tokens": 31, "matched_to": "nano-compressor", …}
 
-Same tokens spent, and no model's choice of which. A control says only which part of the text it takes. Where the
-compressor changed the solution as well, the control's is shortened to that length in the same way, but its final line
-stays.
+A control spends the same tokens, but no model chooses them. Each control defines only which part of the text it keeps.
+If the compressor changed the solution as well, the control shortens it to that length in the same way, except that its
+final line stays.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from hubkit.traces.variants import VARIANTS
 __all__ = ["VERSION", "Task", "cut_parts", "join", "run_control", "token_spans"]
 
 VERSION: Final = 1
-"""Of `join`; that of a control itself is its module's."""
+"""Version of `join`; a control itself has its module's."""
 
 BATCH: Final = 512
 BATCH_CHARACTERS: Final = 2_000_000
-"""Traces shortened together, and characters of their reasoning: enough to keep the tokenizer busy. The library takes
-some 150 bytes for each token of a text of which it says where tokens stand."""
+"""Traces shortened together, and characters of their reasoning: enough to keep the tokenizer busy. With positions of
+tokens, the library takes some 150 bytes for each token of a text."""
 
 _COLUMNS: Final = [name for name, _ in VARIANT_COLUMNS if name != "messages"]
-"""Of raw; `messages` is made anew."""
+"""Columns of raw; `messages` is made again."""
 
 Row = dict[str, Any]
 _Pair = tuple[Row, Row]
@@ -61,14 +61,14 @@ class Task:
     budget: int
     """Tokens that may stay, fewer than `length`."""
     chance: random.Random
-    """The same for the same recipe seed and trace."""
+    """Seed, which depends on the recipe's seed and the trace."""
 
 
 def run_control(context: StepContext, kind: str, shorten: Callable[[Any, list[Task]], list[Cut]]) -> None:
-    """Write data.parquet: one row for every compressed one, in its order.
+    """Write data.parquet: one row for each compressed trace, in the same order.
 
-    `shorten(tokenizer, tasks)` gives a text and its tokens for each; `inexact` counts those without exactly the budget,
-    and `inexact_solution` solutions that have another length than the compressed one's.
+    `shorten(tokenizer, tasks)` returns a text and its tokens for each; `inexact` counts texts without exactly the
+    budget, and `inexact_solution` solutions with another length than the compressed one.
     """
     tokenizer = load_tokenizer(context.model("tokenizer"))
     of = context.inputs["raw" if "tokens" in context.config else "compressed"] / "data.parquet"
@@ -100,14 +100,14 @@ def _finish(context: StepContext, rows: int) -> None:
 
 
 def token_spans(tokenizer: Any, tasks: Sequence[Task]) -> list[list[tuple[int, int]]]:
-    """Where each token stands in its text, for each task."""
+    """Returns the positions of all tokens in the text of each task."""
     texts = [task.text for task in tasks]
     encodings = plain_backend(tokenizer).encode_batch(texts, add_special_tokens=False)
     return [encoding.offsets for encoding in encodings]
 
 
 def cut_parts(tokenizer: Any, tasks: Sequence[Task], parts: Sequence[str]) -> list[Cut]:
-    """Cut what was taken of each text, which may be a little too long, to exactly its budget where that exists."""
+    """Cut the chosen part of each text, which may be a little too long, to exactly its budget if possible."""
     counts = token_counts(tokenizer, parts)
     return cut_batch(tokenizer, parts, [task.budget for task in tasks], counts)
 
@@ -184,7 +184,7 @@ def _solutions(
     shorten: Callable[[Any, list[Task]], list[Cut]],
     batch: Sequence[tuple[Row, Row]],
 ) -> list[str]:
-    """Solutions as they were; each that the compressor changed as long as that one, down to the final line."""
+    """Returns the solutions; one that the compressor changed is cut to the same length, and keeps its final line."""
     solutions: list[str] = [raw["solution"] for raw, _ in batch]
     changed = [i for i, (_, short) in enumerate(batch) if short.get("solution", solutions[i]) != solutions[i]]
     finals = [final_line(solutions[i]) for i in changed]

@@ -17,7 +17,7 @@ __all__ = ["VERSION", "run"]
 
 VERSION: Final = 1
 REACH: Final = 4
-"""Starts on either side of the budget's own that are tried for exactly the budget."""
+"""Starts before and after the budget's own that are tried for exactly the budget."""
 
 
 def run(context: StepContext) -> None:

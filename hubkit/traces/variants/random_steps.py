@@ -1,10 +1,10 @@
-"""Raw traces with random steps deleted, down to the length of the compressed one: the null of step pruning.
+"""Raw traces with random steps deleted, down to the length of the compressed one: the null model of step pruning.
 
     raw {"reasoning": "First 47 + 38. The ones are 15.\\nSo 85. Then 85 - 12 = 73.", …} with a compressed trace of 14
     tokens becomes {"reasoning": "First 47 + 38. Then 85 - 12 = 73.", "reasoning_tokens": 14, …}
 
 A step is a sentence or a line. Steps stay in their order; which ones stay is drawn with the recipe's seed, problem by
-problem. The last that stays is cut where the budget ends. (After the nulls asked for by arXiv 2607.28707.)
+problem. The last step that stays is cut where the budget ends. (arXiv 2607.28707 asks for such null models.)
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Raw traces with random tokens deleted, down to the length of the compressed one: the null of token pruning.
+"""Raw traces with random tokens deleted, down to the length of the compressed one: the null model of token pruning.
 
     raw {"reasoning": "We need 47 + 38 - 12.", …} with a compressed trace of 6 tokens becomes
     {"reasoning": "We 47 38 -", "reasoning_tokens": 6, "budget_tokens": 6, …}
 
-Which tokens stay is drawn with the recipe's seed, problem by problem. (After the nulls asked for by arXiv 2607.28707.)
+Which tokens stay is drawn with the recipe's seed, problem by problem. (arXiv 2607.28707 asks for such null models.)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["VERSION", "run"]
 
 VERSION: Final = 2
 SPARE: Final = 1.15
-"""Share of the budget that is drawn: tokens that come to stand together can merge, and what is too much is cut."""
+"""Share of the budget that is drawn first: tokens that become neighbours can merge; the excess is cut."""
 
 
 def run(context: StepContext) -> None:

@@ -4,11 +4,10 @@
     answer "85" gets Verdict("correct", "85", "equal to the answer"), and becomes a row of `raw`; all
     others go to `rejected` with a reason that is counted.
 
-Only the text after the thinking span is judged; a trace whose span never closed has no solution. How
-answers are compared is said in `hubkit/verifiers`; what a language model had
-to judge was judged in the step before (`judge.py`), and is looked up.
+Only the text after the thinking span is judged; a trace whose span never closed has no solution. `hubkit/verifiers`
+has the comparison of answers. Verdicts of a judge model come from the step before (`judge.py`), and are looked up.
 
-`run` makes all of a teacher's traces, or one shard of them, which `join` then puts behind each other.
+`run` verifies all of a teacher's traces, or one shard of them; `join` joins the shards.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ Row = dict[str, Any]
 
 
 def check(context: CheckContext) -> None:
-    """See that the problems' verifiers can work on this machine: programs need a sandbox."""
+    """Check that the problems' verifiers can work on this machine: programs need a sandbox."""
     for name in context.problems if context.here else ():
         verifier_named(name).check_machine()
 
@@ -98,7 +97,7 @@ def _finish(context: StepContext, rows: int) -> None:
 
 
 def _count_disagreement(context: StepContext, claimed: bool | None, reason: str) -> None:
-    """Existing traces come with what their source says of them; where that differs it is published."""
+    """Count the verdicts that their source gives to existing traces, and disagreements, which are published."""
     if claimed is True and reason == "wrong":
         context.count("claimed_correct_found_wrong")
     elif claimed is False and reason == "correct":
@@ -106,7 +105,8 @@ def _count_disagreement(context: StepContext, claimed: bool | None, reason: str)
 
 
 def _works(context: StepContext, shard: str) -> Iterator[tuple[tuple[Row, Row], Task | tuple[str, ...]]]:
-    """((problem, trace), work): a verdict, a task for a worker, or (reason, detail) without anything to verify."""
+    """Yield ((problem, trace), work); work is a verdict, a task for a worker, or (reason, detail) if there is no answer
+    to verify."""
     judge = context.inputs.get(shard.replace("shard-", "verdicts-"))
     verdicts = read_rows(judge / "verdicts.parquet", batch=BATCH) if judge else iter(())
     for problem, trace in with_problems(context, shard):
