@@ -275,7 +275,8 @@ def _trained_answers(
     weights, adapter = context.inputs["student"] / "model", None
     if (weights / "adapter_config.json").is_file():
         weights, adapter = context.model("base"), weights
-    return trained_answers(weights, adapter, chats, tokenizer, level_of(context.config))
+    level, device = level_of(context.config), context.runtime["device"]
+    return trained_answers(weights, adapter, chats, tokenizer, level, device)
 
 
 def _samples(detail: Any, model: Any, task: Tasks) -> Iterator[dict[str, Any]]:

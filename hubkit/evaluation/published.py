@@ -6,6 +6,7 @@ adapters themselves have answered with the base, and said nothing.
 
 from __future__ import annotations
 
+import gc
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,15 +73,18 @@ def trained_answers(
     chats: Sequence[list[dict[str, str]]],
     tokenizer: Any,
     template: Mapping[str, str] | None = None,
+    device: str = "auto",
 ) -> list[list[int]]:
     """Greedy tokens that the published files give by transformers and PEFT, one prompt after the other.
 
-    `template`: variables for the chat template.
+    `template`: variables for the chat template; `device`: a recipe's `run.device`. What it takes of a GPU is given
+    back: vLLM, a process of its own, does not start where less is free than it is to have.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.float32 if device == "cpu" else "auto"
     model = load_model(AutoModelForCausalLM, weights, dtype=dtype)
     if adapter is not None:
@@ -104,6 +108,11 @@ def trained_answers(
                 pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
             )
         answers.append(made[0, prompt.shape[1] :].tolist())
+        del inputs, prompt, made
+    del model
+    if torch.cuda.is_initialized():
+        gc.collect()  # PEFT's models are cycles
+        torch.cuda.empty_cache()
     return answers
 
 
