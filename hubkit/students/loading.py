@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ __all__ = [
     "library_warnings",
     "make_saveable",
     "no_torchao",
+    "on_cpu",
     "open_trainer",
     "rounding_optimizer",
 ]
@@ -48,6 +50,18 @@ def examples_per_step(sft: dict[str, Any]) -> int:
     return int(sft["per_device_train_batch_size"] * sft["gradient_accumulation_steps"])
 
 
+def on_cpu(device: str) -> bool:
+    """Whether a training with this `run.device` is on a CPU. Raises RecipeError for a device that it would not take."""
+    import torch
+
+    if not re.fullmatch(r"auto|cpu|cuda(:0)?", device):
+        raise RecipeError(
+            f"run.device is {device}, and students are trained on a CPU or on the first GPU that can be seen",
+            "set run.device: auto; CUDA_VISIBLE_DEVICES says which GPU is the first",
+        )
+    return device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+
+
 def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRows) -> tuple[Any, Any]:
     """TRL's trainer over prepared tokens, and the dtype that the base is stored in, which the student is written in."""
     import torch
@@ -55,8 +69,7 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
     from trl import SFTConfig
 
     config, sft = context.config, dict(context.config["sft"])
-    device = context.runtime["device"]
-    cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+    cpu = on_cpu(context.runtime["device"])
     set_seed(config["seed"])  # LoRA's initial weights are drawn before the trainer sets its own seed
     stored = read_config(base).dtype or torch.float32
     if sft.get("bf16") is None:

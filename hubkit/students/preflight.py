@@ -14,7 +14,7 @@ from hubkit.hub import download_tokenizer
 from hubkit.precision import choose_precision
 from hubkit.store import CheckContext
 from hubkit.students import kernels, memory
-from hubkit.students.loading import no_torchao
+from hubkit.students.loading import no_torchao, on_cpu
 from hubkit.students.settings import training_arguments
 
 __all__ = ["base_folder", "check"]
@@ -26,6 +26,7 @@ PACKAGES: Final = {"use_liger_kernel": "liger_kernel"}
 def check(context: CheckContext) -> None:
     """Raise RecipeError for what training would refuse; tell on stderr what it would do slowly."""
     base, config = context.models["base"], context.config
+    on_cpu(context.runtime["device"])
     # First: transformers does not tell of a torchao that is broken, and cannot be imported beside it.
     if config["sft"].get("weights") == "bfloat16":
         _check_narrow_weights(config["lora"] is not None, context.here)
