@@ -104,6 +104,8 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
         disable_tqdm=True,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
+    # Not what a file of `accelerate config` says, which the launcher puts into the environment.
+    arguments.mixed_precision = "bf16" if sft["bf16"] else "no"
     if cpu and os.environ.get("ACCELERATE_USE_FSDP") == "true":
         _shard_on_cpu()
     if arguments.n_gpu > 1:
