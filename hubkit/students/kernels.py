@@ -16,7 +16,15 @@ from typing import Any, Final
 from hubkit.engines.weights import read_config
 from hubkit.errors import RecipeError, first_line
 
-__all__ = ["ATTENTION", "FLASH", "check_attention", "check_linear", "tell_attention", "why_not"]
+__all__ = [
+    "ATTENTION",
+    "FLASH",
+    "check_attention",
+    "check_linear",
+    "tell_attention",
+    "why_not",
+    "without_gradient",
+]
 
 FLASH: Final = {
     "flash_attention_3": "flash_attn_interface",
@@ -66,6 +74,38 @@ def _fails(kind: str, device: str, attention: str = "sdpa", **sizes: Any) -> str
     except Exception as error:
         return first_line(error)
     return ""
+
+
+@functools.cache
+def without_gradient(kind: str, device: str, attention: str) -> str:
+    """Weights that an attention gives no gradient, as flash attention's kernel for gpt-oss does with its sinks: what
+    comes out is right, and nothing is said. Asked of a small model of the kind, beside eager attention. Returns ""
+    where all get one, and where no such model runs here."""
+    try:
+        with_eager, found = (_trained(kind, device, how) for how in ("eager", attention))
+    except Exception:
+        return ""  # who asks runs it on the model itself
+    lost = sorted(name.rpartition("layers.0.")[2] for name in with_eager - found)
+    return ", ".join(lost[:4]) + (f" and {len(lost) - 4} more" if len(lost) > 4 else "")
+
+
+def _trained(kind: str, device: str, attention: str) -> set[str]:
+    """Weights of a small model that get a gradient. torch's random numbers stay where they were."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(kind, **SMALL)
+    if getattr(config, "layer_types", None):
+        config.layer_types = ["full_attention"]  # the first may be another, such as a gated delta net
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    with torch.random.fork_rng([torch.cuda.current_device()] if device == "cuda" else []):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
+        ids = torch.arange(8, device=device)[None]
+        model.to(device)(ids, use_cache=False).logits.float().logsumexp(-1).sum().backward()
+    return {
+        name for name, weight in model.named_parameters() if weight.grad is not None and weight.grad.any()
+    }
 
 
 @functools.cache
