@@ -44,6 +44,22 @@ def test_a_merged_copy_answers_as_base_and_adapter_do(base: Path, tmp_path: Path
         assert asyncio.run(check_served(engine, CHATS, expected, tokenizer(base))) == 1.0
 
 
+def test_what_rounding_to_the_base_s_type_does_is_no_fault_of_an_adapter(tmp_path: Path) -> None:
+    """Models of some depth make three hundredths of it, whatever weights are rounded."""
+    import torch
+
+    base = save_tiny_model(tmp_path / "base", ends=[2], num_hidden_layers=8, initializer_range=0.3)
+    weights = {
+        name: weight.to(torch.bfloat16) for name, weight in load_file(base / "model.safetensors").items()
+    }
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+    copy = merged(base, save_adapter(base, tmp_path / "adapter"), tmp_path / "copy")
+    assert {weight.dtype for weight in load_file(copy / "model.safetensors").values()} == {torch.bfloat16}
+    assert json.loads((copy / "config.json").read_text())["dtype"] == "bfloat16"
+
+
 def test_the_check_gives_a_gpu_back_before_the_engine_starts(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
