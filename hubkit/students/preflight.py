@@ -40,6 +40,7 @@ def check(context: CheckContext) -> None:
     if context.here:
         attention = context.runtime.get("attention", "auto")
         device = memory.device_of(context.runtime["device"])
+        _check_processes((context.runtime.get("accelerate") or {}).get("num_processes", 1), device)
         kernels.check_attention(attention, device)
         kernels.tell_attention(attention, device)
         kernels.check_linear(folder, device, Path(base["model"]).name)
@@ -50,6 +51,18 @@ def check(context: CheckContext) -> None:
 def base_folder(model: str, revision: str) -> Path:
     """Folder with a base's configuration and tokenizer; of one on the Hub they are fetched, without the weights."""
     return Path(model) if Path(model).is_dir() else download_tokenizer(model, revision)
+
+
+def _check_processes(processes: int, device: str) -> None:
+    """Raise RecipeError where a student's processes are more than the GPUs of this machine: each takes one."""
+    import torch
+
+    if device == "cuda" and processes > (there := torch.cuda.device_count()):
+        seen = "one GPU" if there == 1 else f"{there} GPUs"
+        raise RecipeError(
+            f"run.accelerate.num_processes is {processes}, and {seen} can be seen",
+            "lower it, or see what CUDA_VISIBLE_DEVICES hides",
+        )
 
 
 def _check_not_quantised(folder: Path, name: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from students_support import LORA, SFT, context, rows
 from support import MODELS
 
@@ -40,6 +41,14 @@ def checked(sft: dict[str, Any], lora: dict[str, Any] | None = None, **runtime: 
 )
 def test_arguments_that_go_together_pass(sft: dict[str, Any]) -> None:
     checked(sft)
+
+
+def test_more_processes_than_gpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(RecipeError, match=r"num_processes is 2, and one GPU can be seen"):
+        preflight._check_processes(2, "cuda")
+    preflight._check_processes(1, "cuda")
+    preflight._check_processes(2, "cpu")
 
 
 @pytest.mark.parametrize("device", ["cuda:1", "mps", "xpu:0"])
