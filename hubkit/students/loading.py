@@ -8,6 +8,7 @@ fine-tuning most updates of bfloat16 weights round to nothing; products are bflo
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import re
@@ -133,6 +134,11 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
     ) as error:  # what TRL and PEFT refuse: target modules that are not there, settings that clash
         told = str(error).strip().splitlines()[0][:300]
         raise RecipeError(f"{context.step}: {told}", "change the method's sft or lora") from error
+    if trainer.accelerator.is_fsdp2 and sft["bf16"]:
+        # accelerate would have processes average gradients in what products are in. From there on they are float32.
+        plugin = trainer.accelerator.state.fsdp_plugin
+        policy = dataclasses.replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
+        plugin.mixed_precision_policy = policy
     if trainer.args.world_size > 1:  # all processes deal a step alike
         tokens = torch.tensor([trainer.layout.tokens], device=trainer.args.device)
         trainer.layout.tokens = int(trainer.accelerator.gather(tokens).min())

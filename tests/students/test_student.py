@@ -175,6 +175,7 @@ from pathlib import Path
 sys.path[:0] = [{tests!r}, {here!r}]
 os.environ |= {{"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": {port!r}}}
 os.environ |= {{"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}}
+import torch
 from torch.distributed.fsdp import FSDPModule
 from test_student import PLAIN, context, uneven
 from hubkit.students.gates import open_tokenizer
@@ -182,7 +183,7 @@ from hubkit.students.loading import open_trainer
 from hubkit.students.rows import TokenRows
 
 step = context(Path(sys.argv[1]), uneven(), sft=PLAIN | {{"max_steps": 1}})
-step.runtime |= {{"layout": "packed", "tokens_per_device": 90}}
+step.runtime |= {{"layout": "packed", "tokens_per_device": 90, "precision": "bfloat16"}}
 base, rows = step.model("base"), TokenRows(step.inputs["tokens"], step.inputs["rows"], 256, 0.0)
 trainer, _ = open_trainer(step, base, open_tokenizer(base), rows)
 held, found, once = [], [], trainer._prepare_inputs
@@ -190,12 +191,14 @@ FSDPModule.set_requires_gradient_sync = lambda self, wanted: held.append(not wan
 
 def seen(inputs):
     model = trainer.model_wrapped
-    found.append((isinstance(model, FSDPModule), all(p.grad is not None for p in model.parameters())))
+    whole = all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
+    found.append((isinstance(model, FSDPModule), whole))
     return once(inputs)
 
 trainer._prepare_inputs = seen
 trainer.train()
-print(json.dumps([found, sum(held)]))
+policy = trainer.accelerator.state.fsdp_plugin.mixed_precision_policy
+print(json.dumps([found, sum(held), str(policy.param_dtype), str(policy.reduce_dtype)]))
 """
 
 
@@ -205,9 +208,10 @@ def test_gradients_of_weights_that_are_shared_out_are_summed_up_in_parts(tmp_pat
     code = SHARED_OUT.format(tests=str(here.parent), here=str(here), port=str(*free_ports()))
     done = warm.run("-c", code, str(tmp_path))
     assert done.returncode == 0, done.stderr[-2000:]
-    found, held = json.loads(done.stdout.strip().splitlines()[-1])
+    found, held, *dtypes = json.loads(done.stdout.strip().splitlines()[-1])
     assert len(found) > 2, "a step of several micro-batches"
     assert found == [[True, False]] + [[True, True]] * (len(found) - 1) and held == 0
+    assert dtypes == ["torch.bfloat16", "torch.float32"], "of products, and of what processes add up"
 
 
 def test_accumulated_steps_are_one_step(trained: dict[str, StepContext], tmp_path: Path) -> None:
