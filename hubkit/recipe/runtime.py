@@ -91,7 +91,7 @@ class Run(Section):
     """Cores for one step: torch's threads in training, the transformers engine's processes on a CPU. Unset: with
     ray and slurm its cpus; with hf-jobs the job's; else this machine's, shared by the workers."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
+    """auto, cpu, cuda, cuda:1, mps. Students train on a CPU or on the first GPU that can be seen: auto, cpu or cuda."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What matrices are multiplied in when students train and the transformers engine generates. auto: bfloat16 on GPUs
     that have it, and on CPUs with AMX for models of 10M parameters or more that are stored in it; else float32. Weights
