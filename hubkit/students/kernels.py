@@ -60,12 +60,13 @@ def why_not(package: str) -> str:
     return ""
 
 
-def _fails(kind: str, device: str, attention: str = "sdpa", **sizes: Any) -> str:
-    """What a small model raises in a step of training; "" where it runs."""
+def _fails(kind: str, device: str, attention: str = "sdpa", narrow: bool | None = None, **sizes: Any) -> str:
+    """What a small model raises in a step of training; "" where it runs. `narrow`: in bfloat16, by default on GPUs."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    narrow = device == "cuda" if narrow is None else narrow
+    dtype = torch.bfloat16 if narrow else torch.float32
     try:
         config = AutoConfig.for_model(kind, **SMALL | sizes)
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
@@ -109,9 +110,10 @@ def _trained(kind: str, device: str, attention: str) -> set[str]:
 
 
 @functools.cache
-def check_attention(name: str, device: str) -> None:
-    """Raise RecipeError for an attention that does not run on this machine."""
-    if name != "auto" and (told := _fails("llama", device, name)):
+def check_attention(name: str, device: str, narrow: bool) -> None:
+    """Raise RecipeError for an attention that does not run on this machine, or not in the precision of products, which
+    `narrow` says is bfloat16: flash attention does not in float32."""
+    if name != "auto" and (told := _fails("llama", device, name, narrow)):
         raise RecipeError(
             f"run.attention: {name} does not run here ({told})",
             "install it, or leave run.attention out: the best that runs is taken",

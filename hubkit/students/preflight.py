@@ -41,7 +41,7 @@ def check(context: CheckContext) -> None:
         attention = context.runtime.get("attention", "auto")
         device = memory.device_of(context.runtime["device"])
         _check_processes((context.runtime.get("accelerate") or {}).get("num_processes", 1), device)
-        kernels.check_attention(attention, device)
+        kernels.check_attention(attention, device, _is_narrow(context, device, shape))
         kernels.tell_attention(attention, device)
         kernels.check_linear(folder, device, Path(base["model"]).name)
     _check_memory(context, folder, shape)
@@ -126,6 +126,15 @@ def _check_arguments(given: str, here: bool) -> None:
         raise RecipeError(f"sft: {told}", "change the method's sft") from None
 
 
+def _is_narrow(context: CheckContext, device: str, shape: memory.Shape) -> bool:
+    """Whether products will be bfloat16; taken for so on another machine."""
+    given: bool | None = context.config["sft"].get("bf16")
+    if given is not None:
+        return given
+    asked = context.runtime.get("precision", "auto")
+    return not context.here or choose_precision(asked, device, shape.parameters) == "bfloat16"
+
+
 def _check_memory(context: CheckContext, folder: Path, shape: memory.Shape) -> None:
     """Raise RecipeError where a student cannot fit on the device that it will be given, as far as that is known."""
     config, runtime = context.config, context.runtime
@@ -134,10 +143,7 @@ def _check_memory(context: CheckContext, folder: Path, shape: memory.Shape) -> N
         return
     device = memory.device_of(runtime["device"]) if context.here else "cuda"
     free = memory.whole_bytes(device) if context.here else int(known or 0) * 10**9
-    narrow = config["sft"].get("bf16")
-    if narrow is None:
-        asked = runtime.get("precision", "auto")
-        narrow = not context.here or choose_precision(asked, device, shape.parameters) == "bfloat16"
+    narrow = _is_narrow(context, device, shape)
     # On a CPU rows may be far shorter than the limit: what they take is looked at when they are there.
     tokens = config["sft"]["max_length"] if device == "cuda" else 1
     needs = memory.reckon(folder, config, runtime, narrow, device, tokens)

@@ -111,6 +111,24 @@ def test_another_attention_is_taken_for_a_broken_one_and_that_is_said(
         )
 
 
+def test_an_attention_that_does_not_run_in_the_precision_of_training_is_told_before_the_run() -> None:
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    def attend(module: Any, query: Any, *given: Any, **options: Any) -> Any:
+        if query.dtype.itemsize > 2:
+            raise RuntimeError("FlashAttention only support fp16 and bf16 data type")
+        return sdpa_attention_forward(module, query, *given, **options)
+
+    AttentionInterface.register("narrow_alone", attend)
+    try:
+        kernels.check_attention("narrow_alone", "cpu", True)
+        with pytest.raises(RecipeError, match=r"narrow_alone does not run here \(FlashAttention only"):
+            kernels.check_attention("narrow_alone", "cpu", False)
+    finally:
+        AttentionInterface._global_mapping.pop("narrow_alone")
+
+
 @pytest.fixture
 def forward_alone() -> Iterator[str]:
     """An attention without a backward pass. What it gives is right, and of a kernel torch says nothing."""
