@@ -120,9 +120,10 @@ def trained_answers(
         answers.append(made[0, prompt.shape[1] :].tolist())
         del inputs, prompt, made
     del model
-    if torch.cuda.is_initialized():
+    cuda: Any = torch.cuda
+    if cuda.is_initialized():
         gc.collect()  # PEFT's models are cycles
-        torch.cuda.empty_cache()
+        cuda.empty_cache()
     return answers
 
 
