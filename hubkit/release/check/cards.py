@@ -1,7 +1,7 @@
 """Checks cards: renders them again from the published records and data, and compares them character by character.
 
-Machine-readable figures (model-index, .eval_results) are always compared with the outputs. A text that differs is wrong only
-where this very commit of hubkit published it, since another one may word it differently.
+Machine-readable figures (model-index, .eval_results) are always compared with the outputs. A text that differs is wrong
+only where this very commit of hubkit published it, since another one may word it differently.
 """
 
 from __future__ import annotations
