@@ -12,11 +12,14 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import pyarrow as pa
 
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import InputError
 from hubkit.problems.base import problem_id
+from hubkit.problems.cells import Cell
 from hubkit.records import PROBLEM_SCHEMA, messages_of, read_rows, write_rows
 from hubkit.stages.compressing import compressor_of
 from hubkit.stages.source import tokenizer_folder
@@ -26,6 +29,7 @@ from hubkit.traces.lengths import count_tokens as _count_tokens
 from hubkit.traces.lengths import load_tokenizer, token_counts
 from hubkit.traces.thinking import split
 from hubkit.traces.variants import VARIANTS
+from hubkit.verifiers.table import verifier_named
 
 if TYPE_CHECKING:
     import pandas
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
     from hubkit.store import Record
 
 __all__ = ["compress", "count_tokens", "results", "run", "truncate"]
+
+_COLUMNS: Final = "give `problem` and `reasoning`, or `messages`"
 
 Traces = TypeVar("Traces")
 """list[dict] or datasets.Dataset."""
@@ -108,7 +114,9 @@ def compress(
         if on_rejected:
             for row in read_rows(out / "rejected.parquet"):
                 on_rejected(row)
-        return _as_given(traces, rows, read_rows(out / "data.parquet"))
+        made = {(row["id"], row["sample"]): row for row in read_rows(out / "data.parquet")}
+        kept = ((row, made.get((row["id"], row["sample"]))) for row in rows)
+        return _as_given(traces, ((row, new) for row, new in kept if new is not None))
 
 
 def truncate(traces: Traces, *, tokens: int | Sequence[int], tokenizer: str | Path) -> Traces:
@@ -125,6 +133,8 @@ def truncate(traces: Traces, *, tokens: int | Sequence[int], tokenizer: str | Pa
         raise InputError(
             f"{len(rows)} traces and {len(budgets)} lengths", "give one length for each trace, or one"
         )
+    if any(budget < 0 for budget in budgets):
+        raise InputError(f"{min(budgets)} is no number of tokens", "give 0 or more")
     loaded = load_tokenizer(tokenizer_folder(tokenizer))
     lengths = token_counts(loaded, [row["reasoning"] for row in rows])
     cuts = cut_batch(loaded, [row["reasoning"] for row in rows], budgets, lengths)
@@ -132,7 +142,7 @@ def truncate(traces: Traces, *, tokens: int | Sequence[int], tokenizer: str | Pa
         row | {"reasoning": text, "reasoning_tokens": count, "raw_reasoning_tokens": length}
         for row, (text, count), length in zip(rows, cuts, lengths, strict=True)
     )
-    return _as_given(traces, rows, cut_rows)
+    return _as_given(traces, zip(rows, cut_rows, strict=True))
 
 
 def count_tokens(traces: Any, *, tokenizer: str | Path) -> list[int]:
@@ -204,19 +214,28 @@ def _rows(traces: Any) -> Iterable[Any]:
     return traces
 
 
-def _trace(row: Mapping[str, Any], number: int) -> dict[str, Any]:
-    """Returns a row with the keys that steps need. Raises InputError, naming the row, if one is missing."""
+def _trace(row: Any, number: int) -> dict[str, Any]:
+    """Returns a row with the keys that steps need. Raises InputError, naming the row, if one is missing or wrong."""
+    if not isinstance(row, Mapping):
+        raise InputError(f"trace {number} is a {type(row).__name__}, no dict", _COLUMNS)
     trace = dict(row)
-    messages = trace.get("messages") or []
-    if "problem" not in trace and messages:
-        trace["problem"] = next((m["content"] for m in messages if m["role"] == "user"), "")
-    if "reasoning" not in trace and messages:
-        thought = split(messages[-1]["content"])
-        trace |= {"reasoning": thought.reasoning, "solution": thought.solution}
-    for name in ("problem", "reasoning"):
-        if not isinstance(trace.get(name), str):
-            raise InputError(f"trace {number} has no {name}", "give `problem` and `reasoning`, or `messages`")
+    if messages := trace.get("messages"):
+        chat = Cell(f"trace {number}", "messages", messages)
+        if "problem" not in trace:
+            trace["problem"] = chat.problem()
+        if "reasoning" not in trace:
+            thought = split(chat.answer())
+            trace |= {"reasoning": thought.reasoning, "solution": thought.solution}
     trace.setdefault("solution", "")
+    for name in ("problem", "reasoning", "solution"):
+        if not isinstance(trace.get(name), str):
+            raise InputError(f"trace {number} has no {name}", _COLUMNS)
+        try:
+            trace[name].encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"trace {number}: half a character at {error.start} of its {name}", "fix the text in that row"
+            ) from None
     return trace
 
 
@@ -230,11 +249,22 @@ def _write_raw(traces: Any, work: Path, tokenizer: dict[str, str]) -> list[dict[
             raise InputError(
                 f"trace {number} has no answer", "compressed traces are kept when they still reach it"
             )
+        checks = verifier_named(str(row.get("verifier") or "math"))
+        if isinstance(row.get("metadata"), Mapping):
+            row["metadata"] = checks.checked(row["metadata"], f"trace {number}: metadata")
     lengths = _count_tokens(tokenizer_folder(tokenizer["model"]), [row["reasoning"] for row in rows])
-    keys = {}
+    keys: dict[tuple[str, int], int] = {}
+    first: dict[str, int] = {}
+    judged_by = ("problem", "answer", "verifier", "metadata")
     for number, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-        row["id"] = row.get("id") or problem_id("trace", row["problem"])
-        row["sample"] = int(row.get("sample") or 0)
+        row["id"] = problem_id("trace", row["problem"]) if row.get("id") in (None, "") else str(row["id"])
+        before = rows[first.setdefault(row["id"], number)]
+        if other := next((name for name in judged_by if row.get(name) != before.get(name)), None):
+            raise InputError(
+                f"trace {number} has the id {row['id']!r} of trace {first[row['id']]}, and another {other}",
+                "give each problem an `id` of its own",
+            )
+        row["sample"] = _sample(row, number)
         while (row["id"], row["sample"]) in keys:
             row["sample"] += 1
         keys[row["id"], row["sample"]] = number
@@ -250,7 +280,6 @@ def _write_raw(traces: Any, work: Path, tokenizer: dict[str, str]) -> list[dict[
     problems = {row["id"]: defaults | {n: row[n] for n in PROBLEM_SCHEMA.names if n in row} for row in rows}
     ordered = sorted(rows, key=lambda row: (row["id"], row["sample"]))
     (work / "in").mkdir(parents=True, exist_ok=True)
-    write_rows(work / "in" / "problems.parquet", (problems[id] for id in sorted(problems)), PROBLEM_SCHEMA)
     schema = VARIANTS["raw"].schema
     given = (
         {name: (defaults | row).get(name) for name in schema.names}
@@ -262,21 +291,19 @@ def _write_raw(traces: Any, work: Path, tokenizer: dict[str, str]) -> list[dict[
         }
         for row in ordered
     )
-    write_rows(work / "in" / "data.parquet", given, schema)
+    try:
+        problem_rows = (problems[id] for id in sorted(problems))
+        write_rows(work / "in" / "problems.parquet", problem_rows, PROBLEM_SCHEMA)
+        write_rows(work / "in" / "data.parquet", given, schema)
+    except pa.ArrowException as error:
+        raise InputError(
+            f"a column of the traces has values of another type: {error}", "see docs/api.md"
+        ) from None
     return rows
 
 
-def _as_given(traces: Traces, before: list[dict[str, Any]], after: Iterable[dict[str, Any]]) -> Traces:
-    """Shortened rows in the order and form of those that were given, with their further columns."""
-    if all("id" in row for row in before):
-        made = {(row.get("id"), row.get("sample")): row for row in after}
-        pairs: Iterator[tuple[dict[str, Any], dict[str, Any]]] = (
-            (row, made[row["id"], row.get("sample")])
-            for row in before
-            if (row["id"], row.get("sample")) in made
-        )
-    else:
-        pairs = zip(before, after, strict=True)
+def _as_given(traces: Traces, pairs: Iterable[tuple[dict[str, Any], dict[str, Any]]]) -> Traces:
+    """Traces and what was made of them, in the form of those that were given, with their further columns."""
     columns = ("reasoning", "solution", "reasoning_tokens", "raw_reasoning_tokens")
     rows = [
         old
@@ -292,6 +319,15 @@ def _as_given(traces: Traces, before: list[dict[str, Any]], after: Iterable[dict
     import datasets
 
     return datasets.Dataset.from_list(rows)  # type: ignore[no-any-return]
+
+
+def _sample(row: Mapping[str, Any], number: int) -> int:
+    try:
+        return int(row.get("sample") or 0)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"trace {number}: its sample {row['sample']!r} is no number", "count from 0"
+        ) from None
 
 
 @contextmanager

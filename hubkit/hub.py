@@ -35,11 +35,13 @@ __all__ = [
     "add_files",
     "attempt",
     "check_namespace",
+    "commit_title",
     "default_access",
     "download_file",
     "download_model",
     "download_tokenizer",
     "list_spaces",
+    "own_namespaces",
     "push",
     "put_collection",
     "put_tag",
@@ -233,12 +235,21 @@ def check_namespace(access: Access, namespace: str) -> None:
     if not access.token:
         raise HubError(f"no token for {access.endpoint}", "run `hf auth login`, or set HF_TOKEN")
     user = attempt(access, "ask who the token belongs to", access.api().whoami)
-    names = [user["name"], *(org["name"] for org in user.get("orgs", []))]
+    # What a fine-grained token may do is the Hub's to say, when it comes to that.
+    if ((user.get("auth") or {}).get("accessToken") or {}).get("role") == "read":
+        raise HubError("the token may only read", "use one with write access to the namespace")
+    names = own_namespaces(user)
     if namespace not in names:
         raise HubError(
             f"the token may not write to {namespace} (it can to {', '.join(names)})",
             "set hub.namespace in the recipe, or log in as a member of it",
         )
+
+
+def own_namespaces(user: Mapping[str, Any]) -> list[str]:
+    """Of whoami's answer: the user, and the organisations in which they are more than readers."""
+    orgs = user.get("orgs") or []
+    return [user["name"], *(org["name"] for org in orgs if org.get("roleInOrg") != "read")]
 
 
 def push(
@@ -313,9 +324,17 @@ def _no_word_of_nothing() -> Iterator[None]:
 
 
 def add_files(
-    access: Access, repo_id: str, repo_type: RepoType, files: Mapping[str, bytes], message: str
+    access: Access,
+    repo_id: str,
+    repo_type: RepoType,
+    files: Mapping[str, bytes],
+    message: str,
+    parent: str | None = None,
 ) -> str:
-    """Add files to a repo or replace them, in one commit. Returns its id."""
+    """Add files to a repo or replace them, in one commit. Returns its id.
+
+    Raises HubError when the repo stands at another commit than `parent` by now.
+    """
     from huggingface_hub import CommitOperationAdd
 
     api = access.api()
@@ -323,8 +342,23 @@ def add_files(
     return attempt(
         access,
         f"add files to {repo_type} {repo_id}",
-        lambda: str(api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type).oid),
+        lambda: str(
+            api.create_commit(
+                repo_id, operations, commit_message=message, repo_type=repo_type, parent_commit=parent
+            ).oid
+        ),
     )
+
+
+def commit_title(access: Access, repo_id: str, repo_type: RepoType, sha: str) -> str:
+    """The first line of a commit's message. Raises HubError if there is no such commit."""
+    api = access.api()
+    commits = attempt(
+        access,
+        f"look up commit {sha[:12]} of {repo_type} {repo_id}",
+        lambda: api.list_repo_commits(repo_id, repo_type=repo_type, revision=sha),
+    )
+    return commits[0].title
 
 
 def put_tag(access: Access, pushed: Pushed, tag: str) -> None:

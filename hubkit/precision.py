@@ -37,7 +37,8 @@ def choose_precision(asked: str, device: str, parameters: int) -> str:
     import torch
 
     if device.startswith("cuda"):
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+        # Older GPUs than Ampere emulate it, slower than float32.
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     large = device == "cpu" and parameters >= BFLOAT16_PARAMETERS
     return "bfloat16" if large and torch.cpu._is_amx_tile_supported() else "float32"
 

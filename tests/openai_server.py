@@ -35,6 +35,8 @@ class OpenAIServer:
         self.requests: list[dict[str, Any]] = []
         self.most_at_once = 0
         self.retry_after = "0"
+        self.one_by_one = 0.0
+        """Seconds that each request has the server for itself."""
         self._now = 0
         self._port = 0
         self._delay_s = delay_s
@@ -64,6 +66,7 @@ class OpenAIServer:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._turn = asyncio.Lock()
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._complete)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -88,6 +91,9 @@ class OpenAIServer:
         text = body["messages"][-1]["content"]
         self.requests.append(body)
         await asyncio.sleep(self._delay_s)
+        if self.one_by_one:
+            async with self._turn:
+                await asyncio.sleep(self.one_by_one)
         authorization = request.headers.get("Authorization", "")
         if self._key and authorization != f"Bearer {self._key}":
             return web.json_response({"error": f"wrong key in {authorization!r}"}, status=401)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from compressing import save_classifier
 from support import MODELS
 
 import hubkit
+from hubkit.api import _write_raw
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import InputError
+from hubkit.stages.step import pinned_tokenizer
 from hubkit.traces.lengths import count_tokens
 
 PROBLEM = "State the final answer to the following arithmetic problem: 47 + 38 - 12 ="
@@ -55,6 +58,48 @@ def test_traces_are_cut_to_a_length_in_the_form_they_came() -> None:
     assert isinstance(dataset, datasets.Dataset) and dataset["reasoning_tokens"][:] == [10, 10]
     with pytest.raises(InputError, match="trace 1 has no"):
         hubkit.truncate([*traces(1), {"problem": "2 + 2"}], tokens=1, tokenizer=tokenizer)
+    same = [{"id": 7, "problem": "x", "reasoning": text} for text in ("one two three", "four five six")]
+    cut = hubkit.truncate(same, tokens=1, tokenizer=tokenizer)
+    assert [row["reasoning"][:1] for row in cut] == ["o", "f"] and {row["id"] for row in cut} == {7}
+    with pytest.raises(InputError, match="-1 is no number of tokens"):
+        hubkit.truncate(same, tokens=-1, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["text"], "trace 0 is a str"),
+        ([{"messages": [{"role": "user", "content": "2 + 2?"}]}], "does not end with an assistant's message"),
+        ([{"messages": [{"role": "assistant", "content": {}}]}], "trace 0: column 'messages'"),
+        ([{"problem": "x", "reasoning": "a\ud83d"}], "trace 0: half a character at 1 of its reasoning"),
+        ([{"problem": "x", "reasoning": "a", "solution": None}], "trace 0 has no solution"),
+    ],
+)
+def test_traces_that_cannot_be_read_are_named(rows: list[Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        hubkit.truncate(rows, tokens=1, tokenizer=MODELS / "student-s")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"answer": "74"}, "trace 1 has the id .* of trace 0, and another answer"),
+        ({"id": "a", "problem": "x"}, None),
+        ({"verifier": "none"}, "no verifier is called 'none'"),
+        ({"sample": "first"}, "its sample 'first' is no number"),
+        ({"correct": "yes"}, "values of another type"),
+    ],
+)
+def test_traces_to_be_compressed_agree_on_their_problems(
+    tmp_path: Path, more: dict[str, Any], message: str | None
+) -> None:
+    rows = [traces(1)[0], traces(1)[0] | {"id": None} | more]
+    tokenizer = pinned_tokenizer(MODELS / "student-s")
+    if message is None:
+        assert len({row["id"] for row in _write_raw(rows, tmp_path, tokenizer)}) == 2
+        return
+    with pytest.raises(InputError, match=message):
+        _write_raw(rows, tmp_path, tokenizer)
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,13 @@ import pytest
 import torch
 from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import save
+from small_release import small_recipe
 
 from hubkit import hub as client
 from hubkit.errors import HubError
 from hubkit.hub import Access, CollectionItem, RepoType
+from hubkit.release import publish
+from hubkit.store import CheckContext
 
 TOKEN = "hf_averysecrettoken"
 
@@ -135,14 +138,42 @@ def test_a_hub_without_a_token_gets_none(hub: Answers, monkeypatch: pytest.Monke
 
 
 def test_namespaces(hub: Answers) -> None:
-    hub.answers = [(200, {}, {"name": "me", "type": "user", "orgs": [{"name": "us"}]})]
+    orgs = [{"name": "us", "roleInOrg": "write"}, {"name": "seen", "roleInOrg": "read"}]
+    hub.answers = [(200, {}, {"name": "me", "type": "user", "orgs": orgs})]
     access = Access(hub.endpoint, TOKEN)
     client.check_namespace(access, "me")
     client.check_namespace(access, "us")
-    with pytest.raises(HubError, match="may not write to them"):
-        client.check_namespace(access, "them")
+    for name in ("them", "seen"):
+        with pytest.raises(HubError, match=rf"may not write to {name} \(it can to me, us\)"):
+            client.check_namespace(access, name)
     with pytest.raises(HubError, match="no token"):
         client.check_namespace(Access(hub.endpoint), "me")
+
+
+def test_a_token_that_may_only_read_is_refused_at_once(tmp_path: Path) -> None:
+    server = pytest.importorskip("hubkit.localhub")
+    with server.LocalHub(tmp_path) as hub:
+        reads, writes = (server.make_token(tmp_path, "me", role, "t", []) for role in ("read", "write"))
+        with pytest.raises(HubError, match="the token may only read"):
+            client.check_namespace(Access(hub.endpoint, reads), "me")
+        client.check_namespace(Access(hub.endpoint, writes), "me")
+
+
+def test_a_recipe_cannot_have_the_token_asked_for_elsewhere(
+    hub: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    hub.answers = [(200, {}, {"name": "me", "type": "user", "orgs": []})]
+    recipe = small_recipe().model_dump(mode="json", exclude={"run"})
+    recipe["hub"] = {"endpoint": hub.endpoint, "namespace": "me", "private": False}
+    before = CheckContext("publish", {"recipe": recipe}, {}, {}, set(), set(), True)
+    with pytest.raises(HubError, match="your token is for https://huggingface"):
+        publish.check(before)
+    assert not hub.seen
+    monkeypatch.setenv("HF_ENDPOINT", f"{hub.endpoint}/")
+    publish.check(before)
+    assert [seen[2] for seen in hub.seen] == [f"Bearer {TOKEN}"]
 
 
 # Against the local Hub.
@@ -178,6 +209,16 @@ def test_push_is_one_commit_and_none_when_nothing_changed(local: Access, tmp_pat
     )
     assert Path(got).read_bytes() == big.read_bytes()
     assert client.resolve("local/x", "", "dataset", local) == second.sha
+
+
+def test_files_are_added_to_what_they_are_for(local: Access) -> None:
+    first = client.push(local, "local/x", "dataset", {"README.md": CARD}, "one").sha
+    added = client.add_files(local, "local/x", "dataset", {"a.txt": b"a"}, "a", first)
+    # Again, as after an answer that was lost.
+    assert client.add_files(local, "local/x", "dataset", {"a.txt": b"a"}, "a", first) == added
+    with pytest.raises(HubError, match="somebody else keeps committing"):
+        client.add_files(local, "local/x", "dataset", {"b.txt": b"b"}, "b", first)
+    assert client.add_files(local, "local/x", "dataset", {"b.txt": b"b"}, "b") != added
 
 
 def test_a_repo_of_somebody_else_is_not_replaced(local: Access) -> None:

@@ -59,6 +59,14 @@ def test_a_cpu_takes_bfloat16_where_it_is_faster(
     assert choose_precision(asked, "cpu", parameters) == expected
 
 
+def test_a_gpu_that_emulates_bfloat16_does_not_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch answers for a T4, and for an H100."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert choose_precision("auto", "cuda", 1) == "float32"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert choose_precision("auto", "cuda:1", 1) == "bfloat16"
+
+
 def test_models_are_measured_by_their_files(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 

@@ -50,6 +50,8 @@ class Endpoint:
         """Outstanding tokens: the most that the requests under way can take, prompt and answer."""
         self.unreachable = False
         """Whether the last connection could not be made."""
+        self.answered_at = 0.0
+        """When it last answered, by the loop's clock."""
         self._most = window
         self._window = float(window)
         self._running = 0

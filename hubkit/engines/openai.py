@@ -9,6 +9,7 @@ deadline, a request comes back as an error response; after any other refusal it 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import random
@@ -70,10 +71,17 @@ class OpenAIEngine:
     precision = ""
 
     def __init__(
-        self, runtime: EngineRuntime, model: str, key: str | None = None, extra: dict[str, Any] | None = None
+        self,
+        runtime: EngineRuntime,
+        model: str,
+        key: str | None = None,
+        extra: dict[str, Any] | None = None,
+        ours: bool = False,
     ) -> None:
-        """`key` in place of the environment's; `extra` fields for every request's body."""
+        """`key` in place of the environment's; `extra` fields for every request's body; `ours`: nobody else asks these
+        servers, so that a request which waits there waits for others of this engine."""
         self._runtime = runtime
+        self._patient = ours and runtime.timeout_s is None
         self._model = model
         self._key = key
         self._extra = extra or {}
@@ -155,6 +163,7 @@ class OpenAIEngine:
                 endpoints.give_back(endpoint, most)
             now = loop.time()
             if isinstance(outcome, Response):
+                endpoint.answered_at = now
                 endpoint.answered()
                 health.succeeded = True
                 return replace(outcome, uncounted_tokens=uncounted) if uncounted else outcome
@@ -181,7 +190,7 @@ class OpenAIEngine:
             pause = failure.pause or backoff * random.uniform(0.5, 1.5)  # noqa: S311
             if failure.overloaded:
                 waited = min(limit, waited + now - sent_at + pause)
-            over = now + pause >= started + limit + waited
+            over = now + pause >= self._until(endpoint, started + limit + waited, limit)
             if not failure.retry or over or tries >= self._runtime.tries:
                 health.blame(request.key, failure)
                 return Response(
@@ -206,7 +215,7 @@ class OpenAIEngine:
         body = endpoint.dialect.body(request, self._model, self._extra)
         try:
             async with (
-                asyncio.timeout_at(deadline),
+                self._in_time(endpoint, deadline, self._limit(request)),
                 session.post(endpoint.url, data=body, allow_redirects=False) as reply,
             ):
                 endpoint.heard(loop.time(), reply.headers)
@@ -233,6 +242,32 @@ class OpenAIEngine:
             return _Failure(self._line(f"{type(error).__name__}: {error}"))
         except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
             return _Failure(self._line(f"not a chat completion: {type(error).__name__}: {error}"))
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self, endpoint: Endpoint, deadline: float, limit: float) -> AsyncGenerator[None]:
+        """Raise TimeoutError inside when the time is over: looked at when it may be, as answers move it."""
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle
+
+        def look() -> None:
+            nonlocal timer
+            until = self._until(endpoint, deadline, limit)
+            if until > loop.time():
+                timer = loop.call_at(until, look)
+            else:
+                timeout.reschedule(loop.time())
+
+        timer = loop.call_at(deadline, look)
+        try:
+            async with asyncio.timeout(None) as timeout:
+                yield
+        finally:
+            timer.cancel()
+
+    def _until(self, endpoint: Endpoint, deadline: float, limit: float) -> float:
+        """How long a request may go on. At a server of ours, which is given more than it has memory for, it is not over
+        while others are answered."""
+        return max(deadline, endpoint.answered_at + limit) if self._patient else deadline
 
     def _tell(self, endpoint: Endpoint) -> None:
         """Warn about deviations from the recipe in what is sent, and keep them for the record."""

@@ -92,6 +92,7 @@ class VLLMEngine:
             key=self._key,
             # vLLM's own server leaves out all special tokens or none.
             extra={"return_token_ids": True, "skip_special_tokens": not self._marks},
+            ours=True,
         )
         return self
 

@@ -24,7 +24,7 @@ from hubkit.engines.check import check_engine
 from hubkit.engines.kept import is_open, kept_engine, release
 from hubkit.engines.settings import EngineRuntime
 from hubkit.engines.weights import no_code
-from hubkit.errors import EngineError, InputError, StepError
+from hubkit.errors import EngineError, InputError, RecipeError, StepError
 from hubkit.evaluation.benchmark import Benchmark, check_level
 from hubkit.evaluation.published import check_served, merged, trained_answers
 from hubkit.evaluation.statistics import summary
@@ -32,6 +32,7 @@ from hubkit.evaluation.tasks import Tasks, built_in, contained, own_task
 from hubkit.records import EVALUATION_SCHEMA, SAMPLED_SCHEMA, RowWriter, files_of, part_of, read_rows
 from hubkit.store import CheckContext, StepContext, digest
 from hubkit.students.gates import level_of
+from hubkit.students.preflight import base_folder
 from hubkit.traces.answers import Answers
 from hubkit.traces.journal import Journal
 
@@ -55,6 +56,34 @@ def check(context: CheckContext) -> None:
         )
     if context.here:
         check_engine(engine, context.step)
+    _check_room(context)
+
+
+def _check_room(context: CheckContext) -> None:
+    """Raise RecipeError where answers may be as long as all that the engine holds: it would refuse every prompt."""
+    most = context.config["benchmark"]["sampling"]["max_tokens"]
+    runtime = EngineRuntime(**context.runtime["engine"])
+    if context.here:
+        runtime = choose(runtime, context.runtime["device"])
+    if runtime.engine == "vllm":
+        holds, what = runtime.vllm.get("max_model_len"), "run.engines.students.vllm.max_model_len"
+    elif runtime.engine == "transformers":
+        base = context.models["base"]
+        folder = base_folder(base["model"], base["revision"])
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            holds = config.get("text_config", config).get("max_position_embeddings")
+        except (OSError, ValueError, AttributeError):
+            return  # the check of students tells
+        what = f"max_position_embeddings of {context.config['base']}"
+    else:
+        return
+    if type(holds) is int and 0 < holds <= most:
+        raise RecipeError(
+            f"{context.step}: its answers may have {most} tokens, and prompt and answer together {holds} ({what})",
+            "lower the benchmark's sampling.max_tokens"
+            + (f", or raise {what}" if runtime.engine == "vllm" else ""),
+        )
 
 
 def run(context: StepContext) -> None:
@@ -275,7 +304,8 @@ def _trained_answers(
     weights, adapter = context.inputs["student"] / "model", None
     if (weights / "adapter_config.json").is_file():
         weights, adapter = context.model("base"), weights
-    return trained_answers(weights, adapter, chats, tokenizer, level_of(context.config))
+    level, device = level_of(context.config), context.runtime["device"]
+    return trained_answers(weights, adapter, chats, tokenizer, level, device)
 
 
 def _samples(detail: Any, model: Any, task: Tasks) -> Iterator[dict[str, Any]]:

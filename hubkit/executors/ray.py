@@ -15,6 +15,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final
 
+from hubkit.engines.kept import release
 from hubkit.errors import HubkitError, StepError
 from hubkit.executors.call import StepCall, error_from_json, error_to_json, execute, prepare_process
 from hubkit.recipe.runtime import Run
@@ -91,6 +92,8 @@ def _carry_out(call: StepCall) -> dict[str, Any]:
         return {"record": execute(call).model_dump()}
     except HubkitError as error:
         return error_to_json(error)
+    finally:
+        release()  # this process ends, and the next step may be given its GPU at once
 
 
 def _settle(future: Future[Record], call: StepCall, answer: Future[dict[str, Any]]) -> None:

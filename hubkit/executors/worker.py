@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
+from hubkit.engines.kept import release
 from hubkit.errors import HubkitError
 from hubkit.executors.call import StepCall, error_to_json, execute, prepare_process
 from hubkit.store import write_json
@@ -32,6 +33,8 @@ def main() -> None:
         write_json(failed, error_to_json(error))
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    finally:
+        release()  # this process ends: no later step finds the engine
     print(f"{call.step}: done in {record.seconds:.1f} s", flush=True)
 
 

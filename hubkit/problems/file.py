@@ -29,6 +29,12 @@ from hubkit.store import digest, digest_file
 __all__ = ["FileSource", "files_of", "read_file"]
 
 _COMPRESSED: Final = (".gz", ".bz2", ".zst", ".lz4")
+_MAGIC: Final = {
+    b"\x1f\x8b": ".gz",
+    b"BZh9": ".bz2",
+    b"\x28\xb5\x2f\xfd": ".zst",
+    b"\x04\x22\x4d\x18": ".lz4",
+}
 _PATTERN: Final = re.compile(r"[*?\[]")
 _FORMATS: Final = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet")
 """Endings of the files that are read in a folder; other files, such as README.md, are not read."""
@@ -169,6 +175,10 @@ def _rows_of(path: Path, columns: list[str] | None) -> Iterator[Row]:
 def _text(path: Path) -> io.TextIOWrapper:
     with _bytes(path) as file:
         start = file.read(4)
+    if ending := next((ending for magic, ending in _MAGIC.items() if start.startswith(magic)), None):
+        raise InputError(
+            f"{path.name}: compressed, which its name does not say", f"call it {path.name}{ending}"
+        )
     # Without a byte order mark, zero bytes show UTF-16 and UTF-32, since JSON starts with ASCII.
     encoding = json.detect_encoding(start)
     if encoding.startswith("utf-8"):

@@ -7,6 +7,7 @@ are those of one CPU thread; for models of unknown size or on a GPU the time sta
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from hubkit.recipe.amounts import Amount, Flow, Look, flows, rows_of
 from hubkit.recipe.pins import recall
 from hubkit.recipe.pipeline import State
 from hubkit.recipe.plan import Plan, Step
+from hubkit.recipe.runtime import Run
 from hubkit.records import count_rows
 from hubkit.store import Record, Store
 from hubkit.traces.answers import Answers
@@ -51,6 +53,8 @@ REPO_S: Final = 6.0
 """Seconds per repo besides its upload: to create, commit and tag it and add it to the collection."""
 LOCAL_UPLOAD: Final = 1.5e8
 """Bytes per second that are sent to the local Hub; 3.4 GB took 23 s."""
+GPUS: Final = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/kfd"))
+"""Files of which one exists where there is a GPU: NVIDIA's, any under Windows, AMD's."""
 LOOKED_AT: Final = 10_000
 """Maximum requests whose answers `answered` looks for, which takes half a second."""
 
@@ -237,12 +241,24 @@ def _of_models(plan: Plan, step: Step, given: Amount, made: Amount) -> Estimate:
     )
 
 
+def _on_cpu(run: Run, kind: str) -> bool:
+    """Whether steps of a kind run on a CPU, as far as that can be seen from here without importing torch."""
+    if run.device != "auto":
+        return run.device == "cpu"
+    asked = run.resources_of(kind)
+    match run.executor:
+        case "hf-jobs":
+            return asked.flavor.startswith("cpu")
+        case "ray" | "slurm":
+            return asked.gpus == 0
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return hidden or not any(place.exists() for place in GPUS)
+
+
 def _generation(plan: Plan, step: Step, model: str, tokens: int) -> Estimate:
     size = _parameters(plan, step.models[model])
     engine = step.runtime["judge_engine" if model == "judge" else "engine"]
-    known = (
-        size and plan.recipe.run.device in ("auto", "cpu") and engine["engine"] in ("auto", "transformers")
-    )
+    known = size and _on_cpu(plan.recipe.run, step.kind) and engine["engine"] in ("auto", "transformers")
     seconds = 2 * size * tokens / GENERATE_FLOPS if size and known else None
     return Estimate(tokens, seconds, int(tokens * ANSWER_BYTES), "limits")
 
@@ -253,7 +269,7 @@ def _of_student(plan: Plan, step: Step, given: Amount, source: str, look: Look) 
         method.tokens(given.rows) if given.tokens is None else method.tokens_of(given.rows, given.tokens)
     )
     size = _parameters(plan, step.models["base"])
-    known = trained is not None and size and plan.recipe.run.device in ("auto", "cpu")
+    known = trained is not None and size and _on_cpu(plan.recipe.run, step.kind)
     seconds = 6 * size * (trained or 0) / TRAIN_FLOPS if known else None
     return Estimate(trained, seconds, _saved_by(plan, step, look), source)
 

@@ -44,11 +44,12 @@ def check(plan: Plan, store: Store, steps: list[Step] | None = None) -> None:
     _check_fit(plan, states)
     if plan.recipe.run.executor != "hf-jobs":  # whose jobs have disks of their own
         _check_disk_of_students(plan, store, states)
-    if plan.recipe.run.device == "cuda" and plan.recipe.run.executor == "local":
+    device = plan.recipe.run.device
+    if device.startswith("cuda") and plan.recipe.run.executor == "local":
         import torch
 
         if not torch.cuda.is_available():
-            raise RecipeError("run.device is cuda and torch sees no GPU", "--set run.device=auto")
+            raise RecipeError(f"run.device is {device} and torch sees no GPU", "--set run.device=auto")
 
 
 def _context(plan: Plan, step: Step) -> CheckContext:

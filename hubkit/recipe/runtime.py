@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hubkit.engines.settings import EngineRuntime
 from hubkit.recipe.steps import STEPS
-from hubkit.section import Section
+from hubkit.section import AtKey, Section
 
 __all__ = ["Jobs", "Resources", "Run"]
 
@@ -94,7 +94,8 @@ class Run(Section):
     """Cores of one step: torch's threads in training, the transformers engine's processes on a CPU. Unset: with
     ray and slurm the step's `cpus`; with hf-jobs the job's cores; else this machine's cores, divided by `workers`."""
     device: str = "auto"
-    """Device of training and of the transformers engine: auto, cpu, cuda, cuda:1, mps."""
+    """Device of training and of the transformers engine: auto, cpu, cuda, cuda:1, mps. Students train on a CPU or on
+    the first visible GPU: auto, cpu or cuda."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of matrix products when students train and the transformers engine generates. auto: bfloat16 on GPUs
     that have it, and on CPUs with AMX for models of 10M parameters or more that are stored in it; else float32. Weights
@@ -152,6 +153,17 @@ class Run(Section):
                         f"the endpoint of {name!r} may hold a password or key: name the key's variable in api_key_env"
                     )
         return engines
+
+    @model_validator(mode="after")
+    def _each_process_has_a_gpu(self) -> Run:
+        processes, gpus = self.accelerate.get("num_processes", 1), self.resources_of("student").gpus
+        if self.executor in ("ray", "slurm") and self.device != "cpu" and 0 < gpus < processes:
+            asked = "one GPU" if gpus == 1 else f"{gpus} GPUs"
+            raise AtKey(
+                f"{processes} processes train a student, and resources.student asks for {asked}",
+                *("accelerate", "num_processes"),
+            )
+        return self
 
     def resources_of(self, kind: str) -> Resources:
         return self.resources.get(kind, self.resources.get("default", Resources()))

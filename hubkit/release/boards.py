@@ -79,13 +79,14 @@ def result_files(cards: CardContext, name: str, boards: Boards) -> dict[str, Pat
         if not cards.local:  # the address of a local Hub is another one tomorrow
             url = str(cards.link(cards.evals, "dataset"))
             source = {"url": url, "name": "lighteval details", "user": cards.recipe.hub.namespace}
+        read_there = score.dataset.lower() == board.dataset.lower()  # else its commit is another dataset's
         entry = make_entry(
             board,
             scale.value(score.share),
             record.started,
             notes_of(score, versions, level=level_of(record.config)),
             source,
-            revision=score.revision if known else board.revision,
+            revision=(score.revision if read_there else "") if known else board.revision,
         )
         # A mixture has a result at each level of effort.
         level = record.config.get("level", {}).get("value", "")

@@ -56,6 +56,10 @@ class Origin:
     engine: str = ""
     details: Mapping[str, str] = field(default_factory=dict)
     """More of the model: its base, its commit."""
+    level: Mapping[str, str] = field(default_factory=dict)
+    """What its chat template was given, of a mixture: {"reasoning_effort": "low"}."""
+    by_hubkit: bool = False
+    """Whether hubkit evaluated it, of which more is known than a run of lighteval says."""
 
 
 def export(score: Score, origin: Origin, out: Path, now: float | None = None) -> list[Path]:
@@ -70,13 +74,16 @@ def export(score: Score, origin: Origin, out: Path, now: float | None = None) ->
         )
     if not REPO_ID.match(origin.model) or "/" not in origin.model:
         raise InputError(f"{origin.model!r} is not a model on the Hub", "name it: --model org/name")
-    digest = hashlib.sha256(f"{origin.model}\n{score.task}\n".encode() + score.details.read_bytes()).digest()
+    of = "\n".join((origin.model, score.task, *origin.level.values(), ""))
+    digest = hashlib.sha256(of.encode() + score.details.read_bytes()).digest()
     name = str(uuid.UUID(bytes=digest[:16], version=4))
     organisation, model = origin.model.split("/")
     collection = _UNPORTABLE.sub("-", origin.collection).strip("-.") or "benchmark"
     folder = out / "data" / collection / organisation / model
     stamp = f"{time.time() if now is None else now:.0f}"
-    about = {"id": f"{collection}/{origin.model}/{stamp}", "result": f"{score.task}/{score.metric}"}
+    # Tasks and levels of one model are evaluations of their own, written in the same second.
+    unique = f"{collection}-{name[:8]}/{origin.model}/{stamp}"
+    about = {"id": unique, "result": f"{score.task}/{score.metric}"}
     folder.mkdir(parents=True, exist_ok=True)
     samples = folder / f"{name}_samples.jsonl"
     temporary = samples.with_suffix(".part")
@@ -125,7 +132,9 @@ def export_release(release: Published, out: Path) -> list[Path]:
             split="test" if own else "",
             source=f"hubkit release {release.name}",
             versions={name: str(version) for name, version in packages.items()},
-            details=parts | {"revision": revision} | level_of(record.config),
+            details=parts | {"revision": revision},
+            level=level_of(record.config),
+            by_hubkit=True,
         )
         written += export(score, origin, out)
     return written
@@ -147,8 +156,14 @@ def _aggregate(score: Score, origin: Origin, about: Mapping[str, str], stamp: st
         "samples_number": score.n,
         "additional_details": _texts({"config": score.config, "revision": score.revision}),
     }
-    arguments: dict[str, Any] = {"temperature": score.temperature, "reasoning": True}
+    arguments: dict[str, Any] = {"temperature": score.temperature}
     arguments |= {"max_tokens": score.max_tokens} if score.max_tokens else {}
+    asked = {"shots": str(score.shots)}
+    kept = {"deployment_type": "unknown", "model_availability": "unknown"}
+    if origin.by_hubkit:
+        arguments["reasoning"] = True
+        asked["chat_template"] = "applied"
+        kept = {"deployment_type": "self_deployed", "model_availability": "open_weights"}
     result: dict[str, Any] = {
         "evaluation_result_id": about["result"],
         "evaluation_name": score.name,
@@ -166,7 +181,7 @@ def _aggregate(score: Score, origin: Origin, about: Mapping[str, str], stamp: st
         "score_details": {"score": score.share} | ({"uncertainty": uncertainty} if uncertainty else {}),
         "generation_config": {
             "generation_args": arguments,
-            "additional_details": {"shots": str(score.shots), "chat_template": "applied"},
+            "additional_details": asked,
         },
     }
     others = [
@@ -187,11 +202,7 @@ def _aggregate(score: Score, origin: Origin, about: Mapping[str, str], stamp: st
         "name": model,
         "id": origin.model,
         "developer": organisation,
-        "additional_details": {
-            "deployment_type": "self_deployed",
-            "model_availability": "open_weights",
-            **_texts(origin.details),
-        },
+        "additional_details": kept | _texts({**origin.details, **origin.level}),
     }
     if origin.engine:
         version = origin.versions.get(origin.engine, "unknown")

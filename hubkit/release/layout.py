@@ -169,7 +169,7 @@ def _students(cards: CardContext, material: Material) -> Iterator[RepoFiles]:
         if "adapter_config.json" in files:
             adapter = json.loads(_text(files["adapter_config.json"]))
             # As trained it names a folder of this machine; PEFT must find the base on the Hub, as it was then.
-            adapter |= {"base_model_name_or_path": base_id, "revision": cards.commits[base_id]}
+            adapter |= {"base_model_name_or_path": base_id, "revision": cards.commit_of(base, base_id)}
             files["adapter_config.json"] = (json.dumps(adapter, indent=2) + "\n").encode()
         tokenizer = cards.models[name] if "tokenizer.json" in files else base_id
         traces = traces_repo(cards.recipe, config["teacher"])

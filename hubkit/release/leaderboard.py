@@ -172,17 +172,15 @@ def _fitting(
 ) -> list[dict[str, str]]:
     if task:
         return [t for t in tasks if t["id"] == task]
-    same = [
-        t
-        for t in tasks
-        if (not config or t.get("config", config) == config)
-        and (not splits or t.get("split", "test") in splits)
-    ]
+    config_fits = [t for t in tasks if not config or t.get("config", config) == config]
+    same = [t for t in config_fits if not splits or t.get("split", "test") in splits]
     if len(tasks) == 1:
         # Another split or configuration is another set of problems, however alone the task stands.
         return same
     words = {name, name.replace(":", "_"), name.rpartition(":")[2]}
-    return same if len(same) == 1 else [t for t in same or tasks if t["id"] in words]
+    silent = [t for t in config_fits if "split" not in t]
+    # Of one that says no split, the name may tell.
+    return same if len(same) == 1 else [t for t in same or silent if t["id"] in words]
 
 
 def rows(access: Access, board: Board) -> list[DatasetLeaderboardEntry]:

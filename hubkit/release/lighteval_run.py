@@ -286,8 +286,24 @@ def _certainty(
         raise InputError(
             f"{where}: {metric} of a problem is not a share from 0 to 1", "choose another --metric"
         )
-    worth = effective(values)
-    return n, None, *wilson(mean * worth, worth)
+    worth = effective(values, _answers(details))
+    return n, None, *wilson(min(mean * worth, worth), worth)
+
+
+def _answers(details: Path) -> float:
+    """Answers to each problem, where there are several; no number where the details do not say, or there is one."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    counts = set()
+    try:
+        with pq.ParquetFile(details) as file:
+            for batch in file.iter_batches(256, columns=["model_response.text"]):
+                texts = (row["model_response"]["text"] for row in batch.to_pylist())
+                counts |= {len(text) if isinstance(text, list) else 1 for text in texts}
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
+        return math.inf
+    return max(counts) if counts and max(counts) > 1 else math.inf
 
 
 def _finite(value: float) -> bool:

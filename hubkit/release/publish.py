@@ -29,13 +29,14 @@ from hubkit.hub import (
     Pushed,
     add_files,
     check_namespace,
+    commit_title,
     default_access,
     push,
     put_collection,
     put_tag,
     repo_path,
 )
-from hubkit.recipe.config import Recipe
+from hubkit.recipe.config import Hub, Recipe
 from hubkit.recipe.repos import (
     check_repos,
     evals_repo,
@@ -60,7 +61,7 @@ from hubkit.store import CheckContext, StepContext, manifest, write_json
 
 __all__ = ["VERSION", "check", "run", "usage"]
 
-VERSION: Final = 9
+VERSION: Final = 10
 
 
 @dataclass
@@ -92,10 +93,15 @@ class _Release:
         recipe = self.cards.recipe
         message = f"{recipe.name} version {recipe.version}, by hubkit"
         pushed = push(self.access, repo.id, repo.type, repo.files, message, recipe.hub.private)
-        if repo.id == self.cards.evals and pushed.changed:
-            # What the card links until somebody pushes the report of a check; of an older one nothing is left.
+        if repo.id == self.cards.evals and (
+            pushed.changed or commit_title(self.access, repo.id, repo.type, pushed.sha) == message
+        ):
+            # What the card links until somebody pushes the report of a check; of an older one nothing is left. Where
+            # nothing has been committed since a release, this was killed before it came to that.
             name = f"{recipe.hub.namespace}/{recipe.name}"
-            sha = add_files(self.access, repo.id, repo.type, unchecked_files(name), "Not checked yet")
+            files = unchecked_files(name)
+            # On this release's files: another publisher's may have come since.
+            sha = add_files(self.access, repo.id, repo.type, files, "Not checked yet", pushed.sha)
             pushed = replace(pushed, sha=sha)
         put_tag(self.access, pushed, f"v{recipe.version}")
         return pushed
@@ -112,7 +118,7 @@ def check(context: CheckContext) -> None:
     """Ask the Hub whether the token may write there."""
     hub = Recipe.model_validate(context.config["recipe"]).hub
     if hub.endpoint != "local":
-        check_namespace(replace(default_access(), endpoint=hub.endpoint), hub.namespace)
+        _own_access(hub)
 
 
 def run(context: StepContext) -> None:
@@ -203,15 +209,20 @@ def _open_hub(recipe: Recipe, context: StepContext) -> Iterator[Access]:
         with LocalHub(context.paths["hub"]) as hub:
             yield Access(hub.endpoint, hub.token)
         return
+    yield _own_access(recipe.hub)
+
+
+def _own_access(hub: Hub) -> Access:
+    """The user's own Hub, where the recipe names the same one and its token may write to the recipe's namespace."""
     mine = default_access()
-    if recipe.hub.endpoint.rstrip("/") != mine.endpoint.rstrip("/"):
+    if hub.endpoint.rstrip("/") != mine.endpoint.rstrip("/"):
         # A recipe may come from anybody: it alone must not decide where the user's token is sent.
         raise HubError(
-            f"the recipe publishes to {recipe.hub.endpoint}, and your token is for {mine.endpoint}",
-            f"set HF_ENDPOINT={recipe.hub.endpoint} if that is what you want",
+            f"the recipe publishes to {hub.endpoint}, and your token is for {mine.endpoint}",
+            f"set HF_ENDPOINT={hub.endpoint} if that is what you want",
         )
-    check_namespace(mine, recipe.hub.namespace)
-    yield mine
+    check_namespace(mine, hub.namespace)
+    return mine
 
 
 def _students(facts: Facts) -> list[str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from hubkit.errors import HubError, InputError
-from hubkit.hub import Access, attempt, download_file
+from hubkit.hub import Access, attempt, download_file, own_namespaces
 from hubkit.release.leaderboard import (
     FOLDER,
     Board,
@@ -103,7 +103,7 @@ def is_own(access: Access, model: str) -> bool:
     if not access.token:
         raise HubError(f"no token for {access.endpoint}", "run `hf auth login`, or set HF_TOKEN")
     user = attempt(access, "ask who the token belongs to", access.api().whoami, patient=False)
-    return model.split("/")[0] in (user["name"], *(org["name"] for org in user.get("orgs", [])))
+    return model.split("/")[0] in own_namespaces(user)
 
 
 def notes_of(
@@ -184,9 +184,15 @@ def locate(
             f"{path} is there already, and cannot be read: {unreadable[path]}", "use --variant NAME"
         )
     same = [h for h in held if _is_for(h, board)]
-    mine = [h for h in same if not variant or h.path == path]
-    for one in mine:
-        _check_conflict(one, replace)
+    for one in same:
+        if not variant or one.path == path:
+            _check_conflict(one, replace)
+    mine = [h for h in same if h.path == path] or ([] if variant else same)
+    if len({h.path for h in mine}) > 1:
+        raise InputError(
+            f"{' and '.join(h.path for h in mine)} hold results of the same task, and none is {path}",
+            "name the one to take the place of by its --variant, or delete them",
+        )
     remarks = [f"this takes the place of {_value(h)} in {h.where}" for h in mine]
     remarks += [
         f"{h.where} holds {_value(h)} for the same task, which the board may show instead"
@@ -212,6 +218,12 @@ def fill(
     if _BRANCH.fullmatch(score.revision) and not _COMMIT.fullmatch(score.revision):
         remarks.append(
             f"the run read {score.revision} of its dataset, which is not a commit: the entry names none"
+        )
+        score = replace(score, revision="")
+    if score.revision and score.dataset.lower() != board.dataset.lower():
+        remarks.append(
+            f"the problems were read from {score.dataset[:80]}, of which {board.dataset} has no commit: the entry "
+            "names none"
         )
         score = replace(score, revision="")
     if score.revision and score.revision != board.revision:
@@ -324,8 +336,14 @@ def send(
             "run again to plan it for the current files",
         )
     operations = [CommitOperationAdd(item.path, item.content) for item in items]
+    tried = False
 
     def commit() -> Sent:
+        nonlocal tried
+        # A commit whose answer was lost is there: made again it would be a second pull request, or be refused.
+        if tried and (sent := _sent_before(access, model, items, head, message, pull_request)):
+            return sent
+        tried = True
         info = api.create_commit(
             model,
             operations,
@@ -338,6 +356,30 @@ def send(
         return Sent(str(url), str(info.oid), int(info.pr_num) if info.pr_num else None)
 
     return attempt(access, f"commit to model {model}", commit)
+
+
+def _sent_before(
+    access: Access, model: str, items: Sequence[Item], head: str, message: str, pull_request: bool
+) -> Sent | None:
+    """The commit or pull request that holds just these files, since main stood at `head`; None if there is none."""
+    from huggingface_hub.utils.sha import git_hash
+
+    api = access.api()
+    wanted = {(item.path, git_hash(item.content)) for item in items}
+
+    def commit_with_all(revision: str) -> str:
+        info = api.model_info(model, revision=revision, files_metadata=True)
+        there = {(sibling.rfilename, sibling.blob_id) for sibling in info.siblings or []}
+        return str(info.sha) if wanted <= there and info.sha != head else ""
+
+    at = access.endpoint.rstrip("/")
+    if not pull_request:
+        sha = commit_with_all("main")
+        return Sent(f"{at}/{model}/commit/{sha}", sha, None) if sha else None
+    for one in api.get_repo_discussions(model, discussion_type="pull_request", discussion_status="open"):
+        if one.title == message and (sha := commit_with_all(f"refs/pr/{one.num}")):
+            return Sent(f"{at}/{model}/discussions/{one.num}", sha, one.num)
+    return None
 
 
 def read_back(

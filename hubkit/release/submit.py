@@ -220,7 +220,9 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
                 level=level,
             )
             (score,) = read_run(folder, (), wish.metric, main=True)
-            found.append((where, replace(score, revision=task.revision), record.started))
+            # hubkit's own problems were read from a folder, into which they were copied.
+            dataset = score.dataset if task.folder is None else task.board.dataset
+            found.append((where, replace(score, dataset=dataset, revision=task.revision), record.started))
     source = _source(access, wish, repo)
     items = [
         fill(where, score, date, notes_of(score, versions, commit, level_of({"level": level})), source)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from hubkit.errors import RecipeError, StepError, first_line
-from hubkit.students.kernels import ATTENTION, FLASH, why_not
+from hubkit.students.kernels import ATTENTION, FLASH, why_not, without_gradient
 from hubkit.students.memory import ran_out
 from hubkit.students.steps import Layout, collate
 
@@ -19,6 +19,8 @@ __all__ = ["TOLERANCE", "choose_layout", "difference"]
 TOLERANCE: Final = {"float32": 1e-3, "bfloat16": 5e-2}
 """Precision of products -> allowed difference of a logit, as a share of the largest logit. Rounding stays below a tenth
 of it; the leaked state of another example makes 0.07 in float32 and 0.5 in bfloat16 on a random Qwen3.5."""
+_LOST: Final = "gives no gradient to"
+_REMEDY: Final = "leave run.attention out: the best that runs is taken"
 LENGTHS: Final = (48, 31)
 """Tokens of the two examples: enough for a state to leak and to fill a kernel's blocks unevenly, and few enough to be
 quick."""
@@ -58,7 +60,8 @@ def choose_layout(trainer: Any, model: Any, rows: Sequence[Sequence[int]], atten
 
     Returns the values for the record: attention, layout, the difference, and a note if they are not those that were
     asked for. `rows` are token ids of two examples. Packing is tried with each attention first, then padding. Raises
-    RecipeError if the `attention` that was asked for does not run, or if none does.
+    RecipeError if the `attention` that was asked for does not run or would leave weights without a gradient, or if
+    none runs.
     """
     layout: Layout = trainer.layout
     wanted = "packed" if layout.packed else "padded"
@@ -68,8 +71,15 @@ def choose_layout(trainer: Any, model: Any, rows: Sequence[Sequence[int]], atten
     limit, tried = TOLERANCE[precision], []
     rows = [list(ids[:length]) for ids, length in zip(rows, LENGTHS, strict=False)]
     inner = trainer.accelerator.unwrap_model(model)
+    kind = inner.config.get_text_config().model_type
     for packed in (True, False) if layout.packed else (False,):
         for name in candidates:
+            # The attentions of torch itself need no such look.
+            if name not in ("sdpa", "eager") and (lost := without_gradient(kind, device, name)):
+                tried.append(f"{name} {_LOST} {lost}")
+                if attention != "auto":
+                    raise RecipeError(f"run.attention: {tried[-1]}", _REMEDY)
+                continue
             how = Layout(packed=packed, tokens=sum(LENGTHS) * 2)
             try:
                 inner.set_attn_implementation(name)
@@ -88,13 +98,12 @@ def choose_layout(trainer: Any, model: Any, rows: Sequence[Sequence[int]], atten
                 layout.packed = packed
                 found = "packed" if packed else "padded"
                 note = "" if found == wanted else f"examples are {found}, not {wanted}: {'; '.join(tried)}"
-                note = note or "; ".join(told for told in tried if _is_installed(told))
+                note = note or "; ".join(told for told in tried if _is_installed(told) or _LOST in told)
                 return {"attention": name, "layout": found, "layout_difference": off, "layout_note": note}
             tried.append(f"{'packed' if packed else 'padded'} with {name} a logit is off by {off:.1%}")
     if all("does not run here" in told for told in tried):
         if attention != "auto":
-            remedy = "install it, or leave run.attention out: the best that runs is taken"
-            raise RecipeError(f"run.attention: {tried[-1]}", remedy)
+            raise RecipeError(f"run.attention: {tried[-1]}", f"install it, or {_REMEDY}")
         raise RecipeError(
             f"the model does not run on this device: {tried[-1]}",
             "look at the packages and kernels that it names: install them again, or uninstall them",

@@ -16,7 +16,15 @@ from typing import Any, Final
 from hubkit.engines.weights import read_config
 from hubkit.errors import RecipeError, first_line
 
-__all__ = ["ATTENTION", "FLASH", "check_attention", "check_linear", "tell_attention", "why_not"]
+__all__ = [
+    "ATTENTION",
+    "FLASH",
+    "check_attention",
+    "check_linear",
+    "tell_attention",
+    "why_not",
+    "without_gradient",
+]
 
 FLASH: Final = {
     "flash_attention_3": "flash_attn_interface",
@@ -52,12 +60,14 @@ def why_not(package: str) -> str:
     return ""
 
 
-def _fails(kind: str, device: str, attention: str = "sdpa", **sizes: Any) -> str:
-    """Returns the error of a small model in a training step; "" if it runs."""
+def _fails(kind: str, device: str, attention: str = "sdpa", narrow: bool | None = None, **sizes: Any) -> str:
+    """Returns the error of a small model in a training step; "" if it runs. `narrow`: in bfloat16, as by default on
+    GPUs."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    narrow = device == "cuda" if narrow is None else narrow
+    dtype = torch.bfloat16 if narrow else torch.float32
     try:
         config = AutoConfig.for_model(kind, **SMALL | sizes)
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
@@ -69,9 +79,42 @@ def _fails(kind: str, device: str, attention: str = "sdpa", **sizes: Any) -> str
 
 
 @functools.cache
-def check_attention(name: str, device: str) -> None:
-    """Raise RecipeError for an attention that does not run on this machine."""
-    if name != "auto" and (told := _fails("llama", device, name)):
+def without_gradient(kind: str, device: str, attention: str) -> str:
+    """Weights that an attention gives no gradient, as flash attention's kernel for gpt-oss does with its sinks: what
+    comes out is right, and nothing is said. Asked of a small model of the kind, beside eager attention. Returns ""
+    where all get one, and where no such model runs here."""
+    try:
+        with_eager, found = (_trained(kind, device, how) for how in ("eager", attention))
+    except Exception:
+        return ""  # who asks runs it on the model itself
+    lost = sorted(name.rpartition("layers.0.")[2] for name in with_eager - found)
+    return ", ".join(lost[:4]) + (f" and {len(lost) - 4} more" if len(lost) > 4 else "")
+
+
+def _trained(kind: str, device: str, attention: str) -> set[str]:
+    """Weights of a small model that get a gradient. torch's random numbers stay where they were."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(kind, **SMALL)
+    if getattr(config, "layer_types", None):
+        config.layer_types = ["full_attention"]  # the first may be another, such as a gated delta net
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    with torch.random.fork_rng([torch.cuda.current_device()] if device == "cuda" else []):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=dtype)
+        ids = torch.arange(8, device=device)[None]
+        model.to(device)(ids, use_cache=False).logits.float().logsumexp(-1).sum().backward()
+    return {
+        name for name, weight in model.named_parameters() if weight.grad is not None and weight.grad.any()
+    }
+
+
+@functools.cache
+def check_attention(name: str, device: str, narrow: bool) -> None:
+    """Raise RecipeError for an attention that does not run on this machine, or not in the precision of products, which
+    `narrow` says is bfloat16: flash attention does not in float32."""
+    if name != "auto" and (told := _fails("llama", device, name, narrow)):
         raise RecipeError(
             f"run.attention: {name} does not run here ({told})",
             "install it, or leave run.attention out: the best that runs is taken",

@@ -8,8 +8,10 @@ fine-tuning most updates of bfloat16 weights round to zero; products are bfloat1
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +37,7 @@ __all__ = [
     "library_warnings",
     "make_saveable",
     "no_torchao",
+    "on_cpu",
     "open_trainer",
     "rounding_optimizer",
 ]
@@ -48,6 +51,18 @@ def examples_per_step(sft: dict[str, Any]) -> int:
     return int(sft["per_device_train_batch_size"] * sft["gradient_accumulation_steps"])
 
 
+def on_cpu(device: str) -> bool:
+    """Whether a training with this `run.device` is on a CPU. Raises RecipeError for a device that it would not take."""
+    import torch
+
+    if not re.fullmatch(r"auto|cpu|cuda(:0)?", device):
+        raise RecipeError(
+            f"run.device is {device}, and students are trained on a CPU or on the first GPU that can be seen",
+            "set run.device: auto; CUDA_VISIBLE_DEVICES says which GPU is the first",
+        )
+    return device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+
+
 def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRows) -> tuple[Any, Any]:
     """Returns TRL's trainer over prepared tokens, and the base's stored dtype, in which the student is written."""
     import torch
@@ -55,8 +70,7 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
     from trl import SFTConfig
 
     config, sft = context.config, dict(context.config["sft"])
-    device = context.runtime["device"]
-    cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+    cpu = on_cpu(context.runtime["device"])
     set_seed(config["seed"])  # LoRA's initial weights are drawn before the trainer sets its own seed
     stored = read_config(base).dtype or torch.float32
     if sft.get("bf16") is None:
@@ -91,6 +105,8 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
         disable_tqdm=True,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
+    # Not what a file of `accelerate config` says, which the launcher puts into the environment.
+    arguments.mixed_precision = "bf16" if sft["bf16"] else "no"
     if cpu and os.environ.get("ACCELERATE_USE_FSDP") == "true":
         _shard_on_cpu()
     if arguments.n_gpu > 1:
@@ -118,6 +134,11 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
     ) as error:  # what TRL and PEFT refuse: target modules that are not there, settings that clash
         told = str(error).strip().splitlines()[0][:300]
         raise RecipeError(f"{context.step}: {told}", "change the method's sft or lora") from error
+    if trainer.accelerator.is_fsdp2 and sft["bf16"]:
+        # accelerate would have processes average gradients in what products are in. From there on they are float32.
+        plugin = trainer.accelerator.state.fsdp_plugin
+        policy = dataclasses.replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
+        plugin.mixed_precision_policy = policy
     if trainer.args.world_size > 1:  # all processes deal a step alike
         tokens = torch.tensor([trainer.layout.tokens], device=trainer.args.device)
         trainer.layout.tokens = int(trainer.accelerator.gather(tokens).min())

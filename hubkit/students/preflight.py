@@ -14,7 +14,7 @@ from hubkit.hub import download_tokenizer
 from hubkit.precision import choose_precision
 from hubkit.store import CheckContext
 from hubkit.students import kernels, memory
-from hubkit.students.loading import no_torchao
+from hubkit.students.loading import no_torchao, on_cpu
 from hubkit.students.settings import training_arguments
 
 __all__ = ["base_folder", "check"]
@@ -26,6 +26,7 @@ PACKAGES: Final = {"use_liger_kernel": "liger_kernel"}
 def check(context: CheckContext) -> None:
     """Raise RecipeError if training would fail; print on stderr why it would be slow."""
     base, config = context.models["base"], context.config
+    on_cpu(context.runtime["device"])
     # First: transformers does not report a broken torchao, and cannot be imported with it.
     if config["sft"].get("weights") == "bfloat16":
         _check_narrow_weights(config["lora"] is not None, context.here)
@@ -39,7 +40,8 @@ def check(context: CheckContext) -> None:
     if context.here:
         attention = context.runtime.get("attention", "auto")
         device = memory.device_of(context.runtime["device"])
-        kernels.check_attention(attention, device)
+        _check_processes((context.runtime.get("accelerate") or {}).get("num_processes", 1), device)
+        kernels.check_attention(attention, device, _is_narrow(context, device, shape))
         kernels.tell_attention(attention, device)
         kernels.check_linear(folder, device, Path(base["model"]).name)
     _check_memory(context, folder, shape)
@@ -49,6 +51,18 @@ def check(context: CheckContext) -> None:
 def base_folder(model: str, revision: str) -> Path:
     """Returns a folder with a base's configuration and tokenizer, fetched without the weights if it is on the Hub."""
     return Path(model) if Path(model).is_dir() else download_tokenizer(model, revision)
+
+
+def _check_processes(processes: int, device: str) -> None:
+    """Raise RecipeError where a student's processes are more than the GPUs of this machine: each takes one."""
+    import torch
+
+    if device == "cuda" and processes > (there := torch.cuda.device_count()):
+        seen = "one GPU" if there == 1 else f"{there} GPUs"
+        raise RecipeError(
+            f"run.accelerate.num_processes is {processes}, and {seen} can be seen",
+            "lower it, or see what CUDA_VISIBLE_DEVICES hides",
+        )
 
 
 def _check_not_quantised(folder: Path, name: str) -> None:
@@ -112,6 +126,15 @@ def _check_arguments(given: str, here: bool) -> None:
         raise RecipeError(f"sft: {told}", "change the method's sft") from None
 
 
+def _is_narrow(context: CheckContext, device: str, shape: memory.Shape) -> bool:
+    """Whether products will be bfloat16; taken for so on another machine."""
+    given: bool | None = context.config["sft"].get("bf16")
+    if given is not None:
+        return given
+    asked = context.runtime.get("precision", "auto")
+    return not context.here or choose_precision(asked, device, shape.parameters) == "bfloat16"
+
+
 def _check_memory(context: CheckContext, folder: Path, shape: memory.Shape) -> None:
     """Raise RecipeError if a student cannot fit on its device, as far as that is known."""
     config, runtime = context.config, context.runtime
@@ -120,10 +143,7 @@ def _check_memory(context: CheckContext, folder: Path, shape: memory.Shape) -> N
         return
     device = memory.device_of(runtime["device"]) if context.here else "cuda"
     free = memory.whole_bytes(device) if context.here else int(known or 0) * 10**9
-    narrow = config["sft"].get("bf16")
-    if narrow is None:
-        asked = runtime.get("precision", "auto")
-        narrow = not context.here or choose_precision(asked, device, shape.parameters) == "bfloat16"
+    narrow = _is_narrow(context, device, shape)
     # On a CPU rows may be far shorter than the limit: their memory is checked when they are there.
     tokens = config["sft"]["max_length"] if device == "cuda" else 1
     needs = memory.reckon(folder, config, runtime, narrow, device, tokens)

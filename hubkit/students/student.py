@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from hubkit.allocator import return_freed
 from hubkit.engines.weights import MISFIT_REMEDY, misfit, stored_shapes
-from hubkit.errors import GateError, first_line
+from hubkit.errors import GateError, StepError, first_line
 from hubkit.hub import weight_shapes
 from hubkit.store import CheckContext, StepContext, write_json
 from hubkit.students import launch, memory, preflight
@@ -126,6 +126,14 @@ def train(context: StepContext) -> None:
     try:
         with library_warnings(context.step) as warned:
             _train_and_write(context)
+    except (RuntimeError, MemoryError) as error:  # not of a step's tokens, which trainer.py sees to
+        if not memory.ran_out(error):
+            raise
+        raise StepError(
+            f"{context.step}: out of memory: {first_line(error, 160)}",
+            "lower run.tokens_per_device or sft.max_length, train an adapter (lora), or spread the model with "
+            "run.accelerate",
+        ) from error
     finally:
         return_freed()
     if warned:

@@ -57,6 +57,7 @@ def trainer_class() -> Any:
     `gradient_accumulation_steps` is 1: the trainer is handed whole steps.
     """
     import torch
+    from accelerate import DistributedType
     from torch.utils.data import DataLoader
     from trl import SFTTrainer
 
@@ -135,12 +136,17 @@ def trainer_class() -> Any:
                 last = number == len(batches) - 1
                 self.accelerator.gradient_state._set_sync_gradients(last)  # DeepSpeed looks here
                 inputs = collate(batch, self.layout, self._tokenizer.pad_token_id)
-                if last:
+                if last or self._shared_out():
                     total += super().training_step(model, inputs, tokens)
                 else:
                     with self.accelerator.no_sync(model):
                         total += super().training_step(model, inputs, tokens)
             return total
+
+        def _shared_out(self) -> bool:
+            """Whether each process has its part of the weights (FSDP). Then gradients are summed up in parts, float32,
+            after each micro-batch: until the last they would be whole in every process, and in bfloat16."""
+            return bool(self.accelerator.distributed_type == DistributedType.FSDP)
 
         def _parts(self, batch: list[Any]) -> list[list[Any]]:
             """Run a micro-batch, in smaller parts if it does not fit."""

@@ -27,7 +27,7 @@ from typing import Final, Literal, NamedTuple
 
 from hubkit.engines.marks import FAMILY, PAIRS, TAG, Marks, opens_span
 
-__all__ = ["Thought", "inert", "split"]
+__all__ = ["Thought", "inert", "opened_at", "split"]
 
 STARTS: Final = (
     "\ufeff",
@@ -144,6 +144,12 @@ def split(text: str, reasoning: str | None = None, marks: tuple[str, str] | None
 def inert(text: str) -> str:
     """Returns the text with a blank in every `<think>` and `</think>`, since it would otherwise be split there."""
     return _THINK.sub(r"< \1>", text)
+
+
+def opened_at(text: str, marks: tuple[str, str] | None = None) -> int | None:
+    """Place of the first mark of a text, not counting quoted ones. Returns None if there is none, or it closes."""
+    first = next(iter(_hits(text, marks)), None)
+    return first.start if first is not None and first.opens else None
 
 
 def _split(text: str, marks: tuple[str, str] | None, after_span: bool = False) -> Thought:

@@ -115,7 +115,7 @@ def _options(metadata: str) -> list[str]:
 
 
 def _said(text: str, options: list[str]) -> str:
-    marked = answer_in(text) if re.search(r"boxed|fbox|<answer>|####", text) else None
+    marked = answer_in(text) if re.search(r"boxed|fbox|<answer>|begin_of_box|####", text) else None
     if marked is not None:
         return _choice(marked.text, options)
     said = [
@@ -135,7 +135,9 @@ def _said(text: str, options: list[str]) -> str:
 def _choice(text: str, options: list[str]) -> str:
     """Returns the letter that a short text stands for; "" if it is no single letter."""
     bare, folded = _bare(text), [_folded(option) for option in options]
-    if (said := _folded(bare)) in folded:
+    # The letter of an option comes before the text of another: B of ["C", "B", "A"] is the second.
+    letter_alone = re.fullmatch("[A-Z]", bare) and _in_range(bare, options)
+    if not letter_alone and (said := _folded(bare)) in folded:
         # If two options have the same text, it names neither.
         return chr(ord("A") + folded.index(said)) if folded.count(said) == 1 else ""
     match = _LETTER.match(bare)

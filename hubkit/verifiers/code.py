@@ -54,7 +54,7 @@ FILE_BYTES: Final = 16 << 20
 PROCESSES: Final = 32
 _FENCE: Final = re.compile(
     r"^(?P<indent>[ \t]*(?:>[ \t]?)*(?:(?:[-*+]|\d+[.)])[ \t]+)?)(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>\w*)[^\n]*\n"
-    r"(?P<code>.*?)^[ \t>]*(?P=fence)[ \t]*$",
+    r"(?P<code>.*?)^[ \t>]*(?P=fence)[ \t\r]*$",
     re.MULTILINE | re.DOTALL,
 )
 

@@ -33,7 +33,7 @@ from hubkit.verifiers.forms import (
     Words,
 )
 from hubkit.verifiers.parse import split_top
-from hubkit.verifiers.units import units_differ
+from hubkit.verifiers.units import split_letter, units_differ
 
 __all__ = ["Expressions", "equal"]
 
@@ -60,7 +60,7 @@ def equal(a: Form, b: Form, by: Expressions) -> bool | None:
     if isinstance(a, Number) and isinstance(b, Number):
         if units_differ(a.unit, b.unit) or _other_factors(a.text, b.text):
             return False
-        return by.same(a.text, b.text)
+        return by.same(*_alike_in_print(a, b))
     if isinstance(a, Named | Relation) or isinstance(b, Named | Relation):
         return _named(a, b, by)
     if isinstance(a, Several) or isinstance(b, Several):
@@ -69,6 +69,8 @@ def equal(a: Form, b: Form, by: Expressions) -> bool | None:
         return _matched(a.parts, b.parts, by)
     if isinstance(a, Modular) and isinstance(b, Modular):
         return _modular(a, b, by)
+    if isinstance(a, Ratio | Clock) and isinstance(b, Ratio | Clock) and type(a) is not type(b):
+        a, b = _as_ratio(a), _as_ratio(b)  # 1:12 may be read as a time, and 1 : 12 is none
     if isinstance(a, Ratio) and isinstance(b, Ratio):
         return _ratio(a, b, by)
     if isinstance(a, Matrix) and isinstance(b, Matrix):
@@ -86,6 +88,16 @@ def equal(a: Form, b: Form, by: Expressions) -> bool | None:
             return True  # \\text{Yes} and Yes
         return False if by.same(number.text, number.text) else None
     return False
+
+
+def _alike_in_print(a: Number, b: Number) -> tuple[str, str]:
+    """The two expressions; of "5 m" without its letter where the other is 5 \\text{ m}."""
+    if a.unit and not b.unit:
+        number, unit = split_letter(b.text)
+        return a.text, number if unit == a.unit else b.text
+    if b.unit and not a.unit:
+        return _alike_in_print(b, a)
+    return a.text, b.text
 
 
 _PRODUCT: Final = re.compile(r"\d+(?:\\cdot\d+)+")
@@ -270,6 +282,13 @@ def _modular(a: Modular, b: Modular, by: Expressions) -> bool | None:
     if len(residues) == 2 and all(text.lstrip("-").isdecimal() for text in residues):
         return (int(residues[0]) - int(residues[1])) % int(a.modulus) == 0 if int(a.modulus) else False
     return equal(a.residue, b.residue, by)
+
+
+def _as_ratio(form: Ratio | Clock) -> Ratio:
+    if isinstance(form, Ratio):
+        return form
+    hours, minutes, seconds = form.seconds // 3600, form.seconds // 60 % 60, form.seconds % 60
+    return Ratio(tuple(Number(str(part)) for part in (hours, minutes, *([seconds] if seconds else []))))
 
 
 def _ratio(a: Ratio, b: Ratio, by: Expressions) -> bool | None:

@@ -12,9 +12,9 @@ Decided here:
 - Text beside a box in its formula belongs to the answer: a sign, a percent sign, a unit, a term. If the box fills a
 blank ("7 + \\boxed{5} = 12"), the box alone is the answer.
 - Spellings of the box: \\boxed {7}, \\boxed7, \\fbox{7}, a box in a box, and boxed with a lost backslash (\x08oxed).
-- Without a box: the last <answer>…</answer>, then "#### 5", then what follows "answer is" or "Answer:", then a text of
-  one line, then in the last sentence the only formula, the only bold part, what follows the only "is", or the only
-  number. Otherwise there is none.
+- Without a box: the last <answer>…</answer>, then "#### 5", then what follows the last "answer is" or "Answer:", then a
+  text of one line, then in the last sentence the only formula, the only bold part, what follows the only "is", or the
+  only number. Otherwise there is none.
 """
 
 from __future__ import annotations
@@ -41,11 +41,15 @@ _OPEN: Final = re.compile(r"(?:\\|\x08)?(?:(?<=\\)boxed|(?<=\x08)oxed|(?<=\\)fbo
 _MARKS: Final = ("\\boxed", "\x08oxed", "\\fbox", "\\framebox")
 _BRACE: Final = re.compile(r"\\[{}]|[{}]")
 _UNBRACED: Final = re.compile(r"\\[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\}|-?[^\s$,;{}]+")
-_TAG: Final = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
+_TAG: Final = re.compile(
+    r"(?:<answer>\s*(?:<\|begin_of_box\|>)?|<\|begin_of_box\|>)(.*?)(?:</answer>|<\|end_of_box\|>|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
+"""The second is GLM's."""
 _HASHES: Final = re.compile(r"####[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
 _SAID: Final = re.compile(
     r"(?:(?:final answer|answer)(?:\s+is|\*{0,2}\s*:|\s*=)+|答案(?:\*{0,2}(?:是|为|：|:)){1,2})"
-    r"[\s*:：]*(?P<said>\S[^\n]*)",
+    r"[\s*:：]*(?:(?:therefore|thus|then|hence|simply|just|exactly|indeed)\b[\s,:]*)?(?P<said>\S)",
     re.IGNORECASE,
 )
 _TAKEN_BACK: Final = re.compile(
@@ -68,10 +72,13 @@ _ONLY_JOINED: Final = re.compile(
 _SENTENCE_END: Final = re.compile(r"[.!?][\s$)\]*]*\s|\n|。")
 _COMMANDS: Final = re.compile(r"\\text\{[^{}]*\}|\\[A-Za-z]+")
 _WORDS: Final = re.compile(r"[A-Za-z]{2,}")
-_PROSE: Final = re.compile(r"[A-Za-z]{2,}")
+_PROSE: Final = re.compile(r"[A-Za-z]{2,}|[\u0400-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+"""Words, and letters of scripts that formulas have none of."""
+_REASON: Final = re.compile(r",?\s+(?:because|since)\b", re.IGNORECASE)
 _FORMULA: Final = re.compile(
     r"(?<!\\)\$\$(.+?)(?<!\\)\$\$|(?<!\\)\$(.+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL
 )
+_DISPLAYED: Final = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]", re.DOTALL)
 _NUMBERS: Final = re.compile(r"[-−]?\$?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?(?:/\d+)?\s?%?")
 
 
@@ -93,7 +100,7 @@ def marked_in(text: str) -> str | None:
 def key_of(answer: object) -> str:
     """Returns the known answer of a problem, without its boxes, tags or "####"."""
     text = str(answer).strip()
-    if not any(mark in text for mark in (*_MARKS, "####", "<answer>")):
+    if not any(mark in text for mark in (*_MARKS, "####", "<answer>", "<|begin_of_box|>")):
         return text
     found = answer_in(text)
     return text if found is None else found.text
@@ -218,9 +225,11 @@ def _with_surroundings(text: str, box: _Box) -> str:
 
 
 def _said(text: str) -> Answer | None:
-    said = [match["said"] for match in _SAID.finditer(text)]
-    if said:
-        first = _first_sentence(said[-1])
+    said, place = -1, 0
+    while match := _SAID.search(text, place):  # "the answer is 4. Wait, the answer is 5": the last one
+        said = place = match.start("said")
+    if said >= 0:
+        first = _first_sentence(text[said:])
         if len(_WORDS.findall(_COMMANDS.sub("", first))) < 4:
             return Answer(first, True)
         return _stated(first)
@@ -261,8 +270,11 @@ def _stated(sentence: str) -> Answer | None:
 
 
 def _first_sentence(said: str) -> str:
-    formula = _FORMULA.match(said)
+    """Of a text that begins with an answer: the formula, or words as far as a reason or the end of the sentence."""
+    line = said.partition("\n")[0]
+    formula = _FORMULA.match(line) or _DISPLAYED.match(said)
     if formula and not re.match(r"\s*(?:\\?%|,?\s*(?:and|or)\b|[,^])", said[formula.end() :]):
         return str(next(filter(None, formula.groups())))
+    said = _REASON.split(line)[0]
     end = re.search(r"[.!?](?=\s|\*|\Z)(?!\d)|。", said)
     return said[: end.start() if end else len(said)].strip().strip("*").strip()

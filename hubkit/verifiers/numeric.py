@@ -25,7 +25,7 @@ from hubkit.verifiers.extract import answer_in, key_of
 from hubkit.verifiers.forms import Approximate, Based, Chain, Form, Named, Number, Relation
 from hubkit.verifiers.parse import read
 from hubkit.verifiers.spelling import spell
-from hubkit.verifiers.units import units_differ
+from hubkit.verifiers.units import split_letter, units_differ
 
 __all__ = ["Numeric"]
 
@@ -120,10 +120,12 @@ def _quantity(form: Form) -> _Quantity | None:
         return _Quantity(f"{form.digits}_{form.base}", "", Fraction(int(form.digits, form.base)))
     if not isinstance(form, Number) or not form.text:
         return None
-    value = plain.value(form.text)
+    # No variable can be meant, so that "5 m" is five metres.
+    text, unit = (form.text, form.unit) if form.unit else split_letter(form.text)
+    value = plain.value(text)
     if value is None:
-        return _Quantity(form.text, form.unit, None)
-    return None if value.letters else _Quantity(form.text, form.unit, Fraction(value.number))
+        return _Quantity(text, unit, None)
+    return None if value.letters else _Quantity(text, unit, Fraction(value.number))
 
 
 def _by_sympy(quantity: _Quantity) -> _Quantity:

@@ -92,6 +92,8 @@ _ENVIRONMENT: Final = re.compile(
 _WORDS: Final = re.compile(r"(?:[A-Za-z][A-Za-z'-]*[ .?!-]*)+")
 _PLAIN_LETTERS: Final = re.compile(r"[A-Za-z]|[a-z]{1,3}|[A-Z][a-z]{1,2}")
 """A product of letters. BAC may be an order, a segment or a word, so its letters keep their places."""
+_LETTERS_APART: Final = re.compile(r"[a-z]!*(?:[ -][a-z]!*)+|[A-Za-z]!+")
+"""x y, x-y and n! are no words."""
 
 
 @functools.lru_cache(maxsize=8192)
@@ -381,7 +383,12 @@ def _single(text: str) -> Form:
     if expression.startswith("+"):
         expression = expression[1:].strip()
     bare = _name(expression)
-    if not unit and _WORDS.fullmatch(bare) and not _PLAIN_LETTERS.fullmatch(bare):
+    if not unit and bare.strip(".!").lower() in ("yes", "no"):
+        return Words(bare.strip(".!").lower())
+    if not unit and _LETTERS_APART.fullmatch(expression):
+        return Number(expression.replace(" ", ""))
+    upright = "\\text" in expression and len(bare) > 1
+    if not unit and _WORDS.fullmatch(bare) and (upright or not _PLAIN_LETTERS.fullmatch(bare)):
         words = " ".join(re.sub(r"[.?!-]", " ", bare).split())
         return Words(words if words.isupper() and len(words) < 4 else words.lower().removeprefix("the "))
     if not unit and "\\text" in expression:

@@ -27,19 +27,25 @@ _LOOKALIKES: Final = str.maketrans(
         **dict.fromkeys("\u00a0\u2002\u2003\u2005\u2009\u200a\u202f", " "),
         **dict.fromkeys("\u200b\u2060\ufeff", ""),
         **{chr(0xFF10 + digit): str(digit) for digit in range(10)},
-        **{power: f"^{{{digit}}}" for digit, power in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
-        **{index: f"_{{{digit}}}" for digit, index in enumerate("₀₁₂₃₄₅₆₇₈₉")},
-        "½": "\\frac{1}{2}",
-        "⅓": "\\frac{1}{3}",
-        "⅔": "\\frac{2}{3}",
-        "¼": "\\frac{1}{4}",
-        "¾": "\\frac{3}{4}",
+        **{
+            fraction: f"\\frac{{{top}}}{{{below}}}"
+            for fraction, top, below in zip(
+                "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒",
+                map(int, "112131234151135711"),
+                (2, 3, 3, 4, 4, 5, 5, 5, 5, 6, 6, 7, 8, 8, 8, 8, 9, 10),
+                strict=True,
+            )
+        },
         "⁄": "/",
         "÷": "/",
-        "π": "\\pi ",
-        "θ": "\\theta ",
-        "α": "\\alpha ",
-        "β": "\\beta ",
+        **{
+            letter: f"\\{name} "
+            for letter, name in zip(
+                "αβγδεθλπρστφωΔΩ",
+                "alpha beta gamma delta epsilon theta lambda pi rho sigma tau phi omega Delta Omega".split(),  # noqa: SIM905
+                strict=True,
+            )
+        },
         "∞": "\\infty ",
         "≤": "\\le ",
         "≥": "\\ge ",
@@ -63,6 +69,13 @@ _LOOKALIKES: Final = str.maketrans(
         "″": "''",
     }
 )
+_DIGITS: Final = {
+    sign: dict(zip(map(ord, letters), "0123456789+-", strict=True))
+    for sign, letters in (("^", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻"), ("_", "₀₁₂₃₄₅₆₇₈₉₊₋"))
+}
+"""Raised and lowered digits -> plain ones."""
+_SMALL: Final = re.compile("(?P<top>[⁰¹²³⁴-⁹]+)⁄(?P<below>[₀-₉]+)|(?P<raised>[⁺⁻]?[⁰¹²³⁴-⁹]+)|[₊₋]?[₀-₉]+")
+"""10¹² is ten to the power of twelve, and not of one and two."""
 _SAME: Final = {
     "frac": "dfrac tfrac cfrac nicefrac sfrac",
     "binom": "dbinom tbinom",
@@ -98,6 +111,7 @@ _ASCII: Final = re.compile(
     r"(?![A-Za-z])(?=\s*(?:[-+*/^()=<>,;|\d]|\Z))"
 )
 """Names as they are typed without LaTeX, beside an operator or a bracket: 2*pi*r, sin(x)."""
+_ROOTS: Final = {"√": "", "∛": "[3]", "∜": "[4]"}
 _ROOT: Final = re.compile(r"\\sqrt\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)")
 _COMMAND: Final = re.compile(r"\\([A-Za-z]+)\s*")
 _GAP: Final = "\u2009"
@@ -127,9 +141,26 @@ _CONTINUED: Final = re.compile(
 )
 """0.333… and 0.1212…: what is written three times, or twice from the point on, goes on so (2.718281828… does not)."""
 _TEXT: Final = re.compile(r"\\text\s*\{([^{}]*)\}")
+_UPRIGHT: Final = re.compile(r"\\text\s*\{(?:[^{}]|\^\{-?\d+\})*\}")
+_UPRIGHT_POWER: Final = re.compile(r"\^\{(-?\d+)\}")
+"""Of a unit in one piece: \\mathrm{cm^2} stays a text without braces in it."""
+_UPRIGHT_FRACTION: Final = re.compile(
+    r"(?:(?<=[\d)}])|(?<=[\d)}][ \u2009]))\\frac"
+    r"\s*\{\\text\s*\{([^{}]*)\}(?:\^\{(\d)\})?\}"
+    r"\s*\{\\text\s*\{([^{}]*)\}(?:\^\{(\d)\})?\}"
+)
+"""Of units behind a number."""
 _TEXT_ALONE: Final = re.compile(r"\s*\\(?:text|textbf|mathrm|textrm|mbox)\s*\{([-+\d.,/ ]+)\}\s*")
 _SPACE: Final = re.compile(r"\s+")
 _LOOSE: Final = re.compile(r" ?([-+*/=<>^_(){}\[\],;|!&]) ?")
+_QUOTED: Final = re.compile(r"\s*[\"“]([^\"“”]*)[\"”]\s*\.?\s*")
+_NEGATIVE: Final = re.compile(
+    r"\A\s*(?:\\(?:text|mathrm)\s*\{)?\s*(?:negative|minus)\s+\}?\s*(?=[\d.\\$])", re.IGNORECASE
+)
+_UNION: Final = re.compile(r"(,[^()\[\],]*[)\]]\s*)U(?=\s*[(\[][^()\[\],]*,)")
+"""A capital letter between two intervals."""
+_CURRENCY_CODE: Final = re.compile(r"(?<![A-Za-z{\\])(?:(USD|EUR|GBP)\s*(?=[-\d])|US(?=\\?\$))")
+"""Before an amount: USD 5, US$5."""
 _CURRENCY: Final = {"€": "eur", "£": "gbp", "¥": "yen", "₹": "rupee", "¢": "cent"}
 
 
@@ -138,16 +169,19 @@ def spell(text: str) -> str:
     """Returns the answer in the spelling that `parse.read` expects. Returns "" if nothing is left."""
     if text.isdecimal() and text.isascii():
         return text
-    text = text.translate(_LOOKALIKES)
+    if quoted := _QUOTED.fullmatch(text):
+        text = quoted[1]
+    text = _SMALL.sub(_small, text).translate(_LOOKALIKES)
     if whole := _TEXT_ALONE.fullmatch(text):
         text = whole[1]
-    text = _LOOKS.sub("", text)
-    if "√" in text:
+    text = _UNION.sub(r"\1\\cup ", _NEGATIVE.sub("-", _LOOKS.sub("", text)))
+    if any(sign in text for sign in _ROOTS):
         text = re.sub(
-            r"√\s*(?:\{([^{}]*)\}|\(([^()]*)\)|(\d+|[A-Za-z]))",
-            lambda m: f"\\sqrt{{{m[1] or m[2] or m[3]}}}",
+            r"([√∛∜])\s*(?:\{([^{}]*)\}|\(([^()]*)\)|(\d+|[A-Za-z]))",
+            lambda m: f"\\sqrt{_ROOTS[m[1]]}{{{m[2] or m[3] or m[4]}}}",
             text,
         )
+    text = _CURRENCY_CODE.sub(lambda m: f"\\text{{{m[1].lower()}}}" if m[1] else "", text)
     for sign, name in _CURRENCY.items():
         text = text.replace(sign, f"\\text{{{name}}}")
     text = _without_delimiters(text)
@@ -165,6 +199,7 @@ def spell(text: str) -> str:
     text = (
         _NOTHING.sub("", text)
         .replace("{,}", ",")
+        .replace("{:}", ":")
         .replace("\\%", "%")
         .replace("\\_", "_")
         .replace("\\&", " and ")
@@ -184,6 +219,13 @@ def spell(text: str) -> str:
     while text[-1:] in (".", ",", ";", ":", "\\"):  # of "\\ " at the end the blank is gone
         text = text[:-1].rstrip()
     return _unwrapped(text)
+
+
+def _small(match: re.Match[str]) -> str:
+    if match["top"]:
+        return f"\\frac{{{match['top'].translate(_DIGITS['^'])}}}{{{match['below'].translate(_DIGITS['_'])}}}"
+    sign = "^" if match["raised"] else "_"
+    return f"{sign}{{{match[0].translate(_DIGITS[sign])}}}"
 
 
 def _without_delimiters(text: str) -> str:
@@ -212,6 +254,8 @@ def _command(match: re.Match[str]) -> str:
         return "<" if name == "lt" else ">"
     if name in ("arcsin", "arccos", "arctan"):
         return f"\\{name} "
+    if name == "colon":
+        return ":"
     if name == "div":
         return "/"
     if name == "mathbb":
@@ -243,7 +287,14 @@ def _structured(text: str) -> str:
     text = _BARE_SQRT.sub(r"\\sqrt{\1}", text)
     text = _REPEATING.sub(_repeated, _CONTINUED.sub(_continued, text))
     text = _MIXED.sub(_mixed, text)
-    return _LOOSE_BRACES.sub(r"\1", _BARE_POWER.sub(r"\1{\2}", text))
+    text = _LOOSE_BRACES.sub(r"\1", _BARE_POWER.sub(r"\1{\2}", text))
+    text = _UPRIGHT.sub(lambda m: _UPRIGHT_POWER.sub(r"^\1", m[0]), text)
+    return _UPRIGHT_FRACTION.sub(_in_one_piece, text)
+
+
+def _in_one_piece(match: re.Match[str]) -> str:
+    top, power, below, below_power = match.groups()
+    return f"\\text{{{top}{f'^{power}' if power else ''}/{below}{f'^{below_power}' if below_power else ''}}}"
 
 
 def _mixed(match: re.Match[str]) -> str:

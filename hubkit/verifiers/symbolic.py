@@ -43,7 +43,7 @@ _COMMAND: Final = re.compile(r"\\([A-Za-z]+)")
 _REST: Final = re.compile(r"[0-9A-Za-z+\-/(){}^_.|!= ]*")
 _NOT_READ: Final = re.compile(
     r"\d \d|\d[eE][-+]?\d|(?<![\d.])0[A-Za-z]|[\d)}]_|\d/\d+/\d"
-    r"|\b\d{4}-\d\d-\d\d\b|\.\d*\.|\|\||!!|'|\d\(\d+\)\d|\?|\d\\frac\{\d+\}\{\d"
+    r"|\^\{[^{}]*\}\^|\b\d{4}-\d\d-\d\d\b|\.\d*\.|\|\||!!|'|\d\(\d+\)\d|\?|\d\\frac\{\d+\}\{\d"
 )
 _DECIMAL: Final = re.compile(r"(?<![\w.])(\d+)\.(\d+)(?![\d.])")
 _DEGREES: Final = re.compile(r"(\d+(?:\.\d+)?)\^\\circ")
@@ -92,7 +92,8 @@ def _parsed(text: str) -> Any:
     if "=" in text and "sum" not in commands and "prod" not in commands:
         return None
     import math_verify
-    from sympy import Expr, nan, zoo
+    from sympy import Expr, I, nan, zoo
+    from sympy.concrete.expr_with_limits import ExprWithLimits
 
     _self_test()
     exact = _DECIMAL.sub(lambda m: f"\\frac{{{int(m[1] + m[2])}}}{{{10 ** len(m[2])}}}", text)
@@ -105,7 +106,10 @@ def _parsed(text: str) -> Any:
         raise Late
     if expression is None or expression.has(nan, zoo):
         return None
-    return expression
+    if expression.has(ExprWithLimits):  # i may count there
+        return expression
+    # The parser makes a letter of i, and not always the same one.
+    return expression.xreplace({letter: I for letter in expression.free_symbols if letter.name == "i"})
 
 
 @functools.lru_cache(maxsize=4096)

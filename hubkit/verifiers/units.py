@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["split_unit", "units_differ"]
+__all__ = ["split_letter", "split_unit", "units_differ"]
 
 _UNITS: Final = {
     "mm": "millimeter millimeters millimetre millimetres",
@@ -42,12 +42,12 @@ _UNITS: Final = {
     "week": "weeks",
     "month": "months",
     "year": "yr yrs years",
-    "dollar": "dollars usd",
+    "dollar": "dollars usd USD",
     "cent": "cents",
-    "euro": "euros eur",
-    "pound sterling": "gbp",
-    "rupee": "rupees rs",
-    "yen": "",
+    "euro": "euros eur EUR",
+    "pound sterling": "gbp GBP",
+    "rupee": "rupees rs INR",
+    "yen": "JPY",
     "degree": "degrees",
     "radian": "rad radians",
     "°c": "°C celsius",
@@ -87,7 +87,7 @@ _NO_UNITS: Final = re.compile(
     re.IGNORECASE,
 )
 _TRAILING: Final = re.compile(
-    r"(?P<number>.*[\d)}a-zA-Z])\s?(?P<unit>(?:\\text\{[^{}]*\}(?:\^\{-?\d\})?\s?[/\\cdot ]*)+)", re.DOTALL
+    r"(?P<number>.*?[\d)}a-zA-Z])\s?(?P<unit>(?:\\text\{[^{}]*\}(?:\^\{-?\d\})?\s?[/\\cdot ]*)+)", re.DOTALL
 )
 _PLAIN_TRAILING: Final = re.compile(
     r"(?P<number>[-+]?(?:\d[\d.]*|\\frac\{\d+\}\{\d+\}|\(\d+\+\\frac\{\d+\}\{\d+\}\)|\d+/\d+)) ?"
@@ -101,12 +101,15 @@ _OHM: Final = re.compile(
     r"(?P<number>[-+]?\d[\d.]*(?:\\cdot10\^\{-?\d+\})?) ?(?:\\text\{\s*(?P<scale>[kM]?)\s*\})?\\Omega"
 )
 _LEADING: Final = re.compile(
-    r"(?P<sign>[-+]?)\\text\{\s*(?P<unit>usd|eur|gbp|yen|rupee|[Rr]s\.?|US)\s*\}\s?(?P<number>[-+]?.*)"
+    r"(?P<sign>[-+]?)\\text\{\s*(?P<unit>(?i:usd|eur|gbp|yen|rupee|rs\.?|us))\s*\}\s?(?P<number>[-+]?.*)"
 )
 _DEGREE: Final = re.compile(
     r"(?P<number>[^\\]*|\\frac\{.*\}|.*)\^\\circ ?(?P<scale>[CF]|\\text\{\s*[CF]\s*\})?"
 )
 _TRIGONOMETRY: Final = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
+_PER: Final = re.compile(r"\A([A-Za-z]+) ([A-Za-z]+)\^-(\d)\Z")
+"""m s^-1 is m/s."""
+_LETTER: Final = re.compile(r"(?P<number>.*[\d)}]) ?(?P<unit>[mgsJNWVL])")
 _PERCENT: Final = re.compile(r"(?P<number>[^%]*)(?:%|\\text\{\s*(?:percent|per cent)\s*\}| percent)")
 
 
@@ -151,6 +154,12 @@ def split_unit(text: str) -> tuple[str, str]:
     return text, ""
 
 
+def split_letter(text: str) -> tuple[str, str]:
+    """The same of an expression whose last letter may be a unit or a variable: 5 m. Without one the unit is ""."""
+    match = _LETTER.fullmatch(text)
+    return (match["number"], _NAMES[match["unit"]]) if match else (text, "")
+
+
 def _words(text: str) -> str:
     text = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
     text = re.sub(r"\^\{(-?\d)\}", r"^\1", text).replace("\\cdot", " ")
@@ -164,7 +173,9 @@ def _known(words: str) -> bool:
 
 def _unit(words: str) -> str:
     """A known unit by one name: "square centimeters", "cm^2" and "sq cm" are one; others by their words after a "?"."""
-    words = " ".join(words.split())
+    words = _PER.sub(
+        lambda m: f"{m[1]}/{m[2]}" + (f"^{m[3]}" if m[3] != "1" else ""), " ".join(words.split())
+    )
     if not words:
         return ""
     plain = words if words in _NAMES else words.lower()

@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["hubkit[vllm,ray]"]
+# dependencies = ["hubkit[vllm,kernels,ray]"]
 # [tool.uv.sources]
 # hubkit = { path = "../..", editable = true }
 # ///

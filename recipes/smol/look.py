@@ -31,7 +31,17 @@ from hubkit.traces.thinking import split
 
 HERE: Final = Path(__file__).resolve().parent
 BASE: Final = HERE / "data" / "SmolLM2-135M-Instruct"
-WORDS: Final = {"student", "benchmark", "method", "a", "b", "variant", "95 % interval", "dropped"}
+WORDS: Final = {
+    "student",
+    "benchmark",
+    "method",
+    "a",
+    "b",
+    "variant",
+    "95 % interval",
+    "of single seeds",
+    "dropped",
+}
 """Columns without figures, but for the interval."""
 READ, SEED = 50, 0
 Done = dict[str, tuple[Path, Record]]
@@ -58,28 +68,45 @@ def report(done: Done) -> dict[str, Any]:
 
 
 def outputs(done: Done) -> None:
+    """Of each student; of those that differ in their seed alone together."""
+    found = report(done)
     rows = [
-        ["student", "benchmark", "accuracy", "95 % interval", "tokens", "of them thinking", "cut", "training tokens",
-         "CPU seconds of training"]
+        ["student", "benchmark", "accuracy", "95 % interval", "of single seeds", "tokens", "of them thinking", "cut",
+         "training tokens", "CPU seconds of training"]
     ]  # fmt: skip
-    for row in report(done)["students"]:
-        name = row["student"]
-        samples = list(read_rows(done[f"evaluation/{name}/{row['benchmark']}"][0] / "samples.parquet"))
-        thinking = count_tokens(BASE, [split(sample["output"]).reasoning for sample in samples])
+    same = itemgetter("benchmark", "variant", "method")
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in found["students"]:
+        groups.setdefault(same(row), []).append(row)
+    intervals = {same(row): row for row in found["students"] + found["over_seeds"]}
+    for key, group in groups.items():
+        thinking: list[int] = []
+        for row in group:
+            samples = read_rows(
+                done[f"evaluation/{row['student']}/{row['benchmark']}"][0] / "samples.parquet"
+            )
+            thinking += count_tokens(BASE, [split(sample["output"]).reasoning for sample in samples])
+        benchmark, variant, method = key
+        right, asked = sum(row["correct"] for row in group), sum(row["n"] for row in group)
+        shares = sorted(100 * row["accuracy"] for row in group)
+        cost = [done[f"student/{row['student']}"][1].metrics["train_cpu_seconds"] for row in group if method]
         rows.append([
-            name, row["benchmark"], f"{100 * row['accuracy']:.1f} % ({row['correct']} of {row['n']})",
-            f"{100 * row['ci_low']:.1f} to {100 * row['ci_high']:.1f}", f"{row['mean_output_tokens']:.1f}",
-            f"{fmean(thinking):.1f}", f"{100 * row['cut_share']:.1f} %",
-            *([f"{row['train_tokens']:,}", f"{done[f'student/{name}'][1].metrics['train_cpu_seconds']:.0f}"]
-              if row["method"] else ["", ""]),
+            f"{variant}, {method}" if method else "untrained", benchmark,
+            f"{100 * right / asked:.1f} % ({right} of {asked})",
+            f"{100 * intervals[key]['ci_low']:.1f} to {100 * intervals[key]['ci_high']:.1f}",
+            ", ".join(f"{share:.1f}" for share in shares) if len(shares) > 1 else "",
+            f"{fmean(row['mean_output_tokens'] for row in group):.1f}", f"{fmean(thinking):.1f}",
+            f"{100 * fmean(row['cut_share'] for row in group):.1f} %",
+            *([f"{group[0]['train_tokens']:,}", f"{fmean(cost):.0f}"] if method else ["", ""]),
         ])  # fmt: skip
     table(*rows)
 
 
 def tests(done: Done) -> None:
-    """Of all pairs of variants; then of compression and its controls alone, with a correction of their own."""
+    """Of all pairs of variants, of all seeds together where there are several; then of compression and its controls
+    alone, with a correction of their own."""
     found = report(done)
-    _tests(found["tests"])
+    _tests(found["seed_tests"] or found["tests"])
     print()
     _tests(found["nulls"])
 

@@ -139,16 +139,27 @@ def number_of(text: str) -> Fraction | None:
 
 
 def same_answer(solution: str, known: str) -> bool | None:
-    """Whether a solution ends in the known answer, as a number or as text; None where it gives none."""
+    """Whether a solution ends in the known answer, as a number or as text; None where that cannot be told."""
     if not solution.strip() or not known.strip():
         return None
     boxed = re.findall(r"\\boxed\{([^{}]*)\}", solution)
+    if len(boxed) < solution.count("\\boxed{"):  # \boxed{\frac{1}{2}}: only its verifier reads that
+        return None
     wanted = number_of(known.strip(" $"))
     if wanted is not None:
         numbers = NUMBER.findall(boxed[-1] if boxed else solution)
-        return bool(numbers) and number_of(numbers[-1]) == wanted
+        return number_of(numbers[-1]) == wanted if numbers else None
     last = boxed[-1] if boxed else solution.strip().splitlines()[-1]
-    return " ".join(known.casefold().split()).strip(" .$") == " ".join(last.casefold().split()).strip(" .$")
+    same = " ".join(known.casefold().split()).strip(" .$") == " ".join(last.casefold().split()).strip(" .$")
+    return same or (False if boxed else None)  # in a sentence it may stand anywhere
+
+
+def revision_of(release: Row, data: Evaluations, name: str) -> str | None:
+    """The commit of the model that was evaluated under this name; None where release.json does not say."""
+    student = data.students[name]["student"]
+    return release.get("revisions", {}).get(student) or release.get("pinned", {}).get(student, {}).get(
+        "revision"
+    )
 
 
 def repo_of(release: Row, data: Evaluations, name: str) -> str:
@@ -186,11 +197,10 @@ def ask(
     if heat > 0:
         options |= {"temperature": float(heat), "top_p": float(min(max(top_p, 0.01), 1)), "top_k": 0}
     stop = threading.Event()
-    revisions = release.get("revisions", {})
     at_work = {
         name: Answer(
             repo_of(release, data, name),
-            revisions.get(data.students[name]["student"]),
+            revision_of(release, data, name),
             messages,
             options,
             stop,

@@ -46,7 +46,9 @@ window.compare = {
     cell.setAttribute('aria-sort', up ? 'ascending' : 'descending');
     const key = row => row.cells[cell.cellIndex].dataset.v ?? row.cells[cell.cellIndex].textContent;
     const order = (a, b) => isNaN(key(a)) || isNaN(key(b)) ? key(a).localeCompare(key(b)) : key(a) - key(b);
-    table.tBodies[0].append(...[...table.tBodies[0].rows].sort((a, b) => up ? order(a, b) : order(b, a)));
+    const none = row => key(row) === '';  // not known, which is not 0: last either way
+    const rows = [...table.tBodies[0].rows];
+    table.tBodies[0].append(...rows.sort((a, b) => none(a) - none(b) || (up ? order(a, b) : order(b, a))));
   },
   save(name, data, type) {
     const link = document.createElement('a');

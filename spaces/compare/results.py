@@ -114,19 +114,20 @@ def _text(value: Any) -> Cell:
     return esc(value), value
 
 
+def _teacher(data: Evaluations, row: Row) -> str:
+    """Whose traces a row's students learned from, where there are several teachers."""
+    several = len({r["teacher"] for r in data.results} - {None}) > 1
+    return f"of {row['teacher']}" if several and row.get("teacher") else ""
+
+
 def _students(data: Evaluations, several: bool) -> str:
     seeds = len({r["seed"] for r in data.results} - {None}) > 1
-    teachers = len({r["teacher"] for r in data.results} - {None}) > 1
     sampled = any(r.get("samples") for r in data.results)  # several answers to each problem
-
-    def teacher(r: Row) -> str:
-        return f"of {r['teacher']}" if teachers and r["teacher"] else ""
-
     rows: list[list[Cell]] = []
     for r in data.results:
         seed = f"seed {r['seed']}" if seeds and r["seed"] is not None else ""
         what = _at(label(data, r["variant"]), r.get("level"))
-        name = " ".join(p for p in (r["base"], what, r["method"], teacher(r), seed) if p)
+        name = " ".join(p for p in (r["base"], what, r["method"], _teacher(data, r), seed) if p)
         trained = "–" if r["train_tokens"] is None else f"{r['train_tokens']:,}"
         rows.append(
             [
@@ -159,7 +160,10 @@ def _students(data: Evaluations, several: bool) -> str:
 def _over_seeds(data: Evaluations, several: bool) -> str:
     rows: list[list[Cell]] = [
         [
-            _text(f"{g['base']} {_at(label(data, g['variant']), g.get('level'))} {g['method']}"),
+            _text(
+                f"{g['base']} {_at(label(data, g['variant']), g.get('level'))} {g['method']} "
+                f"{_teacher(data, g)}".strip()
+            ),
             *([_text(g["benchmark"])] if several else []),
             _text(g["seeds"]),
             (percent(g["accuracy"]), g["accuracy"]),
@@ -208,7 +212,8 @@ def _tests(data: Evaluations, tests: list[dict[str, Any]], several: bool) -> str
                     f"{_at(label(data, t['a']), t.get('a_level'))} – {_at(label(data, t['b']), t.get('b_level'))}"
                 ),
                 _text(
-                    f"{t['base']} {t['method']}, "
+                    f"{t['base']} {t['method']} {_teacher(data, t)}".strip()
+                    + ", "
                     + (f"{t['seeds']} seeds" if t["seed"] is None else f"seed {t['seed']}")
                 ),
                 *([_text(t["benchmark"])] if several else []),

@@ -122,7 +122,7 @@ def chosen_students(data: Evaluations, view: View) -> list[int]:
             (view.variant, variant),
             (view.level, row.get("level")),
             (view.method, row["method"]),
-            (view.seed, str(row["seed"])),
+            (view.seed, None if row["seed"] is None else str(row["seed"])),
             (view.teacher, row["teacher"]),
         )
         if all(not allowed or value in allowed or value is None for allowed, value in wanted):

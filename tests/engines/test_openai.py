@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from openai_server import OpenAIServer
 
-from hubkit.engines import Engine, Request, Response, open_engine
+from hubkit.engines import Engine, Request, Response, open_engine, openai
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import EngineError
 from hubkit.section import Sampling
@@ -302,6 +302,29 @@ def test_a_deadline_holds_over_all_tries(server: OpenAIServer) -> None:
     assert "no answer within 2 s" in found["key of b"].error
     assert "HTTP 500" in found["key of c"].error
     assert found["key of a"].finish_reason == found["key of d"].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_what_waits_in_the_queue_of_our_own_server_is_not_over_while_others_are_answered(
+    ours: bool, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU with room for ten of the 512 requests that vLLM is given answers the last of them after hours."""
+    monkeypatch.setattr(openai, "ANSWER_S", 0.0)
+    monkeypatch.setattr(openai, "SLOWEST_RATE", 18.0)  # half a second for nine tokens
+    server.one_by_one = 0.2
+    runtime = EngineRuntime(engine="openai", endpoint=server.endpoint, window=8, tries=1)
+
+    def found(texts: str) -> dict[str, str]:
+        opened = openai.OpenAIEngine(runtime, "model", ours=ours)
+        responses = asyncio.run(collect(opened, [ask(text) for text in texts]))
+        return {response.key[-1]: response.error or response.finish_reason for response in responses}
+
+    first = found("abcdefgh")
+    assert list(first.values()).count("stop") == (8 if ours else 2)
+    server.one_by_one, server.faults["b"] = 0.0, ["hang"]
+    started = time.monotonic()
+    assert found("ab") == {"a": "stop", "b": "no answer within 0.5 s"}, "one that answers no more is noticed"
+    assert time.monotonic() - started < 5
 
 
 def test_a_long_answer_holds_nothing_back_and_requests_are_drawn_lazily(server: OpenAIServer) -> None:

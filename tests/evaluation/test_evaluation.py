@@ -6,17 +6,19 @@ import json
 import logging
 import random
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from support import MODELS
 
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import EngineError, InputError, RecipeError
 from hubkit.evaluation import evaluation
 from hubkit.records import EVALUATION_SCHEMA, PROBLEM_SCHEMA, SAMPLED_SCHEMA, write_rows
-from hubkit.store import StepContext
+from hubkit.store import CheckContext, StepContext
 from hubkit.traces.thinking import split
 from hubkit.verifiers import verify_problem
 
@@ -263,6 +265,34 @@ def test_a_student_is_not_asked_of_an_endpoint(step: Any, models: Path, tmp_path
     context.runtime["engine"]["engine"] = "openai"
     with pytest.raises(EngineError, match="engine=transformers"):
         evaluation.run(context)
+
+
+@pytest.mark.parametrize(
+    ("engine", "most", "told"),
+    [
+        ({"engine": "transformers"}, 1024, r"have 1024 tokens, .* 1024 \(max_position_embeddings of s\)"),
+        ({}, 2000, "max_position_embeddings of s"),
+        ({"engine": "transformers"}, 1000, ""),
+        ({"engine": "vllm", "vllm": {"max_model_len": 600}}, 600, "students.vllm.max_model_len"),
+        ({"engine": "vllm", "vllm": {"max_model_len": 600}}, 599, ""),
+        ({"engine": "vllm", "vllm": {"max_model_len": "auto"}}, 5000, ""),
+    ],
+)
+def test_answers_that_leave_no_room_for_a_prompt_are_told_before_the_run(
+    engine: dict[str, Any], most: int, told: str
+) -> None:
+    """Every request would be refused, after the students were trained."""
+    asked = CheckContext(
+        step="evaluation/s-raw-full/sums",
+        config={"base": "s", "benchmark": {"sampling": {"max_tokens": most}}},
+        runtime={"engine": EngineRuntime(**engine).model_dump(), "device": "cpu"},
+        models={"base": {"model": str(MODELS / "student-s"), "revision": ""}},
+        problems=set(),
+        inputs={"student"},
+        here="vllm" not in engine,
+    )
+    with pytest.raises(RecipeError, match=told) if told else nullcontext():
+        evaluation.check(asked)
 
 
 def test_a_base_is_asked_in_the_template_that_it_was_given(step: Any, models: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,47 @@ def test_a_merged_copy_answers_as_base_and_adapter_do(base: Path, tmp_path: Path
     assert expected != trained_answers(base, None, CHATS, tokenizer(base))
     with open_engine(copy, EngineRuntime(), "cpu") as engine:
         assert asyncio.run(check_served(engine, CHATS, expected, tokenizer(base))) == 1.0
+
+
+def test_what_rounding_to_the_base_s_type_does_is_no_fault_of_an_adapter(tmp_path: Path) -> None:
+    """Models of some depth make three hundredths of it, whatever weights are rounded."""
+    import torch
+
+    base = save_tiny_model(tmp_path / "base", ends=[2], num_hidden_layers=8, initializer_range=0.3)
+    weights = {
+        name: weight.to(torch.bfloat16) for name, weight in load_file(base / "model.safetensors").items()
+    }
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+    copy = merged(base, save_adapter(base, tmp_path / "adapter"), tmp_path / "copy")
+    assert {weight.dtype for weight in load_file(copy / "model.safetensors").values()} == {torch.bfloat16}
+    assert json.loads((copy / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_the_check_gives_a_gpu_back_before_the_engine_starts(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM ends where less than gpu_memory_utilization is free. Here the model is on a CPU, and looked for there."""
+    import torch
+    from peft import PeftModel
+
+    models: list[weakref.ref[Any]] = []
+    left: list[bool] = []
+    load = PeftModel.from_pretrained
+
+    def loaded(*given: Any, **options: Any) -> Any:
+        model = load(*given, **options)
+        models.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(PeftModel, "from_pretrained", loaded)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: left.extend(ref() is not None for ref in models))
+    adapter = save_adapter(base, tmp_path / "adapter")
+    models.clear()
+    trained_answers(base, adapter, CHATS, tokenizer(base), device="cpu")
+    assert left == [False], "the cache is emptied once, when the model has gone"
 
 
 def test_a_base_whose_generation_config_does_not_validate_is_merged(base: Path, tmp_path: Path) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
+import signal
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 import pytest
 from pydantic import ValidationError
 
+from hubkit.engines.kept import kept_engine
 from hubkit.errors import GateError
 from hubkit.executors import StepCall
 from hubkit.executors.call import error_from_json, execute
@@ -64,6 +69,44 @@ def keeps(context: StepContext) -> None:
 
     cycle: list[object] = [torch.ones(100 << 20)]
     cycle.append(cycle)
+
+
+class Opened:
+    """As the vllm engine, a process with a GPU: open until it is closed."""
+
+    now: ClassVar[list[str]] = []
+
+    def __enter__(self) -> Opened:
+        self.now.append("open")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.now.clear()
+
+
+def evaluates(context: StepContext) -> None:
+    with kept_engine("a student", Opened, keep=True):  # type: ignore[arg-type]
+        pass
+
+
+@pytest.mark.parametrize("executor", ["ray", "worker"])
+def test_an_engine_that_was_kept_ends_before_its_gpu_is_given_away(
+    executor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next benchmark is another process, and vLLM does not start where the GPU's memory is taken."""
+    module = importlib.import_module(f"hubkit.executors.{executor}")
+    monkeypatch.setattr(module, "prepare_process", lambda: None)  # this one has other work after it
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    call = replace(problems(tmp_path, "a", tmp_path), function=f"{__name__}:evaluates", paths={})
+    call = replace(call, kind="evaluation")
+    if executor == "ray":
+        assert "record" in module._carry_out(call)
+    else:
+        (tmp_path / "0.json").write_text(call.to_json())
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["worker", "0"])
+        module.main()
+    assert Opened.now == []
 
 
 def test_a_step_leaves_no_memory_behind(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hub_support import add, call, status
-from huggingface_hub import HfApi
+from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from hubkit.errors import HubError
@@ -99,6 +99,10 @@ def test_fine_grained_tokens(local_hub: LocalHub, api: HfApi, repo: str) -> None
 
 def test_gated_repos(local_hub: LocalHub, api: HfApi, anonymous: HfApi, repo: str, tmp_path: Path) -> None:
     add(api, repo, {"a.txt": b"a"})
+    number = api.create_commit(
+        repo, [CommitOperationAdd("b.txt", b"b")], commit_message="b.txt", create_pr=True
+    ).pr_num
+    assert number
     api.update_repo_settings(repo, gated="auto")
     other = as_user(local_hub, "alice")
     assert api.file_exists(repo, "a.txt") and anonymous.model_info(repo).gated == "auto"
@@ -109,6 +113,9 @@ def test_gated_repos(local_hub: LocalHub, api: HfApi, anonymous: HfApi, repo: st
     ):
         with pytest.raises(GatedRepoError):
             do()
+    assert "+b" in str(getattr(api.get_discussion_details(repo, number), "diff", ""))
+    said = other.get_discussion_details(repo, number)
+    assert said.title == "b.txt" and not getattr(said, "diff", None)
     assert [model.id for model in api.list_models(gated=True)] == [repo]
     api.update_repo_settings(repo, gated=False)
     other.auth_check(repo)

@@ -31,6 +31,10 @@ def test_shipped_recipes_are_valid_and_say_how_to_launch(path: Path) -> None:
         ("run.workers=0", ["run.workers", "greater than 0"]),
         ("run.accelerate={distributed_type: FSDP}", ["run.accelerate", "num_processes"]),
         ("run.accelerate={num_processes: 2, num_machines: 2}", ["run.accelerate", "one machine"]),
+        (
+            "run={executor: ray, resources: {student: {gpus: 1}}, accelerate: {num_processes: 2}}",
+            ["run.accelerate.num_processes: 2 processes", "asks for one GPU"],
+        ),
         ("benchmarks.0.problems=dev", ["problem set 'dev'", "test, train"]),
         ("students.variants=[raw,compressed-x]", ["compressed-x", "can make raw"]),
         ("name=../../etc", ["name"]),

@@ -15,6 +15,8 @@ from huggingface_hub import HfApi
 from support import MODELS, NANO, ROOT, hubkit
 
 from hubkit.localhub import LocalHub
+from hubkit.recipe import estimate
+from hubkit.recipe.runtime import Run
 from hubkit.store import Record
 
 EXISTING = ROOT / "recipes" / "existing-traces" / "recipe.yaml"
@@ -55,6 +57,30 @@ def test_later_steps_are_reckoned_from_what_is_done(tmp_path: Path) -> None:
     half = planned(EXISTING, out, *RAW_ALONE, "--set", "traces.0.limit=75")["traces/qwen/0"]
     assert half["source"] == "earlier run" and done["traces/qwen/0"]["source"] == "record"
     assert half["bytes"] == pytest.approx(done["traces/qwen/0"]["bytes"] / 2, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "gpu", "on_cpu"),
+    [
+        ({}, False, True),
+        ({}, True, False),
+        ({"device": "cpu"}, True, True),
+        ({"device": "cuda"}, False, False),
+        ({"executor": "ray", "resources": {"student": {"gpus": 1}}}, False, False),
+        ({"executor": "slurm"}, True, True),
+        ({"executor": "hf-jobs", "resources": {"default": {"flavor": "a10g-small"}}}, False, False),
+    ],
+)
+def test_seconds_of_a_gpu_are_not_told_as_a_cpus(
+    given: dict[str, Any], gpu: bool, on_cpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """run.device is auto unless it is given: on a machine with a GPU students were said to take days."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(estimate, "GPUS", (tmp_path if gpu else tmp_path / "none",))
+    assert estimate._on_cpu(Run.model_validate(given), "student") is on_cpu
+    if given == {} and gpu:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        assert estimate._on_cpu(Run(), "student"), "it is hidden"
 
 
 def test_tokens_of_traces_that_exist_are_bound_by_what_their_file_holds(tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ def test_what_is_changed_after_the_release_is_caught(run: Run, tmp_path: Path) -
         add(api, "local/tiny-s-compressed-short-full", {"README.md": card.replace(b"75.0 %", b"85.0 %", 1)})
         add(api, "local/tiny-s-raw-lora", {result: better})
         add(api, "local/tiny-s", {"modeling.py": b"raise SystemExit"})
+        add(api, "local/tiny-compare", {"gradio.py": b"raise SystemExit"}, repo_type="space")
         found = {
             (claim.repo.removeprefix("local/tiny-"), claim.what)
             for claim in checked(hub, tmp_path).differing()
@@ -142,7 +143,8 @@ def test_what_is_changed_after_the_release_is_caught(run: Run, tmp_path: Path) -
     assert ("s-compressed-short-full", "README.md: rendered again") in found
     assert ("s-raw-lora", f"{result}: value") in found
     # What was left alone is confirmed.
-    assert not [f for f in found if f[0] in ("sage", "short", "problems", "compare")]
+    assert [what for repo, what in found if repo == "compare"] == ["no files but those of the app"]
+    assert not [f for f in found if f[0] in ("sage", "short", "problems")]
 
 
 class Forger:
@@ -268,6 +270,18 @@ def test_what_an_earlier_hubkit_did_not_compute_is_not_checked(run: Run, tmp_pat
     assert found["seed tests"] == found["headline"] == "not checked"
     assert found["over seeds"] == found["students"] == "same"
     assert found["tests"] == "differs", "a figure that both compute is compared"
+
+
+def test_cards_of_another_hubkit_are_confirmed_where_they_are_the_same(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hubkit.release.check.cards._other_code", lambda release: "by another hubkit")
+    with copy_of(run, tmp_path / "hub") as (hub, api):
+        card = fetch(api, "local/tiny-traces", "README.md", tmp_path)
+        add(api, "local/tiny-traces", {"README.md": card + b"As an older one says.\n"}, repo_type="dataset")
+        found = [c for c in checked(hub, tmp_path) if c.what == "README.md: rendered again"]
+    assert [c.repo for c in found if c.status == "not checked"] == ["local/tiny-traces"]
+    assert {c.status for c in found} == {"same", "not checked"} and len(found) > 8
 
 
 def test_report_badge_and_exit_codes(run: Run, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -17,7 +18,12 @@ from typer.testing import CliRunner
 
 from hubkit.cli import app
 from hubkit.errors import InputError
-from hubkit.release import publish, report
+from hubkit.evaluation.statistics import wilson
+from hubkit.release import every_eval, publish, report
+from hubkit.release.boards import Boards, result_files
+from hubkit.release.every_eval import Origin
+from hubkit.release.leaderboard import Board, Scale
+from hubkit.release.lighteval_run import read_run
 
 SCHEMAS = ROOT / "hubkit" / "release" / "schemas"
 
@@ -109,9 +115,65 @@ def test_a_run_by_lighteval_alone(tmp_path: Path) -> None:
     assert record["source_metadata"]["evaluator_relationship"] == "third_party"
     assert record["evaluation_results"][0]["generation_config"]["additional_details"]["shots"] == "5"
     assert record["eval_library"] == {"name": "lighteval", "version": "unknown", "additional_details": {}}
+    # Of how the model was run and asked it says no more than the run does.
+    assert set(record["model_info"]["additional_details"].values()) == {"unknown"}
+    asked = record["evaluation_results"][0]["generation_config"]
+    assert "reasoning" not in asked["generation_args"] and "chat_template" not in asked["additional_details"]
     names = [result["metric_config"]["metric_name"] for result in record["evaluation_results"]]
     assert names == ["extractive_match", "pass@k:k=4"]
     assert (sample["sample_id"], sample["input"]["reference"]) == ("7", ["1"])
+
+
+def test_a_release_names_no_commit_of_another_dataset_as_a_board_s(tmp_path: Path) -> None:
+    run = lighteval_run(tmp_path / "run")
+    (results,) = (run / "results").iterdir()
+    about = json.loads(results.read_text())
+    about["config_tasks"]["gsm8k|5"]["hf_revision"] = "a" * 40
+    results.write_text(json.dumps(about))
+    config = {"student": "s", "benchmark": {"name": "gsm8k"}}
+    record = SimpleNamespace(config=config, started="2026-11-24T06:24:06Z", environment={})
+    recipe = SimpleNamespace(benchmarks=[SimpleNamespace(name="gsm8k")])
+    facts = SimpleNamespace(recipe=recipe, folders={"e": run}, kind=lambda kind: {"e": record})
+    cards: Any = SimpleNamespace(facts=facts, problems="local/p", commits={}, local=True)
+
+    def file(dataset: str) -> Any:
+        found = Boards({"gsm8k": (Board(dataset, "gsm8k", "b" * 40), Scale(100, ""))}, {})
+        return next(iter(result_files(cards, "s", found).values()))
+
+    assert b"a" * 40 in file("openai/gsm8k") and b"revision" not in file("org/gsm8k")
+
+
+def test_several_answers_are_worth_no_more_than_their_number(tmp_path: Path) -> None:
+    run = lighteval_run(tmp_path / "run")
+    (path,) = (run / "details").rglob("*.parquet")
+    values = [0.5] * 9 + [1.0]
+    for answers, width in ((2, 40), (1, 20)):
+        rows = [
+            {"metric": {"extractive_match": value}, "model_response": {"text": ["x"] * answers}}
+            for value in values
+        ]
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        (results,) = (run / "results").iterdir()
+        about = json.loads(results.read_text())
+        about["results"]["gsm8k|5"]["extractive_match"] = 0.55
+        results.write_text(json.dumps(about))
+        (score,) = read_run(run, main=True)
+        assert (
+            score.low and score.high and round(100 * (score.high - score.low)) == pytest.approx(width, abs=1)
+        )
+    assert wilson(11, 20) == pytest.approx((0.3421, 0.7418), abs=1e-3)
+
+
+def test_levels_of_one_model_are_evaluations_of_their_own(tmp_path: Path) -> None:
+    """Also where the model gave the same answers at both."""
+    (score,) = read_run(lighteval_run(tmp_path / "run"), main=True)
+    for level in ("high", "low"):
+        origin = Origin("org/model", "org", "gsm8k", level={"reasoning_effort": level}, by_hubkit=True)
+        every_eval.export(score, origin, tmp_path / "out", now=1)
+    (one, _), (other, _) = validated(tmp_path / "out")
+    assert one["evaluation_id"] != other["evaluation_id"]
+    said = {record["model_info"]["additional_details"]["reasoning_effort"] for record in (one, other)}
+    assert said == {"high", "low"}
 
 
 @pytest.mark.parametrize(

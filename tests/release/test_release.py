@@ -14,26 +14,29 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import warm
 import yaml
 from huggingface_hub import DatasetCard, HfApi, ModelCard, SpaceCard, constants
 from markdown_it import MarkdownIt
 from markupsafe import escape
-from small_release import HOSTILE, PROMPT, Run, build
+from small_release import HOSTILE, PROMPT, Run, build, small_recipe
 
 from hubkit.errors import HubError, InputError
 from hubkit.evaluation.statistics import sign_flip, summary
-from hubkit.hub import PUSHES
+from hubkit.hub import PUSHES, Access
 from hubkit.localhub import LocalHub
 from hubkit.problems.file import FileSource
 from hubkit.records import EVALUATION_SCHEMA, SAMPLED_SCHEMA, read_rows, write_rows
 from hubkit.release import publish, report
 from hubkit.release.boards import Boards
 from hubkit.release.cards import CardContext, dataset_card, evals_card, model_card, student_card
-from hubkit.release.layout import Material, layout
+from hubkit.release.cards.evidence import histogram
+from hubkit.release.layout import Material, RepoFiles, _students, layout
 from hubkit.release.results import (
     Facts,
     null_tests,
@@ -42,6 +45,7 @@ from hubkit.release.results import (
     variant_rows,
 )
 from hubkit.release.seeds import over_seeds, seed_tests
+from hubkit.traces.variants import Variant
 
 
 @pytest.fixture(scope="module")
@@ -275,6 +279,30 @@ def test_student_cards(facts: Facts, cards: CardContext) -> None:
         assert "examples are padded, not packed: packed with sdpa a logit is off by 7.0%" in text
         assert ("| layers without an adapter | `linear_attn.in_proj_a` |" in text) == (relation == "adapter")
         assert f"student/{student}" in text.replace("\\", "") and "student/s-raw-full-seed1" not in text
+
+
+def test_a_student_is_of_its_own_base_s_commit(facts: Facts, cards: CardContext, tmp_path: Path) -> None:
+    """Also where the recipe takes two commits of one repo as two bases."""
+    models = {name: repo for name, repo in cards.models.items() if name != "s"}
+    pinned = {"s": {"model": "org/m", "revision": "1" * 40}, "late": {"model": "org/m", "revision": "9" * 40}}
+    two = replace(cards, models=models, pinned=pinned, commits={"org/m": "9" * 40})
+    material = Material(lambda name: {"adapter_config.json": b"{}"}, {}, Boards({}, {}), tmp_path)
+    for repo in _students(two, material):
+        card, adapter = repo.files["README.md"], repo.files["adapter_config.json"]
+        assert isinstance(card, bytes) and isinstance(adapter, bytes)
+        assert b"1" * 40 in card and b"9" * 40 not in card
+        assert json.loads(adapter) == {"base_model_name_or_path": "org/m", "revision": "1" * 40}
+
+
+def test_traces_without_reasoning_stand_in_the_card_s_lengths(tmp_path: Path) -> None:
+    path = tmp_path / "data.parquet"
+    write_rows(
+        path, [{"reasoning_tokens": n} for n in (0, 0, 3, 40)], pa.schema([("reasoning_tokens", pa.int32())])
+    )
+    facts: Any = SimpleNamespace(variants=lambda teacher: {Variant("raw"): "raw"}, folders={"raw": tmp_path})
+    found = histogram(facts, "sage")
+    assert found[0] == {"low": 0, "high": 1, "cells": ["████████████ 2"]} and found[-1]["high"] == 40
+    assert sum(int(row["cells"][0].split()[-1]) for row in found) == 4
 
 
 def test_cards_show_what_they_claim(facts: Facts, cards: CardContext) -> None:
@@ -554,6 +582,47 @@ for repo in ("local/tiny-traces", "local/tiny-evals", "local/tiny-problems"):
     assert "details_local__tiny-s-raw-full_test_0 20" in details and len(details) == 12
     assert "details_local__tiny-s-raw-full_results 1" in details
     assert problems == ["train 20", "test 20"]
+
+
+def test_a_release_that_was_killed_shows_no_older_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the release's own commit and the one that takes an older check's report away."""
+    add, badge = publish.add_files, ".check/badge.svg"  # type: ignore[attr-defined]
+
+    def killed(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    with LocalHub(tmp_path / "hub") as hub:
+        access = Access(hub.endpoint, hub.token)
+        context: Any = SimpleNamespace(count=lambda what: None, progress=lambda *_, **__: None)
+        cards: Any = SimpleNamespace(recipe=small_recipe(), evals="local/tiny-evals", commits={})
+
+        def send(text: str) -> None:
+            files: dict[str, Path | bytes] = {"README.md": f"---\ntags: [hubkit]\n---\n# {text}\n".encode()}
+            publish._Release(access, context, cards, 1).push(
+                [RepoFiles("local/tiny-evals", "dataset", files, "")]
+            )
+
+        def shown() -> str:
+            got = access.api().hf_hub_download(
+                "local/tiny-evals", badge, repo_type="dataset", cache_dir=tmp_path / "cache"
+            )
+            return Path(got).read_text()
+
+        send("one")
+        add(access, "local/tiny-evals", "dataset", {badge: b"212 of 212"}, "Check of local/tiny")
+        send("one")
+        assert shown() == "212 of 212", "a check of what is there stays"
+        monkeypatch.setattr(publish, "add_files", killed)
+        with pytest.raises(KeyboardInterrupt):
+            send("two")
+        monkeypatch.setattr(publish, "add_files", add)
+        send("two")
+        assert "not run yet" in shown()
+        send("two")
+        titles = [c.title for c in access.api().list_repo_commits("local/tiny-evals", repo_type="dataset")]
+    assert len(titles) == 6 and titles[0] == "Not checked yet"
 
 
 def test_a_recipe_cannot_send_the_token_elsewhere(

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -260,6 +261,14 @@ def test_a_branch_is_no_revision(mine: Access, model: str, tmp_path: Path) -> No
     assert item.entry.dataset_revision is None and "which is not a commit" in item.remarks[0]
 
 
+def test_a_commit_of_another_dataset_is_no_revision(mine: Access, model: str, tmp_path: Path) -> None:
+    config = "config_tasks__gsm8k|0__"
+    run = run_of(tmp_path, model, **{f"{config}hf_revision": "a" * 40, f"{config}hf_repo": "other/copy"})
+    (item,) = plan(Wish(model, results=run, leaderboard="openai/gsm8k#gsm8k"), tmp_path, mine).items
+    assert item.entry.dataset_revision is None and "were read from other/copy" in item.remarks[0]
+    assert len(item.remarks) == 1 and b"revision" not in item.content
+
+
 def test_another_s_model_gets_a_pull_request(api: HfApi, mine: Access, theirs: str, tmp_path: Path) -> None:
     wish = Wish(theirs, results=run_of(tmp_path, theirs))
     planned = plan(wish, tmp_path, mine)
@@ -296,6 +305,21 @@ def test_results_that_are_there(api: HfApi, mine: Access, model: str, tmp_path: 
     assert [e.value for e in info.eval_results or []] == [1, 37.5]
 
 
+def test_only_the_file_of_this_use_is_replaced(api: HfApi, mine: Access, model: str, tmp_path: Path) -> None:
+    held = [{"dataset": {"id": "openai/gsm8k", "task_id": "gsm8k"}, "value": 12.5}]
+    low = yaml.safe_dump([held[0] | {"value": 6.25}]).encode()
+    add(api, model, {".eval_results/gsm8k-low.yaml": low, ".eval_results/gsm8k-other.yaml": low})
+    wish = Wish(model, results=run_of(tmp_path, model), replace=True)
+    with pytest.raises(InputError, match=r"gsm8k-low\.yaml and \.eval_results/gsm8k-other\.yaml hold"):
+        plan(wish, tmp_path, mine)
+    add(api, model, {".eval_results/gsm8k.yaml": yaml.safe_dump(held).encode()})
+    (item,) = plan(wish, tmp_path, mine).items
+    assert item.path == ".eval_results/gsm8k.yaml"
+    first, *others = item.remarks
+    assert first == "this takes the place of 12.5 in .eval_results/gsm8k.yaml on main"
+    assert len(others) == 2 and all("holds 6.25 for the same task" in other for other in others)
+
+
 def test_main_that_moved_is_not_written_over(api: HfApi, mine: Access, model: str, tmp_path: Path) -> None:
     planned = plan(Wish(model, results=run_of(tmp_path, model)), tmp_path, mine)
     same = planned.items[0].content.replace(b"37.5", b"90.0")
@@ -303,6 +327,32 @@ def test_main_that_moved_is_not_written_over(api: HfApi, mine: Access, model: st
     with pytest.raises(HubError, match="has changed since"):
         carry_out(planned)
     assert [e.value for e in api.model_info(model, expand=["evalResults"]).eval_results or []] == [90.0]
+
+
+@pytest.mark.parametrize("pull_request", [True, False])
+def test_a_commit_whose_answer_is_lost_is_not_made_again(
+    api: HfApi,
+    mine: Access,
+    model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pull_request: bool,
+) -> None:
+    planned = plan(Wish(model, results=run_of(tmp_path, model), pull_request=pull_request), tmp_path, mine)
+    create, lost = HfApi.create_commit, []
+
+    def committed(self: HfApi, *given: Any, **named: Any) -> Any:
+        made = create(self, *given, **named)
+        lost.append(made)
+        raise httpx2.ReadTimeout("the answer did not come")
+
+    monkeypatch.setattr(HfApi, "create_commit", committed)
+    monkeypatch.setattr("hubkit.hub._DELAYS", [0.01, 0.01])
+    done = carry_out(planned)
+    assert len(lost) == 1 and done.sent.sha == lost[0].oid
+    assert done.sent.url == (lost[0].pr_url if pull_request else lost[0].commit_url)
+    numbers = [d.num for d in api.get_repo_discussions(model, discussion_type="pull_request")]
+    assert numbers == [1] * pull_request and done.sent.pull_request == (1 if pull_request else None)
 
 
 def board(api: HfApi, name: str, card: bytes = b"# x\n", definition: bytes = EVAL) -> Board:
@@ -350,6 +400,16 @@ def test_boards_are_found_by_their_eval_yaml(api: HfApi, mine: Access) -> None:
     assert find_board(mine, "local/several", "x").task == "x"
     with pytest.raises(InputError, match="it has diamond, main, x"):
         find_board(mine, "local/several", "", "m", ["test"], "other")
+    # Another split or configuration is another set of problems, whatever the task is called.
+    stated = (
+        b"name: g\ntasks:\n- {id: diamond, config: d, split: test}\n- {id: main, config: m, split: test}\n"
+    )
+    board(api, "local/stated", definition=stated)
+    for config, split in (("d", "train"), ("e", "test")):
+        with pytest.raises(InputError, match="does not have one task for gpqa:diamond"):
+            find_board(mine, "local/stated", "", config, [split], "gpqa:diamond")
+    assert find_board(mine, "local/several", "", "d", ["train"], "gpqa:diamond").task == "diamond"
+    assert find_board(mine, "local/stated", "", "", ["test"], "gpqa:diamond").task == "diamond"
     api.create_repo("local/plain", repo_type="dataset")
     with pytest.raises(HubError, match=r"no eval\.yaml"):
         find_board(mine, "local/plain")

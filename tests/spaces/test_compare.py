@@ -6,6 +6,8 @@ import ast
 import importlib
 import inspect
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -27,7 +29,10 @@ def app() -> Iterator[SimpleNamespace]:
     folder = ROOT / "spaces" / "compare"
     sys.path.insert(0, str(folder))
     yield SimpleNamespace(
-        **{name: importlib.import_module(name) for name in ("ask", "cards", "data", "text")}
+        **{
+            name: importlib.import_module(name)
+            for name in ("ask", "cards", "data", "results", "text", "view")
+        }
     )
     sys.path.remove(str(folder))
 
@@ -124,6 +129,79 @@ def test_what_zero_gpu_pickles_is_what_a_visitor_sends(app: SimpleNamespace) -> 
     assert [app.ask.seconds("", "", [], 0, 1, limit) for limit in (1, 400, 4096, 1e9)] == [20, 40, 120, 120]
     (said,) = answer("2 + 2", "4", [], 0, 1, 9)
     assert "choose at least one student" in said
+
+
+SORT = """
+global.window = {}; global.document = {addEventListener() {}};
+(0, eval)(require('fs').readFileSync(process.argv[1], 'utf8')); global.compare = window.compare;
+let rows = ['3', '', '10', '', '2'].map(v => ({cells: [{dataset: {v}}]}));
+const body = {get rows() { return rows; }, append(...sorted) { rows = sorted; }};
+const cell = {cellIndex: 0, sort: null, removeAttribute() { this.sort = null; },
+  getAttribute() { return this.sort; }, setAttribute(_, sort) { this.sort = sort; }};
+const table = {querySelectorAll: () => [cell], tBodies: [body]};
+for (let i = 0; i < 2; i++) {
+  compare.sort({closest: what => what === 'th' ? cell : table});
+  console.log(cell.sort, rows.map(row => row.cells[0].dataset.v || '-').join(' '));
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node: apt install nodejs")
+def test_what_is_not_known_is_sorted_last() -> None:
+    page = ROOT / "spaces" / "compare" / "page.js"
+    done = subprocess.run(["node", "-e", SORT, str(page)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["ascending 2 3 10 - -", "descending 10 3 2 - -"]
+
+
+@pytest.mark.parametrize(
+    ("solution", "known", "same"),
+    [
+        ("so \\boxed{85}", "85", True),
+        ("85", "85", True),
+        ("it is 86", "85", False),
+        ("\\boxed{\\frac{1}{2}}", "1/2", None),
+        ("\\boxed{84}, no, \\boxed{\\text{none}}", "84", None),
+        ("no number", "85", None),
+        ("\\boxed{blue}", "Blue", True),
+        ("\\boxed{red}", "blue", False),
+        ("It is blue, I think.", "blue", None),
+    ],
+)
+def test_what_cannot_be_compared_is_not_called_wrong(
+    app: SimpleNamespace, solution: str, known: str, same: bool | None
+) -> None:
+    assert app.ask.same_answer(solution, known) is same
+
+
+def test_a_base_of_the_hub_is_asked_at_the_commit_that_was_evaluated(app: SimpleNamespace) -> None:
+    release = {"revisions": {"s": "1" * 40}, "pinned": {"org-b": {"model": "org/b", "revision": "2" * 40}}}
+    students = {name: {"student": name} for name in ("s", "org-b", "x")}
+    found = [app.ask.revision_of(release, SimpleNamespace(students=students), name) for name in students]
+    assert found == ["1" * 40, "2" * 40, None]
+
+
+def test_students_of_two_teachers_are_told_apart_in_every_table(app: SimpleNamespace) -> None:
+    same = {"base": "b", "method": "full", "benchmark": "test", "seed": None, "seeds": 2}
+    numbers = dict.fromkeys(("accuracy", "accuracy_min", "accuracy_max", "mean_output_tokens"), 0.5)
+    test = {"a": "raw", "b": "raw", "difference": 0.0, "only_a": 1, "only_b": 2, "p_holm": 1.0}
+
+    def shown(*teachers: str) -> str:
+        tests = [same | test | {"teacher": teacher} for teacher in teachers]
+        groups = [same | numbers | {"variant": "raw", "teacher": teacher} for teacher in teachers]
+        found = SimpleNamespace(**vars(data(app)), results=groups, report={"over_seeds": groups})
+        return str(app.results._tests(found, tests, False) + app.results._over_seeds(found, False))
+
+    assert all(shown("sage", "owl").count(f"of {teacher}</td>") == 1 for teacher in ("sage", "owl"))
+    assert all(f"b full of {teacher}, 2 seeds" in shown("sage", "owl") for teacher in ("sage", "owl"))
+    assert "of sage" not in shown("sage", "sage") and ">b full, 2 seeds<" in shown("sage")
+
+
+def test_no_filter_of_what_a_base_lacks_hides_it(app: SimpleNamespace) -> None:
+    lacks = {"base": "b", "variant": None, "method": None, "seed": None, "teacher": None}
+    raw = {"base": "b", "variant": "raw", "method": "full", "seed": 1, "teacher": "t"}
+    known = SimpleNamespace(names=["b", "b-raw"], students={"b": lacks, "b-raw": raw})
+    view = app.view.View(variant=["untrained", "raw"], method=["full"], seed=["0"], teacher=["t"])
+    assert app.view.chosen_students(known, view) == [0]
 
 
 def test_the_space_imports_what_it_says_it_needs_and_nothing_of_hubkit() -> None:

@@ -111,6 +111,58 @@ def test_another_attention_is_taken_for_a_broken_one_and_that_is_said(
         )
 
 
+def test_an_attention_that_does_not_run_in_the_precision_of_training_is_told_before_the_run() -> None:
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    def attend(module: Any, query: Any, *given: Any, **options: Any) -> Any:
+        if query.dtype.itemsize > 2:
+            raise RuntimeError("FlashAttention only support fp16 and bf16 data type")
+        return sdpa_attention_forward(module, query, *given, **options)
+
+    AttentionInterface.register("narrow_alone", attend)
+    try:
+        kernels.check_attention("narrow_alone", "cpu", True)
+        with pytest.raises(RecipeError, match=r"narrow_alone does not run here \(FlashAttention only"):
+            kernels.check_attention("narrow_alone", "cpu", False)
+    finally:
+        AttentionInterface._global_mapping.pop("narrow_alone")
+
+
+@pytest.fixture
+def forward_alone() -> Iterator[str]:
+    """An attention without a backward pass. What it gives is right, and of a kernel torch says nothing."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import sdpa_mask
+
+    def attend(*given: Any, **options: Any) -> tuple[Any, None]:
+        return sdpa_attention_forward(*given, **options)[0].detach(), None
+
+    AttentionInterface.register("forward_alone", attend)
+    AttentionMaskInterface.register("forward_alone", sdpa_mask)
+    yield "forward_alone"
+    AttentionInterface._global_mapping.pop("forward_alone")
+    AttentionMaskInterface._global_mapping.pop("forward_alone")
+
+
+def test_an_attention_that_would_leave_weights_as_they_are_is_not_taken(
+    forward_alone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that for gpt-oss leaves its sinks, and as one for inference would leave queries, keys and values."""
+    monkeypatch.setitem(kernels.ATTENTION, "cpu", (forward_alone, "sdpa"))
+    step = context(tmp_path / "a", uneven())
+    student.run(step)
+    assert step.metrics["attention"] == "sdpa"
+    assert "forward_alone gives no gradient to " in step.metrics["layout_note"]
+    assert "self_attn.k_proj.weight" in step.metrics["layout_note"]
+    assert kernels.without_gradient("gpt_oss", "cpu", "eager") == ""
+    step = context(tmp_path / "b", uneven())
+    step.runtime["attention"] = forward_alone
+    with pytest.raises(RecipeError, match=r"^run.attention: forward_alone gives no gradient to "):
+        student.run(step)
+
+
 @pytest.mark.parametrize(
     ("package", "sft"), [("torchao", {"weights": "bfloat16"}), ("liger_kernel", {"use_liger_kernel": True})]
 )

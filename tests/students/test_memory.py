@@ -13,11 +13,11 @@ import pytest
 import torch
 import warm
 from safetensors.torch import load_file
-from students_support import LORA, SFT, context, uneven
+from students_support import LORA, SFT, context, rows, uneven
 from support import MODELS
 from tiny_model import save_tiny_model
 
-from hubkit.errors import RecipeError
+from hubkit.errors import RecipeError, StepError
 from hubkit.recipe import preflight as recipe_preflight
 from hubkit.store import CheckContext
 from hubkit.students import memory, preflight, student
@@ -256,6 +256,24 @@ def test_an_example_that_does_not_fit_says_which_setting_to_lower(tmp_path: Path
     told = limited(tmp_path / "b", model, 60)  # not even the two short texts that layouts are compared by
     assert told.startswith("StepError") and "out of memory on the device before training" in told
     assert "lora" in told and "run.accelerate" in told
+
+
+def test_memory_that_runs_out_between_steps_says_which_setting_to_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adam's moments, and the copy of them that its foreach form makes, come when the first gradients are there."""
+
+    def step(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 3.20 GiB.\nof the allocated memory"
+        )
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    with pytest.raises(
+        StepError, match=r"^student: out of memory: CUDA out of memory. Tried to [^\n]*$"
+    ) as told:
+        student.run(context(tmp_path, rows()))
+    assert "lora" in told.value.remedy and "run.accelerate" in told.value.remedy
 
 
 def test_a_plan_reckons_tokens_and_rows(tmp_path: Path) -> None:

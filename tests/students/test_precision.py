@@ -127,6 +127,24 @@ def test_a_checkpoint_that_lacks_weights_is_told_but_not_of_tied_ones(
     assert "lm_head" not in caplog.text
 
 
+def test_precision_is_not_that_of_an_accelerate_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`accelerate config` writes one into its file, and `accelerate launch` hands it on by the environment."""
+    from students_support import SFT
+    from support import MODELS
+
+    from hubkit.students.gates import open_tokenizer
+    from hubkit.students.loading import open_trainer
+    from hubkit.students.rows import TokenRows
+
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    base, step = MODELS / "student-s", context(tmp_path, uneven(), sft=SFT | {"bf16": False})
+    rows = TokenRows(step.inputs["tokens"], step.inputs["rows"], 256, 0.0)
+    trainer, _ = open_trainer(step, base, open_tokenizer(base), rows)
+    assert step.metrics["precision"] == "float32" and trainer.accelerator.mixed_precision == "no"
+
+
 def test_bfloat16_weights_need_an_optimizer_that_keeps_updates(
     dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

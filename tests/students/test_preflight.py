@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import pytest
-from students_support import LORA, SFT
+import torch
+from students_support import LORA, SFT, context, rows
 from support import MODELS
 
 from hubkit.errors import RecipeError
 from hubkit.store import CheckContext
-from hubkit.students import preflight
+from hubkit.students import preflight, student
 
 
 def checked(sft: dict[str, Any], lora: dict[str, Any] | None = None, **runtime: Any) -> None:
@@ -39,6 +41,26 @@ def checked(sft: dict[str, Any], lora: dict[str, Any] | None = None, **runtime: 
 )
 def test_arguments_that_go_together_pass(sft: dict[str, Any]) -> None:
     checked(sft)
+
+
+def test_more_processes_than_gpus_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(RecipeError, match=r"num_processes is 2, and one GPU can be seen"):
+        preflight._check_processes(2, "cuda")
+    preflight._check_processes(1, "cuda")
+    preflight._check_processes(2, "cpu")
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "mps", "xpu:0"])
+def test_a_device_that_training_would_not_take_is_told(device: str, tmp_path: Path) -> None:
+    """It took the first GPU whatever the number, and asked a GPU of CUDA for its memory whatever the kind."""
+    with pytest.raises(RecipeError, match=f"run.device is {device}, and students") as told:
+        checked({}, device=device)
+    assert "CUDA_VISIBLE_DEVICES" in told.value.remedy
+    step = context(tmp_path, rows())
+    step.runtime["device"] = device
+    with pytest.raises(RecipeError, match=r"run\.device"):
+        student.run(step)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from students_support import LORA, SFT, context, rows, uneven
 from support import MODELS
 
 from hubkit.errors import GateError, RecipeError
+from hubkit.processes import free_ports
 from hubkit.store import StepContext, digest_folder
 from hubkit.students import student
 from hubkit.students.launch import check_accelerate
@@ -166,6 +167,51 @@ def test_a_student_does_not_depend_on_how_its_examples_are_laid_out(
     assert weights.keys() == same.keys()
     for key, tensor in weights.items():
         torch.testing.assert_close(tensor, same[key], rtol=1e-4 * rounding, atol=1e-5 * rounding)
+
+
+SHARED_OUT = """
+import json, os, sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}, {here!r}]
+os.environ |= {{"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": {port!r}}}
+os.environ |= {{"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}}
+import torch
+from torch.distributed.fsdp import FSDPModule
+from test_student import PLAIN, context, uneven
+from hubkit.students.gates import open_tokenizer
+from hubkit.students.loading import open_trainer
+from hubkit.students.rows import TokenRows
+
+step = context(Path(sys.argv[1]), uneven(), sft=PLAIN | {{"max_steps": 1}})
+step.runtime |= {{"layout": "packed", "tokens_per_device": 90, "precision": "bfloat16"}}
+base, rows = step.model("base"), TokenRows(step.inputs["tokens"], step.inputs["rows"], 256, 0.0)
+trainer, _ = open_trainer(step, base, open_tokenizer(base), rows)
+held, found, once = [], [], trainer._prepare_inputs
+FSDPModule.set_requires_gradient_sync = lambda self, wanted: held.append(not wanted)
+
+def seen(inputs):
+    model = trainer.model_wrapped
+    whole = all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
+    found.append((isinstance(model, FSDPModule), whole))
+    return once(inputs)
+
+trainer._prepare_inputs = seen
+trainer.train()
+policy = trainer.accelerator.state.fsdp_plugin.mixed_precision_policy
+print(json.dumps([found, sum(held), str(policy.param_dtype), str(policy.reduce_dtype)]))
+"""
+
+
+def test_gradients_of_weights_that_are_shared_out_are_summed_up_in_parts(tmp_path: Path) -> None:
+    """Held back until the last micro-batch, as without FSDP, they are whole in every process: 18 GB of nine billion."""
+    here = Path(__file__).parent
+    code = SHARED_OUT.format(tests=str(here.parent), here=str(here), port=str(*free_ports()))
+    done = warm.run("-c", code, str(tmp_path))
+    assert done.returncode == 0, done.stderr[-2000:]
+    found, held, *dtypes = json.loads(done.stdout.strip().splitlines()[-1])
+    assert len(found) > 2, "a step of several micro-batches"
+    assert found == [[True, False]] + [[True, True]] * (len(found) - 1) and held == 0
+    assert dtypes == ["torch.bfloat16", "torch.float32"], "of products, and of what processes add up"
 
 
 def test_accumulated_steps_are_one_step(trained: dict[str, StepContext], tmp_path: Path) -> None:

@@ -85,6 +85,12 @@ def test_choices(text: str, status: str) -> None:
     assert verdict("choice", "B", text, options=["London", "Paris", "Rome"]).status == status
 
 
+@pytest.mark.parametrize("text", ["The answer is A.", "\\boxed{A}", "A"])
+def test_a_letter_comes_before_the_option_with_that_text(text: str) -> None:
+    assert verdict("choice", "A", text, options=["C", "D", "A", "B"]).correct
+    assert not verdict("choice", "C", text, options=["C", "D", "A", "B"]).correct
+
+
 @pytest.mark.parametrize(
     ("answer", "text", "tolerance", "status"),
     [

@@ -20,9 +20,9 @@ CORPUS = [
 KINDS = sorted({row["kind"] for row in CORPUS})
 
 
-def judge(answer: str, text: str) -> Verdict:
+def judge(answer: str, text: str, verifier: str = "math") -> Verdict:
     """In this process, whose main thread this is: what a worker does and faster."""
-    problem: dict[str, Any] = {"answer": answer, "verifier": "math", "source": "", "metadata": ""}
+    problem: dict[str, Any] = {"answer": answer, "verifier": verifier, "source": "", "metadata": ""}
     work = verify_inline(problem, text)
     return verify_in_worker(work) if isinstance(work, Task) else work
 
@@ -50,6 +50,136 @@ def test_key_and_answer_may_change_places(kind: str) -> None:
             guess = row["text"][len("\\boxed{") : -1]
             if not guess.startswith("\\boxed") and guess.count("{") == guess.count("}"):
                 assert correct(guess, row["answer"]) == (row["right"] == "correct"), row
+
+
+@pytest.mark.parametrize(
+    ("answer", "guess", "status"),
+    [
+        # Raised and lowered digits are one number, and so are the digits of a fraction that is one character.
+        ("10^{12}", "10¹²", "correct"),
+        ("100", "10¹²", "wrong"),
+        ("10^{-3}", "10⁻³", "correct"),
+        ("x_{12}", "x₁₂", "correct"),
+        ("29/8", "3⅝", "correct"),
+        ("\\frac{1}{2}", "¹⁄₂", "correct"),
+        ("\\sqrt[3]{2}", "∛2", "correct"),
+        ("\\phi", "φ", "correct"),
+        ("-5", "negative 5", "correct"),
+        ("5", "negative 5", "wrong"),
+        ("-\\frac{1}{2}", "\\text{minus } \\frac{1}{2}", "correct"),
+        ("(-\\infty,2)\\cup(2,\\infty)", "(-∞, 2) U (2, ∞)", "correct"),
+        ("(-\\infty,2)\\cup(2,\\infty)", "(-∞, 2) U (3, ∞)", "wrong"),
+        ("1:12", "1 : 12", "correct"),
+        ("1:12", "1\\colon 12", "correct"),
+        ("1:12", "1{:}12", "correct"),
+        ("3:20", "6 : 40", "correct"),
+        ("3:20", "3 : 21", "wrong"),
+        ("1:15:30", "1 : 15 : 30", "correct"),
+        # A power of a power without brackets may be either.
+        ("64", "2^3^2", "unparseable"),
+    ],
+)
+def test_what_looks_alike_in_print(answer: str, guess: str, status: str) -> None:
+    assert judge(answer, f"\\boxed{{{guess}}}").status == status
+
+
+@pytest.mark.parametrize(
+    ("answer", "guess", "status"),
+    [
+        ("n!", "n", "wrong"),
+        ("n", "n!", "wrong"),
+        ("n!", "n(n-1)!", "correct"),
+        ("x-y", "x y", "wrong"),
+        ("a-b", "-b+a", "correct"),
+        ("xy", "x y", "correct"),
+        ("\\text{cat}", "\\text{act}", "wrong"),
+        ("\\text{cat}", "Cat", "correct"),
+        ("\\text{x-axis}", "\\text{y-axis}", "wrong"),
+        ("Yes", "yes", "correct"),
+        ("No", "NO", "correct"),
+        ("Yes", "\\text{No}", "wrong"),
+        ("on", "no", "wrong"),
+    ],
+)
+def test_letters_with_signs_are_no_words_and_upright_words_no_products(
+    answer: str, guess: str, status: str
+) -> None:
+    assert judge(answer, f"\\boxed{{{guess}}}").status == status
+
+
+@pytest.mark.parametrize(
+    ("answer", "guess", "status"),
+    [
+        ("2i", "(1+i)^2", "correct"),
+        ("-1", "e^{i\\pi}", "correct"),
+        ("-1", "i^2", "correct"),
+        ("1", "i^2", "wrong"),
+        ("1+\\sqrt{3}i", "2e^{i\\pi/3}", "correct"),
+        ("\\frac{1-i}{2}", "\\frac{1}{1+i}", "correct"),
+        ("\\frac{1+i}{2}", "\\frac{1}{1+i}", "wrong"),
+        ("2+3i", "3i+2", "correct"),
+        ("2+3i", "2-3i", "wrong"),
+        ("5", "|3+4i|", "correct"),
+        ("z-2i", "z+2i", "wrong"),
+        ("6", "\\sum_{i=1}^{3} i", "correct"),
+    ],
+)
+def test_i_is_the_imaginary_unit(answer: str, guess: str, status: str) -> None:
+    assert judge(answer, f"\\boxed{{{guess}}}").status == status
+
+
+@pytest.mark.parametrize(
+    ("answer", "guess", "status"),
+    [
+        ("5", "5\\,\\mathrm{cm^2}", "correct"),
+        ("5 cm^2", "5\\,\\mathrm{cm^2}", "correct"),
+        ("5 cm^2", "5\\,\\mathrm{cm^3}", "wrong"),
+        ("5 m/s^2", "5\\,\\mathrm{m/s^2}", "correct"),
+        ("5 m/s^2", "5\\,\\mathrm{m/s}", "wrong"),
+        ("5 m/s", "5\\,\\mathrm{m\\,s^{-1}}", "correct"),
+        ("5 m/s", "5\\,\\frac{\\text{m}}{\\text{s}}", "correct"),
+        ("5 m/s^2", "5\\,\\frac{\\text{m}}{\\text{s}^2}", "correct"),
+        ("5", "5 \\text{m}\\,\\text{s}^{-1}", "correct"),
+        ("5 m", "5 \\text{ m}", "correct"),
+        ("5 m", "6 \\text{ m}", "wrong"),
+        ("5 m", "5 \\text{ g}", "wrong"),
+        ("18", "18 USD", "correct"),
+        ("18", "USD 18", "correct"),
+        ("18", "US$18", "correct"),
+        ("18 dollars", "EUR 18", "wrong"),
+    ],
+)
+@pytest.mark.parametrize("verifier", ["math", "numeric"])
+def test_units_in_their_usual_spellings(answer: str, guess: str, status: str, verifier: str) -> None:
+    assert judge(answer, f"\\boxed{{{guess}}}", verifier).status == status
+
+
+def test_a_letter_is_a_unit_only_beside_one_and_for_numbers() -> None:
+    assert judge("5", "\\boxed{5m}").status == "wrong"
+    assert judge("5", "\\boxed{5m}", "numeric").status == "correct"
+    assert judge("5", "\\boxed{5k}", "numeric").status == "unparseable"
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("The answer is 4. Wait, the answer is 5.", "correct"),
+        ("The answer is 5. Wait, the answer is 4.", "wrong"),
+        ("The answer is therefore 5.", "correct"),
+        ("The answer is x = 5 because 3 + 2 = 5.", "correct"),
+        ("Final answer:\n\n\\[\n5\n\\]", "correct"),
+        ("The answer is $5.\nThat is $3 more.", "correct"),
+        ('The answer is "5".', "correct"),
+        ("Ответ: 5", "correct"),
+        ("所以 $x=5$。", "correct"),
+        ("정답은 5입니다.", "correct"),
+        ("答えは4か5です。", "unparseable"),
+        ("So: <|begin_of_box|>5<|end_of_box|>", "correct"),
+        ("<answer><|begin_of_box|>5<|end_of_box|></answer>", "correct"),
+    ],
+)
+def test_answers_in_prose(text: str, status: str) -> None:
+    assert judge("5", text).status == status
 
 
 RATIONALS = st.builds(Fraction, st.integers(-(10**6), 10**6), st.integers(1, 10**4))

@@ -150,6 +150,7 @@ def test_tests_that_pass_without_a_program_check_nothing(test: str) -> None:
         "> ```python\n> print(2*int(input()))\n> ```",
         "````python\nprint(2*int(input()))\n````",
         "~~~py\nprint(2*int(input()))\n~~~",
+        "So:\r\n```python\r\nx = int(input())\r\nprint(2*x)\r\n```\r\nDone.\r\n",
     ],
 )
 @needs_bubblewrap

@@ -167,7 +167,10 @@ def listed(request: ApiRequest) -> Response:
 
 
 def detail(request: ApiRequest) -> Response:
-    return JSONResponse(shown(request, request.repo(), with_diff=request.flag("diff")))
+    repo = request.repo()
+    # A diff has the contents of files, which a gate keeps from those outside.
+    inside = not repo.settings.get("gated", False) or request.who.is_insider(repo)
+    return JSONResponse(shown(request, repo, with_diff=request.flag("diff") and inside))
 
 
 def shown(request: ApiRequest, repo: Repo, with_diff: bool) -> dict[str, Any]:

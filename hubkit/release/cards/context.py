@@ -76,6 +76,10 @@ class CardContext:
         # Recipe and repo names are checked patterns, the endpoint is the one the requests go to.
         return Markup(f"{self.endpoint}/{repo_path(repo_id, repo_type)}")  # noqa: S704
 
+    def commit_of(self, name: str, where: str) -> str:
+        """Commit of a model by its name in the recipe: of one repo a recipe may take several. `where`: its repo id."""
+        return self.pinned.get(name, {}).get("revision") or self.commits.get(where, "")
+
     def places(self) -> dict[str, Any]:
         """Where the rest of the release is, for the templates."""
         recipe, evals = self.recipe, self.link(self.evals, "dataset")
@@ -105,7 +109,7 @@ def lineage(context: CardContext, record: Record, steps: Mapping[str, Record]) -
     sources = []
     for name, reference in dict(recipe.references()).items():
         where = context.models.get(name, reference.model)
-        revision = context.pinned.get(name, {}).get("revision") or context.commits.get(where, "")
+        revision = context.commit_of(name, where)
         sources.append({"name": name, "where": where, "revision": revision})
     for origin in recipe.origins():
         if came := origin.came_from():

@@ -135,11 +135,12 @@ def histogram(facts: Facts, teacher: str) -> list[dict[str, Any]]:
     low, high = max(1, int(together.min())), max(1, int(together.max()))
     edges = np.unique(np.geomspace(low, high + 1, _BINS + 1).astype(np.int64))
     edges[-1] = high + 1
-    counts = {name: np.histogram(values, edges)[0] for name, values in lengths.items()}
+    # Where some have no reasoning, the first range begins with them.
+    counts = {name: np.histogram(np.maximum(values, low), edges)[0] for name, values in lengths.items()}
     most = max(1, *(int(c.max()) for c in counts.values()))
     return [
         {
-            "low": int(edges[i]),
+            "low": int(edges[i] if i else together.min()),
             "high": int(edges[i + 1]) - 1,
             "cells": [
                 f"{'█' * round(_BAR * int(c[i]) / most)} {int(c[i]):,}".strip() for c in counts.values()

@@ -83,7 +83,7 @@ def student_card(
             "base": next(b for b in recipe.students.bases if b.name == config["base"]),
             "base_id": base_id,
             "base_link": context.link(base_id),
-            "base_sha": context.commits.get(base_id, ""),
+            "base_sha": context.commit_of(config["base"], base_id),
             "dataset": dataset_id,
             "dataset_link": context.link(dataset_id, "dataset"),
             "dataset_sha": context.commits.get(dataset_id, ""),

@@ -261,7 +261,7 @@ def run(context: StepContext) -> None:
     """Reason -> the first row that was dropped for it."""
     groups: Counter[bytes] = Counter()
     seen: set[bytes] = set()
-    before, id, sample = "", "", 0
+    before, id, sample = ("", ""), "", 0
     with (
         RowWriter(context.out / "problems.parquet", PROBLEM_SCHEMA) as problems,
         RowWriter(context.out / "traces.parquet", SCHEMA) as traces,
@@ -272,14 +272,16 @@ def run(context: StepContext) -> None:
                 if reason:
                     drop(reason, where)
                     continue
-                if trace.problem == before:
+                # Of another answer it is another problem, such as one whose picture is not here.
+                if (trace.problem, trace.answer) == before:
                     sample += 1
                 else:
                     # A problem that appears again later gets another row, so that traces find their problems in order.
                     mark = hashlib.blake2b(trace.problem.encode("utf-8", "replace"), digest_size=16).digest()
                     again = f"-{groups[mark]}" if groups[mark] else ""
                     groups[mark] += 1
-                    before, sample, id = trace.problem, 0, problem_id(origin.name, trace.problem) + again
+                    before, sample = (trace.problem, trace.answer), 0
+                    id = problem_id(origin.name, trace.problem) + again
                     problems.add(_problem(origin, trace, id))
                 traces.add(_trace(origin, trace, id, sample))
                 if trace.claimed is not None:

@@ -12,14 +12,16 @@ gives several traces. Missing parts are "" or None; the step decides whether the
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hubkit.engines.replies import CLEAN, CUT
 from hubkit.errors import InputError
 from hubkit.problems.cells import Cell, look_up
-from hubkit.traces.thinking import Thought, split
+from hubkit.traces.thinking import Thought, opened_at, split
 from hubkit.verifiers.extract import boxed
 
 __all__ = ["ROLES", "Found", "find", "recognise"]
@@ -85,7 +87,7 @@ def recognise(row: Mapping[str, Any]) -> dict[str, str]:
         column = next((n for k in known for n in names if n.rsplit(".", 1)[-1].lower() == k), "")
         if column and column not in found.values():
             found[role] = column
-    if "chat" in found and not _is_chat(look_up(row, found["chat"])):
+    if "chat" in found and _chat(look_up(row, found["chat"])) is None:
         del found["chat"]
     if "reasoning" in found:
         text = found.pop("text", "")  # what is split already is not split again
@@ -108,10 +110,17 @@ def _names(row: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator
             yield from _names(value, f"{prefix}{name}.", depth + 1)
 
 
-def _is_chat(value: Any) -> bool:
-    return isinstance(value, list) and all(
+def _chat(value: Any) -> list[Mapping[str, Any]] | None:
+    """Messages, which may be stored as JSON text. Returns None for all else."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    whole = isinstance(value, list) and all(
         isinstance(m, Mapping) and ({"role", "from"} & m.keys()) for m in value
     )
+    return value if whole else None
 
 
 def find(
@@ -131,19 +140,21 @@ def find(
             known = ", ".join(map(str, row)) or "none"
             raise InputError(f"{where} has no column {column!r}", f"its columns are {known}") from None
 
-    problem, answer = _text(cell("problem")), _key(cell("answer"))
+    asked = cell("problem")
+    problem, answer = asked.problem() if asked is not None else "", _key(cell("answer"))
     responses: list[tuple[str, str]] = []  # (text, reasoning apart)
     if (chat := cell("chat")) is not None and chat.value:
-        asked, text, apart = _of_chat(chat)
-        problem, responses = problem or asked, [(text, apart)]
+        said = chat.problem()
+        problem, responses = problem or said, [_of_chat(chat)]
     elif (reasoning := cell("reasoning")) is not None:
         responses = [(_text(cell("solution")), _text(reasoning))]
-    elif (whole := cell("text")) is not None:
+    elif (whole := cell("text")) is not None and len(_chat(whole.value) or ()) == 1:
+        responses = [_of_chat(whole)]
+    elif whole is not None:
         values = whole.value if isinstance(whole.value, list) else [whole.value]
         responses = [(_text(Cell(where, whole.column, value)), "") for value in values]
-    if len(responses) == 1 and not problem and (turns := _conversation(responses[0][0])):
-        problem, text = turns
-        responses = [(text, "")]
+    if len(responses) == 1 and (turns := _conversation(responses[0][0])) and problem.strip() in turns[0]:
+        problem, responses = problem or turns[0], [(turns[1], responses[0][1])]
     if not responses:
         raise InputError(
             f"{where}: no response was recognised among {', '.join(map(str, row))}",
@@ -152,9 +163,8 @@ def find(
     finishes, claims = _each(cell("finish_reason"), len(responses)), _each(cell("correct"), len(responses))
     found = []
     for (text, apart), finish, claim in zip(responses, finishes, claims, strict=True):
-        thought = split(_without_prompt(text, problem), apart or None, marks)
-        said = str(finish or "stop")
-        found.append(Found(problem.strip(), answer.strip(), thought, said, _as_bool(claim)))
+        thought = split(_without_prompt(text, problem, marks), apart or None, marks)
+        found.append(Found(problem.strip(), answer.strip(), thought, _ended(finish), _as_bool(claim)))
     return found
 
 
@@ -168,11 +178,10 @@ def _key(cell: Cell | None) -> str:
     return (boxed(text) or text) if "\n" in text or len(text) > 200 else text
 
 
-def _of_chat(cell: Cell) -> tuple[str, str, str]:
-    """(problem, response, reasoning apart) of a chat that ends with the assistant's message."""
-    last = cell.value[-1]
-    apart = next((last[k] for k in ROLES["reasoning"] if isinstance(last.get(k), str)), "")
-    return cell.problem(), cell.answer(), apart
+def _of_chat(cell: Cell) -> tuple[str, str]:
+    """(response, reasoning apart) of a chat that ends with the assistant's message."""
+    last = (_chat(cell.value) or [{}])[-1]
+    return cell.answer(), next((last[k] for k in ROLES["reasoning"] if isinstance(last.get(k), str)), "")
 
 
 def _conversation(text: str) -> tuple[str, str] | None:
@@ -188,10 +197,12 @@ def _conversation(text: str) -> tuple[str, str] | None:
     return asked.strip(), text[start if text.startswith("<|start|>", start) else after :]
 
 
-def _without_prompt(text: str, problem: str) -> str:
+def _without_prompt(text: str, problem: str, marks: tuple[str, str] | None) -> str:
     """Returns a response without the prompt, which some files have before it in the same text."""
-    head, mark, _ = text.partition("<think>")
-    return text[len(head) :] if mark and problem and problem.strip() in head else text
+    if not problem.strip() or problem.strip() not in text:
+        return text
+    start = opened_at(text, marks)
+    return text[start:] if start and problem.strip() in text[:start] else text
 
 
 def _each(cell: Cell | None, number: int) -> list[Any]:
@@ -199,6 +210,12 @@ def _each(cell: Cell | None, number: int) -> list[Any]:
     if isinstance(value, list) and len(value) == number:
         return value
     return [value if not isinstance(value, list) else None] * number
+
+
+def _ended(finish: Any) -> str:
+    """The finish reason by the names that engines give it, all else as it is; "stop" where nothing is said."""
+    word = str(finish or "stop")
+    return "stop" if word.lower() in CLEAN else "length" if word.lower() in CUT else word
 
 
 def _as_bool(value: Any) -> bool | None:

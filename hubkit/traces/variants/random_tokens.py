@@ -16,7 +16,7 @@ from hubkit.traces.variants.controls import Task, cut_parts, run_control, token_
 
 __all__ = ["VERSION", "run"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 SPARE: Final = 1.15
 """Share of the budget that is drawn first: tokens that become neighbours can merge; the excess is cut."""
 
@@ -32,5 +32,11 @@ def _thinned(tokenizer: Any, tasks: list[Task]) -> list[Cut]:
 
 def _thin(task: Task, spans: list[tuple[int, int]]) -> str:
     number = min(len(spans), int(task.budget * SPARE) + 2)
-    kept = sorted(task.chance.sample(range(len(spans)), number))
-    return "".join(task.text[slice(*spans[i])] for i in kept)
+    kept, end = "", 0
+    for token in sorted(task.chance.sample(range(len(spans)), number)):
+        start, stop = spans[token]
+        kept += task.text[
+            max(start, end) : stop
+        ]  # tokens that are bytes of one character stand at the same place
+        end = max(end, stop)
+    return kept

@@ -17,6 +17,7 @@ from hubkit.errors import GateError, InputError
 from hubkit.localhub import LocalHub
 from hubkit.problems.base import Pin
 from hubkit.records import read_rows
+from hubkit.stages.stages import verify
 from hubkit.traces.origins.existing import FileTraces, read
 from hubkit.traces.origins.shapes import Found, find, recognise
 
@@ -60,6 +61,21 @@ SHAPES: dict[str, dict[str, Any]] = {
     "prompt and response in one text": {
         "problem_text": "1 + 1?", "generated_cot": f"Solve this. Problem: 1 + 1?\n{THINK}", "gold": "2",
     },
+    "prompt and response in one text, with other marks": {
+        "problem": "1 + 1?", "text": "[INST]1 + 1?[/INST][THINK]1 and 1[/THINK]\\boxed{2}", "answer": "2",
+    },
+    "prompt and response in harmony beside the problem": {"problem": "1 + 1?", "text": HARMONY, "gt": "2"},
+    "prompt and completion as chats": {
+        "prompt": [{"role": "user", "content": "1 + 1?"}],
+        "completion": [{"role": "assistant", "content": "\\boxed{2}", "reasoning_content": "1 and 1"}],
+        "answer": "2",
+    },
+    "messages as JSON text": {
+        "messages": json.dumps(
+            [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": THINK}]
+        ),
+        "answer": "2",
+    },
     "structs": {
         "meta": {"problem": "1 + 1?", "answer": "2"}, "result": {"reasoning_trace": "1 and 1", "content": "\\boxed{2}"},
     },
@@ -94,6 +110,20 @@ def test_several_responses_of_a_row_keep_their_own_finish_and_claim() -> None:
         False,
     ]
     assert [f.thought.form for f in found] == ["closed", "unclosed"]
+
+
+def test_finish_reasons_go_by_the_names_of_all_servers() -> None:
+    said = {
+        "eos": "stop",
+        "end_turn": "stop",
+        "STOP": "stop",
+        "max_tokens": "length",
+        "content_filter": "content_filter",
+    }
+    for finish, name in said.items():
+        row = {"problem": "1 + 1?", "answer": "2", "text": THINK, "finish_reason": finish}
+        (found,) = find(row, "x: row 0", recognise(row))
+        assert found.finish_reason == name
 
 
 def source(tmp_path: Path, rows: list[Any], **keys: Any) -> tuple[FileTraces, Pin]:
@@ -145,6 +175,19 @@ def test_what_cannot_be_read_is_counted_with_its_row(tmp_path: Path) -> None:
         taken(*source(tmp_path, rows, columns={"respons": "text"}))
     with pytest.raises(InputError, match="no column 'domain'"):
         taken(*source(tmp_path, rows, where={"domain": "a"}))
+
+
+def test_a_problem_with_another_answer_is_judged_by_that_one(tmp_path: Path) -> None:
+    rows = [
+        {"problem": "How many?", "answer": n, "text": f"<think>{n}!</think>\\boxed{{{n}}}"} for n in (2, 3, 3)
+    ]
+    rows.append(rows[0] | {"text": "<think>again</think>2"})
+    _, pin = source(tmp_path, rows)
+    assert pin.path is not None
+    stage = verify(str(pin.path), tmp_path / "out")
+    records = stage.records(tmp_path / "out")
+    assert records["traces"].counts == {"traces": 3, "dropped_duplicate": 1}
+    assert records["raw"].counts == {"kept": 3}
 
 
 RECIPE = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ from support import MODELS
 
 from hubkit.records import read_rows, write_rows
 from hubkit.store import Record, StepContext
-from hubkit.traces.lengths import count_tokens
+from hubkit.traces.lengths import count_tokens, load_tokenizer
 from hubkit.traces.steps import steps_of
 from hubkit.traces.variants import VARIANTS, last, random_steps, random_tokens, truncated
+from hubkit.traces.variants.controls import Task, token_spans
 
 TOKENIZER = MODELS / "student-s"
 MODULES: dict[str, Any] = {
@@ -96,6 +98,17 @@ def test_chance_is_the_recipes_seed(kind: str, context: StepContext) -> None:
         return [row["reasoning"] for row in read_rows(context.out / "data.parquet")]
 
     assert texts(3) == texts(3) != texts(4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_characters_of_several_tokens_come_once(seed: int) -> None:
+    text = "x → y ≤ √2, 因此 🙂 → z; " * 4
+    loaded = load_tokenizer(TOKENIZER)
+    spans = token_spans(loaded, [Task(text, 0, 0, Random(0))])[0]
+    assert len(set(spans)) < len(spans)
+    cut = random_tokens._thin(Task(text, len(spans) // 2, 0, Random(seed)), spans)
+    left = iter(text)
+    assert 0 < len(cut) < len(text) and all(character in left for character in cut)
 
 
 def test_steps_are_sentences_and_lines_and_nothing_is_lost() -> None:
