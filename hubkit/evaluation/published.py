@@ -35,7 +35,7 @@ def merged(base: Path, adapter: Path, folder: Path) -> Path:
     """Write the base with an adapter merged into it; returns the folder.
 
     Raises GateError if one set of weights cannot give the logits that base and adapter give together, as with LoRA on
-    tied weights (students/adapters.py refuses it before training), or if the copy does not give those of the merged model.
+    tied weights (students/adapters.py refuses it before training), or if the copy differs from the merged model.
     """
     import torch
     from transformers import AutoModelForCausalLM
