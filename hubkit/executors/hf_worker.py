@@ -225,10 +225,11 @@ class _Uploads:
 
     def _seen(self) -> list[tuple[str, int, int]]:
         found = []
-        for path in self._job.work.rglob("*"):
-            with suppress(OSError):  # removed since it was listed
-                if path.is_file() and path.name != "progress.json":
-                    found.append((str(path), path.stat().st_size, path.stat().st_mtime_ns))
+        for folder, _, names in os.walk(self._job.work):
+            for path in (Path(folder, name) for name in names if name != "progress.json"):
+                with suppress(OSError):  # removed since it was listed
+                    if path.is_file():
+                        found.append((str(path), path.stat().st_size, path.stat().st_mtime_ns))
         return sorted(found)
 
     def _copy(self, to: Path) -> bool:

@@ -55,12 +55,20 @@ class Answers:
 
     def collect(self) -> None:
         """Copy the journals of killed steps that are not running again. The originals stay."""
-        for journal in sorted((self._root / "work").rglob("*.sqlite")):
+        for journal in self._journals():
             if journal.parent == self._own:
                 continue
             name = f"{journal.parent.name}-{journal.name}.part"
             with suppress(BusyError, sqlite3.Error), exclusive(self._lock(journal.parent.name), name):
                 self._copy(journal, self.folder / name)
+
+    def _journals(self) -> list[Path]:
+        """Returns those of steps that run or were killed. Folders of a step that ends meanwhile may go: unlike rglob,
+        walk passes over them."""
+        walk = os.walk(self._root / "work")
+        return sorted(
+            Path(folder, name) for folder, _, names in walk for name in names if name.endswith(".sqlite")
+        )
 
     def _lock(self, key: str) -> Path:
         return self._root / "locks" / f"{key}.lock"
@@ -98,7 +106,7 @@ class Answers:
 
     def any(self) -> bool:
         """Whether there are any answers, including those of running steps."""
-        return bool(self.files()) or any((self._root / "work").rglob("*.sqlite"))
+        return bool(self.files() or self._journals())
 
     def count(self, requests: Iterable[str]) -> int:
         """Returns how many of these requests, given by hashes, are answered, including those of running steps.
@@ -106,7 +114,7 @@ class Answers:
         Writes nothing. Answers that a running step has not yet put into its journal's main file are not seen.
         """
         files = self.files()
-        under_way = list((self._root / "work").rglob("*.sqlite"))
+        under_way = self._journals()
         if not files and not under_way:
             return 0
         with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sqlite3
@@ -152,6 +153,23 @@ def hashes(names: list[str]) -> Iterator[str]:
         key = Key(name, 0)
         messages = [{"role": "user", "content": f"{name}?"}]
         yield request_hash(Request(key.text, messages, Sampling(max_tokens=9), request_seed(0, key)))
+
+
+def test_folders_of_steps_that_end_meanwhile_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "work" / "evaluation" / "s" / "lighteval"
+    gone.mkdir(parents=True)
+    scan = os.scandir
+
+    def late(place: Any) -> Any:
+        if str(place) == str(gone) and gone.exists():
+            gone.rmdir()
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", late)
+    Answers(tmp_path, "m").collect()
+    assert not gone.exists()
 
 
 def test_what_is_there_is_counted_without_writing_anything(tmp_path: Path) -> None:
