@@ -175,6 +175,10 @@ class Hub(Section):
     @field_validator("endpoint")
     @classmethod
     def _endpoint_is_an_address(cls, endpoint: str) -> str:
+        if "@" in endpoint or "?" in endpoint:  # it is published with the recipe
+            raise ValueError(
+                "it may hold a password or key: the token is read from HF_TOKEN or `hf auth login`"
+            )
         if not re.fullmatch(r"local|https?://[^\s/]+(/\S*)?", endpoint):
             raise ValueError(f"{endpoint!r} is neither local nor an address such as https://huggingface.co")
         return endpoint

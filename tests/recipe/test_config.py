@@ -41,6 +41,7 @@ def test_shipped_recipes_are_valid_and_say_how_to_launch(path: Path) -> None:
         ("seed=true", ["seed", "a number, not true"]),
         ("run.threads=yes", ["run.threads", "number"]),
         ("run.device=gpu", ["run.device", "no device is called 'gpu'", "cuda"]),
+        ("hub.endpoint=https://me:secret@hub.example", ["hub.endpoint", "password or key"]),
         ("hub.endpoint=locl", ["hub.endpoint", "'locl' is neither local nor an address"]),
         ("hub.namespace=a/b", ["hub.namespace"]),
         ("compressors.0.prompt=missing.md", ["compressors.0.prompt", "missing.md"]),
