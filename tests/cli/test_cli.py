@@ -75,7 +75,7 @@ def free_port() -> int:
             ],
             "does not answer",
         ),
-        (["--set", f"hub.endpoint=http://127.0.0.1:{free_port()}"], "HF_TOKEN"),
+        (["--set", f"hub.endpoint=http://127.0.0.1:{free_port()}"], "set HF_ENDPOINT="),
     ],
 )
 def test_bad_input_is_one_line_before_any_work(tmp_path: Path, arguments: list[str], message: str) -> None:
