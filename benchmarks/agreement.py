@@ -3,7 +3,7 @@
     python benchmarks/agreement.py [--mathruler PYTHON] > docs/agreement.md
 
 benchmarks/answers.jsonl has the pairs: a key, a text with an answer, and the verdict that was decided by hand.
-math-verify is the installed version, called as its README says. mathruler (PyPI: mathruler 0.1.0, with sympy, pylatexenc
+math-verify is the installed version, called as its README says. mathruler (PyPI: mathruler 0.1.0, sympy, pylatexenc
 and tqdm) is called with another Python, so that it need not be installed beside hubkit.
 """
 
