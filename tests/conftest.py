@@ -24,7 +24,7 @@ LONGEST_FIRST: Final = (
     "tests/release/test_check.py",
     "tests/evaluation/test_tasks.py",
     "tests/test_recipes.py",
-    "tests/release/test_release.py",
+    "tests/release/test_publish.py",
     "tests/students/test_student.py",
     "tests/engines/test_helpers.py",
     "tests/executors/test_hf_jobs.py",

@@ -55,7 +55,7 @@ def test_key_and_answer_may_change_places(kind: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "guess", "status"),
     [
-        # Raised and lowered digits are one number, and so are the digits of a fraction that is one character.
+        # What looks alike in print: raised and lowered digits are one number, and so are a fraction's in one character.
         ("10^{12}", "10¹²", "correct"),
         ("100", "10¹²", "wrong"),
         ("10^{-3}", "10⁻³", "correct"),
@@ -77,15 +77,7 @@ def test_key_and_answer_may_change_places(kind: str) -> None:
         ("1:15:30", "1 : 15 : 30", "correct"),
         # A power of a power without brackets may be either.
         ("64", "2^3^2", "unparseable"),
-    ],
-)
-def test_what_looks_alike_in_print(answer: str, guess: str, status: str) -> None:
-    assert judge(answer, f"\\boxed{{{guess}}}").status == status
-
-
-@pytest.mark.parametrize(
-    ("answer", "guess", "status"),
-    [
+        # Letters with signs between them are no words, and upright words no products.
         ("n!", "n", "wrong"),
         ("n", "n!", "wrong"),
         ("n!", "n(n-1)!", "correct"),
@@ -99,17 +91,7 @@ def test_what_looks_alike_in_print(answer: str, guess: str, status: str) -> None
         ("No", "NO", "correct"),
         ("Yes", "\\text{No}", "wrong"),
         ("on", "no", "wrong"),
-    ],
-)
-def test_letters_with_signs_are_no_words_and_upright_words_no_products(
-    answer: str, guess: str, status: str
-) -> None:
-    assert judge(answer, f"\\boxed{{{guess}}}").status == status
-
-
-@pytest.mark.parametrize(
-    ("answer", "guess", "status"),
-    [
+        # i is the imaginary unit, but where it counts.
         ("2i", "(1+i)^2", "correct"),
         ("-1", "e^{i\\pi}", "correct"),
         ("-1", "i^2", "correct"),
@@ -124,7 +106,7 @@ def test_letters_with_signs_are_no_words_and_upright_words_no_products(
         ("6", "\\sum_{i=1}^{3} i", "correct"),
     ],
 )
-def test_i_is_the_imaginary_unit(answer: str, guess: str, status: str) -> None:
+def test_a_boxed_answer_is_read_as_it_is_meant(answer: str, guess: str, status: str) -> None:
     assert judge(answer, f"\\boxed{{{guess}}}").status == status
 
 
