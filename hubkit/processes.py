@@ -249,8 +249,11 @@ def connect_to_owner() -> tuple[Iterator[Any], Callable[[Any], None]]:
                 yield json.loads(line)
 
     def answer(value: Any) -> None:
-        output.write(json.dumps(value) + "\n")
-        output.flush()
+        try:
+            output.write(json.dumps(value) + "\n")
+            output.flush()
+        except BrokenPipeError:  # the owner has ended; the kernel's SIGIO is on its way
+            os._exit(1)
 
     return values(), answer
 
