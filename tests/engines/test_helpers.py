@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import warm
-from support import ROOT
+from support import ROOT, slow
 from tiny_model import save_tiny_model
 
 from hubkit.engines import Request, Response
@@ -153,7 +153,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, slow(signal.SIGINT)])
 def test_no_helper_outlives_its_owner(number: signal.Signals, model: Path) -> None:
     owner = warm.Python("-c", OWNER, str(model), cwd=ROOT)
     try:

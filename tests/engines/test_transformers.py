@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import MODELS
+from support import MODELS, slow
 from tiny_model import CHAT_TEMPLATE, renamed_marks, save_seeing, save_tiny_model, save_tiny_tokenizer
 
 from hubkit.engines import Engine, Request, Response, open_engine
@@ -153,7 +153,10 @@ def text_of(responses: dict[str, Response]) -> dict[str, str]:
     return {key: response.text for key, response in responses.items()}
 
 
-@pytest.mark.parametrize("options", [{}, {"top_k": 5}, {"top_p": 0.7}, {"top_k": 20, "top_p": 0.9}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, slow({"top_k": 5}), slow({"top_p": 0.7}), {"top_k": 20, "top_p": 0.9}],
+)
 def test_a_sampled_answer_depends_on_its_seed_alone(model: Path, options: dict[str, Any]) -> None:
     sampling = Sampling(max_tokens=24, temperature=0.8, **options)
     requests = [ask(i, sampling) for i in range(20)]
@@ -299,7 +302,7 @@ HYBRID: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", HYBRID)
+@pytest.mark.parametrize("kind", ["qwen3_5_text", slow("qwen3_next")])
 def test_layers_that_slots_cannot_hold_are_decoded_in_rounds(kind: str, tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path / kind, kind, **HYBRID[kind])
     requests = [ask(i, Sampling(max_tokens=5 + i * 7 % 30)) for i in range(9)]

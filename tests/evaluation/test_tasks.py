@@ -159,6 +159,7 @@ def test_the_release_is_exported(root: Path, hub: LocalHub, tmp_path: Path) -> N
     assert "What is $0 + 1$?" in " ".join(sample["input"]["raw"] for sample in samples)
 
 
+@pytest.mark.slow
 def test_weights_of_another_student_are_caught_by_their_answers(
     root: Path, hub: LocalHub, tmp_path: Path
 ) -> None:

@@ -148,6 +148,7 @@ def run_to_contamination(hub: LocalHub, root: Path, *more: str) -> Any:
     return hubkit(*command[: command.index("--until")], *until, timeout=1500, **environment(hub))
 
 
+@pytest.mark.slow
 def test_problems_by_jobs_are_those_of_here(tmp_path: Path, hub: LocalHub) -> None:
     until = ["--until", "contamination", "--out", str(tmp_path / "here")]
     here = hubkit(*arguments(tmp_path, "local", LONGER)[:-6], *until)

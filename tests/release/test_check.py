@@ -252,6 +252,7 @@ def test_figures_are_caught_whoever_signs_them(run: Run, tmp_path: Path) -> None
     assert ("s-raw-full", "README.md: rendered again") in found
 
 
+@pytest.mark.slow
 def test_what_an_earlier_hubkit_did_not_compute_is_not_checked(run: Run, tmp_path: Path) -> None:
     with copy_of(run, tmp_path / "hub") as (hub, api):
         forger = Forger(api, tmp_path)
@@ -272,6 +273,7 @@ def test_what_an_earlier_hubkit_did_not_compute_is_not_checked(run: Run, tmp_pat
     assert found["tests"] == "differs", "a figure that both compute is compared"
 
 
+@pytest.mark.slow
 def test_cards_of_another_hubkit_are_confirmed_where_they_are_the_same(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

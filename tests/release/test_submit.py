@@ -200,6 +200,7 @@ def test_a_model_is_evaluated_submitted_and_read_back(hub: LocalHub, api: HfApi,
     assert run(code, environment).startswith("4 ['config_general', 'results'")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_an_adapter_of_another_toolkit_on_two_benchmarks(hub: LocalHub, api: HfApi, tmp_path: Path) -> None:
     """By PEFT alone; a task of lighteval with examples, and problems that a recipe published, drawn three times."""

@@ -14,7 +14,7 @@ import torch
 import warm
 from safetensors.torch import load_file
 from students_support import LORA, SFT, context, rows, uneven
-from support import MODELS
+from support import MODELS, slow
 
 from hubkit.errors import GateError, RecipeError
 from hubkit.processes import free_ports
@@ -251,7 +251,7 @@ def test_checkpoints_that_another_layout_of_processes_left_are_not_read(
     assert "begins again" not in capsys.readouterr().err, "its own it reads"
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, slow(2)])
 def test_gates_come_before_training(processes: int, tmp_path: Path) -> None:
     step = context(tmp_path, rows(), processes, sft=SFT | {"max_length": 12})
     with pytest.raises(GateError):
@@ -275,7 +275,7 @@ print(step.metrics["steps"], step.metrics["train_seconds"])
 @pytest.mark.timeout(900)  # on a busy machine a process takes minutes to its first checkpoint
 @pytest.mark.parametrize(
     "processes",
-    [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(FSDP, marks=pytest.mark.slow, id="FSDP")],
+    [1, slow(2), slow(FSDP, id="FSDP")],
 )
 def test_a_killed_training_goes_on_from_its_checkpoint(
     processes: int | dict[str, Any], tmp_path: Path

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -42,22 +39,22 @@ Asked = tuple[str, str, int]
 
 def command(recipe: Path, root: Path) -> list[str]:
     options = ["--until", "compressed", "--out", str(root)]
-    return [sys.executable, "-m", "hubkit", "recipe", "run", str(recipe), *options]
+    return ["-m", "hubkit", "recipe", "run", str(recipe), *options]
 
 
 def kill_within(place: str, recipe: Path, root: Path, server: OpenAIServer) -> None:
-    """Start a run and kill it, workers and all, while the judge is asked in a step of this kind."""
+    """Start a run and kill it, which ends its workers, while the judge is asked in a step of this kind."""
 
     def judged() -> int:
         return [(kind, model) for kind, model, _ in asked(server)].count((place, "umpire"))
 
-    process = subprocess.Popen(command(recipe, root), stdout=subprocess.DEVNULL, start_new_session=True)
+    process = warm.Python(*command(recipe, root))
     while judged() < 40:  # more than one commit holds
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.005)
     time.sleep(random.uniform(0, 0.1))
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
 
 
 def journalled(root: Path) -> set[Asked]:
@@ -102,13 +99,13 @@ def test_killed_and_resumed_nothing_that_was_answered_is_asked_again(tmp_path: P
             kept |= journalled(root)
             assert (place, "umpire") in {(kind, model) for kind, model, _ in kept}
         before = len(server.requests)
-        warm.run(*command(recipe, root)[1:]).check_returncode()
+        warm.run(*command(recipe, root)).check_returncode()
         assert not kept & set(asked(server)[before:])
         # Of each kill, besides: what was under way, and what came since the last commit.
         assert len(server.requests) <= len(set(asked(server))) + 2 * (4 + 32)
 
         whole = tmp_path / "whole"
-        warm.run(*command(recipe, whole)[1:]).check_returncode()
+        warm.run(*command(recipe, whole)).check_returncode()
     assert tables(root) == tables(whole)
     check_tables(tables(whole))
     records = {r["step"]: r for r in map(json.loads, (p.read_text() for p in whole.rglob("record.json")))}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import slow
 
 from hubkit.errors import InputError, StepError
 from hubkit.verifiers import verify_problem
@@ -71,7 +72,7 @@ def test_no_more_is_read_than_the_window_holds(pool: Pool) -> None:
     assert statuses(pool, [WRONG]) == ["wrong"]
 
 
-@pytest.mark.parametrize("hang", ["__import__('time').sleep(60)", "sum(iter(int, 1))"])
+@pytest.mark.parametrize("hang", [slow("__import__('time').sleep(60)"), "sum(iter(int, 1))"])
 def test_a_worker_that_hangs_is_replaced_and_only_its_item_lost(
     pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hang: str
 ) -> None:

@@ -59,6 +59,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / NANO.name
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_release_with_a_mixture_is_evaluated_told_and_checked_at_every_level(recipe: Path) -> None:
     runs = recipe.parent / "runs"
