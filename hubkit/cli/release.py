@@ -131,7 +131,8 @@ def _check(
 
     from hubkit import __version__
     from hubkit.cli import screen
-    from hubkit.hub import add_files, default_access
+    from hubkit.hub import default_access
+    from hubkit.push import add_files
     from hubkit.release.check import check_release
     from hubkit.release.check import report as reports
 

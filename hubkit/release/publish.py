@@ -22,20 +22,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from hubkit.errors import HubError, InputError
-from hubkit.hub import (
-    PUSHES,
-    Access,
-    CollectionItem,
-    Pushed,
-    add_files,
-    check_namespace,
-    commit_title,
-    default_access,
-    push,
-    put_collection,
-    put_tag,
-    repo_path,
-)
+from hubkit.hub import Access, check_namespace, default_access, repo_path
+from hubkit.push import PUSHES, CollectionItem, Pushed, add_files, commit_title, push, put_collection, put_tag
 from hubkit.recipe.config import Hub, Recipe
 from hubkit.recipe.repos import (
     check_repos,

@@ -19,8 +19,9 @@ from huggingface_hub import HfApi, SpaceCard, constants
 from small_release import Run, build, small_recipe
 
 from hubkit.errors import HubError, InputError
-from hubkit.hub import PUSHES, Access
+from hubkit.hub import Access
 from hubkit.localhub import LocalHub
+from hubkit.push import PUSHES
 from hubkit.release import publish, report
 from hubkit.release.layout import RepoFiles
 
