@@ -21,17 +21,15 @@ from hubkit.hub import Access, default_access, resolve
 from hubkit.release.details import details_repo, push_details, run_files
 from hubkit.release.leaderboard import Board
 from hubkit.release.lighteval_run import Score, read_run
+from hubkit.release.sending import Sent, read_back, send
 from hubkit.release.submission import (
     Item,
     Place,
-    Sent,
     board_of,
     fill,
     is_own,
     locate,
     notes_of,
-    read_back,
-    send,
 )
 from hubkit.section import REPO_ID, Sampling
 from hubkit.students.gates import level_of
