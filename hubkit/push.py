@@ -33,6 +33,8 @@ __all__ = [
 
 _TAG: Final = "hubkit"
 """Tag in the card of every repo that hubkit made; a repo without it is not overwritten."""
+_MOVES: Final = 5
+"""Tries to move a tag that somebody else moves at the same time."""
 PUSHES: Final = 4
 """Repos that are pushed at the same time. Each sends several files at once; when the Hub counts too many requests,
 one waits as long as it says."""
@@ -166,21 +168,43 @@ def commit_title(access: Access, repo_id: str, repo_type: RepoType, sha: str) ->
 
 
 def put_tag(access: Access, pushed: Pushed, tag: str) -> None:
-    """Make a tag point to a pushed commit. A tag of that name on another commit is moved."""
+    """Make a tag point to a pushed commit. A tag of that name on another commit is moved.
+
+    Of two publishers at once the later one has it: neither believes that the other's tag is its own.
+    """
     api = access.api()
+    repo_id, repo_type = pushed.repo_id, pushed.repo_type
 
     def put() -> None:
-        refs = api.list_repo_refs(pushed.repo_id, repo_type=pushed.repo_type)
-        at = {ref.name: ref.target_commit for ref in refs.tags}
-        if at.get(tag) == pushed.sha:
-            return
-        if tag in at:
-            api.delete_tag(pushed.repo_id, tag=tag, repo_type=pushed.repo_type)
-        api.create_tag(
-            pushed.repo_id, tag=tag, revision=pushed.sha, repo_type=pushed.repo_type, exist_ok=True
+        for _ in range(_MOVES):
+            refs = api.list_repo_refs(repo_id, repo_type=repo_type)
+            at = {ref.name: ref.target_commit for ref in refs.tags}
+            if at.get(tag) == pushed.sha:
+                return
+            # Another publisher may move the tag between these requests: then it is gone, or there again.
+            if tag in at:
+                with _but(404):
+                    api.delete_tag(repo_id, tag=tag, repo_type=repo_type)
+            with _but(409):
+                api.create_tag(repo_id, tag=tag, revision=pushed.sha, repo_type=repo_type)
+                return
+        raise HubError(
+            f"somebody else keeps moving the tag {tag} of {repo_id}", "stop the other run, then run again"
         )
 
-    attempt(access, f"tag {pushed.repo_type} {pushed.repo_id}", put)
+    attempt(access, f"tag {repo_type} {repo_id}", put)
+
+
+@contextmanager
+def _but(status: int) -> Iterator[None]:
+    """Let an answer of this status pass."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        yield
+    except HfHubHTTPError as error:
+        if error.response.status_code != status:
+            raise
 
 
 def put_collection(

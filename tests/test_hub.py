@@ -6,12 +6,14 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import save
 from small_release import small_recipe
@@ -237,6 +239,31 @@ def test_tags_move(local: Access) -> None:
         pushing.put_tag(local, pushed, "v1")
         pushing.put_tag(local, pushed, "v1")
         assert client.resolve("local/t", "v1", "model", local) == pushed.sha
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_tag_that_another_publisher_moves_at_the_same_time(
+    local: Access, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    one, two, three = (
+        pushing.push(local, "local/t", "model", {"README.md": CARD + number}, "x")
+        for number in (b"1", b"2", b"3")
+    )
+    if there:
+        pushing.put_tag(local, one, "v1")
+    list_refs, other = HfApi.list_repo_refs, [two]
+
+    def listed(self: HfApi, *given: Any, **named: Any) -> Any:
+        found = list_refs(self, *given, **named)
+        if other:  # between this answer and what is done with it
+            pushing.put_tag(local, other.pop(), "v1")
+        return found
+
+    monkeypatch.setattr(HfApi, "list_repo_refs", listed)
+    pushing.put_tag(local, three, "v1")
+    assert client.resolve("local/t", "v1", "model", local) == three.sha
+    with pytest.raises(HubError, match="no such revision"):
+        pushing.put_tag(local, replace(three, sha="0" * 40), "v2")
 
 
 def test_collections_are_not_doubled(local: Access) -> None:
