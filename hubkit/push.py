@@ -11,7 +11,7 @@ is completed by running it again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from hubkit.hub import Access, RepoType, attempt
 
 __all__ = [
     "PUSHES",
+    "SIGNED",
     "CollectionItem",
     "Pushed",
     "add_files",
@@ -33,6 +34,8 @@ __all__ = [
 
 _TAG: Final = "hubkit"
 """Tag in the card of every repo that hubkit made; a repo without it is not overwritten."""
+SIGNED: Final = ", by hubkit"
+"""End of the message of a release's commits: what such a commit wrote last, the next release may remove."""
 _MOVES: Final = 5
 """Tries to move a tag that somebody else moves at the same time."""
 PUSHES: Final = 4
@@ -65,12 +68,14 @@ def push(
     files: Mapping[str, Path | bytes],
     message: str,
     private: bool = False,
+    stale: Collection[str] = (),
 ) -> Pushed:
     """Make a repo hold exactly these files, in one commit; nothing is committed when it does already.
 
     The repo is created when missing. Files that an earlier release left and this one lacks are deleted in
-    the same commit (dot files and licences stay). With `private`, a repo that is public is made private before
-    anything is sent to it; a private repo stays private. Raises HubError for a repo that hubkit did not make.
+    the same commit (of dot files and licences only those in `stale`). With `private`, a repo that is public is made
+    private before anything is sent to it; a private repo stays private. Raises HubError for a repo that hubkit did not
+    make.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -99,12 +104,14 @@ def push(
                 raise HubError(
                     f"{repo_id} is public and stays public", "make it private on its page, or delete it"
                 )
-        stale = sorted(name for name in there - files.keys() if not name.startswith((".", "LICENSE")))
+        gone = sorted(
+            name for name in there - files.keys() if name in stale or not name.startswith((".", "LICENSE"))
+        )
         operations: list[Any] = [
             CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
             for name, content in sorted(files.items())
         ]
-        operations += [CommitOperationDelete(name, is_folder=False) for name in stale]
+        operations += [CommitOperationDelete(name, is_folder=False) for name in gone]
         with _no_word_of_nothing():
             result = api.create_commit(
                 repo_id, operations, commit_message=message, repo_type=repo_type, parent_commit=info.sha

@@ -23,7 +23,17 @@ from typing import Any, Final
 
 from hubkit.errors import HubError, InputError
 from hubkit.hub import Access, check_namespace, default_access, repo_path
-from hubkit.push import PUSHES, CollectionItem, Pushed, add_files, commit_title, push, put_collection, put_tag
+from hubkit.push import (
+    PUSHES,
+    SIGNED,
+    CollectionItem,
+    Pushed,
+    add_files,
+    commit_title,
+    push,
+    put_collection,
+    put_tag,
+)
 from hubkit.recipe.config import Hub, Recipe
 from hubkit.recipe.repos import (
     check_repos,
@@ -33,7 +43,7 @@ from hubkit.recipe.repos import (
     space_repo,
     traces_repo,
 )
-from hubkit.release.boards import Boards
+from hubkit.release.boards import Boards, stale_results
 from hubkit.release.cards import CardContext
 from hubkit.release.check.report import unchecked_files
 from hubkit.release.layout import (
@@ -59,6 +69,7 @@ class _Release:
     access: Access
     context: StepContext
     cards: CardContext
+    boards: Boards
     total: int
     pushed: dict[str, Pushed] = field(default_factory=dict)
     """Repo id -> its commit."""
@@ -79,8 +90,13 @@ class _Release:
 
     def _send(self, repo: RepoFiles) -> Pushed:
         recipe = self.cards.recipe
-        message = f"{recipe.name} version {recipe.version}, by hubkit"
-        pushed = push(self.access, repo.id, repo.type, repo.files, message, recipe.hub.private)
+        message = f"{recipe.name} version {recipe.version}{SIGNED}"
+        stale = (
+            stale_results(self.access, repo.id, repo.files, self.cards.problems, self.boards)
+            if repo.type == "model"
+            else ()
+        )
+        pushed = push(self.access, repo.id, repo.type, repo.files, message, recipe.hub.private, stale)
         if repo.id == self.cards.evals and (
             pushed.changed or commit_title(self.access, repo.id, repo.type, pushed.sha) == message
         ):
@@ -121,7 +137,7 @@ def run(context: StepContext) -> None:
         cards = replace(_cards(recipe, facts, context, "" if local else access.endpoint), collection=slug)
         material = _material(cards, context, access)
         total = len(cards.models) + len(facts.teachers()) + 3  # problems, evaluations, Space
-        release = _Release(access, context, cards, total)
+        release = _Release(access, context, cards, material.boards, total)
         for stage in layout(cards, material):
             release.push(stage)
         release.push([space(cards, release.repos())])
