@@ -141,11 +141,24 @@ def submit(
 
 
 def use_local_hub(stack: ExitStack, folder: Path) -> None:
-    """Start the local Hub and set its address. Call it before huggingface_hub is imported, which reads the address."""
+    """Start the local Hub, and have the environment name it and its token until the stack closes.
+
+    Call it before datasets and huggingface_hub are imported, which read the address at import: hubkit's own requests
+    name it, but what lighteval reads goes by that (`hubkit.release.evaluating` refuses another one).
+    """
     from hubkit.errors import InputError
     from hubkit.localhub import LocalHub
 
     if not folder.is_dir():
         raise InputError(f"there is no local Hub at {folder}", "run a recipe first, or `hubkit hub serve`")
     opened = stack.enter_context(LocalHub(folder))
-    os.environ["HF_ENDPOINT"], os.environ["HF_TOKEN"] = opened.endpoint, opened.token
+    for name, value in (("HF_ENDPOINT", opened.endpoint), ("HF_TOKEN", opened.token)):
+        stack.callback(_put, name, os.environ.get(name))
+        _put(name, value)
+
+
+def _put(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value

@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from support import MODELS, hubkit
 from typer.testing import CliRunner
 
 from hubkit.cli import app
+from hubkit.cli.submit import use_local_hub
 from hubkit.errors import HubError, InputError
-from hubkit.hub import Access
+from hubkit.hub import Access, default_access
 from hubkit.localhub import LocalHub, make_member, make_token
+from hubkit.release.evaluating import plan_task
 from hubkit.release.leaderboard import Board, choose_scale, find_board, load_yaml, make_entry
 from hubkit.release.lighteval_run import read_run
 from hubkit.release.submit import Wish, carry_out, plan
@@ -512,3 +515,22 @@ def test_a_dry_run_needs_no_token(hub: LocalHub, model: str, tmp_path: Path) -> 
 def test_wrong_options_are_one_line(arguments: list[str], why: str) -> None:
     result = CliRunner().invoke(app, ["submit", *arguments])
     assert isinstance(result.exception, InputError) and why in str(result.exception)
+
+
+def test_problems_come_from_the_hub_that_the_result_goes_to(tmp_path: Path) -> None:
+    """datasets was imported when HF_ENDPOINT named another Hub, and lighteval reads by it."""
+    elsewhere = Access("http://127.0.0.1:9", "hf_x")
+    with pytest.raises(HubError, match="lighteval would read its problems from") as caught:
+        plan_task(elsewhere, "gsm8k|0", "", tmp_path)
+    assert "HF_ENDPOINT=http://127.0.0.1:9" in caught.value.remedy
+
+
+def test_the_environment_is_as_it_was_after_a_local_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    with ExitStack() as stack:
+        use_local_hub(stack, tmp_path)
+        assert default_access().token != "hf_mine" and "127.0.0.1" in default_access().endpoint
+    assert default_access() == Access("https://huggingface.co", "hf_mine")
