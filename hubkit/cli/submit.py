@@ -45,7 +45,7 @@ def submit(
         int, typer.Option(help="Answers to each problem; 0: the task's own number.", min=0, max=1024)
     ] = 0,
     level: Level = "",
-    engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
+    engine: Annotated[str, typer.Option(help="auto, transformers or vllm.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     source: Annotated[str, typer.Option(metavar="URL", help="Address of the details.")] = "",
     details: Annotated[

@@ -56,7 +56,8 @@ class Wish:
     """Answers to each problem; 0: the task's own number."""
     level: str = ""
     """What the chat template is given, such as reasoning_effort=low."""
-    engine: str = "transformers"
+    engine: str = "auto"
+    """auto: vLLM where it is installed and there is a GPU, else transformers."""
     device: str = "auto"
     source: str = ""
     details: str = ""
@@ -159,8 +160,8 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
         raise InputError(f"{wish.model!r} is not a model on the Hub", "write org/model")
     if wish.results is None and not wish.tasks:
         raise InputError("nothing to submit", "give --task gsm8k|0, or --results of a finished run")
-    if wish.engine not in ("transformers", "vllm"):
-        raise InputError(f"--engine {wish.engine!r}", "use transformers or vllm")
+    if wish.engine not in ("auto", "transformers", "vllm"):
+        raise InputError(f"--engine {wish.engine!r}", "use auto, transformers or vllm")
     if wish.source and wish.details:
         raise InputError("--source and --details are both given", "give one of them")
     level = level_named(wish.level)
