@@ -19,7 +19,7 @@ from hubkit.errors import InputError
 from hubkit.evaluation.benchmark import level_named
 from hubkit.hub import Access, default_access, resolve
 from hubkit.release.details import details_repo, push_details, run_files
-from hubkit.release.leaderboard import Board
+from hubkit.release.leaderboard import Board, is_address
 from hubkit.release.lighteval_run import Score, read_run
 from hubkit.release.sending import Sent, read_back, send
 from hubkit.release.submission import (
@@ -36,7 +36,7 @@ from hubkit.students.gates import level_of
 
 __all__ = ["Done", "Planned", "Wish", "carry_out", "plan"]
 
-_SHOWN_URL: Final = 300
+_LONGEST_URL: Final = 300
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,11 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
         raise InputError(f"--engine {wish.engine!r}", "use auto, transformers or vllm")
     if wish.source and wish.details:
         raise InputError("--source and --details are both given", "give one of them")
+    if wish.source and (len(wish.source) > _LONGEST_URL or not is_address(wish.source)):
+        raise InputError(
+            f"--source {wish.source[:80]!r} is no web address of at most {_LONGEST_URL} characters",
+            "write https://…",
+        )
     level = level_named(wish.level)
     if level and wish.results is not None:
         raise InputError("--level is for an evaluation, and --results is one", "leave --level out")
@@ -248,7 +253,7 @@ def _source(access: Access, wish: Wish, repo: str) -> dict[str, str] | None:
     if repo:
         url = f"{access.endpoint.rstrip('/')}/datasets/{repo}"
         return {"url": url, "name": "lighteval details", "user": wish.details}
-    return {"url": wish.source[:_SHOWN_URL], "name": "evaluation details"} if wish.source else None
+    return {"url": wish.source, "name": "evaluation details"} if wish.source else None
 
 
 def carry_out(planned: Planned) -> Done:

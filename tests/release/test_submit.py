@@ -509,6 +509,8 @@ def test_a_dry_run_needs_no_token(hub: LocalHub, model: str, tmp_path: Path) -> 
         (["local/x", "--task", "gsm8k|0", "--scale", "10"], "use 1 or 100"),
         (["local/x", "--task", "gsm8k|0", "--json"], "--dry-run"),
         (["local/x", "--task", "gsm8k|0", "--engine", "openai"], "transformers or vllm"),
+        (["local/x", "--task", "a|0", "--source", "example.org/x"], "no web address"),
+        (["local/x", "--task", "a|0", "--source", f"https://example.org/{'x' * 300}"], "at most 300"),
         # `auto` is no fault, as with `hubkit evaluate`: the next one is found.
         (["local/x", "--task", "a|0", "--engine", "auto", "--source", "u", "--details", "me"], "both given"),
         (["local/x", "--task", "gsm8k|0", "--hub", "/nowhere"], "no local Hub"),
