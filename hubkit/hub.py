@@ -207,7 +207,7 @@ def check_namespace(access: Access, namespace: str) -> None:
     if namespace not in names:
         raise HubError(
             f"the token may not write to {namespace} (it can to {', '.join(names)})",
-            "set hub.namespace in the recipe, or log in as a member of it",
+            "choose one of those (in a recipe: hub.namespace), or log in as a member of it",
         )
 
 

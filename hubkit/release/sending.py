@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hubkit.errors import HubError, InputError
+from hubkit.errors import HubError
 from hubkit.hub import Access, attempt
 from hubkit.release.leaderboard import rows
 from hubkit.release.submission import Item
@@ -38,11 +38,6 @@ def send(
     from huggingface_hub import CommitOperationAdd
 
     api = access.api()
-    paths = [item.path for item in items]
-    if len(set(paths)) != len(paths):
-        raise InputError(
-            f"two results would be written to {paths[0]}", "submit one after the other with --variant"
-        )
     head = str(attempt(access, f"look up model {model}", lambda: api.model_info(model)).sha)
     if any(item.head != head for item in items):
         raise HubError(

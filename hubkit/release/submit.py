@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from typing import Any, Final
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import InputError
 from hubkit.evaluation.benchmark import level_named
-from hubkit.hub import Access, default_access, resolve
+from hubkit.hub import Access, check_namespace, default_access, resolve
 from hubkit.release.details import details_repo, push_details, run_files
 from hubkit.release.leaderboard import Board, is_address
 from hubkit.release.lighteval_run import Score, read_run
@@ -180,6 +180,8 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
     anonymous = wish.dry_run and not access.token
     pull_request = wish.pull_request or anonymous or not is_own(access, wish.model)
     repo = details_repo(wish.details, wish.model) if wish.details else ""
+    if repo and not wish.dry_run:
+        check_namespace(access, wish.details)
     found: list[tuple[Place, Score, str]] = []
     versions: dict[str, str] = {}
 
@@ -192,6 +194,7 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
     if wish.results is not None:
         for score in scores:
             found.append((place(board_of(access, score, wish.leaderboard)), score, score.date))
+        _check_apart([where for where, _, _ in found])
         commit = ""  # which one was evaluated, a results file does not say
     else:
         from hubkit.release.evaluating import evaluate, plan_task
@@ -204,6 +207,7 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
                     "give a --temperature, or --samples 1",
                 )
         places = [place(task.board) for task in tasks]
+        _check_apart(places)
         sampling = Sampling(max_tokens=wish.max_tokens, temperature=wish.temperature)
         runtime = EngineRuntime.model_validate({"engine": wish.engine})
         versions = {"lighteval": importlib.metadata.version("lighteval"), "hubkit": __version__}
@@ -238,6 +242,16 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
             raise InputError(f"{score.results.name} has no details beside it", "leave --details out")
         files |= run_files(score.results, [score.details])
     return Planned(access, wish, items, pull_request, repo, files)
+
+
+def _check_apart(places: Sequence[Place]) -> None:
+    """Raise InputError if two results would go to one file: each of its contents was made without the other."""
+    paths = [where.path for where in places]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise InputError(
+                f"two results would be written to {path}", "submit one after the other with --variant"
+            )
 
 
 def _check_model(score: Score, wish: Wish) -> None:

@@ -494,6 +494,31 @@ def test_results_without_details_say_less(mine: Access, model: str, tmp_path: Pa
         plan(Wish(model, results=tmp_path, details="local"), tmp_path, mine)
 
 
+def test_details_go_to_a_namespace_of_one_s_own(mine: Access, model: str, tmp_path: Path) -> None:
+    """Found before the model is evaluated."""
+    wish = Wish(model, results=run_of(tmp_path, model))
+    with pytest.raises(HubError, match="may not write to others"):
+        plan(replace(wish, details="others"), tmp_path, mine)
+    for name in ("a/b", "../x", "my lab", "x\n"):
+        with pytest.raises(InputError, match="is no namespace"):
+            plan(replace(wish, details=name, dry_run=True), tmp_path, mine)
+
+
+def test_two_results_do_not_share_a_file(mine: Access, model: str, tmp_path: Path) -> None:
+    """Said by the plan: of what is evaluated for hours, before that."""
+    tasks = ("gsm8k|0", "gsm8k|5")
+    about = {"hf_repo": "openai/gsm8k", "hf_subset": "main", "evaluation_splits": ["test"]}
+    results = run_of(
+        tmp_path,
+        model,
+        details=False,
+        results={task: {"extractive_match": 0.5} for task in tasks},
+        config_tasks=dict.fromkeys(tasks, about),
+    )
+    with pytest.raises(InputError, match=r"two results would be written to \.eval_results/gsm8k\.yaml"):
+        plan(Wish(model, tasks, results), tmp_path, mine)
+
+
 def test_a_dry_run_needs_no_token(hub: LocalHub, model: str, tmp_path: Path) -> None:
     wish = Wish(model, results=run_of(tmp_path, model), dry_run=True)
     assert "gsm8k.yaml" in plan(wish, tmp_path, Access(hub.endpoint)).text()
