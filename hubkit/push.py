@@ -11,6 +11,7 @@ is completed by running it again.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hubkit.errors import HubError
-from hubkit.hub import Access, RepoType, attempt
+from hubkit.hub import Access, RepoType, attempt, download_file
 
 __all__ = [
     "PUSHES",
@@ -38,6 +39,8 @@ SIGNED: Final = ", by hubkit"
 """End of the message of a release's commits: what such a commit wrote last, the next release may remove."""
 _MOVES: Final = 5
 """Tries to move a tag that somebody else moves at the same time."""
+_HEAD: Final = re.compile(rb"\A---\r?\n.*?\n---[ \t]*(\r?\n|\Z)", re.DOTALL)
+"""YAML at the beginning of a card."""
 PUSHES: Final = 4
 """Repos that are pushed at the same time. Each sends several files at once; when the Hub counts too many requests,
 one waits as long as it says."""
@@ -97,7 +100,7 @@ def push(
         # and one that lost a race against another commit (412) starts from the new head.
         info: Any = api.repo_info(repo_id, repo_type=repo_type)
         there = {sibling.rfilename for sibling in info.siblings or []}
-        _check_ours(repo_id, info.card_data, there)
+        _check_ours(access, repo_id, repo_type, info)
         if private and not info.private:
             api.update_repo_settings(repo_id, repo_type=repo_type, private=True)
             if not api.repo_info(repo_id, repo_type=repo_type).private:
@@ -247,11 +250,19 @@ def put_collection(
     return attempt(access, f"put together the collection {title!r}", put)
 
 
-def _check_ours(repo_id: str, card: Any, there: set[str]) -> None:
+def _check_ours(access: Access, repo_id: str, repo_type: RepoType, info: Any) -> None:
     """Raise HubError if the repo has contents that hubkit did not make."""
+    card, there = info.card_data, {sibling.rfilename for sibling in info.siblings or []}
     tags = (card.to_dict().get("tags") if card is not None else None) or []
-    # The Hub puts .gitattributes into a new repo, and a README into a new Space.
-    if any(name != "README.md" and not name.startswith(".") for name in there) and _TAG not in tags:
+    if _TAG in tags:
+        return
+    # The Hub puts .gitattributes into a new repo, a README into a new Space, and one without a text into a repo that is
+    # given a licence when it is made.
+    theirs = any(name != "README.md" and not name.startswith(".") for name in there)
+    if not theirs and "README.md" in there and repo_type != "space":
+        text = download_file(repo_id, "README.md", repo_type, str(info.sha), access).read_bytes()
+        theirs = bool(_HEAD.sub(b"", text).strip())
+    if theirs:
         raise HubError(
             f"{repo_id} exists and was not made by hubkit",
             f"change the recipe's name or hub.namespace, or add the tag `{_TAG}` to its card to let it be replaced",

@@ -233,6 +233,22 @@ def test_a_repo_of_somebody_else_is_not_replaced(local: Access) -> None:
     assert "work.txt" in local.api().list_repo_files("local/theirs")
 
 
+def test_a_card_that_somebody_wrote_is_not_replaced(local: Access) -> None:
+    """A repo that holds nothing else; but one that was given a licence when it was made is as good as empty."""
+    heads = (b"---\nlicense: mit\n---\n", b"---\r\nlicense: mit\r\n---")
+    for number, (card, theirs) in enumerate(
+        [(b"# What I learned\n", True), *((head, False) for head in heads), (heads[0] + b"# Mine\n", True)]
+    ):
+        repo = f"local/card-{number}"
+        local.api().create_repo(repo)
+        local.api().upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=repo)
+        if theirs:
+            with pytest.raises(HubError, match="not made by hubkit"):
+                pushing.push(local, repo, "model", {"README.md": CARD}, "x")
+        else:
+            pushing.push(local, repo, "model", {"README.md": CARD}, "x")
+
+
 def test_tags_move(local: Access) -> None:
     for number in (b"1", b"2"):
         pushed = pushing.push(local, "local/t", "model", {"README.md": CARD + number}, "x")
