@@ -159,7 +159,8 @@ def _check(
             (write / Path(path).name).write_bytes(content)
     if push:
         message = "Report of hubkit release check"
-        add_files(access, found.evals.id, "dataset", files, message)
+        # On what was checked: it may have been published again since.
+        add_files(access, found.evals.id, "dataset", files, message, found.evals.head)
         typer.echo(
             f"report: {access.endpoint}/datasets/{found.evals.id}/blob/main/{reports.REPORT}", err=as_json
         )
