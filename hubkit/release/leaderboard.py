@@ -208,7 +208,8 @@ def choose_scale(
     """
     lines = rows(access, board) if lines is None else lines
     # 0 is 0 on either scale.
-    values = [float(line.value) for line in lines if isinstance(line.value, int | float) and line.value > 0]
+    given = [line.value for line in lines if isinstance(line.value, int | float) and _finite(line.value)]
+    values = [float(value) for value in given if value > 0]
     above = sum(value > 1 for value in values)
     card = _scale_of_card(access, board)
     found, entries = card, f"{len(values)} entries on the board, up to {max(values, default=0):g}"

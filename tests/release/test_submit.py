@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -377,6 +379,8 @@ def test_the_scale_is_the_board_s(api: HfApi, mine: Access, model: str) -> None:
         api, "local/percent", b"# Results\n| model | accuracy |\n|---|---|\n| a accuracy | 41.2 % |\n"
     )
     assert choose_scale(mine, percent).top == 100
+    lines: Any = [SimpleNamespace(value=value) for value in (10**400, math.inf, "9", 41.5)]
+    assert choose_scale(mine, one, lines=lines).reason == "1 entries on the board, up to 41.5"
     # Entries are worth more than the card.
     entry = make_entry(one, 55.5, "2026-11-24", "x")
     from hubkit.release.leaderboard import entry_yaml
