@@ -131,6 +131,7 @@ def _check(
 
     from hubkit import __version__
     from hubkit.cli import screen
+    from hubkit.errors import InputError
     from hubkit.hub import default_access
     from hubkit.push import add_files
     from hubkit.release.check import check_release
@@ -158,6 +159,12 @@ def _check(
         for path, content in files.items():
             (write / Path(path).name).write_bytes(content)
     if push:
+        if found.evals.id.partition("/")[0] != name.partition("/")[0]:
+            # The release says so itself: its maker must not decide what is written into other repos.
+            raise InputError(
+                f"{name} names {found.evals.id} as its evaluations, a repo of another namespace",
+                "its report is not pushed there",
+            )
         message = "Report of hubkit release check"
         # On what was checked: it may have been published again since.
         add_files(access, found.evals.id, "dataset", files, message, found.evals.head)

@@ -343,6 +343,9 @@ def test_a_report_is_not_pushed_over_what_was_published_since(
         claims.compare("local/tiny-evals", "b", 1, 1)
         with pytest.raises(HubError, match="somebody else keeps committing"):
             _check("local/tiny", tmp_path, 0, "cpu", True, None, True, True)
+        checked_then.evals.head = api.dataset_info("local/tiny-evals").sha
+        with pytest.raises(InputError, match="a repo of another namespace"):
+            _check("mallory/tiny", tmp_path, 0, "cpu", True, None, True, True)
 
 
 def test_what_is_published_is_not_markup(tmp_path: Path) -> None:
