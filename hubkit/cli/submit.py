@@ -87,6 +87,7 @@ def submit(
 
     Example: hubkit submit org/model --task 'gsm8k|0' --dry-run
     """
+    from hubkit.cli.sources import plain
     from hubkit.errors import InputError
 
     if scale not in (0, 1, 100):
@@ -123,7 +124,7 @@ def submit(
         planned = plan(wish, out.resolve())
         report: dict[str, Any] = planned.as_dict()
         if not as_json:
-            typer.echo(planned.text())
+            typer.echo(plain(planned.text()))
         if dry_run:
             if as_json:
                 typer.echo(json.dumps(report, indent=2))
@@ -137,7 +138,7 @@ def submit(
         if as_json:
             typer.echo(json.dumps(report | done.as_dict(), indent=2))
         else:
-            typer.echo(done.text())
+            typer.echo(plain(done.text()))
 
 
 def use_local_hub(stack: ExitStack, folder: Path) -> None:

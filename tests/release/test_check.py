@@ -351,6 +351,10 @@ def test_a_report_is_not_pushed_over_what_was_published_since(
 def test_what_is_published_is_not_markup(tmp_path: Path) -> None:
     claims = Claims()
     claims.compare("local/x", "a [red]claim[/red] <b>", "<script>alert(1)</script>|", "[link](x)\n# heading")
+    claims.wrong("local/x", "\x1b]0;owned\x07", "\x1b[2J", "\u202e\x9b2J")
+    assert all(
+        text.isprintable() for claim in claims for text in (claim.what, claim.published, claim.recomputed)
+    )
     made = files("local/x", claims, "2026-11-24", "hubkit 0")
     text = made[".check/report.md"].decode()
     assert "<script" not in text and "\n# heading" not in text

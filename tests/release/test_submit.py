@@ -567,3 +567,16 @@ def test_the_environment_is_as_it_was_after_a_local_hub(
         use_local_hub(stack, tmp_path)
         assert default_access().token != "hf_mine" and "127.0.0.1" in default_access().endpoint
     assert default_access() == Access("https://huggingface.co", "hf_mine")
+
+
+def test_a_results_file_cannot_steer_the_terminal(
+    hub: LocalHub, api: HfApi, model: str, tmp_path: Path
+) -> None:
+    run = run_of(tmp_path, model)
+    (file,) = (run / "results" / model).iterdir()
+    about = json.loads(file.read_text())
+    about["config_tasks"]["gsm8k|0"] |= {"hf_repo": "org/\x1b[2Jx", "hf_revision": "a" * 40}
+    file.write_text(json.dumps(about))
+    arguments = ["submit", model, "--results", str(run), "--leaderboard", "openai/gsm8k#gsm8k", "--dry-run"]
+    done = CliRunner().invoke(app, arguments, env={"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token})
+    assert "the problems were read from org/[2Jx" in done.stdout and "\x1b" not in done.stdout
