@@ -22,12 +22,14 @@ from small_release import HOSTILE, PROMPT, Run, build
 
 from hubkit.evaluation.statistics import sign_flip, summary
 from hubkit.problems.file import FileSource
+from hubkit.recipe.config import Recipe
 from hubkit.records import EVALUATION_SCHEMA, SAMPLED_SCHEMA, read_rows, write_rows
 from hubkit.release import report
 from hubkit.release.boards import Boards
 from hubkit.release.cards import CardContext, dataset_card, evals_card, model_card, student_card
 from hubkit.release.cards.evidence import histogram
 from hubkit.release.layout import Material, _students, layout
+from hubkit.release.plot import FIGURES
 from hubkit.release.results import (
     Facts,
     null_tests,
@@ -322,6 +324,38 @@ def test_other_cards(cards: CardContext) -> None:
     text = model_card(cards, "sage", "A teacher")
     assert "hubkit" in (ModelCard(text).data.tags or [])
     check_markdown(text)
+
+
+def test_tables_over_seeds_name_the_teacher_where_there_are_several(facts: Facts, cards: CardContext) -> None:
+    """The students of a second teacher, of the same seeds and with the same answers."""
+    plain = facts.recipe.model_dump(mode="json", exclude={"run"})
+    plain["teachers"].append(plain["teachers"][0] | {"name": "owl"})
+    records, folders = dict(facts.records), dict(facts.folders)
+    for name, record in facts.records.items():
+        again = name.replace("/sage", "/owl").replace("/s-", "/owl-s-")
+        if again != name:
+            config = record.config | {"teacher": "owl"}
+            config |= {"student": f"owl-{config['student']}"} if "student" in config else {}
+            records[again], folders[again] = record.model_copy(update={"config": config}), folders[name]
+    two = Facts(Recipe.model_validate(plain), folders, records)
+    assert {group["teacher"] for group in over_seeds(two, student_rows(two))} == {"sage", "owl"}
+    sizes = {"outputs": (240, 5000), "results": (11, 500)}
+    rows = re.compile(r"^\|( \w+ \|)? s \| raw +\| full +\| test \| +2 \|", re.MULTILINE)
+    text = evals_card(replace(cards, facts=two), sizes, {}, plot=False)
+    assert rows.findall(text) == [" owl |", " sage |"] and "| teacher | base | variant |" in text
+    check_markdown(text)
+    results = {"over_seeds": over_seeds(two, student_rows(two)), "students": student_rows(two)}
+    page = report._html(
+        {"recipe": "tiny", "description": "", "headline": "", "tests": [], "seed_tests": [], "nulls": []}
+        | {"variants": variant_rows(two), **results},
+        two,
+        dict.fromkeys(FIGURES, b""),
+    )
+    seeds = page.partition("<h2>Over seeds</h2>")[2].partition("</table>")[0]
+    assert ">teacher<" in seeds and ">sage<" in seeds and ">owl<" in seeds
+    # One teacher needs no name.
+    text = evals_card(cards, sizes, {}, plot=False)
+    assert rows.findall(text) == [""] and "| teacher |" not in text
 
 
 class Page(HTMLParser):

@@ -67,6 +67,7 @@ def evals_card(
             "rows": rows,
             "groups": over_seeds(facts, rows),
             "seed_tests": of_seeds,
+            "several_teachers": len(facts.teachers()) > 1,
             "details": next(
                 (c["config_name"] for n, paths in details.items() for c in details_configs(paths, f"{n}_")),
                 "",
