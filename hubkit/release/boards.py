@@ -7,6 +7,7 @@ benchmark `gsm8k`, lighteval's    -> openai/gsm8k, found by its eval.yaml or nam
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +66,13 @@ class Boards:
 
 
 def result_files(cards: CardContext, name: str, boards: Boards) -> dict[str, Path | bytes]:
-    """Returns .eval_results of a student or base: a file for each benchmark with a board, and level of a mixture."""
+    """Returns .eval_results of a student or base: a file for each benchmark with a board, and level of a mixture.
+
+    Benchmarks of one board, such as a task with and without examples in the prompt, have their names in those of their
+    files.
+    """
     files: dict[str, Path | bytes] = {}
+    on = Counter((of[0].dataset.lower(), of[0].task) for of in boards.found.values() if of)
     for benchmark, folder, record in _evaluations(cards.facts, name):
         if benchmark.name not in boards.found:
             continue
@@ -89,9 +95,11 @@ def result_files(cards: CardContext, name: str, boards: Boards) -> dict[str, Pat
             source,
             revision=(score.revision if read_there else "") if known else board.revision,
         )
+        several = known is not None and on[board.dataset.lower(), board.task] > 1
         # A mixture has a result at each level of effort.
         level = record.config.get("level", {}).get("value", "")
-        files[file_name(board, level)] = entry_yaml([entry])
+        use = "-".join(filter(None, (benchmark.name if several else "", level)))
+        files[file_name(board, use)] = entry_yaml([entry])
     return files
 
 

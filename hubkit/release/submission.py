@@ -123,7 +123,7 @@ def file_name(board: Board, variant: str = "") -> str:
     ]
     dataset, task = plain
     name = dataset if task in (dataset, "default") or board.task == board.dataset else f"{dataset}-{task}"
-    if variant and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,40}", variant):
+    if variant and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,80}", variant):
         raise InputError(
             f"the variant {variant!r} is no name", "use lower case letters, digits, dots and dashes"
         )
