@@ -136,7 +136,8 @@ def run(context: StepContext) -> None:
         slug = put_collection(access, namespace, title, recipe.description, [], recipe.hub.private)
         cards = replace(_cards(recipe, facts, context, "" if local else access.endpoint), collection=slug)
         material = _material(cards, context, access)
-        total = len(cards.models) + len(facts.teachers()) + 3  # problems, evaluations, Space
+        # And evaluations, Space, problems.
+        total = len(cards.models) + len(facts.teachers()) + 2 + bool(facts.kind("problems"))
         release = _Release(access, context, cards, material.boards, total)
         for stage in layout(cards, material):
             release.push(stage)

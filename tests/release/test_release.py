@@ -29,6 +29,7 @@ from hubkit.release.boards import Boards
 from hubkit.release.cards import CardContext, dataset_card, evals_card, model_card, student_card
 from hubkit.release.cards.evidence import histogram
 from hubkit.release.layout import Material, _students, layout
+from hubkit.release.names import repos
 from hubkit.release.plot import FIGURES
 from hubkit.release.results import (
     Facts,
@@ -356,6 +357,26 @@ def test_tables_over_seeds_name_the_teacher_where_there_are_several(facts: Facts
     # One teacher needs no name.
     text = evals_card(cards, sizes, {}, plot=False)
     assert rows.findall(text) == [""] and "| teacher |" not in text
+
+
+def test_the_report_names_no_repo_that_is_not_made(facts: Facts) -> None:
+    """Traces may come with their problems, and a benchmark may be a task of lighteval: then there are no problems."""
+    plain = facts.recipe.model_dump(mode="json", exclude={"run"})
+    sets: Any = {"train": plain["problems"]["train"]}
+    task = [{"name": "gsm8k", "task": "gsm8k|0", "sampling": {"max_tokens": 40}}]
+    named = {
+        repo["what"]
+        for changes in ({}, {"problems": sets, "benchmarks": task})
+        for repo in repos(replace(facts, recipe=Recipe.model_validate(plain | changes)))
+    }
+    assert {"problems, as a benchmark", "problems"} <= named
+    alone = SimpleNamespace(
+        name="tiny", hub=facts.recipe.hub, problems={}, benchmarks=[], origins=facts.recipe.origins
+    )
+    assert not {repo["what"] for repo in repos(replace(facts, recipe=alone))} & {  # type: ignore[arg-type]
+        "problems, as a benchmark",
+        "problems",
+    }
 
 
 class Page(HTMLParser):
