@@ -39,7 +39,7 @@ from hubkit.release.results import (
     variant_rows,
 )
 from hubkit.release.seeds import over_seeds, seed_tests
-from hubkit.traces.variants import Variant
+from hubkit.traces.variants import VARIANTS, Variant
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +268,7 @@ def test_student_cards(facts: Facts, cards: CardContext) -> None:
         assert rendered.count("<td>test</td>") == 6
         # How it was trained: what memory, precision and a kernel that is missing could have changed.
         assert "98.7 % of those looked at after 6 steps; gradient norm 1.2345" in text
-        assert re.search(r"\| products \| bfloat16 +\|", text)
+        assert re.search(r"\| matrix products \| bfloat16 +\|", text)
         assert "logits differ from those of each example alone by 1.2e-05 of the largest" in text
         assert "examples are padded, not packed: packed with sdpa a logit is off by 7.0%" in text
         assert ("| layers without an adapter | `linear_attn.in_proj_a` |" in text) == (relation == "adapter")
@@ -321,7 +321,12 @@ def test_cards_show_what_they_claim(facts: Facts, cards: CardContext) -> None:
 def test_other_cards(cards: CardContext) -> None:
     text = evals_card(cards, {"outputs": (120, 5000), "results": (6, 500)}, {}, plot=True)
     assert [c["config_name"] for c in DatasetCard(text).data["configs"]] == ["outputs", "results"]
-    assert "5 students and 1 untrained" in check_markdown(text)
+    rendered = check_markdown(text)
+    assert "5 students and 1 untrained base of" in rendered and "not that they are equal" in rendered
+    # A column of two tables: an answer is right or not; of a student, a number of them are.
+    assert "| results | `correct` | int32 | how many of its answers were found right |" in text
+    assert "| outputs | `correct` | bool | whether its final answer was found right |" in text
+    assert all(f" {kind}" in text.partition("the kind of variant:")[2].splitlines()[0] for kind in VARIANTS)
     text = model_card(cards, "sage", "A teacher")
     assert "hubkit" in (ModelCard(text).data.tags or [])
     check_markdown(text)
