@@ -183,8 +183,9 @@ def first_row(folder: Path, say: Callable[[str], None]) -> str:
 
     Where torch is installed `datasets` imports it meanwhile, which takes longer than all else: it is imported before.
     """
-    from hubkit.hub import Access, push
+    from hubkit.hub import Access
     from hubkit.localhub import LocalHub
+    from hubkit.push import push
     from hubkit.records import count_rows, split_files
 
     (raw,) = folder.glob("runs/steps/raw/t/*")

@@ -1,21 +1,18 @@
-"""The client side of the Hub: every request of hubkit to a Hub goes through here.
+"""The client side of the Hub: its address and token, what is read from it, retries and errors. `push` writes to it.
 
-    push(access, "org/nano-traces", "dataset", {"README.md": b"…", "data/raw/…": Path(…)}, "v1")
-        -> Pushed(repo_id="org/nano-traces", repo_type="dataset", sha="9c1f…", changed=True)
+    resolve("org/model", "main")             -> "9c1f…", the commit
+    download_model("org/model", "9c1f…")     -> a folder with weights, configuration and tokenizer, and no code
 
-A push is one commit: readers see the whole old release or the whole new one. (`upload_folder` of huggingface_hub makes
-several over xet, its default transfer.) Files that are on the Hub already are not sent again, so a push that was killed
-is completed by running it again. Failures raise HubError, whose text says what to change and never contains a token.
+Every request of hubkit to a Hub goes through `attempt`. Failures raise HubError, whose text says what to change and
+never contains a token.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
@@ -27,24 +24,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MODEL_FILES",
-    "PUSHES",
     "Access",
-    "CollectionItem",
-    "Pushed",
     "RepoType",
-    "add_files",
     "attempt",
     "check_namespace",
-    "commit_title",
     "default_access",
     "download_file",
     "download_model",
     "download_tokenizer",
     "list_spaces",
     "own_namespaces",
-    "push",
-    "put_collection",
-    "put_tag",
     "repo_path",
     "resolve",
     "weight_headers",
@@ -58,16 +47,10 @@ MODEL_FILES: Final = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.tiktoken
 """The files a model is loaded from. Pickled weights (*.bin, *.pt) and Python files are neither fetched nor pushed."""
 _DUPLICATES: Final = ("original/*", "metal/*", "consolidated*.safetensors")
 """Copies of the weights in the formats of other programs."""
-_TAG: Final = "hubkit"
-"""Tag in the card of every repo that hubkit made; a repo without it is not overwritten."""
-
 _DELAYS: Final = [1.0, 2.0, 4.0, 8.0, 16.0]
 """Seconds before each retry, plus jitter. Where the Hub counts too many requests, it says itself how long to wait."""
 _LONGEST_WAIT: Final = 300
 """Longest wait in seconds that a server may ask for: the Hub counts its rate limits in windows of five minutes."""
-PUSHES: Final = 4
-"""Repos that are pushed at the same time. Each sends several files at once; when the Hub counts too many requests,
-one waits as long as it says."""
 
 
 @dataclass(frozen=True)
@@ -82,24 +65,6 @@ class Access:
 
         # False, not None: None would look for the user's own token and send it to any endpoint.
         return HfApi(endpoint=self.endpoint, token=self.token or False)
-
-
-@dataclass(frozen=True)
-class Pushed:
-    """A repo after a push."""
-
-    repo_id: str
-    repo_type: RepoType
-    sha: str
-    changed: bool
-    """Whether the push made a commit. False if the Hub had all files already."""
-
-
-@dataclass(frozen=True)
-class CollectionItem:
-    repo_id: str
-    repo_type: RepoType
-    note: str = ""
 
 
 def default_access() -> Access:
@@ -242,7 +207,7 @@ def check_namespace(access: Access, namespace: str) -> None:
     if namespace not in names:
         raise HubError(
             f"the token may not write to {namespace} (it can to {', '.join(names)})",
-            "set hub.namespace in the recipe, or log in as a member of it",
+            "choose one of those (in a recipe: hub.namespace), or log in as a member of it",
         )
 
 
@@ -250,177 +215,6 @@ def own_namespaces(user: Mapping[str, Any]) -> list[str]:
     """Of whoami's answer: the user, and the organisations in which they are more than readers."""
     orgs = user.get("orgs") or []
     return [user["name"], *(org["name"] for org in orgs if org.get("roleInOrg") != "read")]
-
-
-def push(
-    access: Access,
-    repo_id: str,
-    repo_type: RepoType,
-    files: Mapping[str, Path | bytes],
-    message: str,
-    private: bool = False,
-) -> Pushed:
-    """Make a repo hold exactly these files, in one commit; nothing is committed when it does already.
-
-    The repo is created when missing. Files that an earlier release left and this one lacks are deleted in
-    the same commit (dot files and licences stay). With `private`, a repo that is public is made private before
-    anything is sent to it; a private repo stays private. Raises HubError for a repo that hubkit did not make.
-    """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
-    api = access.api()
-    attempt(
-        access,
-        f"create {repo_type} {repo_id}",
-        lambda: api.create_repo(
-            repo_id,
-            repo_type=repo_type,
-            private=private,
-            exist_ok=True,
-            space_sdk="gradio" if repo_type == "space" else None,
-        ),
-    )
-
-    def commit() -> Pushed:
-        # All of this is repeated on a retry: a commit whose answer was lost is then found to be there,
-        # and one that lost a race against another commit (412) starts from the new head.
-        info: Any = api.repo_info(repo_id, repo_type=repo_type)
-        there = {sibling.rfilename for sibling in info.siblings or []}
-        _check_ours(repo_id, info.card_data, there)
-        if private and not info.private:
-            api.update_repo_settings(repo_id, repo_type=repo_type, private=True)
-            if not api.repo_info(repo_id, repo_type=repo_type).private:
-                raise HubError(
-                    f"{repo_id} is public and stays public", "make it private on its page, or delete it"
-                )
-        stale = sorted(name for name in there - files.keys() if not name.startswith((".", "LICENSE")))
-        operations: list[Any] = [
-            CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
-            for name, content in sorted(files.items())
-        ]
-        operations += [CommitOperationDelete(name, is_folder=False) for name in stale]
-        with _no_word_of_nothing():
-            result = api.create_commit(
-                repo_id, operations, commit_message=message, repo_type=repo_type, parent_commit=info.sha
-            )
-        return Pushed(repo_id, repo_type, str(result.oid), changed=result.oid != info.sha)
-
-    return attempt(access, f"push {repo_type} {repo_id}", commit)
-
-
-@contextmanager
-def _no_word_of_nothing() -> Iterator[None]:
-    """Silence huggingface_hub's warning about a commit that changes nothing: a second push is expected to be one."""
-    logger = logging.getLogger("huggingface_hub.hf_api")
-
-    def changed(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("No files have been modified")
-
-    logger.addFilter(changed)
-    try:
-        yield
-    finally:
-        logger.removeFilter(changed)
-
-
-def add_files(
-    access: Access,
-    repo_id: str,
-    repo_type: RepoType,
-    files: Mapping[str, bytes],
-    message: str,
-    parent: str | None = None,
-) -> str:
-    """Add files to a repo or replace them, in one commit. Returns its id.
-
-    Raises HubError when the repo stands at another commit than `parent` by now.
-    """
-    from huggingface_hub import CommitOperationAdd
-
-    api = access.api()
-    operations = [CommitOperationAdd(name, content) for name, content in sorted(files.items())]
-    return attempt(
-        access,
-        f"add files to {repo_type} {repo_id}",
-        lambda: str(
-            api.create_commit(
-                repo_id, operations, commit_message=message, repo_type=repo_type, parent_commit=parent
-            ).oid
-        ),
-    )
-
-
-def commit_title(access: Access, repo_id: str, repo_type: RepoType, sha: str) -> str:
-    """The first line of a commit's message. Raises HubError if there is no such commit."""
-    api = access.api()
-    commits = attempt(
-        access,
-        f"look up commit {sha[:12]} of {repo_type} {repo_id}",
-        lambda: api.list_repo_commits(repo_id, repo_type=repo_type, revision=sha),
-    )
-    return commits[0].title
-
-
-def put_tag(access: Access, pushed: Pushed, tag: str) -> None:
-    """Make a tag point to a pushed commit. A tag of that name on another commit is moved."""
-    api = access.api()
-
-    def put() -> None:
-        refs = api.list_repo_refs(pushed.repo_id, repo_type=pushed.repo_type)
-        at = {ref.name: ref.target_commit for ref in refs.tags}
-        if at.get(tag) == pushed.sha:
-            return
-        if tag in at:
-            api.delete_tag(pushed.repo_id, tag=tag, repo_type=pushed.repo_type)
-        api.create_tag(
-            pushed.repo_id, tag=tag, revision=pushed.sha, repo_type=pushed.repo_type, exist_ok=True
-        )
-
-    attempt(access, f"tag {pushed.repo_type} {pushed.repo_id}", put)
-
-
-def put_collection(
-    access: Access,
-    namespace: str,
-    title: str,
-    description: str,
-    items: Sequence[CollectionItem],
-    private: bool,
-) -> str:
-    """Make a collection of that title hold these repos (and what it held before). Returns its slug.
-
-    With `private`, a collection that is public is made private first.
-    """
-    api = access.api()
-
-    def put() -> str:
-        # Found by title: every new collection gets a new slug, so creating it again would make a second one.
-        mine = (c for c in api.list_collections(owner=namespace) if c.title == title)
-        found = next(mine, None) or api.create_collection(
-            title, namespace=namespace, description=description[:150], private=private, exists_ok=True
-        )
-        if private and not found.private:
-            found = api.update_collection_metadata(found.slug, private=True)
-        held = {(item.item_id, item.item_type) for item in api.get_collection(found.slug).items}
-        for item in items:
-            if (item.repo_id, item.repo_type) not in held:
-                api.add_collection_item(
-                    found.slug, item.repo_id, item.repo_type, note=item.note[:500] or None, exists_ok=True
-                )
-        return found.slug
-
-    return attempt(access, f"put together the collection {title!r}", put)
-
-
-def _check_ours(repo_id: str, card: Any, there: set[str]) -> None:
-    """Raise HubError if the repo has contents that hubkit did not make."""
-    tags = (card.to_dict().get("tags") if card is not None else None) or []
-    # The Hub puts .gitattributes into a new repo, and a README into a new Space.
-    if any(name != "README.md" and not name.startswith(".") for name in there) and _TAG not in tags:
-        raise HubError(
-            f"{repo_id} exists and was not made by hubkit",
-            f"change the recipe's name or hub.namespace, or add the tag `{_TAG}` to its card to let it be replaced",
-        )
 
 
 def attempt(access: Access, what: str, call: Callable[[], T], patient: bool = True) -> T:

@@ -6,19 +6,23 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import save
 from small_release import small_recipe
 
 from hubkit import hub as client
+from hubkit import push as pushing
 from hubkit.errors import HubError
-from hubkit.hub import Access, CollectionItem, RepoType
+from hubkit.hub import Access, RepoType
+from hubkit.push import CollectionItem
 from hubkit.release import publish
 from hubkit.store import CheckContext
 
@@ -193,13 +197,13 @@ def test_push_is_one_commit_and_none_when_nothing_changed(local: Access, tmp_pat
     big = tmp_path / "data.parquet"
     big.write_bytes(bytes(range(256)) * 8000)
     files: dict[str, Path | bytes] = {"README.md": CARD, "data/raw/train.parquet": big, "old.json": b"{}"}
-    first = client.push(local, "local/x", "dataset", files, "one")
+    first = pushing.push(local, "local/x", "dataset", files, "one")
     assert first.changed
     before = len(local.api().list_repo_commits("local/x", repo_type="dataset"))
-    again = client.push(local, "local/x", "dataset", files, "one")
+    again = pushing.push(local, "local/x", "dataset", files, "one")
     assert again.sha == first.sha and not again.changed
     del files["old.json"]
-    second = client.push(local, "local/x", "dataset", files, "two")
+    second = pushing.push(local, "local/x", "dataset", files, "two")
     assert second.changed
     assert len(local.api().list_repo_commits("local/x", repo_type="dataset")) == before + 1
     names = set(local.api().list_repo_files("local/x", repo_type="dataset"))
@@ -212,35 +216,76 @@ def test_push_is_one_commit_and_none_when_nothing_changed(local: Access, tmp_pat
 
 
 def test_files_are_added_to_what_they_are_for(local: Access) -> None:
-    first = client.push(local, "local/x", "dataset", {"README.md": CARD}, "one").sha
-    added = client.add_files(local, "local/x", "dataset", {"a.txt": b"a"}, "a", first)
+    first = pushing.push(local, "local/x", "dataset", {"README.md": CARD}, "one").sha
+    added = pushing.add_files(local, "local/x", "dataset", {"a.txt": b"a"}, "a", first)
     # Again, as after an answer that was lost.
-    assert client.add_files(local, "local/x", "dataset", {"a.txt": b"a"}, "a", first) == added
+    assert pushing.add_files(local, "local/x", "dataset", {"a.txt": b"a"}, "a", first) == added
     with pytest.raises(HubError, match="somebody else keeps committing"):
-        client.add_files(local, "local/x", "dataset", {"b.txt": b"b"}, "b", first)
-    assert client.add_files(local, "local/x", "dataset", {"b.txt": b"b"}, "b") != added
+        pushing.add_files(local, "local/x", "dataset", {"b.txt": b"b"}, "b", first)
+    assert pushing.add_files(local, "local/x", "dataset", {"b.txt": b"b"}, "b") != added
 
 
 def test_a_repo_of_somebody_else_is_not_replaced(local: Access) -> None:
     local.api().create_repo("local/theirs")
     local.api().upload_file(path_or_fileobj=b"x", path_in_repo="work.txt", repo_id="local/theirs")
     with pytest.raises(HubError, match="not made by hubkit"):
-        client.push(local, "local/theirs", "model", {"README.md": CARD}, "mine now")
+        pushing.push(local, "local/theirs", "model", {"README.md": CARD}, "mine now")
     assert "work.txt" in local.api().list_repo_files("local/theirs")
+
+
+def test_a_card_that_somebody_wrote_is_not_replaced(local: Access) -> None:
+    """A repo that holds nothing else; but one that was given a licence when it was made is as good as empty."""
+    heads = (b"---\nlicense: mit\n---\n", b"---\r\nlicense: mit\r\n---")
+    for number, (card, theirs) in enumerate(
+        [(b"# What I learned\n", True), *((head, False) for head in heads), (heads[0] + b"# Mine\n", True)]
+    ):
+        repo = f"local/card-{number}"
+        local.api().create_repo(repo)
+        local.api().upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=repo)
+        if theirs:
+            with pytest.raises(HubError, match="not made by hubkit"):
+                pushing.push(local, repo, "model", {"README.md": CARD}, "x")
+        else:
+            pushing.push(local, repo, "model", {"README.md": CARD}, "x")
 
 
 def test_tags_move(local: Access) -> None:
     for number in (b"1", b"2"):
-        pushed = client.push(local, "local/t", "model", {"README.md": CARD + number}, "x")
-        client.put_tag(local, pushed, "v1")
-        client.put_tag(local, pushed, "v1")
+        pushed = pushing.push(local, "local/t", "model", {"README.md": CARD + number}, "x")
+        pushing.put_tag(local, pushed, "v1")
+        pushing.put_tag(local, pushed, "v1")
         assert client.resolve("local/t", "v1", "model", local) == pushed.sha
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_tag_that_another_publisher_moves_at_the_same_time(
+    local: Access, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    one, two, three = (
+        pushing.push(local, "local/t", "model", {"README.md": CARD + number}, "x")
+        for number in (b"1", b"2", b"3")
+    )
+    if there:
+        pushing.put_tag(local, one, "v1")
+    list_refs, other = HfApi.list_repo_refs, [two]
+
+    def listed(self: HfApi, *given: Any, **named: Any) -> Any:
+        found = list_refs(self, *given, **named)
+        if other:  # between this answer and what is done with it
+            pushing.put_tag(local, other.pop(), "v1")
+        return found
+
+    monkeypatch.setattr(HfApi, "list_repo_refs", listed)
+    pushing.put_tag(local, three, "v1")
+    assert client.resolve("local/t", "v1", "model", local) == three.sha
+    with pytest.raises(HubError, match="no such revision"):
+        pushing.put_tag(local, replace(three, sha="0" * 40), "v2")
+
+
 def test_collections_are_not_doubled(local: Access) -> None:
-    pushed = client.push(local, "local/c", "model", {"README.md": CARD}, "x")
+    pushed = pushing.push(local, "local/c", "model", {"README.md": CARD}, "x")
     items = [CollectionItem(pushed.repo_id, "model", "a note")]
-    slugs = {client.put_collection(local, "local", "All of it", "why", items, False) for _ in range(2)}
+    slugs = {pushing.put_collection(local, "local", "All of it", "why", items, False) for _ in range(2)}
     assert len(slugs) == 1
     assert len(local.api().get_collection(slugs.pop()).items) == 1
 
@@ -255,11 +300,11 @@ def test_models_come_without_code_or_pickles(
         "modeling_x.py": b"raise SystemExit",
         "pytorch_model.bin": b"x",
     }
-    pushed = client.push(local, "local/m", "model", files, "x")
+    pushed = pushing.push(local, "local/m", "model", files, "x")
     folder = client.download_model("local/m", pushed.sha, local)
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
     assert client.weight_shapes("local/m", pushed.sha, local) == {"weight": [2, 3]}
-    pushed = client.push(local, "local/n", "model", {"README.md": CARD, "pytorch_model.bin": b"x"}, "x")
+    pushed = pushing.push(local, "local/n", "model", {"README.md": CARD, "pytorch_model.bin": b"x"}, "x")
     for ask in (client.weight_shapes, client.download_model):
         with pytest.raises(HubError, match="no safetensors"):
             ask("local/n", pushed.sha, local)
@@ -267,7 +312,7 @@ def test_models_come_without_code_or_pickles(
 
 def test_wrong_token(local: Access) -> None:
     with pytest.raises(HubError) as caught:
-        client.push(Access(local.endpoint, TOKEN), "local/w", "model", {"README.md": CARD}, "x")
+        pushing.push(Access(local.endpoint, TOKEN), "local/w", "model", {"README.md": CARD}, "x")
     assert TOKEN not in str(caught.value)
 
 
@@ -276,16 +321,16 @@ def test_a_public_repo_is_made_private_before_anything_is_sent(local: Access, re
     files: dict[str, Path | bytes] = {"README.md": CARD}
     if repo_type == "space":
         files["README.md"] = CARD.replace(b"license", b"sdk: gradio\nlicense")
-    public = client.push(local, "local/p", repo_type, files, "public")
+    public = pushing.push(local, "local/p", repo_type, files, "public")
     visitor = Access(local.endpoint).api()
     assert not visitor.repo_info("local/p", repo_type=repo_type).private
     files["secret.json"] = b"{}"
-    pushed = client.push(local, "local/p", repo_type, files, "private", private=True)
+    pushed = pushing.push(local, "local/p", repo_type, files, "private", private=True)
     assert pushed.changed and pushed.sha != public.sha
     with pytest.raises(RepositoryNotFoundError):
         visitor.repo_info("local/p", repo_type=repo_type)
     # A later public release does not open it: its owner may have other reasons.
-    again = client.push(local, "local/p", repo_type, files, "again", private=False)
+    again = pushing.push(local, "local/p", repo_type, files, "again", private=False)
     assert not again.changed and local.api().repo_info("local/p", repo_type=repo_type).private
 
 
@@ -293,7 +338,7 @@ def test_a_repo_of_somebody_else_keeps_its_visibility(local: Access) -> None:
     local.api().create_repo("local/theirs")
     local.api().upload_file(path_or_fileobj=b"x", path_in_repo="work.txt", repo_id="local/theirs")
     with pytest.raises(HubError, match="not made by hubkit"):
-        client.push(local, "local/theirs", "model", {"README.md": CARD}, "mine now", private=True)
+        pushing.push(local, "local/theirs", "model", {"README.md": CARD}, "mine now", private=True)
     assert not local.api().repo_info("local/theirs").private
 
 
@@ -303,12 +348,12 @@ def test_a_repo_that_stays_public_gets_nothing(hub: Answers) -> None:
     info = INFO | {"cardData": {"tags": ["hubkit"]}}
     hub.answers = [(200, {}, created), (200, {}, info), (200, {}, {"private": True}), (200, {}, info)]
     with pytest.raises(HubError, match="org/m is public and stays public"):
-        client.push(Access(hub.endpoint, TOKEN), "org/m", "model", {"README.md": CARD}, "x", private=True)
+        pushing.push(Access(hub.endpoint, TOKEN), "org/m", "model", {"README.md": CARD}, "x", private=True)
     assert not [path for method, path, _ in hub.seen if "/commit/" in path or "/preupload/" in path]
 
 
 def test_a_public_collection_is_made_private(local: Access) -> None:
     for private in (False, True, False):
-        slug = client.put_collection(local, "local", "All of it", "why", [], private)
+        slug = pushing.put_collection(local, "local", "All of it", "why", [], private)
     assert local.api().get_collection(slug).private
     assert not list(Access(local.endpoint).api().list_collections(owner="local"))

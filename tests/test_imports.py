@@ -20,7 +20,7 @@ HEAVY = {"torch", "transformers", "trl", "peft", "vllm", "lighteval", "gradio", 
 LAYERS = [
     ["hubkit.errors", "hubkit.allocator", "hubkit.processes", "hubkit.__version__"],
     ["hubkit.localhub"],
-    ["hubkit.records", "hubkit.section", "hubkit.precision", "hubkit.hub", "hubkit.verifiers"],
+    ["hubkit.records", "hubkit.section", "hubkit.precision", "hubkit.hub", "hubkit.push", "hubkit.verifiers"],
     ["hubkit.store"],
     ["hubkit.engines", "hubkit.executors.call", "hubkit.executors.rank"],
     ["hubkit.problems", "hubkit.traces", "hubkit.students", "hubkit.evaluation"],

@@ -131,7 +131,9 @@ def _check(
 
     from hubkit import __version__
     from hubkit.cli import screen
-    from hubkit.hub import add_files, default_access
+    from hubkit.errors import InputError
+    from hubkit.hub import default_access
+    from hubkit.push import add_files
     from hubkit.release.check import check_release
     from hubkit.release.check import report as reports
 
@@ -157,8 +159,15 @@ def _check(
         for path, content in files.items():
             (write / Path(path).name).write_bytes(content)
     if push:
+        if found.evals.id.partition("/")[0] != name.partition("/")[0]:
+            # The release says so itself: its maker must not decide what is written into other repos.
+            raise InputError(
+                f"{name} names {found.evals.id} as its evaluations, a repo of another namespace",
+                "its report is not pushed there",
+            )
         message = "Report of hubkit release check"
-        add_files(access, found.evals.id, "dataset", files, message)
+        # On what was checked: it may have been published again since.
+        add_files(access, found.evals.id, "dataset", files, message, found.evals.head)
         typer.echo(
             f"report: {access.endpoint}/datasets/{found.evals.id}/blob/main/{reports.REPORT}", err=as_json
         )

@@ -45,7 +45,7 @@ def submit(
         int, typer.Option(help="Answers to each problem; 0: the task's own number.", min=0, max=1024)
     ] = 0,
     level: Level = "",
-    engine: Annotated[str, typer.Option(help="transformers or vllm.")] = "transformers",
+    engine: Annotated[str, typer.Option(help="auto, transformers or vllm.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     source: Annotated[str, typer.Option(metavar="URL", help="Address of the details.")] = "",
     details: Annotated[
@@ -87,6 +87,7 @@ def submit(
 
     Example: hubkit submit org/model --task 'gsm8k|0' --dry-run
     """
+    from hubkit.cli.sources import plain
     from hubkit.errors import InputError
 
     if scale not in (0, 1, 100):
@@ -123,7 +124,7 @@ def submit(
         planned = plan(wish, out.resolve())
         report: dict[str, Any] = planned.as_dict()
         if not as_json:
-            typer.echo(planned.text())
+            typer.echo(plain(planned.text()))
         if dry_run:
             if as_json:
                 typer.echo(json.dumps(report, indent=2))
@@ -137,15 +138,28 @@ def submit(
         if as_json:
             typer.echo(json.dumps(report | done.as_dict(), indent=2))
         else:
-            typer.echo(done.text())
+            typer.echo(plain(done.text()))
 
 
 def use_local_hub(stack: ExitStack, folder: Path) -> None:
-    """Start the local Hub and set its address. Call it before huggingface_hub is imported, which reads the address."""
+    """Start the local Hub, and have the environment name it and its token until the stack closes.
+
+    Call it before datasets and huggingface_hub are imported, which read the address at import: hubkit's own requests
+    name it, but what lighteval reads goes by that (`hubkit.release.evaluating` refuses another one).
+    """
     from hubkit.errors import InputError
     from hubkit.localhub import LocalHub
 
     if not folder.is_dir():
         raise InputError(f"there is no local Hub at {folder}", "run a recipe first, or `hubkit hub serve`")
     opened = stack.enter_context(LocalHub(folder))
-    os.environ["HF_ENDPOINT"], os.environ["HF_TOKEN"] = opened.endpoint, opened.token
+    for name, value in (("HF_ENDPOINT", opened.endpoint), ("HF_TOKEN", opened.token)):
+        stack.callback(_put, name, os.environ.get(name))
+        _put(name, value)
+
+
+def _put(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from hubkit.errors import HubError
-from hubkit.hub import PUSHES, weight_headers
+from hubkit.hub import weight_headers
+from hubkit.push import PUSHES
 from hubkit.recipe.amounts import Amount, Flow, Look, flows, rows_of
 from hubkit.recipe.pins import recall
 from hubkit.recipe.pipeline import State

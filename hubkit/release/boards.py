@@ -7,23 +7,25 @@ benchmark `gsm8k`, lighteval's    -> openai/gsm8k, found by its eval.yaml or nam
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hubkit.errors import HubkitError
+from hubkit.errors import HubkitError, InputError
 from hubkit.evaluation.benchmark import Benchmark
-from hubkit.hub import Access
+from hubkit.hub import Access, attempt, download_file
+from hubkit.push import SIGNED
 from hubkit.release.cards import CardContext
-from hubkit.release.leaderboard import Board, Scale, choose_scale, entry_yaml, make_entry
+from hubkit.release.leaderboard import FOLDER, Board, Scale, choose_scale, entry_yaml, load_yaml, make_entry
 from hubkit.release.lighteval_run import Score, read_run
 from hubkit.release.results import Facts
 from hubkit.release.submission import board_of, file_name, notes_of
 from hubkit.store import Record
 from hubkit.students.gates import level_of
 
-__all__ = ["OWN_SCALE", "Boards", "result_files"]
+__all__ = ["OWN_SCALE", "Boards", "result_files", "stale_results"]
 
 OWN_SCALE: Final = Scale(100, "a benchmark of this release")
 
@@ -64,8 +66,13 @@ class Boards:
 
 
 def result_files(cards: CardContext, name: str, boards: Boards) -> dict[str, Path | bytes]:
-    """Returns .eval_results of a student or base: a file for each benchmark with a board, and level of a mixture."""
+    """Returns .eval_results of a student or base: a file for each benchmark with a board, and level of a mixture.
+
+    Benchmarks of one board, such as a task with and without examples in the prompt, have their names in those of their
+    files.
+    """
     files: dict[str, Path | bytes] = {}
+    on = Counter((of[0].dataset.lower(), of[0].task) for of in boards.found.values() if of)
     for benchmark, folder, record in _evaluations(cards.facts, name):
         if benchmark.name not in boards.found:
             continue
@@ -88,10 +95,53 @@ def result_files(cards: CardContext, name: str, boards: Boards) -> dict[str, Pat
             source,
             revision=(score.revision if read_there else "") if known else board.revision,
         )
+        several = known is not None and on[board.dataset.lower(), board.task] > 1
         # A mixture has a result at each level of effort.
         level = record.config.get("level", {}).get("value", "")
-        files[file_name(board, level)] = entry_yaml([entry])
+        use = "-".join(filter(None, (benchmark.name if several else "", level)))
+        files[file_name(board, use)] = entry_yaml([entry])
     return files
+
+
+def stale_results(
+    access: Access, repo_id: str, kept: Collection[str], problems: str, boards: Boards
+) -> list[str]:
+    """Returns the result files that an earlier release left in a model's repo and that this one lacks: those of
+    benchmarks that were renamed or removed.
+
+    A file is a release's if a release's commit was the last to change it; what anybody else submitted or edited stays.
+    Where a board was not found this time, files for other datasets than `problems` stay too: one may be of that board.
+    """
+    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.hf_api import RepoFile
+
+    api = access.api()
+
+    def there() -> list[RepoFile]:
+        try:
+            found = list(api.list_repo_tree(repo_id, FOLDER, expand=True))
+        except (EntryNotFoundError, RepositoryNotFoundError):
+            return []
+        return [file for file in found if isinstance(file, RepoFile)]
+
+    found = attempt(access, f"look up the results in model {repo_id}", there)
+    stale = [
+        file.path
+        for file in found
+        if file.path not in kept and file.last_commit is not None and file.last_commit.title.endswith(SIGNED)
+    ]
+    if not boards.missing:
+        return stale
+    return [path for path in stale if _datasets(access, repo_id, path) == {problems}]
+
+
+def _datasets(access: Access, repo_id: str, path: str) -> set[str]:
+    """The benchmarks that a result file is for; empty if it cannot be read."""
+    try:
+        entries = load_yaml(download_file(repo_id, path, access=access).read_bytes(), path)
+        return {str(entry["dataset"]["id"]) for entry in entries}
+    except (InputError, KeyError, TypeError):
+        return set()
 
 
 def _evaluations(facts: Facts, name: str) -> Iterator[tuple[Benchmark, Path, Record]]:

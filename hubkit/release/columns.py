@@ -10,9 +10,10 @@ import pyarrow as pa
 from hubkit.records import is_part
 from hubkit.release.results import Facts, without_level
 from hubkit.store import Record
-from hubkit.traces.variants import Variant
+from hubkit.traces.variants import VARIANTS, Variant
 
 __all__ = [
+    "COUNTED",
     "MEANING",
     "OUTPUTS_SCHEMA",
     "card_configs",
@@ -36,7 +37,7 @@ MEANING: Final = {
     "solution": "what follows the thinking span",
     "teacher": "the model that wrote the raw trace",
     "sample": "which of the model's responses to this problem, from 0 on",
-    "correct": "whether the final answer was found right",
+    "correct": "whether its final answer was found right",
     "verifier": "what judged the answer",
     "metadata": "JSON that the verifier needs besides the answer, or empty",
     "finish_reason": "stop, or length when the token limit ended it",
@@ -53,7 +54,7 @@ MEANING: Final = {
     "base": "the model it started from",
     "origin": "student, or base for a base as it is; of a base, what training decides is null",
     "variant": "the traces it was trained on",
-    "kind": "the kind of variant: raw, compressed, truncated",
+    "kind": f"the kind of variant: {', '.join(VARIANTS)}; null for a base",
     "level": "of a student of a mixture, the level of effort that its chat template was given; else null",
     "method": "how it was trained",
     "adapter": "whether an adapter was trained, or all weights",
@@ -69,9 +70,10 @@ MEANING: Final = {
     "mean_output_tokens": "mean of output_tokens",
     "cut_share": "share of outputs that the token limit ended",
     "accuracy_per_1000_tokens": "accuracy / mean_output_tokens x 1000",
-    "samples": "answers to each problem; null of one",
-    "pass_at_k": "share of problems of which any answer is right; null of one answer",
-    "maj_at_k": "share of problems of which the answer given most is right; null of one answer, or where none is told",
+    "samples": "answers to each problem; null where there is one",
+    "pass_at_k": "share of problems of which any answer is right; null where there is one answer to each",
+    "maj_at_k": "share of problems of which the answer given most is right; null where there is one answer to each, or "
+    "where answers cannot be read",
     "train_rows": "rows it was trained on",
     "train_tokens": "tokens processed in training, padding excluded",
     "train_seconds": "seconds of training",
@@ -81,6 +83,9 @@ MEANING: Final = {
     "output_tokens_of_raw": "mean_output_tokens over those of the same student on raw traces",
     "accuracy_of_raw": "accuracy over that of the same student on raw traces",
 }
+
+COUNTED: Final = MEANING | {"correct": "how many of its answers were found right"}
+"""Of the columns of `results`, which has a row per student."""
 
 OUTPUTS_SCHEMA: Final = pa.schema(
     [

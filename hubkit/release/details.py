@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from hubkit.errors import HubError, InputError
 from hubkit.hub import Access, attempt
 from hubkit.release.text import markdown
+from hubkit.section import REPO_ID
 
 __all__ = ["configs", "details_folder", "details_repo", "push_details", "run_files"]
 
@@ -32,8 +33,10 @@ _LONGEST: Final = 96
 
 
 def details_repo(namespace: str, model: str) -> str:
-    """Returns namespace/details_org__model. Raises InputError if that is too long for the Hub."""
+    """Returns namespace/details_org__model. Raises InputError if the Hub does not take that."""
     name = f"{namespace}/details_{model.replace('/', '__')}"
+    if not REPO_ID.fullmatch(name):
+        raise InputError(f"{namespace!r} is no namespace", "write the name of a user or an organisation")
     if len(name) > _LONGEST:
         raise InputError(f"{name} is longer than the Hub's {_LONGEST} characters", "use another namespace")
     return name

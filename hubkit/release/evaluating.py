@@ -53,6 +53,7 @@ def plan_task(access: Access, task: str, leaderboard: str, root: Path) -> Task:
     last = task.rpartition("#")[2].partition("|")[0]
     name = re.sub(r"[^a-z0-9.]+", "-", last.lower()).strip("-.")[:39].rstrip("-.") or "task"
     if "|" in task:
+        _check_address(access)
         facts = describe(task)
         if leaderboard:
             board = find_board(access, *parse_board(leaderboard), name=facts.name)
@@ -73,6 +74,18 @@ def plan_task(access: Access, task: str, leaderboard: str, root: Path) -> Task:
     if not (folder / "problems.parquet").is_file():
         benchmark_rows(access, board, folder)
     return Task(task, name, board, board.revision, folder)
+
+
+def _check_address(access: Access) -> None:
+    """Raise HubError if lighteval would read its problems from another Hub: datasets takes HF_ENDPOINT at import, and
+    sends the token of the environment there."""
+    from datasets import config
+
+    if config.HF_ENDPOINT.rstrip("/") != access.endpoint.rstrip("/"):
+        raise HubError(
+            f"lighteval would read its problems from {config.HF_ENDPOINT}, not from {access.endpoint}",
+            f"start Python again with HF_ENDPOINT={access.endpoint}",
+        )
 
 
 def benchmark_rows(access: Access, board: Board, folder: Path) -> Path:

@@ -37,6 +37,7 @@ __all__ = [
     "choose_scale",
     "entry_yaml",
     "find_board",
+    "is_address",
     "load_yaml",
     "make_entry",
     "parse_board",
@@ -207,7 +208,8 @@ def choose_scale(
     """
     lines = rows(access, board) if lines is None else lines
     # 0 is 0 on either scale.
-    values = [float(line.value) for line in lines if isinstance(line.value, int | float) and line.value > 0]
+    given = [line.value for line in lines if isinstance(line.value, int | float) and _finite(line.value)]
+    values = [float(value) for value in given if value > 0]
     above = sum(value > 1 for value in values)
     card = _scale_of_card(access, board)
     found, entries = card, f"{len(values)} entries on the board, up to {max(values, default=0):g}"
@@ -310,12 +312,17 @@ def check_entry(entry: EvalResultEntry) -> None:
         raise wrong("a revision that is no commit")
     if entry.date is not None and not _is_date(entry.date):
         raise wrong(f"the date {str(entry.date)[:40]!r}, which is not ISO 8601")
-    if entry.source_url is not None and not _URL.fullmatch(str(entry.source_url)):
+    if entry.source_url is not None and not is_address(str(entry.source_url)):
         raise wrong("a source that is no address")
     texts = (entry.source_name, entry.source_user, entry.source_org, entry.notes)
     for text in texts:
         if text is not None and (len(text) > _LONGEST_NOTES or re.search(r"[<>\x00-\x1f]", text)):
             raise wrong("a text with markup, line breaks or more than 500 characters")
+
+
+def is_address(text: str) -> bool:
+    """Returns whether a text is a web address that a board may link."""
+    return _URL.fullmatch(text) is not None
 
 
 def _is_date(text: Any) -> bool:

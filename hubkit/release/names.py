@@ -17,8 +17,10 @@ def repos(facts: Facts) -> list[dict[str, Any]]:
     named: list[tuple[str, RepoType, str]] = [
         (traces_repo(recipe, teacher), "dataset", f"traces of {teacher}") for teacher in facts.teachers()
     ]
+    if recipe.problems:
+        what = ", as a benchmark" if any(b.problems for b in recipe.benchmarks) else ""
+        named.append((problems_repo(recipe), "dataset", f"problems{what}"))
     named += [
-        (problems_repo(recipe), "dataset", "problems, as a benchmark"),
         (evals_repo(recipe), "dataset", "outputs and results"),
         (space_repo(recipe), "space", "the Space"),
     ]

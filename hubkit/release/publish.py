@@ -22,19 +22,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from hubkit.errors import HubError, InputError
-from hubkit.hub import (
+from hubkit.hub import Access, check_namespace, default_access, repo_path
+from hubkit.push import (
     PUSHES,
-    Access,
+    SIGNED,
     CollectionItem,
     Pushed,
     add_files,
-    check_namespace,
     commit_title,
-    default_access,
     push,
     put_collection,
     put_tag,
-    repo_path,
 )
 from hubkit.recipe.config import Hub, Recipe
 from hubkit.recipe.repos import (
@@ -45,7 +43,7 @@ from hubkit.recipe.repos import (
     space_repo,
     traces_repo,
 )
-from hubkit.release.boards import Boards
+from hubkit.release.boards import Boards, stale_results
 from hubkit.release.cards import CardContext
 from hubkit.release.check.report import unchecked_files
 from hubkit.release.layout import (
@@ -71,6 +69,7 @@ class _Release:
     access: Access
     context: StepContext
     cards: CardContext
+    boards: Boards
     total: int
     pushed: dict[str, Pushed] = field(default_factory=dict)
     """Repo id -> its commit."""
@@ -91,8 +90,13 @@ class _Release:
 
     def _send(self, repo: RepoFiles) -> Pushed:
         recipe = self.cards.recipe
-        message = f"{recipe.name} version {recipe.version}, by hubkit"
-        pushed = push(self.access, repo.id, repo.type, repo.files, message, recipe.hub.private)
+        message = f"{recipe.name} version {recipe.version}{SIGNED}"
+        stale = (
+            stale_results(self.access, repo.id, repo.files, self.cards.problems, self.boards)
+            if repo.type == "model"
+            else ()
+        )
+        pushed = push(self.access, repo.id, repo.type, repo.files, message, recipe.hub.private, stale)
         if repo.id == self.cards.evals and (
             pushed.changed or commit_title(self.access, repo.id, repo.type, pushed.sha) == message
         ):
@@ -132,8 +136,9 @@ def run(context: StepContext) -> None:
         slug = put_collection(access, namespace, title, recipe.description, [], recipe.hub.private)
         cards = replace(_cards(recipe, facts, context, "" if local else access.endpoint), collection=slug)
         material = _material(cards, context, access)
-        total = len(cards.models) + len(facts.teachers()) + 3  # problems, evaluations, Space
-        release = _Release(access, context, cards, total)
+        # And evaluations, Space, problems.
+        total = len(cards.models) + len(facts.teachers()) + 2 + bool(facts.kind("problems"))
+        release = _Release(access, context, cards, material.boards, total)
         for stage in layout(cards, material):
             release.push(stage)
         release.push([space(cards, release.repos())])

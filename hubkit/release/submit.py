@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,28 +17,26 @@ from typing import Any, Final
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import InputError
 from hubkit.evaluation.benchmark import level_named
-from hubkit.hub import Access, default_access, resolve
+from hubkit.hub import Access, check_namespace, default_access, resolve
 from hubkit.release.details import details_repo, push_details, run_files
-from hubkit.release.leaderboard import Board
+from hubkit.release.leaderboard import Board, is_address
 from hubkit.release.lighteval_run import Score, read_run
+from hubkit.release.sending import Sent, read_back, send
 from hubkit.release.submission import (
     Item,
     Place,
-    Sent,
     board_of,
     fill,
     is_own,
     locate,
     notes_of,
-    read_back,
-    send,
 )
 from hubkit.section import REPO_ID, Sampling
 from hubkit.students.gates import level_of
 
 __all__ = ["Done", "Planned", "Wish", "carry_out", "plan"]
 
-_SHOWN_URL: Final = 300
+_LONGEST_URL: Final = 300
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,8 @@ class Wish:
     """Answers to each problem; 0: the task's own number."""
     level: str = ""
     """What the chat template is given, such as reasoning_effort=low."""
-    engine: str = "transformers"
+    engine: str = "auto"
+    """auto: vLLM where it is installed and there is a GPU, else transformers."""
     device: str = "auto"
     source: str = ""
     details: str = ""
@@ -161,10 +160,15 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
         raise InputError(f"{wish.model!r} is not a model on the Hub", "write org/model")
     if wish.results is None and not wish.tasks:
         raise InputError("nothing to submit", "give --task gsm8k|0, or --results of a finished run")
-    if wish.engine not in ("transformers", "vllm"):
-        raise InputError(f"--engine {wish.engine!r}", "use transformers or vllm")
+    if wish.engine not in ("auto", "transformers", "vllm"):
+        raise InputError(f"--engine {wish.engine!r}", "use auto, transformers or vllm")
     if wish.source and wish.details:
         raise InputError("--source and --details are both given", "give one of them")
+    if wish.source and (len(wish.source) > _LONGEST_URL or not is_address(wish.source)):
+        raise InputError(
+            f"--source {wish.source[:80]!r} is no web address of at most {_LONGEST_URL} characters",
+            "write https://…",
+        )
     level = level_named(wish.level)
     if level and wish.results is not None:
         raise InputError("--level is for an evaluation, and --results is one", "leave --level out")
@@ -176,6 +180,8 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
     anonymous = wish.dry_run and not access.token
     pull_request = wish.pull_request or anonymous or not is_own(access, wish.model)
     repo = details_repo(wish.details, wish.model) if wish.details else ""
+    if repo and not wish.dry_run:
+        check_namespace(access, wish.details)
     found: list[tuple[Place, Score, str]] = []
     versions: dict[str, str] = {}
 
@@ -188,6 +194,7 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
     if wish.results is not None:
         for score in scores:
             found.append((place(board_of(access, score, wish.leaderboard)), score, score.date))
+        _check_apart([where for where, _, _ in found])
         commit = ""  # which one was evaluated, a results file does not say
     else:
         from hubkit.release.evaluating import evaluate, plan_task
@@ -200,6 +207,7 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
                     "give a --temperature, or --samples 1",
                 )
         places = [place(task.board) for task in tasks]
+        _check_apart(places)
         sampling = Sampling(max_tokens=wish.max_tokens, temperature=wish.temperature)
         runtime = EngineRuntime.model_validate({"engine": wish.engine})
         versions = {"lighteval": importlib.metadata.version("lighteval"), "hubkit": __version__}
@@ -236,6 +244,16 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
     return Planned(access, wish, items, pull_request, repo, files)
 
 
+def _check_apart(places: Sequence[Place]) -> None:
+    """Raise InputError if two results would go to one file: each of its contents was made without the other."""
+    paths = [where.path for where in places]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise InputError(
+                f"two results would be written to {path}", "submit one after the other with --variant"
+            )
+
+
 def _check_model(score: Score, wish: Wish) -> None:
     if score.model.strip("/").lower() != wish.model.lower() and not wish.same_model:
         shown = score.model[:80]
@@ -249,7 +267,7 @@ def _source(access: Access, wish: Wish, repo: str) -> dict[str, str] | None:
     if repo:
         url = f"{access.endpoint.rstrip('/')}/datasets/{repo}"
         return {"url": url, "name": "lighteval details", "user": wish.details}
-    return {"url": wish.source[:_SHOWN_URL], "name": "evaluation details"} if wish.source else None
+    return {"url": wish.source, "name": "evaluation details"} if wish.source else None
 
 
 def carry_out(planned: Planned) -> Done:

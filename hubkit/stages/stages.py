@@ -23,8 +23,8 @@ from typing import Any, Final
 
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import InputError
-from hubkit.hub import Pushed
 from hubkit.problems.base import Pin
+from hubkit.push import Pushed
 from hubkit.records import files_of, read_rows, split_files
 from hubkit.section import REPO_ID
 from hubkit.stages.inspect import Stats, stats
@@ -298,7 +298,7 @@ def push(folder: Path, repo_id: str, private: bool = False) -> Pushed:
     Raises InputError if the folder has no finished stage, HubError if the Hub refuses.
     """
     from hubkit.hub import check_namespace, default_access
-    from hubkit.hub import push as to_hub
+    from hubkit.push import push as to_hub
     from hubkit.release.stage import stage_card
 
     stage = read_stage(folder)

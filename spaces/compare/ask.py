@@ -23,6 +23,7 @@ from text import DELIMITERS, MATHS, badge, esc, note, split
 MOST_LIVE = 4
 """Students that answer a visitor's own problem together: each is a model in memory."""
 LONGEST_QUESTION = 4_000
+LONGEST_NUMBER = 500
 MOST_TOKENS = 4_096
 
 
@@ -129,11 +130,16 @@ class Answer(threading.Thread):
 
 
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
+EXACT = re.compile(r"[+-]?(?:\d+(?:/\d+|\.\d*)?|\.\d+)(?:e[+-]?\d{1,3})?", re.IGNORECASE)
+"""What is read as a number: a long exponent would be worked out digit by digit, while every visitor waits."""
 
 
 def number_of(text: str) -> Fraction | None:
+    plain = text.replace(",", "").strip().rstrip(".")
+    if len(plain) > LONGEST_NUMBER or not EXACT.fullmatch(plain):
+        return None
     try:
-        return Fraction(text.replace(",", "").strip().rstrip("."))
+        return Fraction(plain)
     except (ValueError, ZeroDivisionError):
         return None
 

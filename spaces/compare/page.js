@@ -12,6 +12,7 @@ window.compare = {
     compare.ready = true;
     const tabs = [...document.querySelectorAll('#tabs .tab-wrapper button:not([tabindex="-1"])')];
     tabs.find(e => e.textContent.trim().toLowerCase() === name)?.click();
+    if (compare.early) compare.early();
   },
   follow(element) {
     const state = element.querySelector('[data-state]');
@@ -89,6 +90,22 @@ window.compare = {
     canvas.toBlob(blob => compare.save(name, blob, 'image/png'), 'image/png');
   },
 };
+// What the address names is set after the page is there, and would be drawn over what is clicked before: the last such
+// click waits for it.
+for (const type of ['mousedown', 'click']) document.addEventListener(type, event => {
+  const {target} = event, list = target.closest('#list, #trace-list');
+  if (compare.ready || !target.closest('#tabs')) return;
+  event.stopImmediatePropagation();
+  event.preventDefault();
+  // A list is drawn again with other rows: there a copy is clicked.
+  const again = list ? target.closest('button')?.cloneNode(true) : target;
+  compare.early = () => {
+    if (list && again) document.querySelector(`#${list.id} [data-state]`)?.after(again);
+    again?.focus();
+    again?.click();
+    if (list) again?.remove();
+  };
+}, true);
 document.addEventListener('keydown', event => {
   const own = 'input, textarea, select, [role=tab], [role=slider], [role=listbox], .scroll, .text';
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest(own)) return;

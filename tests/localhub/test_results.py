@@ -81,6 +81,7 @@ def test_a_submission_rehearsed_whole(api: HfApi, anonymous: HfApi, benchmark: s
         (b"- {dataset: {id: a/x, task_id: t}, value: '41'}", "must be a number"),
         (b"- {dataset: {id: a/x, task_id: t}, value: .nan}", "must be a number"),
         (b"- {dataset: {id: a/x, task_id: t}, value: true}", "must be a number"),
+        (b"- {dataset: {id: a/x, task_id: t}, value: 1" + b"0" * 400 + b"}", "must be a number"),
         (b"- {dataset: {id: a/x, task_id: t}, value: 1, date: yesterday}", "ISO 8601"),
         (b"- {dataset: {id: a/x, task_id: t}, value: 1, source: {name: me}}", "source.url is required"),
         (b"- {dataset: {id: a/x, task_id: t, revision: main}, value: 1}", "must be a commit id"),

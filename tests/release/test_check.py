@@ -9,16 +9,19 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
 from hub_support import add
 from huggingface_hub import HfApi
 from small_release import Run, build
 from support import hubkit
 
+from hubkit.cli.release import _check
 from hubkit.errors import HubError, InputError
 from hubkit.hub import Access
 from hubkit.localhub import LocalHub
@@ -321,9 +324,39 @@ def test_report_badge_and_exit_codes(run: Run, tmp_path: Path) -> None:
         assert {c["repo"] for c in said["claims"] if c["status"] == "differs"} == {"local/tiny-short"}
 
 
+def test_a_report_is_not_pushed_over_what_was_published_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LocalHub(tmp_path / "hub") as hub:
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        api.create_repo("local/tiny-evals", repo_type="dataset")
+        then = add(api, "local/tiny-evals", {"a": b"1"}, repo_type="dataset")
+        claims = Claims()
+        claims.compare("local/tiny-evals", "a", 1, 1)
+        checked_then = SimpleNamespace(evals=SimpleNamespace(id="local/tiny-evals", head=then))
+        monkeypatch.setattr("hubkit.release.check.check_release", lambda *_: (checked_then, claims))
+        monkeypatch.setattr("hubkit.hub._DELAYS", [])
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        monkeypatch.setenv("HF_TOKEN", hub.token)
+        with pytest.raises(typer.Exit):
+            _check("local/tiny", tmp_path, 0, "cpu", True, None, True, True)
+        checked_then.evals.head = add(api, "local/tiny-evals", {"a": b"2"}, repo_type="dataset")
+        add(api, "local/tiny-evals", {"a": b"3"}, repo_type="dataset")
+        claims.compare("local/tiny-evals", "b", 1, 1)
+        with pytest.raises(HubError, match="somebody else keeps committing"):
+            _check("local/tiny", tmp_path, 0, "cpu", True, None, True, True)
+        checked_then.evals.head = api.dataset_info("local/tiny-evals").sha
+        with pytest.raises(InputError, match="a repo of another namespace"):
+            _check("mallory/tiny", tmp_path, 0, "cpu", True, None, True, True)
+
+
 def test_what_is_published_is_not_markup(tmp_path: Path) -> None:
     claims = Claims()
     claims.compare("local/x", "a [red]claim[/red] <b>", "<script>alert(1)</script>|", "[link](x)\n# heading")
+    claims.wrong("local/x", "\x1b]0;owned\x07", "\x1b[2J", "\u202e\x9b2J")
+    assert all(
+        text.isprintable() for claim in claims for text in (claim.what, claim.published, claim.recomputed)
+    )
     made = files("local/x", claims, "2026-11-24", "hubkit 0")
     text = made[".check/report.md"].decode()
     assert "<script" not in text and "\n# heading" not in text

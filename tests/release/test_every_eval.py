@@ -143,6 +143,31 @@ def test_a_release_names_no_commit_of_another_dataset_as_a_board_s(tmp_path: Pat
     assert b"a" * 40 in file("openai/gsm8k") and b"revision" not in file("org/gsm8k")
 
 
+def test_benchmarks_of_one_board_have_a_file_each(tmp_path: Path) -> None:
+    """The longest names that a recipe takes, and a level of effort beside them."""
+    names, level = ["zero", "n" * 39, "other"], "l" * 39
+    folders = {name: lighteval_run(tmp_path / name) for name in names}
+    records = {
+        name: SimpleNamespace(
+            config={"student": "s", "benchmark": {"name": name}}
+            | {"level": {"variable": "reasoning_effort", "value": level}},
+            started="2026-11-24T06:24:06Z",
+            environment={},
+        )
+        for name in names
+    }
+    recipe = SimpleNamespace(benchmarks=[SimpleNamespace(name=name) for name in names])
+    facts = SimpleNamespace(recipe=recipe, folders=folders, kind=lambda kind: records)
+    cards: Any = SimpleNamespace(facts=facts, problems="local/p", commits={}, local=True)
+    boards = {name: (Board("openai/gsm8k", "gsm8k", "b" * 40), Scale(100, "")) for name in names[:2]}
+    boards["other"] = Board("org/other", "other", "b" * 40), Scale(100, "")
+    assert [*result_files(cards, "s", Boards({**boards}, {}))] == [
+        f".eval_results/gsm8k-zero-{level}.yaml",
+        f".eval_results/gsm8k-{names[1]}-{level}.yaml",
+        f".eval_results/other-{level}.yaml",
+    ]
+
+
 def test_several_answers_are_worth_no_more_than_their_number(tmp_path: Path) -> None:
     run = lighteval_run(tmp_path / "run")
     (path,) = (run / "details").rglob("*.parquet")

@@ -15,13 +15,16 @@ from typing import Any
 
 import pytest
 import warm
+from hub_support import add
 from huggingface_hub import HfApi, SpaceCard, constants
 from small_release import Run, build, small_recipe
 
 from hubkit.errors import HubError, InputError
-from hubkit.hub import PUSHES, Access
+from hubkit.hub import Access
 from hubkit.localhub import LocalHub
+from hubkit.push import PUSHES
 from hubkit.release import publish, report
+from hubkit.release.boards import Boards
 from hubkit.release.layout import RepoFiles
 
 
@@ -221,7 +224,7 @@ def test_a_release_that_was_killed_shows_no_older_check(
 
         def send(text: str) -> None:
             files: dict[str, Path | bytes] = {"README.md": f"---\ntags: [hubkit]\n---\n# {text}\n".encode()}
-            publish._Release(access, context, cards, 1).push(
+            publish._Release(access, context, cards, Boards({}, {}), 1).push(
                 [RepoFiles("local/tiny-evals", "dataset", files, "")]
             )
 
@@ -244,6 +247,44 @@ def test_a_release_that_was_killed_shows_no_older_check(
         send("two")
         titles = [c.title for c in access.api().list_repo_commits("local/tiny-evals", repo_type="dataset")]
     assert len(titles) == 6 and titles[0] == "Not checked yet"
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_results_of_a_benchmark_that_was_renamed_leave_with_it(tmp_path: Path, found: bool) -> None:
+    """`found`: whether all boards of the recipe's benchmarks were, this time."""
+    context: Any = SimpleNamespace(count=lambda what: None, progress=lambda *_, **__: None)
+    cards: Any = SimpleNamespace(recipe=small_recipe(), problems="local/tiny-problems", evals="", commits={})
+    boards = Boards({}, {} if found else {"gsm8k": "no board"})
+
+    def result(dataset: str, value: int = 50) -> bytes:
+        return f"- dataset: {{id: {dataset}, task_id: x}}\n  value: {value}\n".encode()
+
+    with LocalHub(tmp_path / "hub") as hub:
+        access = Access(hub.endpoint, hub.token)
+        own = {
+            f".eval_results/{name}.yaml": result(dataset)
+            for name, dataset in (
+                ("old", cards.problems),
+                ("gsm8k", "openai/gsm8k"),
+                ("edited", cards.problems),
+            )
+        }
+
+        def send(files: dict[str, bytes]) -> None:
+            card = b"---\ntags: [hubkit]\n---\n# x\n"
+            repo = RepoFiles("local/tiny-s", "model", {"README.md": card, **files}, "")
+            publish._Release(access, context, cards, boards, 1).push([repo])
+
+        send(own)
+        others = {
+            ".eval_results/edited.yaml": result(cards.problems, 60),
+            ".eval_results/theirs.yaml": result(cards.problems),
+        }
+        add(access.api(), "local/tiny-s", others)
+        send({".eval_results/new.yaml": result(cards.problems)})
+        names = access.api().list_repo_files("local/tiny-s")
+    left = {name.removeprefix(".eval_results/") for name in names if name.startswith(".eval_results/")}
+    assert left == {"new.yaml", "edited.yaml", "theirs.yaml"} | (set() if found else {"gsm8k.yaml"})
 
 
 def test_a_recipe_cannot_send_the_token_elsewhere(

@@ -22,12 +22,15 @@ from small_release import HOSTILE, PROMPT, Run, build
 
 from hubkit.evaluation.statistics import sign_flip, summary
 from hubkit.problems.file import FileSource
+from hubkit.recipe.config import Recipe
 from hubkit.records import EVALUATION_SCHEMA, SAMPLED_SCHEMA, read_rows, write_rows
 from hubkit.release import report
 from hubkit.release.boards import Boards
 from hubkit.release.cards import CardContext, dataset_card, evals_card, model_card, student_card
 from hubkit.release.cards.evidence import histogram
 from hubkit.release.layout import Material, _students, layout
+from hubkit.release.names import repos
+from hubkit.release.plot import FIGURES
 from hubkit.release.results import (
     Facts,
     null_tests,
@@ -36,7 +39,7 @@ from hubkit.release.results import (
     variant_rows,
 )
 from hubkit.release.seeds import over_seeds, seed_tests
-from hubkit.traces.variants import Variant
+from hubkit.traces.variants import VARIANTS, Variant
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +268,7 @@ def test_student_cards(facts: Facts, cards: CardContext) -> None:
         assert rendered.count("<td>test</td>") == 6
         # How it was trained: what memory, precision and a kernel that is missing could have changed.
         assert "98.7 % of those looked at after 6 steps; gradient norm 1.2345" in text
-        assert re.search(r"\| products \| bfloat16 +\|", text)
+        assert re.search(r"\| matrix products \| bfloat16 +\|", text)
         assert "logits differ from those of each example alone by 1.2e-05 of the largest" in text
         assert "examples are padded, not packed: packed with sdpa a logit is off by 7.0%" in text
         assert ("| layers without an adapter | `linear_attn.in_proj_a` |" in text) == (relation == "adapter")
@@ -318,10 +321,67 @@ def test_cards_show_what_they_claim(facts: Facts, cards: CardContext) -> None:
 def test_other_cards(cards: CardContext) -> None:
     text = evals_card(cards, {"outputs": (120, 5000), "results": (6, 500)}, {}, plot=True)
     assert [c["config_name"] for c in DatasetCard(text).data["configs"]] == ["outputs", "results"]
-    assert "5 students and 1 untrained" in check_markdown(text)
+    rendered = check_markdown(text)
+    assert "5 students and 1 untrained base of" in rendered and "not that they are equal" in rendered
+    # A column of two tables: an answer is right or not; of a student, a number of them are.
+    assert "| results | `correct` | int32 | how many of its answers were found right |" in text
+    assert "| outputs | `correct` | bool | whether its final answer was found right |" in text
+    assert all(f" {kind}" in text.partition("the kind of variant:")[2].splitlines()[0] for kind in VARIANTS)
     text = model_card(cards, "sage", "A teacher")
     assert "hubkit" in (ModelCard(text).data.tags or [])
     check_markdown(text)
+
+
+def test_tables_over_seeds_name_the_teacher_where_there_are_several(facts: Facts, cards: CardContext) -> None:
+    """The students of a second teacher, of the same seeds and with the same answers."""
+    plain = facts.recipe.model_dump(mode="json", exclude={"run"})
+    plain["teachers"].append(plain["teachers"][0] | {"name": "owl"})
+    records, folders = dict(facts.records), dict(facts.folders)
+    for name, record in facts.records.items():
+        again = name.replace("/sage", "/owl").replace("/s-", "/owl-s-")
+        if again != name:
+            config = record.config | {"teacher": "owl"}
+            config |= {"student": f"owl-{config['student']}"} if "student" in config else {}
+            records[again], folders[again] = record.model_copy(update={"config": config}), folders[name]
+    two = Facts(Recipe.model_validate(plain), folders, records)
+    assert {group["teacher"] for group in over_seeds(two, student_rows(two))} == {"sage", "owl"}
+    sizes = {"outputs": (240, 5000), "results": (11, 500)}
+    rows = re.compile(r"^\|( \w+ \|)? s \| raw +\| full +\| test \| +2 \|", re.MULTILINE)
+    text = evals_card(replace(cards, facts=two), sizes, {}, plot=False)
+    assert rows.findall(text) == [" owl |", " sage |"] and "| teacher | base | variant |" in text
+    check_markdown(text)
+    results = {"over_seeds": over_seeds(two, student_rows(two)), "students": student_rows(two)}
+    page = report._html(
+        {"recipe": "tiny", "description": "", "headline": "", "tests": [], "seed_tests": [], "nulls": []}
+        | {"variants": variant_rows(two), **results},
+        two,
+        dict.fromkeys(FIGURES, b""),
+    )
+    seeds = page.partition("<h2>Over seeds</h2>")[2].partition("</table>")[0]
+    assert ">teacher<" in seeds and ">sage<" in seeds and ">owl<" in seeds
+    # One teacher needs no name.
+    text = evals_card(cards, sizes, {}, plot=False)
+    assert rows.findall(text) == [""] and "| teacher |" not in text
+
+
+def test_the_report_names_no_repo_that_is_not_made(facts: Facts) -> None:
+    """Traces may come with their problems, and a benchmark may be a task of lighteval: then there are no problems."""
+    plain = facts.recipe.model_dump(mode="json", exclude={"run"})
+    sets: Any = {"train": plain["problems"]["train"]}
+    task = [{"name": "gsm8k", "task": "gsm8k|0", "sampling": {"max_tokens": 40}}]
+    named = {
+        repo["what"]
+        for changes in ({}, {"problems": sets, "benchmarks": task})
+        for repo in repos(replace(facts, recipe=Recipe.model_validate(plain | changes)))
+    }
+    assert {"problems, as a benchmark", "problems"} <= named
+    alone = SimpleNamespace(
+        name="tiny", hub=facts.recipe.hub, problems={}, benchmarks=[], origins=facts.recipe.origins
+    )
+    assert not {repo["what"] for repo in repos(replace(facts, recipe=alone))} & {  # type: ignore[arg-type]
+        "problems, as a benchmark",
+        "problems",
+    }
 
 
 class Page(HTMLParser):

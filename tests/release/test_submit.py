@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -21,9 +24,11 @@ from support import MODELS, hubkit
 from typer.testing import CliRunner
 
 from hubkit.cli import app
+from hubkit.cli.submit import use_local_hub
 from hubkit.errors import HubError, InputError
-from hubkit.hub import Access
+from hubkit.hub import Access, default_access
 from hubkit.localhub import LocalHub, make_member, make_token
+from hubkit.release.evaluating import plan_task
 from hubkit.release.leaderboard import Board, choose_scale, find_board, load_yaml, make_entry
 from hubkit.release.lighteval_run import read_run
 from hubkit.release.submit import Wish, carry_out, plan
@@ -375,6 +380,8 @@ def test_the_scale_is_the_board_s(api: HfApi, mine: Access, model: str) -> None:
         api, "local/percent", b"# Results\n| model | accuracy |\n|---|---|\n| a accuracy | 41.2 % |\n"
     )
     assert choose_scale(mine, percent).top == 100
+    lines: Any = [SimpleNamespace(value=value) for value in (10**400, math.inf, "9", 41.5)]
+    assert choose_scale(mine, one, lines=lines).reason == "1 entries on the board, up to 41.5"
     # Entries are worth more than the card.
     entry = make_entry(one, 55.5, "2026-11-24", "x")
     from hubkit.release.leaderboard import entry_yaml
@@ -492,6 +499,31 @@ def test_results_without_details_say_less(mine: Access, model: str, tmp_path: Pa
         plan(Wish(model, results=tmp_path, details="local"), tmp_path, mine)
 
 
+def test_details_go_to_a_namespace_of_one_s_own(mine: Access, model: str, tmp_path: Path) -> None:
+    """Found before the model is evaluated."""
+    wish = Wish(model, results=run_of(tmp_path, model))
+    with pytest.raises(HubError, match="may not write to others"):
+        plan(replace(wish, details="others"), tmp_path, mine)
+    for name in ("a/b", "../x", "my lab", "x\n"):
+        with pytest.raises(InputError, match="is no namespace"):
+            plan(replace(wish, details=name, dry_run=True), tmp_path, mine)
+
+
+def test_two_results_do_not_share_a_file(mine: Access, model: str, tmp_path: Path) -> None:
+    """Said by the plan: of what is evaluated for hours, before that."""
+    tasks = ("gsm8k|0", "gsm8k|5")
+    about = {"hf_repo": "openai/gsm8k", "hf_subset": "main", "evaluation_splits": ["test"]}
+    results = run_of(
+        tmp_path,
+        model,
+        details=False,
+        results={task: {"extractive_match": 0.5} for task in tasks},
+        config_tasks=dict.fromkeys(tasks, about),
+    )
+    with pytest.raises(InputError, match=r"two results would be written to \.eval_results/gsm8k\.yaml"):
+        plan(Wish(model, tasks, results), tmp_path, mine)
+
+
 def test_a_dry_run_needs_no_token(hub: LocalHub, model: str, tmp_path: Path) -> None:
     wish = Wish(model, results=run_of(tmp_path, model), dry_run=True)
     assert "gsm8k.yaml" in plan(wish, tmp_path, Access(hub.endpoint)).text()
@@ -507,9 +539,45 @@ def test_a_dry_run_needs_no_token(hub: LocalHub, model: str, tmp_path: Path) -> 
         (["local/x", "--task", "gsm8k|0", "--scale", "10"], "use 1 or 100"),
         (["local/x", "--task", "gsm8k|0", "--json"], "--dry-run"),
         (["local/x", "--task", "gsm8k|0", "--engine", "openai"], "transformers or vllm"),
+        (["local/x", "--task", "a|0", "--source", "example.org/x"], "no web address"),
+        (["local/x", "--task", "a|0", "--source", f"https://example.org/{'x' * 300}"], "at most 300"),
+        # `auto` is no fault, as with `hubkit evaluate`: the next one is found.
+        (["local/x", "--task", "a|0", "--engine", "auto", "--source", "u", "--details", "me"], "both given"),
         (["local/x", "--task", "gsm8k|0", "--hub", "/nowhere"], "no local Hub"),
     ],
 )
 def test_wrong_options_are_one_line(arguments: list[str], why: str) -> None:
     result = CliRunner().invoke(app, ["submit", *arguments])
     assert isinstance(result.exception, InputError) and why in str(result.exception)
+
+
+def test_problems_come_from_the_hub_that_the_result_goes_to(tmp_path: Path) -> None:
+    """datasets was imported when HF_ENDPOINT named another Hub, and lighteval reads by it."""
+    elsewhere = Access("http://127.0.0.1:9", "hf_x")
+    with pytest.raises(HubError, match="lighteval would read its problems from") as caught:
+        plan_task(elsewhere, "gsm8k|0", "", tmp_path)
+    assert "HF_ENDPOINT=http://127.0.0.1:9" in caught.value.remedy
+
+
+def test_the_environment_is_as_it_was_after_a_local_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    with ExitStack() as stack:
+        use_local_hub(stack, tmp_path)
+        assert default_access().token != "hf_mine" and "127.0.0.1" in default_access().endpoint
+    assert default_access() == Access("https://huggingface.co", "hf_mine")
+
+
+def test_a_results_file_cannot_steer_the_terminal(
+    hub: LocalHub, api: HfApi, model: str, tmp_path: Path
+) -> None:
+    run = run_of(tmp_path, model)
+    (file,) = (run / "results" / model).iterdir()
+    about = json.loads(file.read_text())
+    about["config_tasks"]["gsm8k|0"] |= {"hf_repo": "org/\x1b[2Jx", "hf_revision": "a" * 40}
+    file.write_text(json.dumps(about))
+    arguments = ["submit", model, "--results", str(run), "--leaderboard", "openai/gsm8k#gsm8k", "--dry-run"]
+    done = CliRunner().invoke(app, arguments, env={"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token})
+    assert "the problems were read from org/[2Jx" in done.stdout and "\x1b" not in done.stdout

@@ -165,6 +165,10 @@ def test_what_is_not_known_is_sorted_last() -> None:
         ("\\boxed{blue}", "Blue", True),
         ("\\boxed{red}", "blue", False),
         ("It is blue, I think.", "blue", None),
+        ("\\boxed{100000}", "1e5", True),
+        # Worked out, this would keep the Space busy for ever.
+        ("85", "1e9999999999", None),
+        ("\\boxed{85}", "9" * 100_000, False),
     ],
 )
 def test_what_cannot_be_compared_is_not_called_wrong(

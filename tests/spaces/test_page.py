@@ -28,10 +28,14 @@ def visit(browser: Any, site: Site) -> Iterator[Open]:
     """Opens the page: visit("?tab=traces", width=390). Afterwards nothing may have run, failed or gone elsewhere."""
     contexts, seen = [], []
 
-    def open_page(query: str = "", width: int = 1280, height: int = 900) -> Page:
+    def open_page(
+        query: str = "", width: int = 1280, height: int = 900, asks: Callable[[Any], None] | None = None
+    ) -> Page:
         context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
         contexts.append(context)
         page = context.new_page()
+        if asks:
+            page.route("**/queue/join*", asks)
         page.set_default_timeout(60_000)
         expect.set_options(timeout=60_000)
         page.on("console", lambda m: m.type in ("error", "warning") and seen.append(f"console: {m.text}"))
@@ -70,7 +74,7 @@ def ready(page: Page, name: str) -> None:
         "ask": "#question textarea",
     }[name]
     expect(page.locator(first).first).to_be_visible()
-    page.wait_for_function("compare.ready")  # what is clicked before is drawn over, or goes nowhere
+    page.wait_for_function("compare.ready")  # what is typed before is drawn over
 
 
 def reload(page: Page) -> None:
@@ -302,6 +306,35 @@ def test_an_address_holds_the_trace_that_is_shown(visit: Open) -> None:
         f"Trace problem {chosen.strip('t').split('/')[0]} "
     )
     expect(page.get_by_label("Teacher")).to_have_value("another")
+
+
+@pytest.mark.parametrize("query", ["", "?p=sums/p2&show=disagree", "?tab=traces"])
+def test_what_is_clicked_before_the_page_is_open_waits_for_it(visit: Open, query: str) -> None:
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        """The first request is the one that sets what the address names."""
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page = visit(query, asks=hold)
+    if "tab" in query:
+        tab(page, "Results")
+    else:
+        # The filter of the second address leaves it out.
+        page.locator('#list [data-key="sums/p4"]').click()
+    page.wait_for_timeout(500)
+    assert held and page.evaluate("!compare.ready")
+    held[0].continue_()
+    if "tab" in query:
+        expect(page.locator("#results table").first).to_be_visible()
+    else:
+        expect(page.locator("#side .question")).to_contain_text("Problem 4:")
+        page.wait_for_function("new URLSearchParams(location.search).get('p') === 'sums/p4'")
+        page.wait_for_timeout(500)  # nothing comes after it
+        expect(page.locator("#side .question")).to_contain_text("Problem 4:")
 
 
 def test_by_keyboard_alone(visit: Open) -> None:

@@ -15,8 +15,8 @@ A dataset is a benchmark when it has an `eval.yaml` with a list of tasks, each w
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Iterator
 from datetime import date, datetime
 from typing import Any, Final
@@ -108,7 +108,8 @@ def _check_entry(entry: Any) -> None:
     if not re.fullmatch(r"[0-9a-f]{7,40}", str(dataset.get("revision", "0" * 40))):
         raise ValueError("dataset.revision must be a commit id")
     value = entry.get("value")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    # Compared, for an integer may be longer than any float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise ValueError("value is required and must be a number")
     if "date" in entry and not _is_date(entry["date"]):
         raise ValueError(f"date must be an ISO 8601 date, not {entry['date']!r}")

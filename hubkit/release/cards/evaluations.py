@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from hubkit.release.cards.context import TAGS, CardContext, lineage
 from hubkit.release.cards.evidence import checked
 from hubkit.release.columns import (
+    COUNTED,
     MEANING,
     card_configs,
     dataset_info,
@@ -35,6 +36,7 @@ def evals_card(
 
     recipe, facts = context.recipe, context.facts
     schemas = {"outputs": outputs_schema(facts), "results": results_schema(facts)}
+    meanings = {"outputs": MEANING, "results": COUNTED}
     evaluations = facts.kind("evaluation")
     first = next(iter(evaluations.values()))
     data = DatasetCardData(
@@ -67,6 +69,7 @@ def evals_card(
             "rows": rows,
             "groups": over_seeds(facts, rows),
             "seed_tests": of_seeds,
+            "several_teachers": len(facts.teachers()) > 1,
             "details": next(
                 (c["config_name"] for n, paths in details.items() for c in details_configs(paths, f"{n}_")),
                 "",
@@ -77,7 +80,7 @@ def evals_card(
             "benchmarks": recipe.benchmarks,
             "checked": checked(facts),
             "fields": [
-                {"config": name, "name": f.name, "type": type_name(f.type), "meaning": MEANING[f.name]}
+                {"config": name, "name": f.name, "type": type_name(f.type), "meaning": meanings[name][f.name]}
                 for name, schema in schemas.items()
                 for f in schema
             ],

@@ -60,7 +60,7 @@ class Claims:
         recomputed: Any,
         status: Literal["same", "differs", "not checked"],
     ) -> None:
-        self.found.append(Claim(repo, what, _text(published), _text(recomputed), status))
+        self.found.append(Claim(repo, _line(what), _text(published), _text(recomputed), status))
 
     def differing(self) -> list[Claim]:
         return [claim for claim in self.found if claim.status == "differs"]
@@ -111,5 +111,10 @@ def _text(value: Any) -> str:
     elif isinstance(value, int) and not isinstance(value, bool):
         text = f"{value:,}"
     else:
-        text = " ".join(str(value).split())
+        text = _line(str(value))
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def _line(text: str) -> str:
+    """A published text in one line, without characters by which it could steer a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -267,7 +267,7 @@ def test_a_recipe_of_existing_traces_alone_is_published(tmp_path: Path) -> None:
     assert (
         "written by org/somebody, licence mit" in card.read_text()
         and "Problems and traces: licence mit" in card.read_text()
-        and "that existed, mine, written by org/somebody, in 1 form" in card.read_text()
+        and "Existing reasoning traces, mine, written by org/somebody, in 1 form" in card.read_text()
         and "calls 4 of the traces correct, of which 0 were found wrong here, and 1 wrong, of which 1"
         in card.read_text()
     )
