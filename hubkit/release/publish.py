@@ -59,7 +59,7 @@ from hubkit.store import CheckContext, StepContext, manifest, write_json
 
 __all__ = ["VERSION", "check", "run", "usage"]
 
-VERSION: Final = 10
+VERSION: Final = 11
 
 
 @dataclass

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "run", "seeds_table", "table"]
 
-VERSION: Final = 7
+VERSION: Final = 8
 
 
 def run(context: StepContext) -> None:

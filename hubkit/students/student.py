@@ -258,7 +258,10 @@ def _save(
         (folder / name).unlink(missing_ok=True)
     adapter = folder / "adapter_config.json"
     if adapter.is_file():
+        told = json.loads(adapter.read_text())
         # Publishing puts the base's Hub id here; a folder of this machine is no use to anyone.
-        write_json(
-            adapter, json.loads(adapter.read_text()) | {"base_model_name_or_path": context.config["base"]}
-        )
+        told["base_model_name_or_path"] = context.config["base"]
+        # PEFT has a set of them, written in another order by each process.
+        if isinstance(told["target_modules"], list):
+            told["target_modules"].sort()
+        write_json(adapter, told)

@@ -55,6 +55,8 @@ def test_lora_is_an_adapter_on_the_base(tmp_path: Path) -> None:
     folder = tmp_path / "student" / "out" / "model"
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "s" and config["r"] == 4
+    layers = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+    assert config["target_modules"] == layers, "in any order the digest of a student would be chance"
     assert not (folder / "model.safetensors").exists()
     base = AutoModelForCausalLM.from_pretrained(MODELS / "student-s")
     loaded = PeftModel.from_pretrained(base, folder)
