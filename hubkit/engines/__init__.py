@@ -33,6 +33,7 @@ def open_engine(
     runtime: EngineRuntime,
     device: str = "auto",
     threads: int = 1,
+    *,
     adapter: Path | None = None,
     marks: Sequence[str] = (),
     precision: str = "auto",

@@ -229,7 +229,7 @@ def _evaluate(
         Journal(context.work / "journal.sqlite", digest(config), _answers(context)) as journal,
         kept_engine(
             served,
-            lambda: open_engine(weights, runtime, device, threads, adapter, precision),
+            lambda: open_engine(weights, runtime, device, threads, adapter=adapter, precision=precision),
             context.runtime.get("keep_engine", False),
         ) as kept,
     ):
