@@ -97,9 +97,10 @@ class Run(Section):
     """Device of training and of the transformers engine: auto, cpu, cuda, cuda:1, mps. Students train on a CPU or on
     the first visible GPU: auto, cpu or cuda."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of matrix products when students train and the transformers engine generates. auto: bfloat16 on GPUs
-    that have it, and on CPUs with AMX for models of 10M parameters or more that are stored in it; else float32. Weights
-    that train are float32 either way. `sft.bf16` overrides this, because it is part of a student's identity."""
+    """Precision of matrix products when students train and the engines transformers and vllm generate. auto: bfloat16
+    on GPUs that have it, and on CPUs with AMX for models of 10M parameters or more that are stored in it; else float32;
+    with vllm its own choice. Weights that train are float32 either way. `sft.bf16`, a part of a student's identity, and
+    `dtype` among vllm's arguments override this."""
     engines: dict[str, EngineRuntime] = Field(default={})
     """Model name -> engine; `students` for evaluations, `default` for all others."""
     accelerate: dict[str, Any] = Field(default={})

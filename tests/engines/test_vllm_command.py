@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from hubkit.engines import choose
+from hubkit.engines import choose, open_engine, vllm
 from hubkit.engines.settings import EngineRuntime
 from hubkit.engines.vllm import _command, _devices, _replicas
 from hubkit.errors import EngineError
@@ -65,6 +66,44 @@ def test_replicas_share_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         _devices(3, arguments)
     experts = arguments | {"enable_expert_parallel": True}
     assert _replicas(experts) == (1, experts), "ranks in step are vLLM's own"
+
+
+LOG = """INFO 11-27 10:00:00 [config.py:1] Downcasting torch.float32 to torch.bfloat16.
+(EngineCore pid=7) INFO 11-27 10:00:01 [core.py:1] Initializing a V1 LLM engine (v0.14.1) with config: model='/m', \
+tokenizer='/m', trust_remote_code=False, dtype=torch.{}, max_seq_len=512, quantization=None
+"""
+"""The lines of vLLM's log with a type."""
+
+
+@pytest.mark.parametrize(
+    ("asked", "own", "wanted"),
+    [
+        ("float32", {}, "float32"),
+        ("auto", {}, "auto"),
+        ("float32", {"dtype": "bfloat16"}, "bfloat16"),
+    ],
+)
+def test_the_precision_of_the_run_is_vllms_dtype_and_what_ran_is_known(
+    asked: str, own: dict[str, str], wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM took its own, whatever run.precision was: bfloat16 for a model stored in float32."""
+    ran = "bfloat16" if wanted == "auto" else wanted
+    code = "import http.server, sys; print(sys.argv[3]); sys.stdout.flush(); http.server.HTTPServer(('127.0.0.1', "
+    code += "int(sys.argv[1])), type('H', (http.server.SimpleHTTPRequestHandler,), {})).serve_forever()"
+    seen: list[str] = []
+
+    def command(model: Path, port: int, arguments: dict[str, Any], in_process: bool) -> list[str]:
+        made = _command(model, port, arguments, in_process)
+        seen.append(made[made.index("--dtype") + 1])
+        return [sys.executable, "-c", code, str(port), "", LOG.format(ran)]
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "health").touch()  # what the stand-in answers with
+    monkeypatch.setattr(vllm, "_command", command)
+    monkeypatch.setattr(vllm, "check_installed", lambda: None)
+    runtime = EngineRuntime(engine="vllm", vllm=own)
+    with open_engine(Path("/m"), runtime, precision=asked) as engine:
+        assert seen == [wanted] and engine.precision == ran
 
 
 @pytest.mark.parametrize(
