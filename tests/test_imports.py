@@ -18,7 +18,7 @@ from hubkit.traces.origins import ORIGINS
 HEAVY = {"torch", "transformers", "trl", "peft", "vllm", "lighteval", "gradio", "datasets", "matplotlib"}
 # A module may import from its own layer and from those before it; the longest name that fits counts.
 LAYERS = [
-    ["hubkit.errors", "hubkit.allocator", "hubkit.processes", "hubkit.__version__"],
+    ["hubkit.errors", "hubkit.allocator", "hubkit.devices", "hubkit.processes", "hubkit.__version__"],
     ["hubkit.localhub"],
     ["hubkit.records", "hubkit.section", "hubkit.precision", "hubkit.hub", "hubkit.verifiers"],
     ["hubkit.store"],

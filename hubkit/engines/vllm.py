@@ -28,6 +28,7 @@ from typing import Any, Final, Self
 
 import aiohttp
 
+from hubkit.devices import visible_gpus
 from hubkit.engines.base import Request, Response
 from hubkit.engines.marks import opened_by
 from hubkit.engines.openai import OpenAIEngine
@@ -235,10 +236,7 @@ def _devices(replicas: int, arguments: dict[str, Any]) -> list[str | None]:
     """CUDA_VISIBLE_DEVICES of each server: all that there is for one, equal shares for several."""
     if replicas == 1:
         return [None]
-    import torch
-
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    visible = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+    visible = visible_gpus()
     if not visible:
         return [None] * replicas  # CPUs are shared
     each = int(arguments.get("tensor_parallel_size", 1)) * int(arguments.get("pipeline_parallel_size", 1))

@@ -457,6 +457,7 @@ def _student(
             "accelerate": run.accelerate,
             "workers": run.workers if run.executor == "local" else 1,
             "gpu_memory_gb": run.resources_of("student").gpu_memory_gb,
+            "gpus": run.resources_of("student").gpus if run.executor in ("ray", "slurm") else 0,
         },
     )
 

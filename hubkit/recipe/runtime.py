@@ -89,7 +89,8 @@ class Run(Section):
     jobs: Jobs = Jobs()
     """hf-jobs: what every job is given."""
     workers: int = Field(default=1, gt=0)
-    """local: steps that run at the same time, one process each."""
+    """local: steps that run at the same time, one process each. Each has an equal share of the GPUs; if there are fewer
+    GPUs than workers, they share them."""
     threads: int | None = Field(default=None, gt=0)
     """Cores of one step: torch's threads in training, the transformers engine's processes on a CPU. Unset: with
     ray and slurm the step's `cpus`; with hf-jobs the job's cores; else this machine's cores, divided by `workers`."""

@@ -63,6 +63,17 @@ def test_a_device_that_training_would_not_take_is_told(device: str, tmp_path: Pa
         student.run(step)
 
 
+def test_a_student_that_asked_a_cluster_for_gpus_does_not_train_on_a_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    step = context(tmp_path, rows())
+    step.runtime |= {"device": "auto", "gpus": 2}
+    with pytest.raises(RecipeError, match="asks for gpus: 2, and torch sees none on this node") as told:
+        student.run(step)
+    assert "run.device: cpu" in told.value.remedy
+
+
 @pytest.mark.parametrize(
     ("sft", "told"),
     [
