@@ -5,6 +5,7 @@ Everything here is part of the steps' identity; `run` (runtime.py) says how step
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -235,6 +236,7 @@ class Recipe(Section):
                     f"problem set {name!r} is not under `problems` ({', '.join(sorted(sets))})", *keys
                 )
         self._judge_fits()
+        self._engines_are_of_models()
         unverified = next((origin.name for origin in self.origins() if not origin.is_verified), None)
         if unverified and self.select and self.select.pass_rate:
             raise AtKey(
@@ -268,6 +270,27 @@ class Recipe(Section):
                 )
         self._student_names_differ()
         return self
+
+    def _engines_are_of_models(self) -> None:
+        """An engine under a name that nothing has would be ignored."""
+        generating = [*self.origins(), *self.compressors]
+        known = [one.name for one in generating if one.generator() is not None]
+        known += ["students", "default", *([self.judge.name] if self.judge else [])]
+        for name in self.run.engines:
+            if name in known:
+                continue
+            near = difflib.get_close_matches(name, known, 1)
+            why = "is a base, whose evaluations have the engine of `students`"
+            if name not in [base.name for base in self.students.bases]:
+                why = (
+                    f"asks an engine for nothing; did you mean {near[0]!r}?"
+                    if near
+                    else "asks an engine for nothing"
+                )
+            raise AtKey(
+                f"{name!r} {why}; engines here are for {', '.join(dict.fromkeys(known))}",
+                *("run", "engines", name),
+            )
 
     def _student_names_differ(self) -> None:
         """Names are parts joined by dashes, and parts may contain dashes: two students could have the same name."""

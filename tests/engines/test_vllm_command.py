@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from hubkit.engines import choose, open_engine, vllm
+from hubkit.engines import check, choose, open_engine, vllm
+from hubkit.engines.check import check_engine
 from hubkit.engines.settings import EngineRuntime
 from hubkit.engines.vllm import _command, _devices, _replicas
-from hubkit.errors import EngineError
+from hubkit.errors import EngineError, RecipeError
 
 
 def test_arguments_go_on_by_their_own_names() -> None:
@@ -134,3 +136,57 @@ def test_auto_is_vllm_where_it_can_be(
     assert choose(EngineRuntime(), device, adapter).engine == wanted
     for engine in ("transformers", "vllm", "openai"):
         assert choose(EngineRuntime(engine=engine), device, adapter).engine == engine
+
+
+INSTALLED = {
+    "engine/arg_utils.py": """
+class EngineArgs:
+    tensor_parallel_size: int = 1
+    max_model_len: int | None = None
+
+    @staticmethod
+    def add_cli_args(parser):
+        parser.add_argument("--tensor-parallel-size", "-tp")
+        parser.add_argument("--async-scheduling", help="as --max-model-len is, a setting")
+""",
+    "entrypoints/openai/cli_args.py": """
+class BaseFrontendArgs:
+    chat_template: str | None = None
+
+def make_arg_parser(parser):
+    parser.add_argument("--api-server-count")
+""",
+}
+"""Where vLLM has its arguments, as far as anybody looks."""
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name, text in INSTALLED.items():
+        (tmp_path / "vllm" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "vllm" / name).write_text(text)
+    (tmp_path / "vllm" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    check._arguments.cache_clear()
+    yield
+    check._arguments.cache_clear()
+
+
+@pytest.mark.parametrize("engine", ["vllm", "auto"])
+def test_an_argument_that_vllm_does_not_have_is_refused_before_the_run(installed: None, engine: str) -> None:
+    """It was refused by the server: after training, where students are evaluated."""
+
+    def checked(in_process: bool = True, **vllm: Any) -> None:
+        runtime = EngineRuntime.model_validate({"engine": engine, "vllm": vllm, "in_process": in_process})
+        check_engine(runtime.model_dump(mode="json"), "evaluation/s/t")
+
+    checked(tensor_parallel_size=2, max_model_len=9, async_scheduling=True)
+    checked(False, api_server_count=2, chat_template="x")
+    with pytest.raises(
+        RecipeError, match=r"evaluation/s/t: the vLLM .* no argument 'tensor_paralel_size'"
+    ) as told:
+        checked(tensor_paralel_size=2)
+    assert told.value.remedy == "did you mean tensor_parallel_size?"
+    with pytest.raises(RecipeError, match="chat_template is an argument of vLLM's API server") as told:
+        checked(chat_template="x")
+    assert told.value.remedy == "set in_process: false"

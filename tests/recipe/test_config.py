@@ -35,6 +35,14 @@ def test_shipped_recipes_are_valid_and_say_how_to_launch(path: Path) -> None:
             "run={executor: ray, resources: {student: {gpus: 1}}, accelerate: {num_processes: 2}}",
             ["run.accelerate.num_processes: 2 processes", "asks for one GPU"],
         ),
+        (
+            "run.engines.nano-techer={batch_size: 3}",
+            ["run.engines.nano-techer", "did you mean 'nano-teacher'"],
+        ),
+        (
+            "run.engines.s={batch_size: 3}",
+            ["run.engines.s", "a base, whose evaluations have the engine of `students`"],
+        ),
         ("benchmarks.0.problems=dev", ["problem set 'dev'", "test, train"]),
         ("students.variants=[raw,compressed-x]", ["compressed-x", "can make raw"]),
         ("name=../../etc", ["name"]),
