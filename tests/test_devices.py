@@ -132,7 +132,7 @@ def test_students_on_a_shared_gpu_take_their_share_of_its_memory(
     from hubkit.students import loading, memory
 
     seen: list[int] = []
-    needs: Any = memory.Needs(0, 0, 0, 0, 0, 0, 1.0)
+    needs: Any = memory.Needs(0, 0, 0, 0, 0, 0, 0, 0, 1.0, 0.0)
     monkeypatch.setattr(memory, "reckon", lambda *_: needs)
     monkeypatch.setattr(memory, "free_bytes", lambda device: 80)
     monkeypatch.setattr(memory, "whole_bytes", lambda device: 100)

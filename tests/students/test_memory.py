@@ -125,6 +125,44 @@ def test_nine_billion_parameters_are_laid_out_by_arithmetic(nine: Path) -> None:
     assert alone.logits < 3e9 < 32768 * NINE["vocab_size"] * 4
 
 
+def needed(
+    nine: Path, device: str = "cuda", accelerate: Any = None, lora: Any = None, **sft: Any
+) -> memory.Needs:
+    config, runtime = {"sft": FULL | sft, "lora": lora}, {"accelerate": accelerate or {}}
+    needs = reckon(nine, config, runtime, True, device, 32768)
+    assert needs
+    return needs
+
+
+def test_what_comes_and_goes_within_a_step_is_reckoned(nine: Path) -> None:
+    """torch's foreach optimizers, the gradient of TRL's output layer, and what DDP and FSDP send were left out."""
+    parameters, head = needed(nine).gradients // 4, NINE["vocab_size"] * NINE["hidden_size"]
+    alone = needed(nine)
+    # Adam's square roots of all weights, when the copies in bfloat16 are gone; a fused optimizer makes none.
+    assert alone.optimizer == 4 * parameters - 2 * parameters - 4 * head
+    fused = needed(nine, optim="adamw_torch_fused")
+    assert fused.optimizer == 0 and fused.fixed == alone.fixed
+    assert needed(nine, "cpu").optimizer == 0 and needed(nine, "cpu", bf16=False).head == 4 * head
+    assert alone.head == 4 * head and needed(nine, lora=LORA).head == 0
+    assert needed(nine, lora=LORA | {"modules_to_save": ["lm_head"]}).head == 4 * head
+    # The logits of a tile in bfloat16; on a CPU eight of them in float32.
+    assert alone.logits == 4096 * 32768 * 2 and needed(nine, "cpu").logits == 4096 * 32768 * 4 * 8
+    assert needed(nine, loss_type="dft").logits == 32768 * NINE["vocab_size"] * 12
+    # DDP's buckets are a copy of all gradients.
+    assert needed(nine, accelerate={"num_processes": 4}).gradients == 2 * alone.gradients
+    spread = needed(nine, accelerate=FSDP)
+    gathered = spread.weights - parameters
+    assert 2 * 2 * head < gathered < 4 * 2 * head, "embeddings and output layer in bfloat16, and a few layers"
+    assert spread.head == (4 + 2) * head
+
+
+def test_tokens_that_fit_pay_for_their_logits_up_to_a_tile() -> None:
+    needs = memory.Needs(0, 100, 0, 0, 0, 0, 0, 0, per_token=1.0, per_tile_token=9.0)
+    assert tokens_that_fit(needs, int((100 + 10 * 50) / memory.SLACK) + 1, 8192) == 50
+    tile = memory.TILE[0]
+    assert tokens_that_fit(needs, int((100 + 10 * tile + 1000) / memory.SLACK) + 1, 8192) == tile + 1000
+
+
 def checked(base: Path, method: dict[str, Any], **runtime: Any) -> None:
     preflight.check(
         CheckContext(
