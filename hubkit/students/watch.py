@@ -46,7 +46,9 @@ class WeightSample:
 
     @staticmethod
     def _sample(weight: Any) -> Any:
-        local = weight.detach()
+        # Of a model that is spread over processes each compares its part: FSDP's are DTensors; ZeRO-3 leaves the weight
+        # itself empty, and has the part beside it.
+        local = getattr(weight, "ds_tensor", weight).detach()
         local = (local.to_local() if hasattr(local, "to_local") else local).flatten()
         return local[:: max(1, local.numel() // PER_TENSOR)].clone()
 
@@ -131,7 +133,7 @@ def watcher(context: StepContext, trainer: Any, examples: Sequence[Sequence[int]
         def _look(self, sample: WeightSample, step: int) -> None:
             counts = torch.tensor(sample.changed(), dtype=torch.float64, device="cpu")
             counts = trainer.accelerator.reduce(counts.to(trainer.args.device, torch.float32))
-            moved = float(counts[0] / counts[1])
+            moved = float(counts[0] / counts[1]) if counts[1] else None
             norm = float(trainer.gradient_norm)
             self.gate = {"gradient_norm": norm, "weights_moved": moved, "looked_at_step": step}
             if not math.isfinite(norm) or norm == 0:
@@ -139,6 +141,11 @@ def watcher(context: StepContext, trainer: Any, examples: Sequence[Sequence[int]
                     f"{context.step}: the gradient's norm is {norm} after {step} steps: nothing is learned",
                     "look at sft.learning_rate, sft.max_grad_norm and the data",
                 )
+            if moved is None:
+                logging.getLogger("hubkit").warning(
+                    "whether weights move could not be looked at: no process has a part of them in memory"
+                )
+                return
             by_chance = context.config["sft"].get("weights") == "bfloat16"
             if moved < (MOVED_BY_CHANCE if by_chance else MOVED):
                 raise GateError(

@@ -15,7 +15,7 @@ from students_support import context, uneven
 from tiny_model import HYBRID, save_tiny_model
 
 from hubkit.errors import GateError, RecipeError
-from hubkit.students import student
+from hubkit.students import student, watch
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +175,31 @@ def test_bfloat16_weights_move_by_chance_where_they_would_round_to_nothing(
     plain = context(tmp_path / "plain", uneven(), model=dense, sft=sft)
     student.run(plain)
     assert plain.metrics["weights_moved"] < step.metrics["weights_moved"] / 4
+
+
+def test_weights_that_zero_3_parts_are_compared_by_their_parts() -> None:
+    """The weights themselves are empty then: nothing was compared, and the gate let everything pass."""
+    model = torch.nn.Linear(300, 50, bias=False)
+    model.get_input_embeddings = lambda: None  # type: ignore[assignment]
+    model.weight.ds_tensor = torch.nn.Parameter(model.weight.data.flatten()[:7500].clone())  # type: ignore[attr-defined]
+    model.weight.data = torch.empty(0)
+    sample = watch.WeightSample(model)
+    assert sample.changed() == (0, 7500)
+    model.weight.ds_tensor.data += 1  # type: ignore[operator]
+    assert sample.changed() == (7500, 7500)
+
+
+def test_a_gate_that_could_not_look_says_so(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        watch.WeightSample, "_sample", staticmethod(lambda weight: weight.detach().flatten()[:0])
+    )
+    step = context(tmp_path, uneven(), model=dense)
+    student.run(step)
+    assert step.metrics["weights_moved"] is None and step.metrics["gradient_norm"] > 0
+    (told,) = json.loads((step.work / "warnings.json").read_text())
+    assert told.startswith("whether weights move could not be looked at")
 
 
 GENERATION: list[dict[str, Any]] = [
