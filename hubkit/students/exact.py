@@ -71,6 +71,9 @@ def choose_layout(trainer: Any, model: Any, rows: Sequence[Sequence[int]], atten
     limit, tried = TOLERANCE[precision], []
     rows = [list(ids[:length]) for ids, length in zip(rows, LENGTHS, strict=False)]
     inner = trainer.accelerator.unwrap_model(model)
+    if attention == "auto" and not inner._supports_sdpa:
+        # As for gpt-oss, whose sinks it does not have. Eager attention is last: it has all scores in memory.
+        candidates = (*(name for name in candidates if name != "sdpa"), "eager")
     kind = inner.config.get_text_config().model_type
     for packed in (True, False) if layout.packed else (False,):
         for name in candidates:

@@ -177,6 +177,26 @@ def test_bfloat16_weights_move_by_chance_where_they_would_round_to_nothing(
     assert plain.metrics["weights_moved"] < step.metrics["weights_moved"] / 4
 
 
+def test_a_model_without_sdpa_trains_with_eager_attention(tmp_path: Path) -> None:
+    """gpt-oss, whose sinks sdpa does not have: no attention that was tried on a CPU ran it."""
+    base = save_tiny_model(
+        tmp_path / "base", "gpt_oss", num_local_experts=4, num_experts_per_tok=2, sliding_window=16
+    )
+    step = context(tmp_path, uneven(), model=base)
+    step.runtime["layout"] = "packed"
+    student.run(step)
+    assert (step.metrics["attention"], step.metrics["layout"]) == ("eager", "padded")
+    assert step.metrics["layout_difference"] < 1e-3
+    assert step.metrics["layout_note"].startswith(
+        "examples are padded, not packed: packed with eager a logit is off"
+    )
+    sinks = {
+        name: w for name, w in load_file(step.out / "model" / "model.safetensors").items() if "sinks" in name
+    }
+    before = load_file(base / "model.safetensors")
+    assert sinks and all((w != before[name]).any() for name, w in sinks.items())
+
+
 def test_weights_that_zero_3_parts_are_compared_by_their_parts() -> None:
     """The weights themselves are empty then: nothing was compared, and the gate let everything pass."""
     model = torch.nn.Linear(300, 50, bias=False)
