@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from hubkit.errors import GateError, InputError
+from hubkit.errors import GateError, InputError, first_line
 from hubkit.section import Name, Sampling, Section
 
 __all__ = ["Benchmark", "check_level", "level_named"]
@@ -85,7 +85,7 @@ def check_level(tokenizer: Any, level: dict[str, str]) -> None:
     try:
         with_level = prompt(value)
     except Exception as error:  # whatever a stranger's template raises
-        told = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        told = first_line(error)
         raise GateError(
             f"the chat template fails at {variable} {value}: {told}", "choose a level that it knows"
         ) from None

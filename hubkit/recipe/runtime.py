@@ -10,6 +10,7 @@ from packaging.utils import canonicalize_name
 from pydantic import Field, field_validator, model_validator
 
 from hubkit.engines.settings import EngineRuntime
+from hubkit.errors import first_line
 from hubkit.recipe.steps import STEPS
 from hubkit.section import AtKey, Section
 
@@ -71,7 +72,7 @@ class Jobs(Section):
             try:
                 asked = Requirement(line)
             except InvalidRequirement as error:
-                raise ValueError(f"{line!r} is not a dependency: {str(error).splitlines()[0]}") from None
+                raise ValueError(f"{line!r} is not a dependency: {first_line(error)}") from None
             if canonicalize_name(asked.name) == "hubkit" and asked.specifier:
                 raise ValueError(
                     f"{line!r} is another project on PyPI: leave the version out, or give an address"

@@ -21,7 +21,7 @@ from typing import Any, Final
 from hubkit.allocator import keep_freed
 from hubkit.devices import unseen_gpu
 from hubkit.engines.weights import load_model, read_config
-from hubkit.errors import RecipeError
+from hubkit.errors import RecipeError, first_line
 from hubkit.precision import choose_precision, parameter_count
 from hubkit.store import StepContext
 from hubkit.students import memory
@@ -141,7 +141,7 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
     except (
         ValueError
     ) as error:  # what TRL and PEFT refuse: target modules that are not there, settings that clash
-        told = str(error).strip().splitlines()[0][:300]
+        told = first_line(error, 300)
         raise RecipeError(f"{context.step}: {told}", "change the method's sft or lora") from error
     if trainer.accelerator.is_fsdp2 and sft["bf16"]:
         # accelerate would have processes average gradients in what products are in. From there on they are float32.
@@ -244,7 +244,7 @@ def make_saveable(model: Any) -> None:
             generation.validate(strict=True)
             return
         except (ValueError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
     kept = {name: getattr(generation, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     model.generation_config = GenerationConfig(**kept)
     logging.getLogger("hubkit").warning(
