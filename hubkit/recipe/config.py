@@ -8,15 +8,13 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
 from pydantic import (
     Discriminator,
     Field,
-    SerializerFunctionWrapHandler,
     Tag,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -79,18 +77,12 @@ class Judge(ModelRef):
 
 
 class Base(ModelRef):
+    LATER: ClassVar[frozenset[str]] = frozenset({"chat_template"})
+
     name: Name
     chat_template: str = ""
     """File beside the recipe: a Jinja template for chats with this base and its students, which are published with it.
     Empty: the model's own."""
-
-    @model_serializer(mode="wrap")
-    def _without_absent_template(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out an empty template, so that existing step keys stay valid."""
-        written: dict[str, Any] = dump(self)
-        if not self.chat_template:
-            written.pop("chat_template", None)
-        return written
 
 
 RESERVED: Final = {
@@ -186,6 +178,8 @@ class Hub(Section):
 
 
 class Recipe(Section):
+    LATER: ClassVar[frozenset[str]] = frozenset({"judge", "traces", "select", "decontamination"})
+
     name: Name
     version: int = Field(default=1, gt=0)
     """Version of the release, which names its tag: v1."""
@@ -376,14 +370,3 @@ class Recipe(Section):
 
     def _is_judged(self, problems: str) -> bool:
         return self.problems[problems].judged_by() == "judge"
-
-    @model_serializer(mode="wrap")
-    def _without_absent_parts(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out absent later keys, so that existing step keys stay valid."""
-        written: dict[str, Any] = dump(self)
-        for name in ("judge", "traces", "select"):
-            if not written.get(name):
-                written.pop(name, None)
-        if self.decontamination == Decontamination():
-            written.pop("decontamination", None)
-        return written
