@@ -28,7 +28,7 @@ LAYERS = [
     ["hubkit.recipe.config"],
     ["hubkit.recipe.explain", "hubkit.recipe.repos"],
     ["hubkit.recipe.file", "hubkit.release", "hubkit.executors"],
-    ["hubkit.recipe.pins", "hubkit.recipe.plan"],
+    ["hubkit.recipe.pins", "hubkit.recipe.graph", "hubkit.recipe.plan"],
     ["hubkit.recipe.pipeline"],
     ["hubkit.recipe.amounts", "hubkit.recipe.estimate", "hubkit.recipe.preflight"],
     ["hubkit.api", "hubkit.stages"],

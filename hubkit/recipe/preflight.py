@@ -14,8 +14,8 @@ from hubkit.engines.weights import MISFIT_REMEDY, misfit, stored_shapes, torn_we
 from hubkit.errors import InputError, RecipeError, first_line
 from hubkit.hub import download_tokenizer, weight_shapes
 from hubkit.recipe.estimate import Estimate, estimate_all
+from hubkit.recipe.graph import Plan, Step
 from hubkit.recipe.pipeline import State, status
-from hubkit.recipe.plan import Plan, Step
 from hubkit.store import CheckContext, Store
 
 __all__ = ["check"]
