@@ -20,6 +20,7 @@ from typing import Any, Final
 from hubkit.engines.weights import read_config
 from hubkit.errors import RecipeError, first_line
 from hubkit.students.adapters import torn_apart
+from hubkit.students.limits import free_in_groups
 from hubkit.students.settings import training_arguments
 
 __all__ = [
@@ -366,12 +367,8 @@ def free_bytes(device: str) -> int:
         return int(torch.cuda.mem_get_info()[0])
     import psutil
 
-    free = int(psutil.virtual_memory().available)
-    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
-    try:  # of a container or a job of Slurm
-        return min(free, int(limit.read_text()) - int(used.read_text()))
-    except (OSError, ValueError):
-        return free
+    free, limit = int(psutil.virtual_memory().available), free_in_groups()
+    return free if limit is None else min(free, limit)
 
 
 def begin_peak() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import warm
@@ -20,6 +21,7 @@ from hubkit.errors import RecipeError, StepError
 from hubkit.recipe import preflight as recipe_preflight
 from hubkit.store import CheckContext
 from hubkit.students import memory, preflight, student
+from hubkit.students.limits import free_in_groups
 from hubkit.students.memory import reckon, tokens_that_fit
 
 NINE = {
@@ -161,6 +163,36 @@ def test_tokens_that_fit_pay_for_their_logits_up_to_a_tile() -> None:
     assert tokens_that_fit(needs, int((100 + 10 * 50) / memory.SLACK) + 1, 8192) == 50
     tile = memory.TILE[0]
     assert tokens_that_fit(needs, int((100 + 10 * tile + 1000) / memory.SLACK) + 1, 8192) == tile + 1000
+
+
+def group(
+    folder: Path, limit: str, most: int | str, used: str, now: int, begins: str = "", files: int = 0
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / limit).write_text(f"{most}\n")
+    (folder / used).write_text(f"{now}\n")
+    (folder / "memory.stat").write_text(f"anon 1\n{begins}inactive_file {files}\n{begins}active_file 5\n")
+
+
+def test_a_job_of_a_cluster_has_the_memory_of_its_groups(tmp_path: Path) -> None:
+    """The root was read alone, which has no limit, and cached files counted as used: a container that had downloaded a
+    model had no memory left."""
+    limit, used, own = "memory.max", "memory.current", tmp_path / "cgroup"
+    own.write_text("0::/slurm/job_7/step_0\n")
+    top = tmp_path / "2"
+    group(top / "slurm" / "job_7" / "step_0", limit, "max", used, 50)
+    assert free_in_groups(top, own) is None
+    group(top / "slurm" / "job_7", limit, 1000, used, 900, files=600)
+    assert free_in_groups(top, own) == 1000 - 900 + 605
+    group(top / "slurm", limit, 500, used, 450)
+    assert free_in_groups(top, own) == 55
+    own.write_text("3:cpuset:/\n4:memory:/docker/abc\n0::/\n")
+    top = tmp_path / "1"
+    names = ("memory.limit_in_bytes", 800, "memory.usage_in_bytes", 700, "total_", 95)
+    group(top / "memory", *names)  # as in a container, whose path is the machine's
+    assert free_in_groups(top, own) == 200
+    assert free_in_groups(top, tmp_path / "none") is None
+    assert 0 < memory.free_bytes("cpu") <= psutil.virtual_memory().total
 
 
 def checked(base: Path, method: dict[str, Any], **runtime: Any) -> None:
