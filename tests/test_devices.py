@@ -16,6 +16,7 @@ from hubkit.errors import RecipeError
 from hubkit.executors.local import LocalExecutor
 from hubkit.recipe import preflight
 from hubkit.recipe.file import load_recipe
+from hubkit.recipe.pipeline import status
 from hubkit.recipe.plan import make_plan
 from hubkit.store import Store
 from hubkit.students import preflight as students
@@ -88,8 +89,7 @@ def test_a_gpu_that_torch_does_not_see_is_told(
 
 def checked(tmp_path: Path, *values: str) -> None:
     plan = make_plan(load_recipe(NANO, list(values)), NANO, tmp_path)
-    everything = preflight.status(plan, Store(tmp_path))
-    preflight._check_devices(plan, everything)
+    preflight._check_devices(plan, status(plan, Store(tmp_path)))
 
 
 def test_a_run_says_before_it_begins_that_its_gpu_is_unused(

@@ -30,7 +30,7 @@ class LocalExecutor:
         shares = gpus_of_workers(workers, device)
         self._per_gpu = workers_per_gpu(shares)
         spawn = multiprocessing.get_context("spawn")  # fork is unsafe once torch has threads
-        gpus = spawn.SimpleQueue() if shares else None
+        gpus: SimpleQueue[str] = spawn.SimpleQueue()
         for share in shares:
             gpus.put(",".join(share))
         # Ended workers leave locks of tqdm's behind; Python cleans up and need not tell the user.
@@ -39,7 +39,7 @@ class LocalExecutor:
             workers,
             mp_context=spawn,
             initializer=_start_worker,
-            initargs=(gpus,),
+            initargs=(gpus if shares else None,),
         )
 
     def submit(self, call: StepCall) -> Future[Record]:

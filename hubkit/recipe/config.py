@@ -267,8 +267,8 @@ class Recipe(Section):
 
     def _engines_are_of_models(self) -> None:
         """An engine under a name that nothing has would be ignored."""
-        generating = [*self.origins(), *self.compressors]
-        known = [one.name for one in generating if one.generator() is not None]
+        known = [origin.name for origin in self.origins() if origin.generator()]
+        known += [compressor.name for compressor in self.compressors if compressor.generator()]
         known += ["students", "default", *([self.judge.name] if self.judge else [])]
         for name in self.run.engines:
             if name in known:
