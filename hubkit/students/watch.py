@@ -107,9 +107,12 @@ def watcher(context: StepContext, trainer: Any, examples: Sequence[Sequence[int]
         ) -> None:
             logs = logs or {}
             self.loss = float(logs.get("loss", self.loss))
-            if not math.isfinite(float(logs.get("grad_norm", 0.0))):
+            self._check_finite(float(logs.get("grad_norm", 0.0)), state.global_step)
+
+        def _check_finite(self, norm: float, step: int) -> None:
+            if not math.isfinite(norm):
                 raise GateError(
-                    f"{context.step}: the gradient is not finite at step {state.global_step}",
+                    f"{context.step}: the gradient is not finite at step {step}",
                     "lower sft.learning_rate, or set sft.bf16: false",
                 )
 
@@ -153,6 +156,10 @@ def watcher(context: StepContext, trainer: Any, examples: Sequence[Sequence[int]
                     "to nothing",
                     "raise sft.learning_rate, or leave sft.weights out so that weights are float32",
                 )
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            # Not every step is logged, and the weights of the last one are published.
+            self._check_finite(float(trainer.gradient_norm), state.global_step)
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.saved_at = time.monotonic()

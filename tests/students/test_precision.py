@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from students_support import context, uneven
+from students_support import context, rows, uneven
 from tiny_model import HYBRID, save_tiny_model
 
 from hubkit.errors import GateError, RecipeError
@@ -87,6 +87,24 @@ def test_training_that_moves_nothing_stops(dense: Path, tmp_path: Path) -> None:
     step = context(tmp_path, uneven(), model=dense, sft=SFT | {"learning_rate": 1e-30})
     with pytest.raises(GateError, match=r"after 6 steps 0.0% of the weights have changed"):
         student.run(step)
+
+
+def test_a_last_gradient_that_is_not_finite_stops_too(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 101 steps every second one is logged, and the last one was not looked at."""
+    from students_support import SFT
+    from transformers import Trainer
+
+    norm = Trainer._get_grad_norm
+
+    def last(self: Any, model: Any, grad_norm: Any = None) -> Any:
+        return float("nan") if self.state.global_step == 100 else norm(self, model, grad_norm=grad_norm)
+
+    monkeypatch.setattr(Trainer, "_get_grad_norm", last)
+    sft = SFT | {"max_steps": 101, "per_device_train_batch_size": 1}
+    with pytest.raises(GateError, match="the gradient is not finite at step 101"):
+        student.run(context(tmp_path, rows(), model=dense, sft=sft))
 
 
 def test_a_gradient_that_is_not_finite_stops(tmp_path: Path) -> None:
