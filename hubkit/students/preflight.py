@@ -41,8 +41,14 @@ def check(context: CheckContext) -> None:
     if context.here:
         attention = context.runtime.get("attention", "auto")
         device = memory.device_of(context.runtime["device"])
-        processes = (context.runtime.get("accelerate") or {}).get("num_processes", 1)
-        _check_processes(processes, device, context.runtime.get("workers", 1))
+        accelerate, workers = context.runtime.get("accelerate") or {}, context.runtime.get("workers", 1)
+        _check_processes(accelerate.get("num_processes", 1), device, workers)
+        if workers > 1 and str(accelerate.get("gpu_ids", "all")) != "all":
+            raise RecipeError(
+                f"run.accelerate.gpu_ids is {accelerate['gpu_ids']}, and each of run.workers: {workers} would take "
+                "these GPUs",
+                "leave gpu_ids out: each worker has its share of the GPUs; CUDA_VISIBLE_DEVICES says of which",
+            )
         kernels.check_attention(attention, device, _is_narrow(context, device, shape))
         kernels.tell_attention(attention, device)
         kernels.check_linear(folder, device, Path(base["model"]).name)

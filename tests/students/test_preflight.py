@@ -51,6 +51,14 @@ def test_more_processes_than_gpus_are_told(monkeypatch: pytest.MonkeyPatch) -> N
     preflight._check_processes(2, "cpu")
 
 
+def test_gpus_that_all_workers_would_take_are_told() -> None:
+    """accelerate puts gpu_ids in place of the GPUs that a worker was given."""
+    checked({}, accelerate={"num_processes": 1, "gpu_ids": "0"})
+    checked({}, accelerate={"num_processes": 1, "gpu_ids": "all"}, workers=2)
+    with pytest.raises(RecipeError, match=r"gpu_ids is 0, and each of run\.workers: 2 would take"):
+        checked({}, accelerate={"num_processes": 1, "gpu_ids": 0}, workers=2)
+
+
 @pytest.mark.parametrize("device", ["cuda:1", "mps", "xpu:0"])
 def test_a_device_that_training_would_not_take_is_told(device: str, tmp_path: Path) -> None:
     """It took the first GPU whatever the number, and asked a GPU of CUDA for its memory whatever the kind."""
