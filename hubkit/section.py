@@ -9,7 +9,7 @@ import re
 import textwrap
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Any, Final, Union, get_args
+from typing import Annotated, Any, ClassVar, Final, Union, get_args
 
 from pydantic import (
     BaseModel,
@@ -17,9 +17,11 @@ from pydantic import (
     Discriminator,
     Field,
     GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
     Tag,
     ValidationInfo,
     field_validator,
+    model_serializer,
 )
 from pydantic_core import CoreSchema
 
@@ -50,6 +52,10 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    LATER: ClassVar[frozenset[str]] = frozenset()
+    """Keys that are written only where they differ from their defaults, so that existing step keys, which had none of
+    them, stay valid."""
+
     @classmethod
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
@@ -62,6 +68,14 @@ class Section(BaseModel):
             if name in properties:
                 properties[name] = {"description": text} | properties[name]
         return schema
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = dump(self)
+        for name in self.LATER & written.keys():
+            if getattr(self, name) == type(self).model_fields[name].get_default(call_default_factory=True):
+                del written[name]
+        return written
 
     @field_validator("*", mode="before")
     @classmethod

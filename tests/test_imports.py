@@ -18,7 +18,7 @@ from hubkit.traces.origins import ORIGINS
 HEAVY = {"torch", "transformers", "trl", "peft", "vllm", "lighteval", "gradio", "datasets", "matplotlib"}
 # A module may import from its own layer and from those before it; the longest name that fits counts.
 LAYERS = [
-    ["hubkit.errors", "hubkit.allocator", "hubkit.processes", "hubkit.__version__"],
+    ["hubkit.errors", "hubkit.allocator", "hubkit.devices", "hubkit.processes", "hubkit.__version__"],
     ["hubkit.localhub"],
     ["hubkit.records", "hubkit.section", "hubkit.precision", "hubkit.hub", "hubkit.push", "hubkit.verifiers"],
     ["hubkit.store"],
@@ -28,7 +28,7 @@ LAYERS = [
     ["hubkit.recipe.config"],
     ["hubkit.recipe.explain", "hubkit.recipe.repos"],
     ["hubkit.recipe.file", "hubkit.release", "hubkit.executors"],
-    ["hubkit.recipe.pins", "hubkit.recipe.plan"],
+    ["hubkit.recipe.pins", "hubkit.recipe.graph", "hubkit.recipe.plan"],
     ["hubkit.recipe.pipeline"],
     ["hubkit.recipe.amounts", "hubkit.recipe.estimate", "hubkit.recipe.preflight"],
     ["hubkit.api", "hubkit.stages"],

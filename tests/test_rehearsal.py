@@ -81,6 +81,7 @@ FEW = [
 OF_ONE = [
     f"teachers={json.dumps([yaml.safe_load(RECIPE.read_text())['teachers'][1] | {'shards': 1}])}",
     "students.variants=[raw, compressed-ministral-3-14b]",
+    "run.engines={default: {engine: transformers}}",  # those of models that are left out would be refused
 ]
 """Students of gpt-oss' traces alone: each takes two processes, and two evaluations."""
 CHECK = """

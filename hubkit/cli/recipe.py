@@ -14,8 +14,8 @@ from hubkit.cli.sources import reads
 if TYPE_CHECKING:
     from hubkit.recipe.config import Recipe
     from hubkit.recipe.estimate import Estimate
+    from hubkit.recipe.graph import Plan, Step
     from hubkit.recipe.pipeline import State
-    from hubkit.recipe.plan import Plan, Step
     from hubkit.store import Record, Store
 
 __all__ = ["app"]

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from hubkit.cli.progress import live_values
-from hubkit.errors import StepError
+from hubkit.errors import StepError, first_line
 
 if TYPE_CHECKING:
     from hubkit.recipe.pipeline import State
@@ -84,9 +84,8 @@ class Tracker:
             with contextlib.redirect_stdout(io.StringIO()):
                 return Context().run(init)
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise StepError(
-                f"Trackio cannot be used: {reason[:200]}",
+                f"Trackio cannot be used: {first_line(error)}",
                 "check TRACKIO_SPACE_ID, TRACKIO_SERVER_URL and TRACKIO_DIR, or run without --trackio",
             ) from None
 

@@ -33,6 +33,7 @@ def open_engine(
     runtime: EngineRuntime,
     device: str = "auto",
     threads: int = 1,
+    *,
     adapter: Path | None = None,
     marks: Sequence[str] = (),
     precision: str = "auto",
@@ -41,7 +42,7 @@ def open_engine(
 
     `marks` are the (open, close) of thinking spans that a recipe adds: they stay in the text if they are special
     tokens.
-    `precision` is a recipe's `run.precision`, for the embedded engine.
+    `precision` is a recipe's `run.precision`, for the embedded engine and vLLM.
     """
     runtime = choose(runtime, device, adapter is not None)
     if runtime.engine == "transformers":
@@ -54,7 +55,7 @@ def open_engine(
     if runtime.engine == "vllm":
         from hubkit.engines.vllm import VLLMEngine
 
-        return VLLMEngine(Path(model), runtime, marks)
+        return VLLMEngine(Path(model), runtime, marks, precision)
     from hubkit.engines.openai import OpenAIEngine
 
     name = Path(model).name if Path(model).is_dir() else str(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any, Final, Literal
 
@@ -11,6 +12,8 @@ from hubkit.section import Section
 
 __all__ = ["EngineRuntime"]
 
+PARALLEL: Final = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+"""vLLM's arguments whose product is the number of its GPUs."""
 VLLM_OWN: Final = {"model", "served_model_name", "host", "port", "uds", "api_key", "config", "root_path"}
 """vLLM's arguments that hubkit sets itself."""
 
@@ -72,3 +75,8 @@ class EngineRuntime(Section):
         if self.max_cost is not None and not (self.prompt_price or self.completion_price):
             raise ValueError("max_cost needs prompt_price and completion_price, per million tokens")
         return self
+
+    @property
+    def vllm_gpus(self) -> int:
+        """The number of GPUs that vLLM takes with these arguments."""
+        return math.prod(int(self.vllm.get(name) or 1) for name in PARALLEL)

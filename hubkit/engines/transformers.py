@@ -27,7 +27,7 @@ from hubkit.engines.helpers import Helpers
 from hubkit.engines.marks import opened_by
 from hubkit.engines.slots import register_attention
 from hubkit.engines.weights import load_adapter, load_model, text_class
-from hubkit.errors import EngineError, InputError
+from hubkit.errors import EngineError, InputError, first_line
 from hubkit.precision import weight_dtype
 
 __all__ = ["TransformersEngine"]
@@ -87,7 +87,7 @@ class TransformersEngine:
             )
         except (OSError, ValueError) as error:
             raise InputError(
-                f"cannot load the model {self._folder.name}: {str(error).splitlines()[0]}", "check its folder"
+                f"cannot load the model {self._folder.name}: {first_line(error)}", "check its folder"
             ) from error
         if not self._tokenizer.chat_template:
             raise InputError(

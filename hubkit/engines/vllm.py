@@ -28,6 +28,7 @@ from typing import Any, Final, Self
 
 import aiohttp
 
+from hubkit.devices import visible_gpus
 from hubkit.engines.base import Request, Response
 from hubkit.engines.marks import opened_by
 from hubkit.engines.openai import OpenAIEngine
@@ -41,6 +42,7 @@ START_S: Final = 3600.0
 """Seconds that a server may take to start, enough for the largest models; a server that dies is noticed at once."""
 END_S: Final = 20.0
 """Seconds that a server may take to end after it has stopped answering."""
+DTYPE: Final = re.compile(r"LLM engine \(v\S+\) with config: .*?\bdtype=torch\.(\w+)")
 SERVED: Final = "model"
 """The model's name at the server."""
 
@@ -57,9 +59,13 @@ class VLLMEngine:
     """vLLM servers on this machine, on loopback and with a key of their own."""
 
     notes: tuple[str, ...] = ()
-    precision = ""
 
-    def __init__(self, model: Path, runtime: EngineRuntime, marks: Sequence[str] = ()) -> None:
+    def __init__(
+        self, model: Path, runtime: EngineRuntime, marks: Sequence[str] = (), precision: str = "auto"
+    ) -> None:
+        """`precision` is `run.precision`, and once the engine is open the type that vLLM says it runs in. Its own
+        argument `dtype` overrides it; with neither, vLLM decides: models stored in float32 run in half precision."""
+        self.precision = precision
         self._model = model
         self._runtime = runtime
         self._marks = tuple(marks)
@@ -73,7 +79,7 @@ class VLLMEngine:
         devices = _devices(replicas, arguments)
         try:
             for port, visible in zip(free_ports(replicas), devices, strict=True):
-                given = {"max_num_seqs": self._runtime.window} | arguments
+                given = {"max_num_seqs": self._runtime.window, "dtype": self.precision} | arguments
                 if self._runtime.in_process:
                     given |= {"keep": list(self._marks) or None}
                 command = _command(self._model, port, given, self._runtime.in_process)
@@ -81,6 +87,8 @@ class VLLMEngine:
                 self._servers.append(self._stack.enter_context(server))
             for server in self._servers:
                 server.wait()
+            asked = str(arguments.get("dtype") or self.precision)
+            self.precision = self._servers[0].dtype() or ("" if asked == "auto" else asked)
         except BaseException:
             self._stack.close()
             raise
@@ -180,6 +188,12 @@ class _Server:
                 )
             time.sleep(0.3)
 
+    def dtype(self) -> str:
+        """Returns the type of the model's weights and products, such as bfloat16, from the line in which vLLM's engine
+        logs its configuration; "" without one. Neither its API server nor the models' list has it."""
+        found = DTYPE.search(self._log.read_text("utf-8", "replace"))
+        return found[1] if found else ""
+
     def check_end(self) -> None:
         """`check`, which waits for a server that answers no more: it may be about to end, and its log says why."""
         deadline = time.monotonic() + END_S
@@ -222,10 +236,7 @@ def _devices(replicas: int, arguments: dict[str, Any]) -> list[str | None]:
     """CUDA_VISIBLE_DEVICES of each server: all that there is for one, equal shares for several."""
     if replicas == 1:
         return [None]
-    import torch
-
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    visible = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+    visible = visible_gpus()
     if not visible:
         return [None] * replicas  # CPUs are shared
     each = int(arguments.get("tensor_parallel_size", 1)) * int(arguments.get("pipeline_parallel_size", 1))

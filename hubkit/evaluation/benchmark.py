@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
-from hubkit.errors import GateError, InputError
+from hubkit.errors import GateError, InputError, first_line
 from hubkit.section import Name, Sampling, Section
 
 __all__ = ["Benchmark", "check_level", "level_named"]
@@ -15,6 +15,8 @@ __all__ = ["Benchmark", "check_level", "level_named"]
 
 class Benchmark(Section):
     """What students are evaluated on: the recipe's own held-out problems, or a task that lighteval knows."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"leaderboard", "samples"})
 
     name: Name
     problems: Name | None = None
@@ -28,15 +30,6 @@ class Benchmark(Section):
     leaderboard: str = ""
     """For a task: the benchmark dataset whose leaderboard gets the results, as org/name#task. Empty: the dataset that
     the task reads, if it has an eval.yaml."""
-
-    @model_serializer(mode="wrap")
-    def _without_absent_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out keys with their defaults, so that existing step keys stay valid."""
-        written: dict[str, Any] = dump(self)
-        for name in ("leaderboard", "samples"):
-            if not written.get(name):
-                written.pop(name, None)
-        return written
 
     @model_validator(mode="after")
     def _one_source(self) -> Benchmark:
@@ -85,7 +78,7 @@ def check_level(tokenizer: Any, level: dict[str, str]) -> None:
     try:
         with_level = prompt(value)
     except Exception as error:  # whatever a stranger's template raises
-        told = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        told = first_line(error)
         raise GateError(
             f"the chat template fails at {variable} {value}: {told}", "choose a level that it knows"
         ) from None

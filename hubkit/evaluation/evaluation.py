@@ -24,7 +24,7 @@ from hubkit.engines.check import check_engine
 from hubkit.engines.kept import is_open, kept_engine, release
 from hubkit.engines.settings import EngineRuntime
 from hubkit.engines.weights import no_code
-from hubkit.errors import EngineError, InputError, RecipeError, StepError
+from hubkit.errors import EngineError, InputError, RecipeError, StepError, first_line
 from hubkit.evaluation.benchmark import Benchmark, check_level
 from hubkit.evaluation.published import check_served, merged, trained_answers
 from hubkit.evaluation.statistics import summary
@@ -159,7 +159,7 @@ def _student(context: StepContext) -> tuple[Path, Path | None, Any]:
         tokenizer = AutoTokenizer.from_pretrained(weights)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{context.config['student']} has no usable tokenizer: {str(error).splitlines()[0]}",
+            f"{context.config['student']} has no usable tokenizer: {first_line(error)}",
             "put its tokenizer files beside the weights",
         ) from error
     if not tokenizer.chat_template:
@@ -229,7 +229,7 @@ def _evaluate(
         Journal(context.work / "journal.sqlite", digest(config), _answers(context)) as journal,
         kept_engine(
             served,
-            lambda: open_engine(weights, runtime, device, threads, adapter, precision),
+            lambda: open_engine(weights, runtime, device, threads, adapter=adapter, precision=precision),
             context.runtime.get("keep_engine", False),
         ) as kept,
     ):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hubkit.errors import InputError, RecipeError
+from hubkit.errors import InputError, RecipeError, first_line
 from hubkit.evaluation.sampled import Sampled, of_metric
 from hubkit.records import PROBLEM_SCHEMA
 from hubkit.verifiers import verify_problem
@@ -182,7 +182,7 @@ def _config(task: str) -> Any:
         source = importlib.import_module(module)
     except Exception as error:
         # Some tasks of lighteval 0.13.0 need packages that it does not require, or an older huggingface_hub.
-        line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        line = first_line(error)
         raise RecipeError(
             f"lighteval cannot load {task!r} here: {type(error).__name__}: {line}", "choose another task"
         ) from error
@@ -299,7 +299,7 @@ def reading(task: str) -> Iterator[None]:
         yield
     except (HTTPError, OSError, ValueError, KeyError) as error:
         # datasets and huggingface_hub raise these, or their kinds
-        line = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        line = first_line(error, 300)
         if line.startswith("Sample larger than population"):
             raise InputError(
                 f"{task} asks for more examples in its prompt than its dataset has",

@@ -48,4 +48,4 @@ def open_executor(recipe: Recipe, root: Path) -> Executor:
         return HfJobsExecutor(recipe, root)
     from hubkit.executors.local import LocalExecutor
 
-    return LocalExecutor(run.workers)
+    return LocalExecutor(run.workers, run.device)

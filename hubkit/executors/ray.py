@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from hubkit.engines.kept import release
-from hubkit.errors import HubkitError, StepError
+from hubkit.errors import HubkitError, StepError, first_line
 from hubkit.executors.call import StepCall, error_from_json, error_to_json, execute, prepare_process
 from hubkit.recipe.runtime import Run
 from hubkit.store import Record
@@ -64,9 +64,8 @@ class RayExecutor:
                 _knock(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (OSError, ValueError, RuntimeError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise StepError(
-                f"no Ray cluster at {address!r}: {reason}",
+                f"no Ray cluster at {address!r}: {first_line(error)}",
                 "start one with `ray start --head`, or set run.ray_address",
             ) from None
         return self
@@ -98,10 +97,9 @@ def _carry_out(call: StepCall) -> dict[str, Any]:
 
 def _settle(future: Future[Record], call: StepCall, answer: Future[dict[str, Any]]) -> None:
     if lost := answer.exception():
-        reason = str(lost).strip().splitlines() or [""]
         future.set_exception(
             StepError(
-                f"{call.step}: Ray could not carry it out: {type(lost).__name__}: {reason[0][:200]}",
+                f"{call.step}: Ray could not carry it out: {type(lost).__name__}: {first_line(lost)}",
                 "run again: it goes on where it stopped; `ray status` shows the nodes",
             )
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from hubkit.problems.hub import split_held
-from hubkit.recipe.plan import Plan, Step
+from hubkit.recipe.graph import Plan, Step
 from hubkit.store import Record, digest
 from hubkit.traces.origins.base import Origin
 from hubkit.traces.variants import VARIANTS

@@ -5,17 +5,16 @@ Everything here is part of the steps' identity; `run` (runtime.py) says how step
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
 from pydantic import (
     Discriminator,
     Field,
-    SerializerFunctionWrapHandler,
     Tag,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -78,18 +77,12 @@ class Judge(ModelRef):
 
 
 class Base(ModelRef):
+    LATER: ClassVar[frozenset[str]] = frozenset({"chat_template"})
+
     name: Name
     chat_template: str = ""
     """File beside the recipe: a Jinja template for chats with this base and its students, which are published with it.
     Empty: the model's own."""
-
-    @model_serializer(mode="wrap")
-    def _without_absent_template(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out an empty template, so that existing step keys stay valid."""
-        written: dict[str, Any] = dump(self)
-        if not self.chat_template:
-            written.pop("chat_template", None)
-        return written
 
 
 RESERVED: Final = {
@@ -185,6 +178,8 @@ class Hub(Section):
 
 
 class Recipe(Section):
+    LATER: ClassVar[frozenset[str]] = frozenset({"judge", "traces", "select", "decontamination"})
+
     name: Name
     version: int = Field(default=1, gt=0)
     """Version of the release, which names its tag: v1."""
@@ -235,6 +230,7 @@ class Recipe(Section):
                     f"problem set {name!r} is not under `problems` ({', '.join(sorted(sets))})", *keys
                 )
         self._judge_fits()
+        self._engines_are_of_models()
         unverified = next((origin.name for origin in self.origins() if not origin.is_verified), None)
         if unverified and self.select and self.select.pass_rate:
             raise AtKey(
@@ -268,6 +264,27 @@ class Recipe(Section):
                 )
         self._student_names_differ()
         return self
+
+    def _engines_are_of_models(self) -> None:
+        """An engine under a name that nothing has would be ignored."""
+        known = [origin.name for origin in self.origins() if origin.generator()]
+        known += [compressor.name for compressor in self.compressors if compressor.generator()]
+        known += ["students", "default", *([self.judge.name] if self.judge else [])]
+        for name in self.run.engines:
+            if name in known:
+                continue
+            near = difflib.get_close_matches(name, known, 1)
+            why = "is a base, whose evaluations have the engine of `students`"
+            if name not in [base.name for base in self.students.bases]:
+                why = (
+                    f"asks an engine for nothing; did you mean {near[0]!r}?"
+                    if near
+                    else "asks an engine for nothing"
+                )
+            raise AtKey(
+                f"{name!r} {why}; engines here are for {', '.join(dict.fromkeys(known))}",
+                *("run", "engines", name),
+            )
 
     def _student_names_differ(self) -> None:
         """Names are parts joined by dashes, and parts may contain dashes: two students could have the same name."""
@@ -353,14 +370,3 @@ class Recipe(Section):
 
     def _is_judged(self, problems: str) -> bool:
         return self.problems[problems].judged_by() == "judge"
-
-    @model_serializer(mode="wrap")
-    def _without_absent_parts(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out absent later keys, so that existing step keys stay valid."""
-        written: dict[str, Any] = dump(self)
-        for name in ("judge", "traces", "select"):
-            if not written.get(name):
-                written.pop(name, None)
-        if self.decontamination == Decontamination():
-            written.pop("decontamination", None)
-        return written

@@ -17,9 +17,9 @@ from hubkit.errors import HubError
 from hubkit.hub import weight_headers
 from hubkit.push import PUSHES
 from hubkit.recipe.amounts import Amount, Flow, Look, flows, rows_of
+from hubkit.recipe.graph import Plan, Step
 from hubkit.recipe.pins import recall
 from hubkit.recipe.pipeline import State
-from hubkit.recipe.plan import Plan, Step
 from hubkit.recipe.runtime import Run
 from hubkit.records import count_rows
 from hubkit.store import Record, Store

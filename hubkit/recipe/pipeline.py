@@ -18,7 +18,7 @@ from typing import Any
 from hubkit.errors import HubkitError, InputError, RecipeError, StepError
 from hubkit.executors import Executor, StepCall, open_executor
 from hubkit.executors.run_repo import bring_home
-from hubkit.recipe.plan import Plan, Step
+from hubkit.recipe.graph import Plan, Step
 from hubkit.store import Record, Store, digest, exclusive
 
 __all__ = ["State", "run", "select", "status"]

@@ -8,73 +8,28 @@ first.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from hubkit.evaluation.tasks import TaskFacts
 from hubkit.problems.base import Pin
 from hubkit.problems.contamination import TRAINING, Decontamination
 from hubkit.recipe.config import Base, Recipe, Student
-from hubkit.recipe.pins import Model, pin_models, task_facts, tokenizer_digests
+from hubkit.recipe.graph import Builder, Plan
+from hubkit.recipe.pins import pin_models, task_facts, tokenizer_digests
 from hubkit.recipe.steps import STEPS
-from hubkit.section import prompt_sha
 from hubkit.store import digest
 from hubkit.traces.compressors import Compressor
 from hubkit.traces.origins import Origin
-from hubkit.traces.variants import Variant, possible_variants
+from hubkit.traces.variants import Variant
 
-__all__ = ["Plan", "Step", "make_plan"]
+__all__ = ["make_plan"]
 
 MANY: Final = 4
 """From this number of shards on, the traces of a teacher are also verified and cut in shards, and a compressor's shards
 are contiguous rows of raw instead of every n-th row. One shard of tokens, which uses all its cores, is made for every
 MANY shards of traces. Fewer shards run well on one machine; their keys stay valid."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One cached unit of work."""
-
-    kind: str
-    """A key of STEPS."""
-    name: str
-    """Kind and what the step is for: raw/nano-teacher."""
-    function: str
-    """module:function that does it."""
-    config: dict[str, Any]
-    """Settings that decide the output; part of the step's key."""
-    inputs: dict[str, str] = field(default_factory=dict)
-    """Input name -> name of the step that makes it."""
-    models: dict[str, str] = field(default_factory=dict)
-    """Name that the step uses -> key of `Plan.models`."""
-    runtime: dict[str, Any] = field(default_factory=dict)
-    """Settings that decide only how the step runs; never part of the key."""
-    paths: dict[str, Path] = field(default_factory=dict)
-    source_version: int | None = None
-    """Version of a problem source, which has its own; None: the module's VERSION."""
-
-    @property
-    def module(self) -> Any:
-        return importlib.import_module(self.function.partition(":")[0])
-
-    @property
-    def version(self) -> int:
-        return int(self.module.VERSION if self.source_version is None else self.source_version)
-
-
-@dataclass(frozen=True)
-class Plan:
-    recipe: Recipe
-    steps: list[Step]
-    """Every step stands after its inputs."""
-    models: dict[str, Model]
-    pins: dict[str, Pin]
-    """Problem set, or traces/<name> of existing traces -> where its data is."""
-    tasks: dict[str, TaskFacts] = field(default_factory=dict)
-    """Benchmark -> what the lighteval task that it names reads."""
 
 
 def make_plan(recipe: Recipe, path: Path, root: Path, remember: bool = True) -> Plan:
@@ -84,7 +39,7 @@ def make_plan(recipe: Recipe, path: Path, root: Path, remember: bool = True) -> 
     on the Hub that are not known yet are looked up again next time.
     """
     models, pins = pin_models(recipe, path.parent, root, remember)
-    build = _Builder(
+    build = Builder(
         recipe,
         models,
         pins,
@@ -116,61 +71,7 @@ def make_plan(recipe: Recipe, path: Path, root: Path, remember: bool = True) -> 
     return Plan(recipe, build.steps, models, pins, build.tasks)
 
 
-class _Builder:
-    """The plan so far, and what its stages need from the recipe."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        models: dict[str, Model],
-        pins: dict[str, Pin],
-        tokenizers: dict[str, str],
-        tasks: dict[str, TaskFacts],
-    ) -> None:
-        self.recipe, self.models, self.pins, self.tasks = recipe, models, pins, tasks
-        self.steps: list[Step] = []
-        self.tokenizers = tokenizers
-        """Base -> digest of its tokenizer."""
-        self.tokenised: dict[str, str] = {}
-        """Digest of the tokenisation of chats -> the first base with it."""
-        self.tokenizer = {"tokenizer": recipe.students.bases[0].name}
-        """All lengths are counted by the tokenizer of the first base."""
-
-    def add(self, kind: str, *of: str | int, config: dict[str, Any], function: str = "", **parts: Any) -> str:
-        """Add a step of a kind; returns its name."""
-        run = self.recipe.run
-        common = {"device": run.device, "precision": run.precision, "threads": run.threads_of(kind)}
-        parts["runtime"] = common | parts.get("runtime", {})
-        step = Step(kind, "/".join([kind, *map(str, of)]), function or STEPS[kind], config, **parts)
-        self.steps.append(step)
-        return step.name
-
-    def engine(self, name: str, prefix: str = "") -> dict[str, Any]:
-        """Returns the engine settings of the model of this name."""
-        return {f"{prefix}engine": self.recipe.run.engine(name).model_dump(mode="json")}
-
-    def judge(self) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
-        """Config, models and runtime of the judge in the steps that ask it; empty without a judge, so that existing
-        step keys stay valid."""
-        judge = self.recipe.judge
-        if judge is None:
-            return {}, {}, {}
-        config = {
-            "judge": judge.name,
-            "prompt_sha": prompt_sha(judge.prompt),
-            **judge.model_dump(mode="json", include={"prompt", "sampling"}),
-        }
-        return {"judge": config}, {"judge": judge.name}, self.engine(judge.name, "judge_")
-
-    def needed_variants(self) -> list[Variant]:
-        """Returns the variants that students are trained on, and those whose lengths controls have."""
-        known = possible_variants(c.name for c in self.recipe.compressors)
-        used = [one for v in self.recipe.variants() for one in ([known[p.variant] for p in v.parts] or [v])]
-        needed = set(used) | {Variant("compressed", v.compressor) for v in used if v.row.matched}
-        return [variant for variant in known.values() if variant in needed]
-
-
-def _problems(build: _Builder) -> None:
+def _problems(build: Builder) -> None:
     """Each set of problems, read from its source."""
     for name, source in build.recipe.problems.items():
         pin = build.pins[name]
@@ -184,7 +85,7 @@ def _problems(build: _Builder) -> None:
         )
 
 
-def _contamination(build: _Builder) -> str:
+def _contamination(build: Builder) -> str:
     """Add the check that no benchmark problem is a training problem."""
     recipe, benchmarks = build.recipe, build.recipe.benchmarks
     trained = {
@@ -199,16 +100,16 @@ def _contamination(build: _Builder) -> str:
     return build.add("contamination", config=config, inputs=trained | tests, models=models)
 
 
-def _asked(build: _Builder, origin: Origin) -> str:
+def _asked(build: Builder, origin: Origin) -> str:
     """Returns the step that writes the problems of an origin's traces: the recipe's set, or the traces' own."""
     return f"traces/{origin.name}/0" if origin.brings_problems else f"problems/{build.recipe.train_on}"
 
 
-def _problems_of(build: _Builder, origin: Origin) -> dict[str, str]:
+def _problems_of(build: Builder, origin: Origin) -> dict[str, str]:
     return {"problems": _asked(build, origin)}
 
 
-def _traces(build: _Builder, origin: Origin) -> dict[str, str]:
+def _traces(build: Builder, origin: Origin) -> dict[str, str]:
     """Add the shards of an origin's traces."""
     pin = build.pins.get(f"traces/{origin.name}", Pin())
     models = {"source": f"traces/{origin.name}"} if pin.digest else {}
@@ -234,7 +135,7 @@ def _traces(build: _Builder, origin: Origin) -> dict[str, str]:
     }
 
 
-def _verdicts(build: _Builder, origin: Origin, traces: Mapping[str, str]) -> dict[str, str]:
+def _verdicts(build: Builder, origin: Origin, traces: Mapping[str, str]) -> dict[str, str]:
     """Add a judge's verdicts on each shard; empty without a judge."""
     config, models, runtime = build.judge()
     if not config:
@@ -253,7 +154,7 @@ def _verdicts(build: _Builder, origin: Origin, traces: Mapping[str, str]) -> dic
     }
 
 
-def _raw(build: _Builder, origin: Origin, traces: Mapping[str, str], verdicts: Mapping[str, str]) -> str:
+def _raw(build: Builder, origin: Origin, traces: Mapping[str, str], verdicts: Mapping[str, str]) -> str:
     """Add the traces that are verified correct; from MANY shards on, shard by shard."""
     config = {"unverified": True} if not origin.is_verified else {}
     if origin.shards < MANY:
@@ -272,13 +173,13 @@ def _raw(build: _Builder, origin: Origin, traces: Mapping[str, str], verdicts: M
 
 
 def _joined(
-    build: _Builder, kind: str, of: list[str], function: str, config: dict[str, Any], shards: dict[str, str]
+    build: Builder, kind: str, of: list[str], function: str, config: dict[str, Any], shards: dict[str, str]
 ) -> str:
     """Add the step that joins the parts of a variant."""
     return build.add(kind, *of, function=function, config=config, inputs=shards, models=build.tokenizer)
 
 
-def _selected(build: _Builder, origin: Origin, raw: str, contamination: str) -> str:
+def _selected(build: Builder, origin: Origin, raw: str, contamination: str) -> str:
     """Add the selection of the correct traces that all variants are made from; without one, returns `raw`."""
     recipe = build.recipe
     config: dict[str, Any] = {"teacher": origin.name}
@@ -294,7 +195,7 @@ def _selected(build: _Builder, origin: Origin, raw: str, contamination: str) -> 
     return build.add("selected", origin.name, config=config, inputs=inputs, models=models)
 
 
-def _variants(build: _Builder, origin: Origin, raw: str) -> dict[Variant, str]:
+def _variants(build: Builder, origin: Origin, raw: str) -> dict[Variant, str]:
     """Add the traces in every form that students need: compressed, and the controls of the same length."""
     made: dict[Variant, str] = {}
     compressors = {compressor.name: compressor for compressor in build.recipe.compressors}
@@ -335,7 +236,7 @@ def _variants(build: _Builder, origin: Origin, raw: str) -> dict[Variant, str]:
     return made
 
 
-def _compress(build: _Builder, origin: Origin, compressor: Compressor, raw: str) -> dict[str, str]:
+def _compress(build: Builder, origin: Origin, compressor: Compressor, raw: str) -> dict[str, str]:
     """Add the shards of compressed traces."""
     config, models, runtime = build.judge()
     return {
@@ -363,7 +264,7 @@ def _compress(build: _Builder, origin: Origin, compressor: Compressor, raw: str)
     }
 
 
-def _matched(build: _Builder, origin: Origin, variants: Mapping[Variant, str]) -> str:
+def _matched(build: Builder, origin: Origin, variants: Mapping[Variant, str]) -> str:
     """Add the traces that all variants have, on which every student is trained."""
     inputs = {variant.name: step for variant, step in variants.items()}
     return build.add("matched", origin.name, config={"teacher": origin.name}, inputs=inputs)
@@ -374,7 +275,7 @@ Form = tuple[Variant, str, str]
 
 
 def _tokens(
-    build: _Builder, origin: Origin, base: Base, variants: Mapping[Variant, str], matched: str
+    build: Builder, origin: Origin, base: Base, variants: Mapping[Variant, str], matched: str
 ) -> tuple[dict[Form, str], str]:
     """Add the tokens of each variant, once for every level that a mixture gives it, and the rows whose tokens pass the
     checks in all variants; bases with the same tokenisation share them."""
@@ -417,7 +318,7 @@ def _tokens(
     return made, rows
 
 
-def _forms(build: _Builder, variants: Mapping[Variant, str]) -> list[Form]:
+def _forms(build: Builder, variants: Mapping[Variant, str]) -> list[Form]:
     """Returns every variant without a level, except those used only in mixtures; then the parts of mixtures."""
     used = build.recipe.variants()
     by_name = {variant.name: variant for variant in variants}
@@ -427,7 +328,7 @@ def _forms(build: _Builder, variants: Mapping[Variant, str]) -> list[Form]:
 
 
 def _student(
-    build: _Builder, student: Student, tokens: Mapping[Form, str], rows: str, contamination: str
+    build: Builder, student: Student, tokens: Mapping[Form, str], rows: str, contamination: str
 ) -> str:
     """Add one student, fine-tuned from its base."""
     recipe, run = build.recipe, build.recipe.run
@@ -457,11 +358,12 @@ def _student(
             "accelerate": run.accelerate,
             "workers": run.workers if run.executor == "local" else 1,
             "gpu_memory_gb": run.resources_of("student").gpu_memory_gb,
+            "gpus": run.resources_of("student").gpus if run.executor in ("ray", "slurm") else 0,
         },
     )
 
 
-def _evaluations(build: _Builder, base: Base, student: Student | None = None, trained: str = "") -> list[str]:
+def _evaluations(build: Builder, base: Base, student: Student | None = None, trained: str = "") -> list[str]:
     """Add the evaluations of a student, or an untrained base, on every benchmark; of a mixture's at every level."""
     names = []
     parts = student.variant.parts if student else ()
@@ -507,7 +409,7 @@ def _about(base: Base, student: Student | None) -> dict[str, Any]:
     }
 
 
-def _release(build: _Builder, published: list[str], root: Path) -> None:
+def _release(build: Builder, published: list[str], root: Path) -> None:
     """Add the report, and the repos on the Hub."""
     config = {"recipe": build.recipe.model_dump(mode="json", exclude={"run"})}
     report = build.add("report", config=config, inputs={name: name for name in published})

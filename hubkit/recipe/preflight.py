@@ -7,19 +7,23 @@ import shutil
 import sys
 from pathlib import Path
 
+from hubkit.devices import gpus_of_workers, unseen_gpu, workers_per_gpu
 from hubkit.engines import choose
+from hubkit.engines.settings import PARALLEL, EngineRuntime
 from hubkit.engines.weights import MISFIT_REMEDY, misfit, stored_shapes, torn_weights
 from hubkit.errors import InputError, RecipeError, first_line
 from hubkit.hub import download_tokenizer, weight_shapes
 from hubkit.recipe.estimate import Estimate, estimate_all
+from hubkit.recipe.graph import Plan, Step
 from hubkit.recipe.pipeline import State, status
-from hubkit.recipe.plan import Plan, Step
 from hubkit.store import CheckContext, Store
 
 __all__ = ["check"]
 
 ASKED = ("teacher", "compressor", "judge")
 """Steps' names for the models that they load, or that an engine loads."""
+ENGINES = ("engine", "judge_engine")
+"""Steps' names for the settings of their engines."""
 SPARE_BYTES = 50_000_000
 """Free disk that a run needs besides its steps' outputs: journals, logs, progress."""
 
@@ -44,12 +48,45 @@ def check(plan: Plan, store: Store, steps: list[Step] | None = None) -> None:
     _check_fit(plan, states)
     if plan.recipe.run.executor != "hf-jobs":  # whose jobs have disks of their own
         _check_disk_of_students(plan, store, states)
-    device = plan.recipe.run.device
-    if device.startswith("cuda") and plan.recipe.run.executor == "local":
+    if plan.recipe.run.executor == "local":  # a cluster's nodes cannot be seen from here
+        _check_devices(plan, states)
+
+
+def _check_devices(plan: Plan, states: list[State]) -> None:
+    """Raise RecipeError for GPUs that are asked for and not there; say on stderr which GPUs are unused or shared."""
+    run = plan.recipe.run
+    if run.device.startswith("cuda"):
         import torch
 
         if not torch.cuda.is_available():
-            raise RecipeError(f"run.device is {device} and torch sees no GPU", "--set run.device=auto")
+            why = f" ({why})" if (why := unseen_gpu()) else ""
+            raise RecipeError(
+                f"run.device is {run.device} and torch sees no GPU{why}", "--set run.device=auto"
+            )
+    engines = [engine for state in states for key in ENGINES if (engine := state.step.runtime.get(key))]
+    if not engines and not any(state.step.kind == "student" for state in states):
+        return
+    if run.device == "auto" and (why := unseen_gpu()):
+        print(
+            f"warning: run.device is auto, and steps run on the CPU: this machine has a GPU, and torch does not see it "
+            f"({why})",
+            file=sys.stderr,
+        )
+    shares = gpus_of_workers(run.workers, run.device)
+    fewest = min(map(len, shares), default=0)
+    for engine in engines:
+        chosen = choose(EngineRuntime(**engine), run.device)
+        if shares and chosen.engine == "vllm" and (needed := chosen.vllm_gpus) > fewest:
+            raise RecipeError(
+                f"run.workers is {run.workers}, of which each has {fewest} of the GPUs, and an engine takes {needed}",
+                f"lower run.workers, or the engine's {', '.join(PARALLEL)}",
+            )
+    if (sharing := workers_per_gpu(shares)) > 1:
+        print(
+            f"warning: run.workers is {run.workers}, and torch sees fewer GPUs: up to {sharing} steps share one and "
+            "its memory",
+            file=sys.stderr,
+        )
 
 
 def _context(plan: Plan, step: Step) -> CheckContext:

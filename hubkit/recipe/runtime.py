@@ -10,6 +10,7 @@ from packaging.utils import canonicalize_name
 from pydantic import Field, field_validator, model_validator
 
 from hubkit.engines.settings import EngineRuntime
+from hubkit.errors import first_line
 from hubkit.recipe.steps import STEPS
 from hubkit.section import AtKey, Section
 
@@ -71,7 +72,7 @@ class Jobs(Section):
             try:
                 asked = Requirement(line)
             except InvalidRequirement as error:
-                raise ValueError(f"{line!r} is not a dependency: {str(error).splitlines()[0]}") from None
+                raise ValueError(f"{line!r} is not a dependency: {first_line(error)}") from None
             if canonicalize_name(asked.name) == "hubkit" and asked.specifier:
                 raise ValueError(
                     f"{line!r} is another project on PyPI: leave the version out, or give an address"
@@ -89,7 +90,8 @@ class Run(Section):
     jobs: Jobs = Jobs()
     """hf-jobs: what every job is given."""
     workers: int = Field(default=1, gt=0)
-    """local: steps that run at the same time, one process each."""
+    """local: steps that run at the same time, one process each. Each has an equal share of the GPUs; if there are fewer
+    GPUs than workers, they share them."""
     threads: int | None = Field(default=None, gt=0)
     """Cores of one step: torch's threads in training, the transformers engine's processes on a CPU. Unset: with
     ray and slurm the step's `cpus`; with hf-jobs the job's cores; else this machine's cores, divided by `workers`."""
@@ -97,9 +99,10 @@ class Run(Section):
     """Device of training and of the transformers engine: auto, cpu, cuda, cuda:1, mps. Students train on a CPU or on
     the first visible GPU: auto, cpu or cuda."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of matrix products when students train and the transformers engine generates. auto: bfloat16 on GPUs
-    that have it, and on CPUs with AMX for models of 10M parameters or more that are stored in it; else float32. Weights
-    that train are float32 either way. `sft.bf16` overrides this, because it is part of a student's identity."""
+    """Precision of matrix products when students train and the engines transformers and vllm generate. auto: bfloat16
+    on GPUs that have it, and on CPUs with AMX for models of 10M parameters or more that are stored in it; else float32;
+    with vllm its own choice. Weights that train are float32 either way. `sft.bf16`, a part of a student's identity, and
+    `dtype` among vllm's arguments override this."""
     engines: dict[str, EngineRuntime] = Field(default={})
     """Model name -> engine; `students` for evaluations, `default` for all others."""
     accelerate: dict[str, Any] = Field(default={})

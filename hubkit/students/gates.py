@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hubkit.engines.weights import has_text_class, no_code, read_config
-from hubkit.errors import GateError
+from hubkit.errors import GateError, first_line
 from hubkit.records import messages_of
 from hubkit.traces.lengths import plain_backend
 
@@ -150,7 +150,7 @@ class Encoder:
             example = self._tokens(messages, text)
             expected = self._control_of(messages)
         except TemplateError as error:
-            return Failure("template_fails", str(error).strip().splitlines()[0])
+            return Failure("template_fails", first_line(error))
         if any(message["content"].strip() not in text for message in messages):
             return Failure("template_rewrites")
         if example is None:

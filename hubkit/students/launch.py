@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import yaml
 
-from hubkit.errors import RecipeError, StepError
+from hubkit.errors import RecipeError, StepError, first_line
 from hubkit.executors.call import StepCall, error_from_json
 from hubkit.executors.rank import RESULT
 from hubkit.processes import end_of_log, free_ports, supervised
@@ -39,7 +39,7 @@ def check_accelerate(given: dict[str, Any], folder: Path) -> None:
     try:
         load_config_from_file(str(path))
     except (ValueError, TypeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0].replace(f"The config file at {path}", "it")
+        reason = first_line(error, 300).replace(f"The config file at {path}", "it")
         raise RecipeError(f"run.accelerate: {reason}", "`accelerate config` writes what it takes") from None
 
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from hubkit.allocator import keep_freed
+from hubkit.devices import unseen_gpu
 from hubkit.engines.weights import load_model, read_config
-from hubkit.errors import RecipeError
+from hubkit.errors import RecipeError, first_line
 from hubkit.precision import choose_precision, parameter_count
 from hubkit.store import StepContext
 from hubkit.students import memory
@@ -71,12 +72,20 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
 
     config, sft = context.config, dict(context.config["sft"])
     cpu = on_cpu(context.runtime["device"])
+    if cpu and context.runtime["device"] == "auto" and (gpus := context.runtime.get("gpus")):
+        why = unseen_gpu() or "no driver is there"
+        raise RecipeError(
+            f"{context.step}: run.resources.student asks for gpus: {gpus}, and torch sees none on this node ({why})",
+            "install a torch for its GPUs, or set run.device: cpu",
+        )
     set_seed(config["seed"])  # LoRA's initial weights are drawn before the trainer sets its own seed
     stored = read_config(base).dtype or torch.float32
     if sft.get("bf16") is None:
         asked = context.runtime.get("precision", "auto")
         sft["bf16"] = choose_precision(asked, "cpu" if cpu else "cuda", parameter_count(base)) == "bfloat16"
-    context.metrics["precision"] = "bfloat16" if sft["bf16"] else "float32"
+    context.metrics.update(
+        precision="bfloat16" if sft["bf16"] else "float32", device="cpu" if cpu else "cuda"
+    )
     narrow = sft.get("weights") == "bfloat16"
     sft = training_arguments(sft)
     if not config["lora"]:
@@ -132,7 +141,7 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
     except (
         ValueError
     ) as error:  # what TRL and PEFT refuse: target modules that are not there, settings that clash
-        told = str(error).strip().splitlines()[0][:300]
+        told = first_line(error, 300)
         raise RecipeError(f"{context.step}: {told}", "change the method's sft or lora") from error
     if trainer.accelerator.is_fsdp2 and sft["bf16"]:
         # accelerate would have processes average gradients in what products are in. From there on they are float32.
@@ -207,6 +216,8 @@ def _layout(context: StepContext, base: Path, cpu: bool, narrow: bool, longest: 
         free = memory.free_bytes(device) // processes
         if cpu:
             free = memory.share_of(context.runtime.get("workers", 1) * processes, free)
+        elif (sharing := context.runtime.get("workers_per_gpu", 1)) > 1:
+            free = min(free, memory.whole_bytes(device) // sharing)
         memory.check_fits(context.step, needs, free, longest)
         tokens = tokens or memory.tokens_that_fit(needs, free, TOKENS_PER_DEVICE)
         reckoned = memory.reckon(base, context.config, context.runtime, narrow, device, max(tokens, longest))
@@ -233,7 +244,7 @@ def make_saveable(model: Any) -> None:
             generation.validate(strict=True)
             return
         except (ValueError, TypeError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
     kept = {name: getattr(generation, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     model.generation_config = GenerationConfig(**kept)
     logging.getLogger("hubkit").warning(

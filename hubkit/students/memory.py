@@ -1,7 +1,7 @@
 """Estimates of the memory and disk that training takes, in bytes, from the model's configuration alone.
 
     Qwen3.5-9B, full, FSDP over 4, 32,768 tokens at once, checkpointing
-    -> weights 15.2 GB, gradients 9.0, moments 17.9, activations 29.5, logits 2.0: 75.1 GB on each device
+    -> weights 15.2 GB, gradients 9.0, moments 17.9, head 6.1, activations 29.5, logits 0.3: 79.5 GB on each device
 
 The model is built without storage (torch's meta device), so that every architecture is counted by its own modules.
 What a layer keeps for its backward pass was measured (KEPT); the rest is arithmetic.
@@ -20,6 +20,7 @@ from typing import Any, Final
 from hubkit.engines.weights import read_config
 from hubkit.errors import RecipeError, first_line
 from hubkit.students.adapters import torn_apart
+from hubkit.students.limits import free_in_groups
 from hubkit.students.settings import training_arguments
 
 __all__ = [
@@ -45,14 +46,22 @@ PROCESS: Final = {"cpu": 1_100_000_000, "cuda": 1_500_000_000}
 """Bytes of a process with torch, transformers and TRL loaded; on a GPU, of its context and workspaces."""
 MOMENTS: Final = {"adamw": 2, "adam": 2, "sgd": 0, "adagrad": 1, "rmsprop": 1, "lion": 1, "adafactor": 0}
 """Beginning of an optimizer's name -> numbers that it keeps for each weight; 2 for all others."""
-LOGITS_TOKENS: Final = 2048
-"""Tokens whose logits TRL has in memory at once: its loss is computed in tiles."""
+TILE: Final = (4096, 32768)
+"""Tokens and words of the vocabulary whose logits TRL has in memory at once (trl/kernels/chunked_logprob.py)."""
+TILES: Final = 8
+"""float32 copies of a tile that its backward pass makes without Triton, as on a CPU. Measured: 8.3, with bfloat16
+products 7.8. Triton's kernel works in the tile."""
+FOREACH: Final = ("adamw", "adam", "adagrad", "rmsprop")
+"""Beginnings of the names of torch's optimizers that, on a GPU, make a further number for each weight while they step:
+"~ sizeof(params) more peak memory", as torch.optim says of `foreach`, its default there."""
+NOT_FOREACH: Final = ("fused", "8bit", "4bit", "bnb", "paged", "torchao", "anyprecision")
+"""Parts of the names of optimizers that go through one tensor at a time, or need no copy."""
 KEPT: Final = {(False, False): 5.0, (False, True): 3.3, (True, False): 5.5, (True, True): 4.0}
 """Adapter, bfloat16 products -> bytes for each number that goes into or out of a linear layer. What norms, rotations,
 attention and activation functions keep is spread over them. Measured by autograd's own list of saved tensors: on Llama
 4.4, 3.0, 4.0, 2.7, and on Qwen3, which also normalises queries and keys, 5.5, 3.6. An adapter's are higher here, since
-the peak of a whole process was: for 135M parameters and two rows of 384 tokens (benchmarks/train.py) 4.3, 4.2, 3.2 and
-2.6 GiB are reckoned, and 4.2, 3.9, 3.7 and 2.8 were measured."""
+the peak of a whole process was: for 135M parameters and two rows of 384 tokens (benchmarks/train.py) 5.0, 4.9, 3.8 and
+3.2 GiB are reckoned, and 4.2, 3.9, 3.7 and 2.8 were measured."""
 DROPPED: Final = {False: 5.9, True: 4.0}
 """bfloat16 products -> further bytes for each input of a linear layer, of which an adapter's dropout keeps the mask and
 the result. Measured likewise."""
@@ -76,6 +85,13 @@ class Shape:
     vocabulary: int
     largest: int
     """Parameters of the largest layer, which a sharded model gathers."""
+    outside: int
+    """Parameters outside the layers, embeddings and output layer, which a sharded model gathers together."""
+    head: int
+    """Parameters of the output layer."""
+    head_is_trained: bool
+    widest: int
+    """Parameters of the largest tensor that is trained."""
     inputs: int
     """Inputs of the linear layers of all layers, for each token, without experts that are not chosen."""
     outputs: int
@@ -101,22 +117,31 @@ class Needs:
     weights: int
     gradients: int
     moments: int
+    head: int
+    """The output layer's own gradient, float32, until it is added to the others; gathered, if the model is sharded."""
     activations: int
     logits: int
+    optimizer: int
+    """What the optimizer makes while it steps, when activations, logits and gathered weights are gone, beyond these."""
     per_token: float
-    """Bytes of activations and logits for each further token of a micro-batch."""
+    """Bytes of activations and logits for each token of a micro-batch."""
+    per_tile_token: float
+    """Bytes of logits for each of the first tokens, as many as a tile has."""
 
     @property
     def fixed(self) -> int:
         """Bytes that do not depend on the number of tokens."""
-        return self.process + self.weights + self.gradients + self.moments
+        return self.process + self.weights + self.gradients + self.moments + self.head
 
     @property
     def total(self) -> int:
-        return self.fixed + self.activations + self.logits
+        return self.fixed + max(self.activations + self.logits, self.optimizer)
 
     def words(self) -> str:
-        parts = [f.name for f in fields(self) if f.name not in ("process", "per_token")]
+        stepping = self.optimizer > self.activations + self.logits
+        left_out = {"process", "per_token", "per_tile_token"}
+        left_out |= {"activations", "logits"} if stepping else {"optimizer"}
+        parts = [f.name for f in fields(self) if f.name not in left_out]
         return ", ".join(f"{name} {getattr(self, name) / 1e9:.1f} GB" for name in parts)
 
 
@@ -142,7 +167,8 @@ def shape_of(config: Any, lora: Mapping[str, Any] | None) -> Shape:
             if weight.dim() == 3 and not isinstance(module, torch.nn.modules.conv._ConvNd):  # experts
                 inputs += chosen * min(weight.shape[1:])
                 outputs += chosen * max(weight.shape[1:])
-    trained = parameters
+    trained, layers = parameters, [sum(p.numel() for p in block.parameters()) for block in blocks]
+    output = sum(p.numel() for p in head.parameters()) if head is not None else 0
     if lora is not None:
         from peft import LoraConfig, get_peft_model
 
@@ -155,6 +181,7 @@ def shape_of(config: Any, lora: Mapping[str, Any] | None) -> Shape:
                 f"leave {names} out of its targets, or name them in lora.modules_to_save, which are trained whole",
             )
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        head = model.get_output_embeddings()  # another one, if it is saved whole
     return Shape(
         parameters=parameters,
         trained=trained,
@@ -162,7 +189,11 @@ def shape_of(config: Any, lora: Mapping[str, Any] | None) -> Shape:
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         vocabulary=text.vocab_size,
-        largest=max((sum(p.numel() for p in block.parameters()) for block in blocks), default=parameters),
+        largest=max(layers, default=parameters),
+        outside=parameters - sum(layers) if layers else 0,
+        head=output,
+        head_is_trained=head is not None and any(p.requires_grad for p in head.parameters()),
+        widest=max((p.numel() for p in model.parameters() if p.requires_grad), default=0),
         inputs=inputs,
         outputs=outputs,
     )
@@ -209,15 +240,25 @@ def reckon(
         return None
     sft = training_arguments(config["sft"])
     width = 2 if config["sft"].get("weights") == "bfloat16" else 4
+    kind, parts = _sharded(runtime.get("accelerate") or {})
+    whole = parts["weights"] == 1
+    copies, gathered, head = 0, 0, 4 * shape.head if shape.head_is_trained else 0
     if shape.adapter:
         # The base as it is stored where products are bfloat16: loading.py.
-        weights = (2 if narrow else 4) * (shape.parameters) + 4 * shape.trained
+        weights = ((2 if narrow else 4) * shape.parameters + 4 * shape.trained) // parts["weights"]
     else:
-        # Under autocast every weight of a product has a copy in bfloat16 until the step ends.
-        weights = (width + (2 if narrow and width == 4 else 0)) * shape.parameters
-    moments = _moments(sft)
-    parts = _sharded(runtime.get("accelerate") or {})
-    gathered = 0 if parts["weights"] == 1 else 2 * width * shape.largest
+        weights = width * shape.parameters // parts["weights"]
+        if narrow and width == 4 and kind != "FSDP":
+            # Under autocast every weight of a product has a copy in bfloat16 until the step ends; FSDP gathers such.
+            copies = 2 * shape.parameters // parts["weights"]
+    if not whole:
+        # A layer, and the next one that is on its way; what is outside the layers until the backward pass ends (FSDP2
+        # does not give the root's weights back before). Of a layer also its gradients, and the float32 copy of them
+        # that is averaged. TRL makes the output layer's gradient float32, then of the gathered weight's type.
+        held = 2 if narrow or width == 2 else 4
+        gathered = held * (2 * shape.largest + shape.outside)
+        gathered += 0 if shape.adapter else (held + 4) * shape.largest
+        head += held * shape.head if shape.head_is_trained else 0
     per_layer = _kept(shape, config["lora"], narrow) / shape.layers
     stream = shape.hidden * (2 if narrow and shape.adapter else 4)
     # With checkpoints each layer keeps its input, and one at a time all else.
@@ -226,18 +267,40 @@ def reckon(
     )
     # The last hidden states, their gradient and two norms are whole; of the logits only tiles.
     per_token += 6 * stream
-    full = sft.get("loss_type", "nll") != "nll" or sft.get("label_smoothing_factor", 0)
-    logits = (tokens if full else min(tokens, LOGITS_TOKENS)) * shape.vocabulary * (12 if full else 4)
-    gradients = width if not shape.adapter else 4
+    if sft.get("loss_type", "nll") != "nll" or sft.get("label_smoothing_factor", 0):
+        per_token, tile, logits = per_token + 12 * shape.vocabulary, 0, 12 * shape.vocabulary * tokens
+        activations = round(per_token * tokens) - logits
+    else:
+        of_tile = (
+            TILES * 4 * min(shape.vocabulary, TILE[1]) if device == "cpu" else (2 if narrow else 4) * TILE[1]
+        )
+        tile, logits, activations = of_tile, of_tile * min(tokens, TILE[0]), round(per_token * tokens)
+    number = 4 if shape.adapter else width
+    # DDP sends gradients from buckets, which are a second copy of all of them (its gradient_as_bucket_view is off).
+    sent = 2 if kind == "MULTI_GPU" and parts["processes"] > 1 else 1
+    stepping = _stepping(sft, shape, device, width) // parts["moments"]
     return Needs(
         process=PROCESS[device],
-        weights=round(weights / parts["weights"] + gathered),
-        gradients=round(gradients * shape.trained / parts["gradients"]),
-        moments=round(gradients * moments * shape.trained / parts["moments"]),
-        activations=round(per_token * tokens),
+        weights=weights + copies + gathered,
+        gradients=sent * number * shape.trained // parts["gradients"],
+        moments=round(number * _moments(sft) * shape.trained / parts["moments"]),
+        head=head,
+        activations=activations,
         logits=logits,
-        per_token=per_token + (12 * shape.vocabulary if full else 0),
+        optimizer=max(0, stepping - copies - gathered - head),
+        per_token=per_token,
+        per_tile_token=tile,
     )
+
+
+def _stepping(sft: Mapping[str, Any], shape: Shape, device: str, width: int) -> int:
+    """Returns the bytes that the optimizer makes while it steps."""
+    optimizer, number = str(sft.get("optim", "adamw_torch")), 4 if shape.adapter else width
+    foreach = optimizer.startswith(FOREACH) and not any(part in optimizer for part in NOT_FOREACH)
+    if foreach and device == "cuda" and number == 4:  # bfloat16 weights have torchao's
+        return number * shape.trained
+    # One tensor after the other has a square root and a quotient of its size (measured on a CPU: 2.0 times it).
+    return 8 * shape.widest
 
 
 def _moments(sft: Mapping[str, Any]) -> float:
@@ -273,13 +336,14 @@ def _kept(shape: Shape, lora: Mapping[str, Any] | None, narrow: bool) -> float:
     return kept
 
 
-def _sharded(accelerate: Mapping[str, Any]) -> dict[str, int]:
-    """Returns over how many devices weights, gradients and moments are spread."""
+def _sharded(accelerate: Mapping[str, Any]) -> tuple[str, dict[str, int]]:
+    """Returns the kind of processes, and over how many of them weights, gradients and moments are spread."""
     processes = int(accelerate.get("num_processes", 1))
     kind = accelerate.get("distributed_type", "MULTI_GPU")
     zero = int((accelerate.get("deepspeed_config") or {}).get("zero_stage", 2)) if kind == "DEEPSPEED" else 0
     whole = kind == "FSDP"
-    return {
+    return kind, {
+        "processes": processes,
         "weights": processes if whole or zero >= 3 else 1,
         "gradients": processes if whole or zero >= 2 else 1,
         "moments": processes if whole or zero >= 1 else 1,
@@ -288,7 +352,11 @@ def _sharded(accelerate: Mapping[str, Any]) -> dict[str, int]:
 
 def tokens_that_fit(needs: Needs, free: int, most: int) -> int:
     """Returns the tokens of a micro-batch for which `free` bytes are enough, `most` at most."""
-    return max(1, min(most, int((free * SLACK - needs.fixed - needs.logits) / needs.per_token)))
+    room = free * SLACK - needs.fixed
+    found = room / (needs.per_token + needs.per_tile_token)
+    if found > TILE[0]:
+        found = (room - TILE[0] * needs.per_tile_token) / needs.per_token
+    return max(1, min(most, int(found)))
 
 
 def free_bytes(device: str) -> int:
@@ -299,12 +367,8 @@ def free_bytes(device: str) -> int:
         return int(torch.cuda.mem_get_info()[0])
     import psutil
 
-    free = int(psutil.virtual_memory().available)
-    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
-    try:  # of a container or a job of Slurm
-        return min(free, int(limit.read_text()) - int(used.read_text()))
-    except (OSError, ValueError):
-        return free
+    free, limit = int(psutil.virtual_memory().available), free_in_groups()
+    return free if limit is None else min(free, limit)
 
 
 def begin_peak() -> None:
@@ -344,7 +408,7 @@ def check_fits(step: str, needs: Needs, free: int, tokens: int) -> None:
     """Raise RecipeError if a device with `free` bytes cannot train on an example of this many tokens."""
     if needs.total <= free:
         return
-    if needs.fixed > free:
+    if needs.fixed + needs.optimizer > free:
         lower = "train an adapter (lora), spread the model with run.accelerate (FSDP), or take a smaller base"
     else:
         lower = "set sft.gradient_checkpointing: true, lower sft.max_length, or spread the model with run.accelerate"

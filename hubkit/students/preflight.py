@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from hubkit.devices import gpus_of_workers, workers_per_gpu
 from hubkit.errors import RecipeError, first_line
 from hubkit.hub import download_tokenizer
 from hubkit.precision import choose_precision
@@ -40,7 +41,14 @@ def check(context: CheckContext) -> None:
     if context.here:
         attention = context.runtime.get("attention", "auto")
         device = memory.device_of(context.runtime["device"])
-        _check_processes((context.runtime.get("accelerate") or {}).get("num_processes", 1), device)
+        accelerate, workers = context.runtime.get("accelerate") or {}, context.runtime.get("workers", 1)
+        _check_processes(accelerate.get("num_processes", 1), device, workers)
+        if workers > 1 and str(accelerate.get("gpu_ids", "all")) != "all":
+            raise RecipeError(
+                f"run.accelerate.gpu_ids is {accelerate['gpu_ids']}, and each of run.workers: {workers} would take "
+                "these GPUs",
+                "leave gpu_ids out: each worker has its share of the GPUs; CUDA_VISIBLE_DEVICES says of which",
+            )
         kernels.check_attention(attention, device, _is_narrow(context, device, shape))
         kernels.tell_attention(attention, device)
         kernels.check_linear(folder, device, Path(base["model"]).name)
@@ -53,15 +61,19 @@ def base_folder(model: str, revision: str) -> Path:
     return Path(model) if Path(model).is_dir() else download_tokenizer(model, revision)
 
 
-def _check_processes(processes: int, device: str) -> None:
-    """Raise RecipeError where a student's processes are more than the GPUs of this machine: each takes one."""
+def _check_processes(processes: int, device: str, workers: int = 1) -> None:
+    """Raise RecipeError where a student's processes are more than the GPUs of its worker: each takes one."""
     import torch
 
-    if device == "cuda" and processes > (there := torch.cuda.device_count()):
+    if device != "cuda" or processes == 1:
+        return
+    there = torch.cuda.device_count()
+    if processes > max(1, there // workers):
         seen = "one GPU" if there == 1 else f"{there} GPUs"
+        shared = f", which run.workers: {workers} share" if workers > 1 else ""
         raise RecipeError(
-            f"run.accelerate.num_processes is {processes}, and {seen} can be seen",
-            "lower it, or see what CUDA_VISIBLE_DEVICES hides",
+            f"run.accelerate.num_processes is {processes}, and {seen} can be seen{shared}",
+            ("lower one of them" if shared else "lower it") + ", or see what CUDA_VISIBLE_DEVICES hides",
         )
 
 
@@ -143,6 +155,8 @@ def _check_memory(context: CheckContext, folder: Path, shape: memory.Shape) -> N
         return
     device = memory.device_of(runtime["device"]) if context.here else "cuda"
     free = memory.whole_bytes(device) if context.here else int(known or 0) * 10**9
+    if context.here and device == "cuda":
+        free //= workers_per_gpu(gpus_of_workers(runtime.get("workers", 1), runtime["device"]))
     narrow = _is_narrow(context, device, shape)
     # On a CPU rows may be far shorter than the limit: their memory is checked when they are there.
     tokens = config["sft"]["max_length"] if device == "cuda" else 1

@@ -11,10 +11,8 @@ from typing import Any, ClassVar, Final, Literal
 from pydantic import (
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
-    model_serializer,
     model_validator,
 )
 
@@ -137,6 +135,8 @@ class _Passed(Section):
 class Sft(_Passed):
     """Arguments of TRL's SFTConfig, by their own names: these, and all others but those that hubkit sets."""
 
+    LATER: ClassVar[frozenset[str]] = frozenset({"bf16", "weights"})
+
     learning_rate: float = Field(gt=0)
     num_train_epochs: float = Field(default=1, gt=0)
     per_device_train_batch_size: int = Field(default=16, gt=0)
@@ -156,15 +156,6 @@ class Sft(_Passed):
     weights: Literal["float32", "bfloat16"] = "float32"
     """Not TRL's: type of the weights in full fine-tuning. bfloat16 needs torchao, whose optimizer does not lose small
     updates by rounding."""
-
-    @model_serializer(mode="wrap")
-    def _without_unset(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        written: dict[str, Any] = dump(self)
-        if self.bf16 is None:
-            written.pop("bf16", None)
-        if self.weights == "float32":
-            written.pop("weights", None)
-        return written
 
 
 class Lora(_Passed):
@@ -218,19 +209,13 @@ class Method(Section):
 class SftMethod(Method):
     """Supervised fine-tuning on the tokens of the traces."""
 
+    LATER: ClassVar[frozenset[str]] = frozenset({"kind"})
     step: ClassVar[str] = "hubkit.students.student:run"
 
     kind: Literal["sft"] = "sft"
     sft: Sft
     lora: Lora | None = None
     """Present: train an adapter. Absent: train all weights."""
-
-    @model_serializer(mode="wrap")
-    def _without_kind(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out the kind, so that existing step keys stay valid."""
-        written: dict[str, Any] = dump(self)
-        written.pop("kind", None)
-        return written
 
     def tokens(self, rows: int) -> int:
         return int(rows * self.sft.num_train_epochs * self.sft.max_length)

@@ -73,6 +73,8 @@ def trainer_class() -> Any:
         ) -> None:
             super().__init__(**arguments)
             self.lengths, self.layout, self.forms = lengths, layout, forms
+            self.gradient_norm: Any = 0.0
+            """Of the last step."""
             # A mixture's balancing loss is a mean over a micro-batch: only one of single examples has a meaning
             # that does not depend on the machine.
             layout.single = layout.single or self.aux_loss_enabled

@@ -46,7 +46,9 @@ class WeightSample:
 
     @staticmethod
     def _sample(weight: Any) -> Any:
-        local = weight.detach()
+        # Of a model that is spread over processes each compares its part: FSDP's are DTensors; ZeRO-3 leaves the weight
+        # itself empty, and has the part beside it.
+        local = getattr(weight, "ds_tensor", weight).detach()
         local = (local.to_local() if hasattr(local, "to_local") else local).flatten()
         return local[:: max(1, local.numel() // PER_TENSOR)].clone()
 
@@ -105,9 +107,12 @@ def watcher(context: StepContext, trainer: Any, examples: Sequence[Sequence[int]
         ) -> None:
             logs = logs or {}
             self.loss = float(logs.get("loss", self.loss))
-            if not math.isfinite(float(logs.get("grad_norm", 0.0))):
+            self._check_finite(float(logs.get("grad_norm", 0.0)), state.global_step)
+
+        def _check_finite(self, norm: float, step: int) -> None:
+            if not math.isfinite(norm):
                 raise GateError(
-                    f"{context.step}: the gradient is not finite at step {state.global_step}",
+                    f"{context.step}: the gradient is not finite at step {step}",
                     "lower sft.learning_rate, or set sft.bf16: false",
                 )
 
@@ -131,7 +136,7 @@ def watcher(context: StepContext, trainer: Any, examples: Sequence[Sequence[int]
         def _look(self, sample: WeightSample, step: int) -> None:
             counts = torch.tensor(sample.changed(), dtype=torch.float64, device="cpu")
             counts = trainer.accelerator.reduce(counts.to(trainer.args.device, torch.float32))
-            moved = float(counts[0] / counts[1])
+            moved = float(counts[0] / counts[1]) if counts[1] else None
             norm = float(trainer.gradient_norm)
             self.gate = {"gradient_norm": norm, "weights_moved": moved, "looked_at_step": step}
             if not math.isfinite(norm) or norm == 0:
@@ -139,6 +144,11 @@ def watcher(context: StepContext, trainer: Any, examples: Sequence[Sequence[int]
                     f"{context.step}: the gradient's norm is {norm} after {step} steps: nothing is learned",
                     "look at sft.learning_rate, sft.max_grad_norm and the data",
                 )
+            if moved is None:
+                logging.getLogger("hubkit").warning(
+                    "whether weights move could not be looked at: no process has a part of them in memory"
+                )
+                return
             by_chance = context.config["sft"].get("weights") == "bfloat16"
             if moved < (MOVED_BY_CHANCE if by_chance else MOVED):
                 raise GateError(
@@ -146,6 +156,10 @@ def watcher(context: StepContext, trainer: Any, examples: Sequence[Sequence[int]
                     "to nothing",
                     "raise sft.learning_rate, or leave sft.weights out so that weights are float32",
                 )
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            # Not every step is logged, and the weights of the last one are published.
+            self._check_finite(float(trainer.gradient_norm), state.global_step)
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.saved_at = time.monotonic()

@@ -10,8 +10,8 @@ from rich.console import Console
 from support import NANO, hubkit
 
 from hubkit.cli.progress import Display, Pace
+from hubkit.recipe.graph import Step
 from hubkit.recipe.pipeline import State
-from hubkit.recipe.plan import Step
 
 
 def test_the_estimated_end_follows_the_pace_of_the_last_minutes() -> None:

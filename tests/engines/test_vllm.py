@@ -84,6 +84,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
 
 def test_greedy_answers_are_those_of_the_embedded_engine(engine: Engine) -> None:
+    assert engine.precision == "float32", "as CPU says, read from vLLM's log"
     requests = [ask(i, 100 + i) for i in range(40)]
     found = answers(engine, requests)
     with open_engine(TEACHER, EngineRuntime(), "cpu") as embedded:

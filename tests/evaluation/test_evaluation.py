@@ -413,3 +413,19 @@ def test_benchmarks_of_one_model_load_it_once(
     # Another student, and whatever else a worker does next, gets the memory.
     evaluation.run(step("t", models / "teacher", sampling=sampling))
     assert loaded[3:] == ["-student-m", "+teacher", "-teacher"]
+
+
+def test_an_evaluation_runs_in_the_precision_of_the_run(step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was handed on as marks of thinking spans: unseen by the embedded engine, and refused by vLLM's arguments."""
+    given: dict[str, Any] = {}
+
+    def opened(*_: Any, **options: Any) -> Any:
+        given.update(options)
+        raise EngineError("enough")
+
+    monkeypatch.setattr(evaluation, "open_engine", opened)
+    context = step("s", MODELS / "student-s")
+    context.runtime["precision"] = "bfloat16"
+    with pytest.raises(EngineError, match="enough"):
+        evaluation.run(context)
+    assert given == {"adapter": None, "precision": "bfloat16"}

@@ -15,8 +15,9 @@ from hubkit.problems.base import Pin
 from hubkit.problems.file import FileSource
 from hubkit.recipe.estimate import estimate_all
 from hubkit.recipe.file import load_recipe
+from hubkit.recipe.graph import Plan
 from hubkit.recipe.pipeline import status
-from hubkit.recipe.plan import Plan, make_plan
+from hubkit.recipe.plan import make_plan
 from hubkit.store import Store
 
 # A module with a class, and a row in the table: this file is all that a new source is.

@@ -35,6 +35,14 @@ def test_shipped_recipes_are_valid_and_say_how_to_launch(path: Path) -> None:
             "run={executor: ray, resources: {student: {gpus: 1}}, accelerate: {num_processes: 2}}",
             ["run.accelerate.num_processes: 2 processes", "asks for one GPU"],
         ),
+        (
+            "run.engines.nano-techer={batch_size: 3}",
+            ["run.engines.nano-techer", "did you mean 'nano-teacher'"],
+        ),
+        (
+            "run.engines.s={batch_size: 3}",
+            ["run.engines.s", "a base, whose evaluations have the engine of `students`"],
+        ),
         ("benchmarks.0.problems=dev", ["problem set 'dev'", "test, train"]),
         ("students.variants=[raw,compressed-x]", ["compressed-x", "can make raw"]),
         ("name=../../etc", ["name"]),
@@ -140,3 +148,21 @@ def test_a_step_has_the_cores_that_are_its_own(
     steps = {step.name: step for step in make_plan(recipe, NANO, tmp_path).steps}
     assert steps["traces/nano-teacher/0"].runtime["threads"] == threads
     assert steps["traces/nano-teacher/0"].runtime["engine"]["engine"] == "auto"
+
+
+def test_keys_that_came_later_are_written_only_where_they_say_something() -> None:
+    """They would be parts of step keys, and every earlier output would be made again."""
+    plain, changed = (
+        load_recipe(NANO, values).model_dump(mode="json")
+        for values in (
+            ["select=", "judge=", "traces=[]", "students.methods.full.sft.bf16=", "benchmarks.0.samples=0"],
+            ["students.methods.full.sft.bf16=false", "decontamination={similarity: 0.9}"],
+        )
+    )
+    assert not {"judge", "traces", "select", "decontamination"} & plain.keys()
+    assert not {"samples", "leaderboard"} & plain["benchmarks"][0].keys()
+    full = plain["students"]["methods"]["full"]
+    assert "kind" not in full and not {"bf16", "weights"} & full["sft"].keys()
+    assert "chat_template" not in plain["students"]["bases"][0]
+    assert changed["decontamination"]["similarity"] == 0.9
+    assert changed["students"]["methods"]["full"]["sft"]["bf16"] is False

@@ -82,6 +82,12 @@ def test_a_template_that_no_student_should_learn_from_stops_before_anything_is_m
     assert caught.value.message.startswith(REASONS[reason][0]) and caught.value.remedy
 
 
+def test_a_template_that_fails_without_a_word_is_a_reason_too(tmp_path: Path) -> None:
+    """The first line of nothing was an IndexError."""
+    found = encoder(tmp_path, "{{ raise_exception('') }}").encode(CHAT)
+    assert found == Failure("template_fails", "TemplateError")
+
+
 @pytest.mark.parametrize("role", ["user", "assistant"])
 @pytest.mark.parametrize("spelt", ["<|im_end|>", "<|im_start|>assistant", "<|pad|>"])
 def test_control_tokens_that_a_text_spells_are_no_turns(role: str, spelt: str, tmp_path: Path) -> None:

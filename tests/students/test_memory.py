@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import warm
@@ -20,6 +21,7 @@ from hubkit.errors import RecipeError, StepError
 from hubkit.recipe import preflight as recipe_preflight
 from hubkit.store import CheckContext
 from hubkit.students import memory, preflight, student
+from hubkit.students.limits import free_in_groups
 from hubkit.students.memory import reckon, tokens_that_fit
 
 NINE = {
@@ -123,6 +125,74 @@ def test_nine_billion_parameters_are_laid_out_by_arithmetic(nine: Path) -> None:
     assert adapter.gradients < 1e9 and adapter.total < 80e9
     # TRL's loss goes through the vocabulary in tiles: whole logits would be 32 GB.
     assert alone.logits < 3e9 < 32768 * NINE["vocab_size"] * 4
+
+
+def needed(
+    nine: Path, device: str = "cuda", accelerate: Any = None, lora: Any = None, **sft: Any
+) -> memory.Needs:
+    config, runtime = {"sft": FULL | sft, "lora": lora}, {"accelerate": accelerate or {}}
+    needs = reckon(nine, config, runtime, True, device, 32768)
+    assert needs
+    return needs
+
+
+def test_what_comes_and_goes_within_a_step_is_reckoned(nine: Path) -> None:
+    """torch's foreach optimizers, the gradient of TRL's output layer, and what DDP and FSDP send were left out."""
+    parameters, head = needed(nine).gradients // 4, NINE["vocab_size"] * NINE["hidden_size"]
+    alone = needed(nine)
+    # Adam's square roots of all weights, when the copies in bfloat16 are gone; a fused optimizer makes none.
+    assert alone.optimizer == 4 * parameters - 2 * parameters - 4 * head
+    fused = needed(nine, optim="adamw_torch_fused")
+    assert fused.optimizer == 0 and fused.fixed == alone.fixed
+    assert needed(nine, "cpu").optimizer == 0 and needed(nine, "cpu", bf16=False).head == 4 * head
+    assert alone.head == 4 * head and needed(nine, lora=LORA).head == 0
+    assert needed(nine, lora=LORA | {"modules_to_save": ["lm_head"]}).head == 4 * head
+    # The logits of a tile in bfloat16; on a CPU eight of them in float32.
+    assert alone.logits == 4096 * 32768 * 2 and needed(nine, "cpu").logits == 4096 * 32768 * 4 * 8
+    assert needed(nine, loss_type="dft").logits == 32768 * NINE["vocab_size"] * 12
+    # DDP's buckets are a copy of all gradients.
+    assert needed(nine, accelerate={"num_processes": 4}).gradients == 2 * alone.gradients
+    spread = needed(nine, accelerate=FSDP)
+    gathered = spread.weights - parameters
+    assert 2 * 2 * head < gathered < 4 * 2 * head, "embeddings and output layer in bfloat16, and a few layers"
+    assert spread.head == (4 + 2) * head
+
+
+def test_tokens_that_fit_pay_for_their_logits_up_to_a_tile() -> None:
+    needs = memory.Needs(0, 100, 0, 0, 0, 0, 0, 0, per_token=1.0, per_tile_token=9.0)
+    assert tokens_that_fit(needs, int((100 + 10 * 50) / memory.SLACK) + 1, 8192) == 50
+    tile = memory.TILE[0]
+    assert tokens_that_fit(needs, int((100 + 10 * tile + 1000) / memory.SLACK) + 1, 8192) == tile + 1000
+
+
+def group(
+    folder: Path, limit: str, most: int | str, used: str, now: int, begins: str = "", files: int = 0
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / limit).write_text(f"{most}\n")
+    (folder / used).write_text(f"{now}\n")
+    (folder / "memory.stat").write_text(f"anon 1\n{begins}inactive_file {files}\n{begins}active_file 5\n")
+
+
+def test_a_job_of_a_cluster_has_the_memory_of_its_groups(tmp_path: Path) -> None:
+    """The root was read alone, which has no limit, and cached files counted as used: a container that had downloaded a
+    model had no memory left."""
+    limit, used, own = "memory.max", "memory.current", tmp_path / "cgroup"
+    own.write_text("0::/slurm/job_7/step_0\n")
+    top = tmp_path / "2"
+    group(top / "slurm" / "job_7" / "step_0", limit, "max", used, 50)
+    assert free_in_groups(top, own) is None
+    group(top / "slurm" / "job_7", limit, 1000, used, 900, files=600)
+    assert free_in_groups(top, own) == 1000 - 900 + 605
+    group(top / "slurm", limit, 500, used, 450)
+    assert free_in_groups(top, own) == 55
+    own.write_text("3:cpuset:/\n4:memory:/docker/abc\n0::/\n")
+    top = tmp_path / "1"
+    names = ("memory.limit_in_bytes", 800, "memory.usage_in_bytes", 700, "total_", 95)
+    group(top / "memory", *names)  # as in a container, whose path is the machine's
+    assert free_in_groups(top, own) == 200
+    assert free_in_groups(top, tmp_path / "none") is None
+    assert 0 < memory.free_bytes("cpu") <= psutil.virtual_memory().total
 
 
 def checked(base: Path, method: dict[str, Any], **runtime: Any) -> None:

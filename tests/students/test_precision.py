@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from students_support import context, uneven
+from students_support import context, rows, uneven
 from tiny_model import HYBRID, save_tiny_model
 
 from hubkit.errors import GateError, RecipeError
-from hubkit.students import student
+from hubkit.students import student, watch
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,24 @@ def test_training_that_moves_nothing_stops(dense: Path, tmp_path: Path) -> None:
     step = context(tmp_path, uneven(), model=dense, sft=SFT | {"learning_rate": 1e-30})
     with pytest.raises(GateError, match=r"after 6 steps 0.0% of the weights have changed"):
         student.run(step)
+
+
+def test_a_last_gradient_that_is_not_finite_stops_too(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 101 steps every second one is logged, and the last one was not looked at."""
+    from students_support import SFT
+    from transformers import Trainer
+
+    norm = Trainer._get_grad_norm
+
+    def last(self: Any, model: Any, grad_norm: Any = None) -> Any:
+        return float("nan") if self.state.global_step == 100 else norm(self, model, grad_norm=grad_norm)
+
+    monkeypatch.setattr(Trainer, "_get_grad_norm", last)
+    sft = SFT | {"max_steps": 101, "per_device_train_batch_size": 1}
+    with pytest.raises(GateError, match="the gradient is not finite at step 101"):
+        student.run(context(tmp_path, rows(), model=dense, sft=sft))
 
 
 def test_a_gradient_that_is_not_finite_stops(tmp_path: Path) -> None:
@@ -175,6 +193,51 @@ def test_bfloat16_weights_move_by_chance_where_they_would_round_to_nothing(
     plain = context(tmp_path / "plain", uneven(), model=dense, sft=sft)
     student.run(plain)
     assert plain.metrics["weights_moved"] < step.metrics["weights_moved"] / 4
+
+
+def test_a_model_without_sdpa_trains_with_eager_attention(tmp_path: Path) -> None:
+    """gpt-oss, whose sinks sdpa does not have: no attention that was tried on a CPU ran it."""
+    base = save_tiny_model(
+        tmp_path / "base", "gpt_oss", num_local_experts=4, num_experts_per_tok=2, sliding_window=16
+    )
+    step = context(tmp_path, uneven(), model=base)
+    step.runtime["layout"] = "packed"
+    student.run(step)
+    assert (step.metrics["attention"], step.metrics["layout"]) == ("eager", "padded")
+    assert step.metrics["layout_difference"] < 1e-3
+    assert step.metrics["layout_note"].startswith(
+        "examples are padded, not packed: packed with eager a logit is off"
+    )
+    sinks = {
+        name: w for name, w in load_file(step.out / "model" / "model.safetensors").items() if "sinks" in name
+    }
+    before = load_file(base / "model.safetensors")
+    assert sinks and all((w != before[name]).any() for name, w in sinks.items())
+
+
+def test_weights_that_zero_3_parts_are_compared_by_their_parts() -> None:
+    """The weights themselves are empty then: nothing was compared, and the gate let everything pass."""
+    model: Any = torch.nn.Linear(300, 50, bias=False)
+    model.get_input_embeddings = lambda: None
+    model.weight.ds_tensor = torch.nn.Parameter(model.weight.data.flatten()[:7500].clone())
+    model.weight.data = torch.empty(0)
+    sample = watch.WeightSample(model)
+    assert sample.changed() == (0, 7500)
+    model.weight.ds_tensor.data += 1
+    assert sample.changed() == (7500, 7500)
+
+
+def test_a_gate_that_could_not_look_says_so(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        watch.WeightSample, "_sample", staticmethod(lambda weight: weight.detach().flatten()[:0])
+    )
+    step = context(tmp_path, uneven(), model=dense)
+    student.run(step)
+    assert step.metrics["weights_moved"] is None and step.metrics["gradient_norm"] > 0
+    (told,) = json.loads((step.work / "warnings.json").read_text())
+    assert told.startswith("whether weights move could not be looked at")
 
 
 GENERATION: list[dict[str, Any]] = [

@@ -51,6 +51,14 @@ def test_more_processes_than_gpus_are_told(monkeypatch: pytest.MonkeyPatch) -> N
     preflight._check_processes(2, "cpu")
 
 
+def test_gpus_that_all_workers_would_take_are_told() -> None:
+    """accelerate puts gpu_ids in place of the GPUs that a worker was given."""
+    checked({}, accelerate={"num_processes": 1, "gpu_ids": "0"})
+    checked({}, accelerate={"num_processes": 1, "gpu_ids": "all"}, workers=2)
+    with pytest.raises(RecipeError, match=r"gpu_ids is 0, and each of run\.workers: 2 would take"):
+        checked({}, accelerate={"num_processes": 1, "gpu_ids": 0}, workers=2)
+
+
 @pytest.mark.parametrize("device", ["cuda:1", "mps", "xpu:0"])
 def test_a_device_that_training_would_not_take_is_told(device: str, tmp_path: Path) -> None:
     """It took the first GPU whatever the number, and asked a GPU of CUDA for its memory whatever the kind."""
@@ -61,6 +69,17 @@ def test_a_device_that_training_would_not_take_is_told(device: str, tmp_path: Pa
     step.runtime["device"] = device
     with pytest.raises(RecipeError, match=r"run\.device"):
         student.run(step)
+
+
+def test_a_student_that_asked_a_cluster_for_gpus_does_not_train_on_a_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    step = context(tmp_path, rows())
+    step.runtime |= {"device": "auto", "gpus": 2}
+    with pytest.raises(RecipeError, match="asks for gpus: 2, and torch sees none on this node") as told:
+        student.run(step)
+    assert "run.device: cpu" in told.value.remedy
 
 
 @pytest.mark.parametrize(

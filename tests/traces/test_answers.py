@@ -27,8 +27,9 @@ from hubkit.executors.call import StepCall, execute
 from hubkit.recipe import estimate
 from hubkit.recipe.estimate import answered
 from hubkit.recipe.file import load_recipe
+from hubkit.recipe.graph import Plan
 from hubkit.recipe.pipeline import run, select, status
-from hubkit.recipe.plan import Plan, make_plan
+from hubkit.recipe.plan import make_plan
 from hubkit.records import PROBLEM_SCHEMA, read_rows, write_rows
 from hubkit.section import Sampling
 from hubkit.store import Record, Store, digest
