@@ -104,6 +104,12 @@ def test_key_and_answer_may_change_places(kind: str) -> None:
         ("5", "|3+4i|", "correct"),
         ("z-2i", "z+2i", "wrong"),
         ("6", "\\sum_{i=1}^{3} i", "correct"),
+        # What cancels is 0, and a small number is not.
+        ("0", "\\sin\\pi", "correct"),
+        ("\\cos\\frac{\\pi}{2}", "0", "correct"),
+        ("0", "\\sqrt{3+2\\sqrt{2}}-1-\\sqrt{2}", "correct"),
+        ("0", "\\sin\\pi+10^{-30}", "wrong"),
+        ("0", "e^{-300}", "wrong"),
     ],
 )
 def test_a_boxed_answer_is_read_as_it_is_meant(answer: str, guess: str, status: str) -> None:
