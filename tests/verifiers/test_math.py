@@ -110,6 +110,17 @@ def test_key_and_answer_may_change_places(kind: str) -> None:
         ("0", "\\sqrt{3+2\\sqrt{2}}-1-\\sqrt{2}", "correct"),
         ("0", "\\sin\\pi+10^{-30}", "wrong"),
         ("0", "e^{-300}", "wrong"),
+        # Groups of digits.
+        ("1234567", "12,34,567", "correct"),
+        ("12,34,567", "\\text{Rs. }1234567", "correct"),
+        ("1234568", "12,34,567", "wrong"),
+        ("12, 34, 567", "567, 34, 12", "correct"),
+        ("2,10,100", "100,10,2", "correct"),
+        ("1234567", "1'234'567", "correct"),
+        ("1234567", "1’234’567", "correct"),
+        ("-15", "－１５", "correct"),
+        ("15", "١٥", "correct"),
+        ("15", "१५", "correct"),
     ],
 )
 def test_a_boxed_answer_is_read_as_it_is_meant(answer: str, guess: str, status: str) -> None:
