@@ -110,6 +110,18 @@ def test_key_and_answer_may_change_places(kind: str) -> None:
         ("0", "\\sqrt{3+2\\sqrt{2}}-1-\\sqrt{2}", "correct"),
         ("0", "\\sin\\pi+10^{-30}", "wrong"),
         ("0", "e^{-300}", "wrong"),
+        # A number that is said twice is one, if both are the same.
+        ("5", "5 (five)", "correct"),
+        ("25", "\\text{twenty-five (25)}", "correct"),
+        ("105", "105 \\text{ (one hundred and five)}", "correct"),
+        ("5", "5 (four)", "wrong"),
+        ("5", "5 \\text{ (four)}", "wrong"),
+        ("5", "5\\text{ six}", "wrong"),
+        ("5", "5^{\\text{th}}", "correct"),
+        ("22nd", "22", "correct"),
+        ("5", "5nd", "wrong"),
+        ("5", "5 (cm)", "correct"),
+        ("5 m", "5 (cm)", "wrong"),
         # Groups of digits.
         ("1234567", "12,34,567", "correct"),
         ("12,34,567", "\\text{Rs. }1234567", "correct"),
@@ -146,6 +158,27 @@ def test_a_boxed_answer_is_read_as_it_is_meant(answer: str, guess: str, status: 
         ("18", "USD 18", "correct"),
         ("18", "US$18", "correct"),
         ("18 dollars", "EUR 18", "wrong"),
+        # Parts of the number.
+        ("5", "5\\text{k}", "wrong"),
+        ("5000", "5\\text{k}", "correct"),
+        ("5", "5 \\text{ k}", "wrong"),
+        ("5", "5\\text{bn}", "wrong"),
+        ("5", "5\\text{ billions}", "wrong"),
+        ("5", "5 lakh", "wrong"),
+        ("500000", "5 lakh", "correct"),
+        ("5 crore", "50000000 rupees", "correct"),
+        ("60", "5 dozens", "correct"),
+        ("5000", "\\$5k", "correct"),
+        ("5", "\\$5\\text{M}", "wrong"),
+        ("5000000", "\\$5M", "correct"),
+        # Kelvin, molar and bytes, or thousands, millions and billions.
+        ("300", "300\\,\\text{K}", "correct"),
+        ("300", "300\\text{ K}", "correct"),
+        ("300 \\text{ K}", "300\\mathrm{K}", "correct"),
+        ("5", "5\\text{K}", "wrong"),
+        ("5", "5\\text{M}", "wrong"),
+        ("5", "5\\text{B}", "wrong"),
+        ("30", "30\\text{ fifth graders}", "correct"),
     ],
 )
 @pytest.mark.parametrize("verifier", ["math", "numeric"])
@@ -157,6 +190,15 @@ def test_a_letter_is_a_unit_only_beside_one_and_for_numbers() -> None:
     assert judge("5", "\\boxed{5m}").status == "wrong"
     assert judge("5", "\\boxed{5m}", "numeric").status == "correct"
     assert judge("5", "\\boxed{5k}", "numeric").status == "unparseable"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["tenths", "hundredths", "halves", "factorial", "gross", "pi", "mil", "below zero", "thirds of a mile"],
+)
+def test_words_that_change_a_number_are_no_units(words: str) -> None:
+    for verifier in ("math", "numeric"):
+        assert not judge("5", f"\\boxed{{5\\text{{ {words}}}}}", verifier).correct
 
 
 @pytest.mark.parametrize(
