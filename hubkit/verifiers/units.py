@@ -14,7 +14,7 @@ from typing import Final
 
 from hubkit.verifiers.words import number_in
 
-__all__ = ["split_letter", "split_unit", "units_differ"]
+__all__ = ["is_unit", "split_letter", "split_unit", "units_differ"]
 
 _UNITS: Final = {
     "mm": "millimeter millimeters millimetre millimetres",
@@ -102,6 +102,10 @@ _MONEY_POWERS: Final = {"k": "10^{3}", "m": "10^{6}", "b": "10^{9}"}
 _UNSPACED: Final = re.compile(r".*\d\\text\{[KMB]\}", re.DOTALL)
 """5K may be five kelvin or five thousand, 5M five molar or five million, 5B five bytes or five billion. With a space
 before it, as units have one, K and M are units (spelling.py)."""
+_MANNER: Final = re.compile(
+    r" (?:long|tall|wide|high|deep|thick|old|away|apart|each|altogether|total|in total)\Z"
+)
+"""12 inches long are 12 inches."""
 _NO_UNITS: Final = re.compile(
     r"\b(?:or|and|not|no|more|less|fewer|than|at|least|most|about|approximately|to|from|over|minus|plus|times|negative|"
     r"remainder|base|pairs?|if|when|where|for|is|are|mod|half|quarters?|thirds?|squared|cubed|both|but|only|am|pm|"
@@ -196,6 +200,11 @@ def split_unit(text: str) -> tuple[str, str]:
     return text, ""
 
 
+def is_unit(word: str) -> bool:
+    """Whether a word is a known unit."""
+    return word in _NAMES
+
+
 def split_letter(text: str) -> tuple[str, str]:
     """The same of an expression whose last letter may be a unit or a variable: 5 m. Without one the unit is ""."""
     match = _LETTER.fullmatch(text)
@@ -218,6 +227,7 @@ def _unit(words: str) -> str:
     words = _PER.sub(
         lambda m: f"{m[1]}/{m[2]}" + (f"^{m[3]}" if m[3] != "1" else ""), " ".join(words.split())
     )
+    words = _MANNER.sub("", words)
     if not words:
         return ""
     plain = words if words in _NAMES else words.lower()

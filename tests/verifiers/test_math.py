@@ -223,6 +223,53 @@ def test_answers_in_prose(text: str, status: str) -> None:
     assert judge("5", text).status == status
 
 
+BESIDE = {
+    "part of the answer": [
+        "$\\boxed{5}x$", "$x\\boxed{5}$", "$\\boxed{5} i$", "\\boxed{5}i", "$\\boxed{5}!$", "\\boxed{5}^2",
+        "\\boxed{5}e3", "$\\boxed{5}:1$", "\\boxed{5}:1", "\\boxed{5}/6", "\\boxed{5}.5", "$\\boxed{5},000$",
+        "$\\boxed{5}\\,000$", "\\boxed{5} \\times 10^3", "\\boxed{5}×10³", "$\\boxed{5}(x+1)$",
+        "$\\boxed{5}\\left(x+1\\right)$", "$\\boxed{5}\\sin x$", "$\\boxed{5}\\theta$", "$\\log \\boxed{5}$",
+        "$\\boxed{5}\\hat{i}$", "±\\boxed{5}", "$\\boxed{5}$%", "$\\boxed{5}\\,$ \\%", "\\boxed{5} percent",
+        "\\boxed{5} (%)", "\\boxed{5} million people", "$\\boxed{5}$ thousand", "\\boxed{5} dozen",
+        "\\boxed{5}k", "\\boxed{5}M", "\\boxed{5} or more", "$\\boxed{5}$ hundredths", "\\[\\boxed{5}\\]%",
+        "$\\boxed{5} \\bmod 7$",
+    ],
+    "no part of it": [
+        "$\\boxed{5}$. Then x.", "\\boxed{5}!", "\\boxed{5}, where x is 3", "- \\boxed{5}",
+        "\\boxed{5}: 1 is too small", "\\[ \\boxed{5} \\tag{1} \\]", "$\\boxed{5} \\blacksquare$",
+        "$\\boxed{5} (x>0)$", "$\\boxed{5} \\quad (x > 0)$", "$\\boxed{5}\\text{ (since } x > 0)$",
+        "\\boxed{5} (five)", "\\boxed{5} times", "\\boxed{5} cm", "\\boxed{5}m", "the \\boxed{5}th term",
+        "$\\boxed{5}x = 10$", "$x + \\boxed{5} = 8$", "$\\mathbf{Answer:} \\boxed{5}$", "\\boxed{5}\\text{.}",
+        "\\boxed{5}, 000", "\\boxed{5}s", "\\boxed{5} in total", "$\\boxed{5}\\,.$", "\\$\\boxed{5}",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "right"), [(text, kind[0] == "n") for kind in BESIDE for text in BESIDE[kind]]
+)
+def test_what_stands_beside_a_box(text: str, right: bool) -> None:
+    assert judge("5", text).correct is right
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "status"),
+    [
+        ("5000000", "\\boxed{5} million people", "correct"),
+        ("5x", "$\\boxed{5}x$", "correct"),
+        ("5 \\text{ m}", "It is \\boxed{5} cm.", "wrong"),
+        ("5 \\text{ m}", "It is $\\boxed{5}$ cm.", "wrong"),
+        ("5 years old", "He is \\boxed{5} years old.", "correct"),
+        ("5 years old", "His age is \\boxed{5} years.", "correct"),
+        ("30^\\circ C", "\\boxed{30} degrees Celsius", "correct"),
+        ("\\$5", "€\\boxed{5}", "wrong"),
+        ("\\$5", "\\$\\boxed{5}", "correct"),
+    ],
+)
+def test_units_beside_a_box(answer: str, text: str, status: str) -> None:
+    assert judge(answer, text).status == status
+
+
 RATIONALS = st.builds(Fraction, st.integers(-(10**6), 10**6), st.integers(1, 10**4))
 SPELLINGS = ["fraction", "slash", "decimal", "mixed", "percent", "power"]
 
