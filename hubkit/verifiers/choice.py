@@ -33,7 +33,7 @@ from hubkit.verifiers.base import (
 from hubkit.verifiers.compare import equal
 from hubkit.verifiers.extract import answer_in, key_of
 from hubkit.verifiers.forms import Words
-from hubkit.verifiers.options import choice_letter, choices, listed
+from hubkit.verifiers.options import choice_letter, choices, listed, shown
 from hubkit.verifiers.parse import read
 from hubkit.verifiers.plain import Inline
 from hubkit.verifiers.spelling import spell
@@ -77,8 +77,7 @@ class Choice(Verifier):
         if not source.options:
             return Asked(problem, choice_letter(answer, [], []), {})
         texts, labels = choices(cells[source.options])
-        shown = all(option in problem for option in texts)
-        whole = problem if shown else problem + listed(texts)
+        whole = problem if shown(problem, texts) else problem + listed(texts)
         letter = choice_letter(answer, texts, labels)
         if letter.strip() and not _choice(key_of(letter), texts):
             answer.refuse(

@@ -174,6 +174,25 @@ def test_choices_of_known_shapes(
 
 
 @pytest.mark.parametrize(
+    ("problem", "shown"),
+    [
+        ("Which? (A) 1 (B) 2", True),
+        ("Which, 1 or 2?", True),
+        ("What is 2 + 1 - 1?", False),
+        ("What is 12 - 21?", False),
+        ("What are 21 and 12?", False),
+    ],
+)
+def test_options_are_put_after_problems_that_have_only_their_signs(
+    tmp_path: Path, problem: str, shown: bool
+) -> None:
+    row = {"problem": problem, "answer": "B", "options": ["1", "2"]}
+    keys: dict[str, Any] = {"verifier": "choice", "options": "options", "good": row}
+    found = one(tmp_path, row, **keys)
+    assert found["problem"] == problem + ("" if shown else "\nA. 1\nB. 2")
+
+
+@pytest.mark.parametrize(
     ("options", "answer", "column", "reason"),
     [
         (["Rome", "Oslo"], 2, "answer", "2 is not an option: 2 options count from 0"),
