@@ -18,7 +18,7 @@ from hubkit.localhub import LocalHub
 from hubkit.problems.base import Pin
 from hubkit.records import read_rows
 from hubkit.stages.stages import verify
-from hubkit.traces.origins.existing import FileTraces, read
+from hubkit.traces.origins.existing import FileTraces, layout_of, read
 from hubkit.traces.origins.shapes import Found, find, recognise
 
 THINK = "<think>\n1 and 1\n</think>\n\n\\boxed{2}"
@@ -97,6 +97,127 @@ def test_a_shape_is_recognised_and_split(shape: str) -> None:
     assert (found.problem, found.answer) == ("1 + 1?", "2")
     assert (found.thought.reasoning, found.thought.solution) == ("1 and 1", "\\boxed{2}")
     assert found.finish_reason == "stop"
+
+
+WHOLE = {
+    "Alpaca": ({"instruction": "Add them.", "input": "1, 1", "output": THINK}, "Add them.\n\n1, 1"),
+    "Alpaca without input": ({"instruction": "Add 1 and 1.", "input": "", "output": THINK}, "Add 1 and 1."),
+    "Alpaca's older way to say so": ({"instruction": "1 + 1?", "input": "<noinput>", "output": THINK}, "1 + 1?"),
+    "a short input that the instruction has by chance": (
+        {"instruction": "Add 1 to it.", "input": "1", "output": THINK}, "Add 1 to it.\n\n1",
+    ),
+    "an input that is the rendered prompt": (
+        {"instruction": "Add them: 1, 1 and 0.", "input": "User: Add them: 1, 1 and 0.\nAssistant:", "output": THINK},
+        "Add them: 1, 1 and 0.",
+    ),
+    "Dolly": ({"instruction": "Add them.", "context": "1, 1", "response": THINK}, "Add them.\n\n1, 1"),
+    "a passage and a question": (
+        {"context": "We have 1 and 1.", "question": "How many?", "response": THINK}, "We have 1 and 1.\n\nHow many?",
+    ),
+    "SVAMP": (
+        {"Body": "We have 1 and 1.", "Question": "How many?", "response": THINK}, "We have 1 and 1.\n\nHow many?",
+    ),
+    "passages": ({"query": "How many?", "context": ["One.", "One."], "response": THINK}, "One.\n\nOne.\n\nHow many?"),
+    "an instruction of its own": (
+        {"instruction": "Be exact.", "question": "1 + 1?", "response": THINK}, "Be exact.\n\n1 + 1?",
+    ),
+    "context in the problem's struct": (
+        {"meta": {"question": "How many?", "context": "1, 1"}, "context": 7, "response": THINK}, "1, 1\n\nHow many?",
+    ),
+    "input beside a context": ({"input": "How many?", "context": "1, 1", "output": THINK}, "1, 1\n\nHow many?"),
+    "options": (
+        {"question": "1 + 1, of 3 and 2?", "options": ["2", "3"], "response": THINK}, "1 + 1, of 3 and 2?\nA. 2\nB. 3",
+    ),
+    "options in the problem": (
+        {"question": "1 + 1? (A) 2 (B) 3", "choices": {"text": ["2", "3"], "label": ["A", "B"]}, "response": THINK},
+        "1 + 1? (A) 2 (B) 3",
+    ),
+    "no options": ({"question": "1 + 1?", "options": None, "choices": [{"index": 0}], "response": THINK}, "1 + 1?"),
+    "problem and solution": ({"problem": "1 + 1?", "solution": THINK}, "1 + 1?"),
+    "input and output": ({"input": "1 + 1?", "output": THINK}, "1 + 1?"),
+    "query and response": ({"query": "1 + 1?", "response": THINK}, "1 + 1?"),
+    "prompt and completion": ({"prompt": "1 + 1?", "completion": THINK}, "1 + 1?"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", WHOLE)
+def test_no_column_with_a_part_of_the_problem_is_dropped(shape: str) -> None:
+    row, problem = WHOLE[shape]
+    (found,) = find(row, "x: row 0", recognise(row))
+    assert (found.problem, found.thought.solution) == (problem, "\\boxed{2}")
+
+
+def test_a_part_that_only_later_rows_have_is_read(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "1 + 1?", "output": THINK},
+        {"instruction": "Add.", "input": "1, 1", "output": THINK},
+    ]
+    assert [f.problem for f in taken(*source(tmp_path, rows))[0]] == ["1 + 1?", "Add.\n\n1, 1"]
+    assert [f.problem for f in taken(*source(tmp_path, rows, columns={"context": ""}))[0]] == [
+        "1 + 1?",
+        "Add.",
+    ]
+
+
+SYSTEM = {
+    "messages": lambda text: {
+        "messages": [
+            {"role": "system", "content": text},
+            {"role": "user", "content": "1 + 1?"},
+            {"role": "assistant", "content": THINK},
+        ]
+    },
+    "sharegpt": lambda text: {
+        "conversations": [
+            {"from": "system", "value": text},
+            {"from": "human", "value": "1 + 1?"},
+            {"from": "gpt", "value": THINK},
+        ]
+    },
+    "column": lambda text: {"system_prompt": text, "question": "1 + 1?", "response": THINK},
+    "prompt": lambda text: {
+        "prompt": [{"role": "system", "content": text}, {"role": "user", "content": "1 + 1?"}],
+        "response": THINK,
+    },
+}
+
+
+@pytest.mark.parametrize("shape", SYSTEM)
+def test_a_system_message_is_part_of_the_problem_unless_all_rows_have_it(tmp_path: Path, shape: str) -> None:
+    for said, problems in (
+        (["Be brief."] * 2, ["1 + 1?"] * 2),
+        (["In base 2.", "In base 3."], ["In base 2.\n\n1 + 1?", "In base 3.\n\n1 + 1?"]),
+        (["Be brief."] * 40 + ["In base 3."], ["1 + 1?"] * 40 + ["In base 3.\n\n1 + 1?"]),
+        (["", "In base 3."], ["1 + 1?", "In base 3.\n\n1 + 1?"]),
+    ):
+        origin, pin = source(tmp_path, [SYSTEM[shape](text) for text in said])
+        assert [f.problem for f in taken(origin, pin)[0]] == problems
+        assert layout_of(origin, pin).system == (said[0] if said[0] == said[1] else "")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "claims"),
+    [
+        ("is_correct", [True, False, None], [True, False, None]),
+        ("correctness", [1, 0, 1.0], [True, False, True]),
+        ("correct", ["true", "0", "wrong"], [True, False, False]),
+        ("score", [1, 0, 1], [None, None, None]),
+        ("label", [0, 1, 1], [None, None, None]),
+        ("correct", [1, 0, 3], [None, None, None]),
+        ("correct", ["B", "1", "0"], [None, None, None]),
+        ("correctness", [0.7, 1, 0], [None, None, None]),
+    ],
+)
+def test_only_a_column_of_verdicts_says_what_is_correct(
+    tmp_path: Path, name: str, values: list[Any], claims: list[bool | None]
+) -> None:
+    rows = [{"problem": f"{i} + 1?", "answer": "2", "text": THINK, name: v} for i, v in enumerate(values)]
+    origin, pin = source(tmp_path, rows)
+    assert [f.claimed for f in taken(origin, pin)[0]] == claims
+    used = any(claim is not None for claim in claims)
+    assert layout_of(origin, pin).columns.get("correct", "") == (name if used else "")
+    named, pin = source(tmp_path, rows, columns={"correct": name})
+    assert layout_of(named, pin).columns["correct"] == name
 
 
 def test_several_responses_of_a_row_keep_their_own_finish_and_claim() -> None:
@@ -228,6 +349,7 @@ def test_existing_traces_are_verified_again_and_disagreement_is_counted(tmp_path
     assert records["traces/mine/0"].counts == {
         "traces": 4, "dropped_duplicate": 1, "dropped_no_answer": 1, "claimed_correct": 3, "claimed_wrong": 1,
     }  # fmt: skip
+    assert records["traces/mine/0"].metrics["columns"]["correct"] == "is_correct"
     counts = records["raw/mine"].counts
     assert counts == {
         "kept": 3, "dropped_wrong": 1, "claimed_correct_found_wrong": 1, "claimed_wrong_found_correct": 1,
