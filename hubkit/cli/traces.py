@@ -12,7 +12,7 @@ from hubkit.cli.sources import SourceArgument, plain, reads
 
 if TYPE_CHECKING:
     from hubkit.stages.inspect import Inspection
-    from hubkit.stages.stages import Stage
+    from hubkit.stages.folder import Stage
 
 __all__ = ["app"]
 

@@ -63,8 +63,8 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
     "options": ("options", "choices"),
     "system": ("system", "system_prompt", "system_message"),
 }  # fmt: skip
-"""Role of a column -> names by which it is recognised, the most likely first. A score or a label, which may be a quality or
-a class, is a verdict only where the recipe says so."""
+"""Role of a column -> names by which it is recognised, the most likely first. A score or a label, which may be a
+quality or a class, is a verdict only where the recipe says so."""
 BESIDE_THE_PROBLEM: Final = ("instruction", "context", "options", "system")
 """Roles of columns that hold parts of a problem. `instruction` is one only beside a problem."""
 
