@@ -11,8 +11,8 @@ import typer
 from hubkit.cli.sources import SourceArgument, plain, reads
 
 if TYPE_CHECKING:
-    from hubkit.stages.inspect import Inspection
     from hubkit.stages.folder import Stage
+    from hubkit.stages.inspect import Inspection
 
 __all__ = ["app"]
 

@@ -129,8 +129,8 @@ class Existing(Origin):
 class FileTraces(Existing):
     source: Literal["file"]
     path: str
-    """JSON lines, a JSON list, CSV, TSV (these also compressed: .gz, .bz2, .zst, .lz4) or Parquet beside the recipe:
-    a file, a folder of such files, or a pattern such as data/train-*.parquet."""
+    """JSON lines, a JSON list, CSV, TSV (these also compressed: .gz, .bz2, .zst, .lz4), Parquet or Arrow beside the
+    recipe: a file, a folder of such files or one of save_to_disk, or a pattern such as data/train-*.parquet."""
 
     def pin(self, folder: Path, key: str, commit: Callable[[str, str], str]) -> Pin:
         return FileSource(source="file", path=self.path).pin(folder, key, commit)
