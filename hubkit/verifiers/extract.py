@@ -34,7 +34,7 @@ class Answer(NamedTuple):
 
 _OPEN: Final = re.compile(r"(?:\\|\x08)?(?:(?<=\\)boxed|(?<=\x08)oxed|(?<=\\)fbox|(?<=\\)framebox)\s*(\{?)")
 _MARKS: Final = ("\\boxed", "\x08oxed", "\\fbox", "\\framebox")
-_BRACE: Final = re.compile(r"\\[{}]|[{}]")
+_BRACE: Final = re.compile(r"\\.|[{}]", re.DOTALL)
 _UNBRACED: Final = re.compile(r"\\[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\}|-?[^\s$,;{}]+")
 _TAG: Final = re.compile(
     r"(?:<answer>\s*(?:<\|begin_of_box\|>)?|<\|begin_of_box\|>)(.*?)(?:</answer>|<\|end_of_box\|>|\Z)",

@@ -203,13 +203,13 @@ def spell(text: str) -> str:
     text = _ROOT.sub(r"\\sqrt{\1}", _ASCII.sub(r"\\\1", text))
     text = re.sub(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\cdot ", text)
     text = _COMMAND.sub(_command, text)
+    text = re.sub(r"\\\\(?:\[[^\]]*\])?", "\\\\newline ", text)
     text = (
         text.replace("\\{", "\\lbrace ")
         .replace("\\}", "\\rbrace ")
         .replace("\\lbrack", "[")
         .replace("\\rbrack", "]")
     )
-    text = re.sub(r"\\\\(?:\[[^\]]*\])?", "\\\\newline ", text)
     text = (
         _NOTHING.sub("", text)
         .replace("{,}", ",")
