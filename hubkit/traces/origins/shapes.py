@@ -21,7 +21,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hubkit.engines.replies import CLEAN, CUT
 from hubkit.errors import InputError
@@ -72,8 +72,9 @@ WHOLE: Final = 20
 """Characters from which on a text in another one is no chance."""
 
 _TURN: Final = re.compile(
-    r"<\|start\|>(user|assistant)(?=<\|)|<｜(User|Assistant)｜>|<\|im_start\|>(user|assistant)\n"
-    r"|<\|start_header_id\|>(user|assistant)<\|end_header_id\|>\s*|<\|turn>(user|model)\n|<start_of_turn>(user|model)\n"
+    r"<\|start\|>(user|assistant|system|developer)(?=<\|)|<｜(User|Assistant)｜>|<\|im_start\|>(user|assistant|system)\n"
+    r"|<\|start_header_id\|>(user|assistant|system)<\|end_header_id\|>\s*|<\|turn>(user|model|system)\n"
+    r"|<start_of_turn>(user|model)\n"
 )
 """Marks of a turn's beginning in a conversation that is one text."""
 _TURN_END: Final = re.compile(r"(?:<\|end\|>|<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<turn\|>)\s*\Z")
@@ -222,8 +223,17 @@ def find(
     elif whole is not None:
         values = whole.value if isinstance(whole.value, list) else [whole.value]
         responses = [(_text(Cell(where, whole.column, value)), "") for value in values]
-    if len(responses) == 1 and (turns := _conversation(responses[0][0])) and problem.strip() in turns[0]:
-        problem, responses = problem or turns[0], [(turns[1], responses[0][1])]
+    if len(responses) == 1 and (turns := _conversation(responses[0][0])) and problem.strip() in turns.asked:
+        if turns.users > 1:
+            raise InputError(
+                f"{where}: a conversation with {turns.users} turns of the user is not one prompt",
+                "a problem is one user message; put what it needs into that one",
+            )
+        problem, system, responses = (
+            problem or turns.asked,
+            turns.system or system,
+            [(turns.said, responses[0][1])],
+        )
     if not responses:
         raise InputError(
             f"{where}: no response was recognised among {', '.join(map(str, row))}",
@@ -277,17 +287,37 @@ def _of_chat(cell: Cell) -> tuple[str, str]:
     return cell.answer(), next((last[k] for k in ROLES["reasoning"] if isinstance(last.get(k), str)), "")
 
 
-def _conversation(text: str) -> tuple[str, str] | None:
-    """(last user message, what the assistant wrote after it) of a conversation as one text; None if it is not one."""
+class _Turns(NamedTuple):
+    """A conversation that was one text."""
+
+    system: str
+    asked: str
+    """The user's last message."""
+    said: str
+    """What the assistant wrote after it."""
+    users: int
+    """Number of the user's messages."""
+
+
+def _conversation(text: str) -> _Turns | None:
+    """Returns the turns in a text. Returns None if it is no conversation."""
     turns = [(next(filter(None, m.groups())).lower(), m.start(), m.end()) for m in _TURN.finditer(text)]
     users = [i for i, (role, _, _) in enumerate(turns) if role == "user"]
     if not users or users[-1] + 1 >= len(turns):
         return None
-    _, _, begin = turns[users[-1]]
+
+    def message(turn: int) -> str:
+        return _MESSAGE.sub("", _TURN_END.sub("", text[turns[turn][2] : turns[turn + 1][1]])).strip()
+
+    # Harmony's system message is the template's; what people write there is the developer's.
+    harmony = text.startswith("<|start|>", turns[0][1])
+    system = [
+        i for i, (role, _, _) in enumerate(turns[:-1]) if role == ("developer" if harmony else "system")
+    ]
     _, start, after = turns[users[-1] + 1]
-    asked = _MESSAGE.sub("", _TURN_END.sub("", text[begin:start]))
     # Harmony's channels begin with the very token that begins the turn.
-    return asked.strip(), text[start if text.startswith("<|start|>", start) else after :]
+    said = text[start if text.startswith("<|start|>", start) else after :]
+    return _Turns("\n\n".join(map(message, system)), message(users[-1]), said, len(users))
 
 
 def _without_prompt(text: str, problem: str, marks: tuple[str, str] | None) -> str:

@@ -179,7 +179,32 @@ SYSTEM = {
         "prompt": [{"role": "system", "content": text}, {"role": "user", "content": "1 + 1?"}],
         "response": THINK,
     },
+    "ChatML as one text": lambda text: {
+        "text": chatml(("system", text), ("user", "1 + 1?"), ("assistant", THINK))
+    },
+    "harmony as one text": lambda text: {
+        "text": HARMONY.replace(
+            "<|start|>user",
+            f"<|start|>developer<|message|>{text}<|end|><|start|>user" if text else "<|start|>user",
+        )
+    },
 }
+
+
+def chatml(*turns: tuple[str, str]) -> str:
+    return "\n".join(f"<|im_start|>{role}\n{text}<|im_end|>" for role, text in turns if text)
+
+
+def test_several_turns_of_the_user_are_no_problem() -> None:
+    """Neither as messages nor in one text, where the last one alone would be silently taken for it."""
+    turns = [("user", "I have 1."), ("assistant", "So?"), ("user", "And 1 more?"), ("assistant", THINK)]
+    for row in (
+        {"messages": [{"role": role, "content": text} for role, text in turns]},
+        {"text": chatml(*turns)},
+        {"problem": "And 1 more?", "text": chatml(*turns)},
+    ):
+        with pytest.raises(InputError, match="is not one prompt"):
+            find(row, "x: row 0", recognise(row))
 
 
 @pytest.mark.parametrize("shape", SYSTEM)
