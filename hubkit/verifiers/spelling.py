@@ -230,7 +230,7 @@ def spell(text: str) -> str:
     text = _LOOSE.sub(r"\1", text)
     text = text.replace(" \\", "\\")
     text = re.sub(r"(\\[A-Za-z]+) (?![A-Za-z])", r"\1", text).strip()
-    text = text.replace("...", "\\dots ").rstrip()
+    text = text.replace("...", "\\dots ").removesuffix("\\newline").rstrip()
     while text[-1:] in (".", ",", ";", ":", "\\"):  # of "\\ " at the end the blank is gone
         text = text[:-1].rstrip()
     return _unwrapped(text)
@@ -254,7 +254,7 @@ def _small(match: re.Match[str]) -> str:
 
 def _without_delimiters(text: str) -> str:
     """Without the signs that begin and end formulas; a dollar sign that is money becomes \\text{usd}."""
-    text = re.sub(r"\\[()\[\]]", " ", text.replace("\\$", "\\text{usd}"))
+    text = re.sub(r"(?<!\\)\\[()\[\]]", " ", text.replace("\\$", "\\text{usd}"))
     if text.count("$") % 2:
         text = re.sub(r"\$(?=\s*[-+]?[\d.])", r"\\text{usd}", text, count=1)
     return text.replace("$", " ")

@@ -135,7 +135,7 @@ def test_key_and_answer_may_change_places(kind: str) -> None:
         ("15", "१५", "correct"),
         # Two backslashes end a line, and escape no brace.
         ("15", "15\\\\", "correct"),
-        ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\begin{pmatrix}1\\\\{2}\\end{pmatrix}", "correct"),
+        ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\begin{pmatrix}1\\\\[2pt]2\\end{pmatrix}", "correct"),
     ],
 )
 def test_a_boxed_answer_is_read_as_it_is_meant(answer: str, guess: str, status: str) -> None:
