@@ -85,6 +85,9 @@ _WORDS_AFTER: Final = re.compile(
     r"[ \t~-]*\(?(?:(?P<percent>\\?%|(?:percent|per cent|pct)\b)"
     r"|(?P<power>(?:(?:hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?|(?:ten|hundred|thousand|million)ths?"
     r"|or (?:more|less|fewer|greater|higher|lower|above|below))\b)"
+    r"|(?P<also>,? ?(?:or|and)(?:\s+(?:maybe|perhaps|possibly|also|even))?|,\s+(?:maybe|perhaps|possibly)"
+    r"|,(?=\s+[A-Z]\b))"
+    r"\s+\$?(?P<other>[-−]?\d[\d,./]*|[A-Z])\$?(?=\s*(?:[.;!?\n]|\Z))"
     r"|(?P<unit>[A-Za-z]{2,})(?=\s*(?:[.,;:!?)*$\n]|\Z)))"
 )
 """A unit counts only where its sentence or part of it ends: 5 square meters, 5 m/s and 5 years old have other ones."""
@@ -155,7 +158,11 @@ def _in_prose(content: str, after: str) -> str:
 
 def _words_after(content: str, after: str, start: int) -> str:
     found = _WORDS_AFTER.match(after, start)
-    if found is None or not re.search(r"\d", content):
+    if found is None:
+        return ""
+    if found["also"]:
+        return f" \\text{{ or }} {found['other']}"
+    if not re.search(r"\d", content):
         return ""
     if found["percent"]:
         return "\\%"

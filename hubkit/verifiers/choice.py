@@ -47,7 +47,10 @@ _LETTER: Final = re.compile(
     r"(?:(?i:option|choice|answer)\s*:?\s*)?[\s(\[*_]*([A-Z])[\s*_]*(?:\Z|[).:\],/&*_}-]|(?:or|and)\b|(?=\s))(.*)",
     re.DOTALL,
 )
-_SECOND: Final = re.compile(r"[\s).*}\],]*(?:,|/|&|or\b|and\b|\+)?[\s(*\[]*[A-Z](?![A-Za-z'])")
+_SECOND: Final = re.compile(
+    r"[\s).*}\],$]*(?:,|/|&|or\b|and\b|\+)?(?:\s+(?:or|maybe|perhaps|possibly|probably|likely|also|even|else"
+    r"|option|choice|answer|the)\b)*[\s(*\[$]*[A-Z](?![A-Za-z'])"
+)
 _DENIED: Final = re.compile(
     r"[\s).:\]*_}$-]*(?:(?:is|was|are)\s+)?(?:not\b|n't|wrong|incorrect|false|ruled out|out\b)|[\s).:\]*_}$]*isn't",
     re.IGNORECASE,
