@@ -136,7 +136,9 @@ _DEGREE: Final = re.compile(
 _TRIGONOMETRY: Final = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _PER: Final = re.compile(r"\A([A-Za-z]+) ([A-Za-z]+)\^-(\d)\Z")
 """m s^-1 is m/s."""
-_LETTER: Final = re.compile(r"(?P<number>.*[\d)}]) ?(?P<unit>[mgsJNWVL])")
+_LETTER: Final = re.compile(r"(?P<number>.*[\d)}])(?: ?(?P<unit>[mgsJNWVL])| (?P<kelvin>K))")
+_CASED: Final = re.compile(r"M[mgs]|[a-z]+[A-Z][A-Za-z]*|[A-Z]{1,2}[a-z]?[A-Z][a-z]")
+"""Units whose capital letters tell milli from mega: mM, MHz. Words are compared in lower case."""
 _IN_BRACKETS: Final = re.compile(
     r"(?P<number>[-+]?(?:\d[\d.]*|\\frac\{\d+\}\{\d+\}))\((?:\\text\{)?\s*(?P<unit>[A-Za-z]{2,})\s*\}?\)"
 )
@@ -208,7 +210,7 @@ def is_unit(word: str) -> bool:
 def split_letter(text: str) -> tuple[str, str]:
     """The same of an expression whose last letter may be a unit or a variable: 5 m. Without one the unit is ""."""
     match = _LETTER.fullmatch(text)
-    return (match["number"], _NAMES[match["unit"]]) if match else (text, "")
+    return (match["number"], _NAMES[match["unit"] or match["kelvin"]]) if match else (text, "")
 
 
 def _words(text: str) -> str:
@@ -230,7 +232,7 @@ def _unit(words: str) -> str:
     words = _MANNER.sub("", words)
     if not words:
         return ""
-    plain = words if words in _NAMES else words.lower()
+    plain = words if words in _NAMES or _CASED.fullmatch(words) else words.lower()
     if plain in _NAMES:
         return _NAMES[plain]
     for word, power in (("square", "^2"), ("sq", "^2"), ("cubic", "^3")):

@@ -182,6 +182,13 @@ def test_a_boxed_answer_is_read_as_it_is_meant(answer: str, guess: str, status: 
         ("5", "5\\text{M}", "wrong"),
         ("5", "5\\text{B}", "wrong"),
         ("30", "30\\text{ fifth graders}", "correct"),
+        # Milli and mega.
+        ("5 \\text{ MW}", "5\\text{ mW}", "wrong"),
+        ("5 \\text{ MHz}", "5\\text{ MHz}", "correct"),
+        ("5 \\text{ mM}", "5\\text{ mm}", "wrong"),
+        ("5 \\text{ Mg}", "5\\text{ mg}", "wrong"),
+        ("5 \\text{ KM}", "5\\text{ km}", "correct"),
+        ("300 K", "300\\text{ K}", "correct"),
     ],
 )
 @pytest.mark.parametrize("verifier", ["math", "numeric"])
@@ -266,6 +273,9 @@ def test_what_stands_beside_a_box(text: str, right: bool) -> None:
         ("5 years old", "His age is \\boxed{5} years.", "correct"),
         ("30^\\circ C", "\\boxed{30} degrees Celsius", "correct"),
         ("\\$5", "€\\boxed{5}", "wrong"),
+        ("5", "It is \\boxed{5} or 6.", "wrong"),
+        ("5, 6", "They are $\\boxed{5}$ and $6$.", "correct"),
+        ("5", "\\boxed{5} and 3 more are left", "correct"),
         ("\\$5", "\\$\\boxed{5}", "correct"),
     ],
 )
