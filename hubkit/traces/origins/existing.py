@@ -33,7 +33,7 @@ from hubkit.problems.rows import Row, VerifierName
 from hubkit.records import PROBLEM_SCHEMA, TRACE_SCHEMA, RowWriter
 from hubkit.store import StepContext
 from hubkit.traces.origins.base import Origin
-from hubkit.traces.origins.shapes import ROLES, Found, are_claims, find, recognise
+from hubkit.traces.origins.shapes import HISTORY, ROLES, Found, are_claims, find, recognise
 
 __all__ = [
     "PLACES",
@@ -230,9 +230,10 @@ def layout_of(origin: Existing, pin: Pin) -> Layout:
         columns = {role: name for role, name in columns.items() if role not in _RESPONSES}
     columns |= origin.columns
     bare = first.values.keys() == {"text"}
-    needed = None if bare else sorted({*filter(None, columns.values()), *origin.where})
+    asked = {HISTORY} & first.values.keys()
+    needed = None if bare else sorted({*filter(None, columns.values()), *origin.where, *asked})
     system = _system(first, columns)
-    if not bare and (system or "correct" in columns):
+    if system or "correct" in columns:
         for row in _beginning(origin, pin, needed, FIRST):
             if _system(row, columns) != system:
                 system = ""  # of several, each is part of its problem

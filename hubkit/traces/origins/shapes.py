@@ -30,7 +30,7 @@ from hubkit.traces.thinking import Thought, opened_at, split
 from hubkit.verifiers.extract import boxed
 from hubkit.verifiers.options import choices, listed, shown
 
-__all__ = ["ROLES", "Found", "are_claims", "find", "recognise"]
+__all__ = ["HISTORY", "ROLES", "Found", "are_claims", "find", "recognise"]
 
 ROLES: Final[dict[str, tuple[str, ...]]] = {
     "chat": ("messages", "conversations", "conversation", "chat"),
@@ -68,6 +68,8 @@ quality or a class, is a verdict only where the recipe says so."""
 BESIDE_THE_PROBLEM: Final = ("instruction", "context", "options", "system")
 """Roles of columns that hold parts of a problem. `instruction` is one only beside a problem."""
 
+HISTORY: Final = "history"
+"""Column of earlier turns, in Alpaca's form as LLaMA-Factory has it."""
 WHOLE: Final = 20
 """Characters from which on a text in another one is no chance."""
 
@@ -77,6 +79,10 @@ _TURN: Final = re.compile(
     r"|<start_of_turn>(user|model)\n"
 )
 """Marks of a turn's beginning in a conversation that is one text."""
+_PICTURE: Final = re.compile(
+    r"<(?:\|)?(?:image|video|audio)(?:[_ ]?\d+)?(?:\|)?>|<\|(?:image_pad|vision_start)\|>"
+)
+"""Where a picture stood."""
 _TURN_END: Final = re.compile(r"(?:<\|end\|>|<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<turn\|>)\s*\Z")
 _MESSAGE: Final = re.compile(r"\A<\|message\|>")
 
@@ -137,7 +143,8 @@ def _beside(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str
     for role in BESIDE_THE_PROBLEM:
         named = sorted((name for name in values if name.lower() in ROLES[role]), key=_place(role))
         free = (name for name in named if f"{struct}{name}" not in columns.values())
-        column = next((f"{struct}{name}" for name in free if _is_part(role, name, values[name])), "")
+        after = _last(problem) == "instruction"
+        column = next((f"{struct}{name}" for name in free if _is_part(role, name, values[name], after)), "")
         if column:
             found[role] = column
     return found
@@ -147,12 +154,16 @@ def _place(role: str) -> Callable[[str], int]:
     return lambda name: ROLES[role].index(name.lower())
 
 
-def _is_part(role: str, column: str, value: Any) -> bool:
+def _is_part(role: str, name: str, value: Any, instructed: bool) -> bool:
+    """Whether a value is a part of the problem. A context in a shape that is no text is one, too, so that it is refused
+    and not left out; an `input` without an instruction may be anything."""
     if role == "options":
         try:
-            return bool(choices(Cell("", column, value)))
+            return bool(choices(Cell("", name, value)))
         except InputError:
             return False
+    if role == "context" and (instructed or name.lower() != "input"):
+        return True
     texts = value if isinstance(value, list) else [value]
     return all(text is None or isinstance(text, str) for text in texts)
 
@@ -212,6 +223,10 @@ def find(
             cell("options"),
             after=_last(given) == "input" or _last(columns["problem"]) == "instruction",
         )
+    if row.get(HISTORY):
+        raise InputError(
+            f"{where}: a history of earlier turns is not one prompt", "leave such rows out: where"
+        )
     responses: list[tuple[str, str]] = []  # (text, reasoning apart)
     if (chat := cell("chat")) is not None and chat.value:
         said, system = chat.problem(), chat.system() or system
@@ -239,6 +254,8 @@ def find(
             f"{where}: no response was recognised among {', '.join(map(str, row))}",
             "name its columns: columns: {problem: …, text: …} or {reasoning: …, solution: …}",
         )
+    if _PICTURE.search(problem):
+        raise InputError(f"{where}: the problem has a picture in it", "problems are text alone")
     finishes, claims = _each(cell("finish_reason"), len(responses)), _each(cell("correct"), len(responses))
     found = []
     for (text, apart), finish, claim in zip(responses, finishes, claims, strict=True):
@@ -267,6 +284,9 @@ def _lines(cell: Cell | None) -> str:
     if cell is None or cell.value is None:
         return ""
     values = cell.value if isinstance(cell.value, list) else [cell.value]
+    values = [
+        value for value in values if value == value
+    ]  # an empty cell of a table may be a number that is none
     texts = (Cell(cell.where, cell.column, value).answer().strip() for value in values)
     return "\n\n".join(text for text in texts if text not in ("", "<noinput>"))
 

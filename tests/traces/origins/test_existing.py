@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import HfApi
 from support import MODELS
@@ -147,6 +149,31 @@ def test_no_column_with_a_part_of_the_problem_is_dropped(shape: str) -> None:
     assert (found.problem, found.thought.solution) == (problem, "\\boxed{2}")
 
 
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            {"question": "q?", "context": {"title": ["a"], "sentences": [["b"]]}},
+            "column 'context': a struct of",
+        ),
+        ({"instruction": "q?", "input": {"a": 1}}, "column 'input': a struct of"),
+        ({"instruction": "q?", "input": "", "history": [["a?", "b"]]}, "a history of earlier turns"),
+        ({"question": "<image>\nq?", "image": "a.png"}, "has a picture in it"),
+        ({"question": "Look at <image_1>."}, "has a picture in it"),
+    ],
+)
+def test_a_problem_that_cannot_be_put_together_is_refused(row: dict[str, Any], said: str) -> None:
+    row |= {"response": THINK}
+    with pytest.raises(InputError, match=said):
+        find(row, "x: row 0", recognise(row))
+
+
+def test_empty_parts_are_none() -> None:
+    for nothing in (None, float("nan"), [], ""):
+        row = {"question": "1 + 1?", "context": nothing, "history": [], "response": THINK}
+        assert find(row, "x: row 0", recognise(row))[0].problem == "1 + 1?"
+
+
 def test_a_part_that_only_later_rows_have_is_read(tmp_path: Path) -> None:
     rows = [
         {"instruction": "1 + 1?", "output": THINK},
@@ -157,6 +184,19 @@ def test_a_part_that_only_later_rows_have_is_read(tmp_path: Path) -> None:
         "1 + 1?",
         "Add.",
     ]
+
+
+def test_parts_of_the_problem_are_among_the_columns_that_are_decoded(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "Add.", "input": "1, 1", "history": [], "system": "Be brief.", "output": THINK, "more": "x"},
+        {"instruction": "Add.", "input": "1, 1", "history": [["a?", "b"]], "system": "Be brief.", "output": THINK, "more": "x"},
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    origin, pin = FileTraces(name="mine", source="file", path="t.parquet"), Pin(path=tmp_path / "t.parquet")
+    found, drops = taken(origin, pin)
+    assert [f.problem for f in found] == ["Add.\n\n1, 1"] and drops == {"unreadable": 1}
+    layout = layout_of(origin, pin)
+    assert layout.system == "Be brief." and "more" not in (layout.needed or ["more"])
 
 
 SYSTEM = {
