@@ -232,10 +232,10 @@ def layout_of(origin: Existing, pin: Pin) -> Layout:
     bare = first.values.keys() == {"text"}
     asked = {HISTORY} & first.values.keys()
     needed = None if bare else sorted({*filter(None, columns.values()), *origin.where, *asked})
-    system = _system(first, columns)
+    system = _system(first, columns) or ""
     if system or "correct" in columns:
         for row in _beginning(origin, pin, needed, FIRST):
-            if _system(row, columns) != system:
+            if _system(row, columns) not in (system, None):
                 system = ""  # of several, each is part of its problem
             if "correct" not in origin.columns and not _is_claim(row, columns.get("correct", "")):
                 columns.pop("correct", None)
@@ -250,11 +250,11 @@ def _beginning(origin: Existing, pin: Pin, columns: list[str] | None, number: in
     return first
 
 
-def _system(row: Row, columns: Mapping[str, str]) -> str:
+def _system(row: Row, columns: Mapping[str, str]) -> str | None:
     try:
         return find(row.values, row.where, columns)[0].system
     except InputError:
-        return ""
+        return None
 
 
 def _is_claim(row: Row, column: str) -> bool:

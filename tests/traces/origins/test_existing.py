@@ -187,10 +187,8 @@ def test_a_part_that_only_later_rows_have_is_read(tmp_path: Path) -> None:
 
 
 def test_parts_of_the_problem_are_among_the_columns_that_are_decoded(tmp_path: Path) -> None:
-    rows = [
-        {"instruction": "Add.", "input": "1, 1", "history": [], "system": "Be brief.", "output": THINK, "more": "x"},
-        {"instruction": "Add.", "input": "1, 1", "history": [["a?", "b"]], "system": "Be brief.", "output": THINK, "more": "x"},
-    ]  # fmt: skip
+    row = {"instruction": "Add.", "input": "1, 1", "system": "Be brief.", "output": THINK, "more": "x"}
+    rows = [row | {"history": []}, row | {"history": [["a?", "b"]]}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
     origin, pin = FileTraces(name="mine", source="file", path="t.parquet"), Pin(path=tmp_path / "t.parquet")
     found, drops = taken(origin, pin)
