@@ -11,8 +11,8 @@ import typer
 from hubkit.cli.sources import SourceArgument, plain, reads
 
 if TYPE_CHECKING:
+    from hubkit.stages.folder import Stage
     from hubkit.stages.inspect import Inspection
-    from hubkit.stages.stages import Stage
 
 __all__ = ["app"]
 
@@ -283,6 +283,8 @@ def _show(seen: Inspection) -> None:
     line(f"licence: {seen.license or 'not stated'}")
     for what, column in seen.columns.items():
         line(f"  {what}: column {column}")
+    if seen.system:
+        line(f"the rows have one system message, which is left out: {plain(seen.system, 200)}")
     more = ", where reading stopped (--rows)" if seen.more else ""
     line(f"{seen.rows:,} rows{more}, {seen.traces:,} traces, {seen.usable:,} usable")
     line(

@@ -1,9 +1,10 @@
-"""Problems from files beside the recipe: JSON lines, a JSON list, CSV, TSV or Parquet.
+"""Problems from files beside the recipe: JSON lines, a JSON list, CSV, TSV, Parquet or Arrow.
 
     problems.jsonl.gz, line 3: {"question": "1 + 1?", "answer": 2, "audio": "…"}
 is a row that errors call "problems.jsonl.gz:3: row 2", rows from 0. Text is UTF-8, with or without a byte order mark,
 or UTF-16; other encodings cannot be recognised and are refused. A folder's files, and those of a pattern such as
-data/train-*.parquet, are read one after the other in the order of their names.
+data/train-*.parquet, are read one after the other in the order of their names. So are the Arrow files of a folder that
+`save_to_disk` of datasets wrote; its other files describe them and are no rows.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ import pyarrow.parquet as pq
 
 from hubkit.errors import InputError, RecipeError
 from hubkit.problems.base import Description, Pin, beside
+from hubkit.problems.columnar import arrow_rows, count_arrow, parquet_rows
 from hubkit.problems.rows import Row, RowSource
 from hubkit.records import Problem
 from hubkit.store import digest, digest_file
 
-__all__ = ["FileSource", "files_of", "read_file"]
+__all__ = ["FileSource", "files_of", "is_saved", "read_file"]
 
 _COMPRESSED: Final = (".gz", ".bz2", ".zst", ".lz4")
 _MAGIC: Final = {
@@ -36,15 +38,15 @@ _MAGIC: Final = {
     b"\x04\x22\x4d\x18": ".lz4",
 }
 _PATTERN: Final = re.compile(r"[*?\[]")
-_FORMATS: Final = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet")
+_FORMATS: Final = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")
 """Endings of the files that are read in a folder; other files, such as README.md, are not read."""
 
 
 class FileSource(RowSource):
     source: Literal["file"]
     path: str
-    """JSON lines, a JSON list, CSV, TSV (all these also compressed: .gz, .bz2, .zst, .lz4) or Parquet beside the
-    recipe: a file, a folder of such files, or a pattern such as data/train-*.parquet."""
+    """JSON lines, a JSON list, CSV, TSV (all these also compressed: .gz, .bz2, .zst, .lz4), Parquet or Arrow beside the
+    recipe: a file, a folder of such files or one of save_to_disk, or a pattern such as data/train-*.parquet."""
 
     def rows(self, pin: Pin) -> Iterator[Problem]:
         assert pin.path is not None
@@ -68,6 +70,8 @@ class FileSource(RowSource):
             raise RecipeError(
                 f"{key}.path: cannot read {self.path!r}: {error.strerror}", "see the folder"
             ) from None
+        except InputError as error:
+            raise RecipeError(f"{key}.path: {error.message}", error.remedy) from None
         if not found:
             formats = ", ".join(_FORMATS)
             raise RecipeError(
@@ -87,15 +91,31 @@ class FileSource(RowSource):
 
 
 def files_of(path: Path) -> list[Path]:
-    """Returns the file itself, the files of a folder, or those that match a pattern, in the order of their names."""
+    """Returns the file itself, the files of a folder, or those that match a pattern, in the order of their names.
+
+    Raises InputError for a folder in which `datasets` saved several splits.
+    """
     if path.is_file():
         return [path]
+    if (path / "dataset_dict.json").is_file():
+        splits = sorted(p.name for p in path.iterdir() if (p / "state.json").is_file())
+        raise InputError(
+            f"{path.name} holds a dataset's splits {', '.join(splits) or '(none)'}",
+            f"name the folder of one of them, such as {path.name}/{next(iter(splits), 'train')}",
+        )
+    if path.is_dir() and (path / "state.json").is_file():  # of datasets' save_to_disk
+        return sorted(path.glob("*.arrow"))
     if path.is_dir():
         return sorted(p for p in path.iterdir() if p.is_file() and _format(p) in _FORMATS)
     parts = path.parts
     first = next((place for place, part in enumerate(parts) if _PATTERN.search(part)), len(parts))
     found = Path(*parts[:first]).glob(str(Path(*parts[first:]))) if first < len(parts) else iter(())
     return sorted(p for p in found if p.is_file())
+
+
+def is_saved(path: Path) -> bool:
+    """Whether a folder was written by `save_to_disk` of datasets."""
+    return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
 
 
 def _stem(path: Path) -> str:
@@ -121,6 +141,8 @@ def _count(path: Path) -> int:
         if _is_parquet(path):
             with pq.ParquetFile(path) as file:
                 return int(file.metadata.num_rows)
+        if _format(path) == ".arrow":
+            return count_arrow(path)
         with _text(path) as lines:
             first = next((line for line in lines if line.strip()), "")
             if first.lstrip().startswith("["):
@@ -161,7 +183,10 @@ def read_file(path: Path, columns: list[str] | None) -> Iterator[Row]:
 def _rows_of(path: Path, columns: list[str] | None) -> Iterator[Row]:
     try:
         if _is_parquet(path):
-            yield from _parquet(path, columns)
+            yield from parquet_rows(path, columns)
+            return
+        if _format(path) == ".arrow":
+            yield from arrow_rows(path, columns)
             return
         with _text(path) as text:
             if _format(path) in (".csv", ".tsv"):
@@ -296,39 +321,3 @@ def _separated(path: Path, text: io.TextIOWrapper) -> Iterator[Row]:
             rows += 1
     except csv.Error as error:
         raise InputError(f"{path.name}:{reader.line_num}: row {rows}: {error}", "fix the line") from error
-
-
-def _parquet(path: Path, columns: list[str] | None) -> Iterator[Row]:
-    with pq.ParquetFile(path) as file:
-        names = file.schema_arrow.names
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise InputError(f"{path.name}: column {twice[0]!r} appears twice", "rename one of them")
-        # `columns` of the reader takes dots for parts of structs, so whole columns are chosen by what they begin with.
-        asked = names if columns is None else columns
-        needed = [name for name in names if any(c == name or c.startswith(f"{name}.") for c in asked)]
-        number = 0
-        if not needed:
-            raise InputError(
-                f"{path.name}: row 0 has no column {asked[0]!r}", f"its columns are {', '.join(names)}"
-            )
-        for batch in file.iter_batches(batch_size=1024, columns=needed):
-            for row in _dicts(batch, path, number):
-                yield Row(f"{path.name}: row {number}", row)
-                number += 1
-
-
-def _dicts(batch: pa.RecordBatch, path: Path, first: int) -> Iterator[dict[str, Any]]:
-    try:
-        yield from batch.to_pylist()
-    except (
-        ValueError,
-        OverflowError,
-    ):  # text that is not UTF-8, times beyond the calendar: one by one, to name the row
-        for index in range(batch.num_rows):
-            try:
-                (row,) = batch.slice(index, 1).to_pylist()
-            except (ValueError, OverflowError) as error:
-                raise InputError(
-                    f"{path.name}: row {first + index}: {error}", "fix the value, or leave the row out"
-                ) from error
-            yield row

@@ -20,7 +20,7 @@ from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import InputError
 from hubkit.evaluation.benchmark import level_named
 from hubkit.section import Sampling
-from hubkit.stages.stages import INNER, own_folder
+from hubkit.stages.folder import INNER, own_folder
 from hubkit.stages.step import pinned_model, run_step
 from hubkit.store import Record, digest, write_json
 

@@ -20,7 +20,7 @@ from hubkit.errors import InputError
 from hubkit.problems.base import Pin
 from hubkit.traces.join import reject_reason
 from hubkit.traces.lengths import count_tokens
-from hubkit.traces.origins.existing import Existing, columns_of, read, unusable
+from hubkit.traces.origins.existing import Existing, layout_of, read, unusable
 from hubkit.traces.origins.shapes import Found
 from hubkit.verifiers.pool import shared_pool
 from hubkit.verifiers.table import verifier_named, verify_inline
@@ -64,6 +64,8 @@ class Inspection:
     """The source's licence; "" if it states none."""
     columns: dict[str, str]
     """Role -> the column that it was found in."""
+    system: str
+    """The system message that the first rows have, which is left out of problems; "" if there is none."""
     rows: int
     """Rows that were read."""
     more: bool
@@ -140,7 +142,7 @@ def inspect(
     verifier = verifier_named(origin.verifier)
     if sample and verifier.name != "judge":
         verifier.check_machine()
-    columns, _ = columns_of(origin, pin)
+    layout = layout_of(origin, pin)
     dropped: dict[str, Dropped] = {}
     lengths = Lengths(tokenizer)
     drawn = _Reservoir(sample, random.Random(f"{seed}/{origin.name}"))  # noqa: S311 (a seeded draw, no secret)
@@ -154,7 +156,7 @@ def inspect(
         rows += reason in ("unreadable", "filtered")
         dropped.setdefault(reason, Dropped(0, detail)).number += 1
 
-    for where, found in read(origin, pin, seed, drop):
+    for where, found in read(origin, pin, seed, drop, layout):
         rows += 1
         for trace in found:
             traces += 1
@@ -178,7 +180,8 @@ def inspect(
         source=origin.place(),
         revision=pin.revision,
         license=origin.license,
-        columns=columns,
+        columns=layout.columns,
+        system=layout.system,
         rows=rows,
         more=origin.limit is not None and rows >= origin.limit,
         traces=traces,

@@ -2,6 +2,7 @@
 
 open_source("open-r1/OpenR1-Math-220k", config="default") -> (HubTraces(name="openr1-math-220k", …), Pin(revision=…))
 open_source("logs/r1.jsonl.gz")                           -> (FileTraces(name="r1", …), Pin(path=…))
+open_source("logs/saved")        by save_to_disk          -> (FileTraces(name="saved", …), Pin(path=…))
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 
 from hubkit.errors import InputError
 from hubkit.problems.base import Pin
+from hubkit.problems.file import is_saved
 from hubkit.problems.hub import dataset_card
 from hubkit.section import REPO_ID
 from hubkit.traces.origins.existing import Existing, FileTraces, HubTraces
@@ -57,10 +59,12 @@ def open_source(source: str, options: SourceOptions | None = None) -> tuple[Exis
         "unverified": options.unverified,
         "model": options.model,
     }
-    if path.is_file():
+    if path.is_file() or is_saved(path):
+        path = path.absolute()
         for name in ("config", "split", "revision"):
             if getattr(options, name):
-                raise InputError(f"{path.name} is a file and has no {name}", f"leave out --{name}")
+                kind = "file" if path.is_file() else "folder"
+                raise InputError(f"{path.name} is a {kind} and has no {name}", f"leave out --{name}")
         name = path.name.partition(".")[0] or path.name
         origin: Existing = _made(
             FileTraces,
@@ -69,7 +73,10 @@ def open_source(source: str, options: SourceOptions | None = None) -> tuple[Exis
         return origin, origin.pin(path.absolute().parent, "source", _no_commit)
     if path.is_dir() or not REPO_ID.match(source) or "/" not in source or source.startswith("."):
         what = "a folder" if path.is_dir() else "neither a file nor org/name on the Hub"
-        raise InputError(f"{source!r} is {what}", "give a file, or a dataset's id such as org/name")
+        raise InputError(
+            f"{source!r} is {what}",
+            "give a file, a folder of save_to_disk, or a dataset's id such as org/name",
+        )
     at = {"config": options.config, "split": options.split or "train", "revision": options.revision}
     names = {"name": slug(source.partition("/")[2]), "source": "hub", "dataset": source}
     origin = _made(HubTraces, names | at | common)

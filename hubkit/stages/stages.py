@@ -12,86 +12,33 @@ A source may be the folder of an earlier stage: its verified traces are then use
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import InputError
 from hubkit.problems.base import Pin
 from hubkit.push import Pushed
-from hubkit.records import files_of, read_rows, split_files
+from hubkit.records import read_rows
 from hubkit.section import REPO_ID
+from hubkit.stages.folder import INNER, Stage, check_own, own_folder, put, read_stage, relative, shown_files
 from hubkit.stages.inspect import Stats, stats
 from hubkit.stages.source import SourceOptions, open_source, tokenizer_folder
 from hubkit.stages.step import compress_step, pinned_model, pinned_tokenizer, run_step
-from hubkit.store import Record, exclusive, write_json
+from hubkit.store import Record
 from hubkit.traces.compressors import Compressor
 from hubkit.traces.origins.existing import Existing, read
 from hubkit.traces.variants import VARIANTS, Variant
 from hubkit.verifiers.table import verifier_named
 
 __all__ = [
-    "INNER",
-    "Stage",
     "compress",
     "lengths_of",
-    "own_folder",
     "push",
-    "read_stage",
     "truncate",
     "verify",
 ]
-
-INNER: Final = ".hubkit"
-STAGE: Final = "stage.json"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """The content and the origin of a stage's folder; stage.json."""
-
-    stage: str
-    """verify, compress or truncate."""
-    name: str
-    """Of the traces, in steps and ids."""
-    variant: str
-    """Kind of its data, a key of VARIANTS."""
-    config: str
-    """Name of the config that holds it."""
-    source: str
-    """As cards name it."""
-    dataset: str
-    """Hub id of the source; "" for a file."""
-    revision: str
-    license: str
-    model: str
-    """The model that wrote the traces, if known."""
-    verifier: str
-    unverified: bool
-    how: str = ""
-    """What the stage did, for the card."""
-    texts: dict[str, str] = field(default_factory=dict)
-    """Title -> long text for the card: a prompt."""
-    tokenizer: str = ""
-    """Digest of the tokenizer that counted lengths; "" if they were not counted."""
-    steps: dict[str, str] = field(default_factory=dict)
-    """traces, raw, compressed, … -> folder of the step's output, from this folder on."""
-
-    def step(self, folder: Path, kind: str) -> Path:
-        """Folder of a step's output. Raises InputError if it is gone."""
-        found = folder / self.steps[kind] if kind in self.steps else None
-        if found is None or not (found / "record.json").is_file():
-            raise InputError(f"{folder} has no {kind} traces", "run the stage that makes them again")
-        return found
-
-    def records(self, folder: Path) -> dict[str, Record]:
-        return {kind: Record.read(self.step(folder, kind)) for kind in self.steps}
 
 
 @dataclass(frozen=True)
@@ -100,17 +47,6 @@ class _Earlier:
 
     folder: Path
     stage: Stage
-
-
-def read_stage(folder: Path) -> Stage | None:
-    """Returns what a finished stage's folder holds; None for any other folder or file."""
-    path = folder / INNER / STAGE
-    if not path.is_file():
-        return None
-    try:
-        return Stage(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is damaged: {error}", "run the stage again into a new folder") from error
 
 
 def verify(
@@ -124,7 +60,7 @@ def verify(
     check_own(out)
     found = _found(source, options)
     with own_folder(out):
-        return _put(out, _verified(found, out, tokenizer), "raw")
+        return put(out, _verified(found, out, tokenizer), "raw")
 
 
 def compress(
@@ -194,9 +130,9 @@ def compress(
             config=variant.name,
             how=compressor.describe(),
             texts=compressor.texts(),
-            steps=stage.steps | {"compress": _from(out, made), "compressed": _from(out, joined)},
+            steps=stage.steps | {"compress": relative(out, made), "compressed": relative(out, joined)},
         )
-        return _put(out, stage, "compressed")
+        return put(out, stage, "compressed")
 
 
 def truncate(
@@ -264,9 +200,9 @@ def truncate(
             variant=kind,
             config=f"{kind}-{name}",
             how=f"The reasoning of each trace was cut down {how}. What is left: {VARIANTS[kind].leaves}",
-            steps=stage.steps | {kind: _from(out, made)},
+            steps=stage.steps | {kind: relative(out, made)},
         )
-        return _put(out, stage, kind)
+        return put(out, stage, kind)
 
 
 def lengths_of(source: str, tokenizer: str | Path, options: SourceOptions | None = None) -> Stats:
@@ -311,7 +247,7 @@ def push(folder: Path, repo_id: str, private: bool = False) -> Pushed:
         raise InputError(f"{repo_id!r} is no Hub id", "write org/name")
     access = default_access()
     check_namespace(access, namespace)
-    shown = _shown(folder, stage)
+    shown = shown_files(folder, stage)
     if gone := [file for file in shown if not file.is_file()]:
         raise InputError(f"{gone[0]} is gone", "run the stage again into a new folder")
     files: dict[str, Path | bytes] = {file.relative_to(folder).as_posix(): file for file in shown}
@@ -367,7 +303,7 @@ def _verified(found: _Earlier | tuple[Existing, Pin], out: Path, tokenizer: str 
         verifier=origin.verifier,
         unverified=origin.unverified,
         tokenizer=counted["digest"] if counted else "",
-        steps={"traces": _from(out, traces), "raw": _from(out, raw)},
+        steps={"traces": relative(out, traces), "raw": relative(out, raw)},
     )
 
 
@@ -377,7 +313,7 @@ def _earlier(folder: Path, stage: Stage, out: Path, tokenizer: str | Path | None
         raise InputError(
             f"lengths in {folder} were counted {counted}", "verify again, with the same --tokenizer"
         )
-    steps = {kind: _from(out, stage.step(folder, kind)) for kind in ("traces", "raw")}
+    steps = {kind: relative(out, stage.step(folder, kind)) for kind in ("traces", "raw")}
     return replace(stage, stage="verify", variant="raw", config="raw", how="", texts={}, steps=steps)
 
 
@@ -411,63 +347,3 @@ def _read_step(root: Path, origin: Existing, pin: Pin) -> Path:
         models={"source": at},
         paths={"source": pin.path} if pin.path else {},
     )
-
-
-def _from(out: Path, folder: Path) -> str:
-    return os.path.relpath(folder.resolve(), out.resolve())
-
-
-def check_own(out: Path) -> None:
-    """Raises InputError for a folder that is neither a stage's nor new."""
-    try:
-        taken = out.exists() and (not out.is_dir() or any(out.iterdir()))
-    except OSError as error:
-        raise InputError(f"cannot read {out}: {error.strerror}", "choose another folder") from error
-    if taken and not (out / INNER).is_dir():
-        raise InputError(f"{out} is there and is not a stage's folder", "choose another folder")
-
-
-@contextmanager
-def own_folder(out: Path) -> Iterator[None]:
-    """Lock the folder of a stage, which must be a stage's or new, against a second process."""
-    check_own(out)
-    with exclusive(out / INNER / "locks" / "stage.lock", str(out)):
-        yield
-
-
-def _put(out: Path, stage: Stage, last: str) -> Stage:
-    """Put the last step's output and a card into the folder. Raises InputError if it has another stage's output."""
-    from hubkit.release.stage import stage_card
-
-    before = read_stage(out)
-    if before is not None:
-        if before.steps.get(last) != stage.steps[last] or before.config != stage.config:
-            raise InputError(
-                f"{out} holds other traces ({before.stage} of {before.source})", "choose another folder"
-            )
-        return before
-    for shown, made in _shown(out, stage).items():
-        _place(made, shown)
-    card = stage_card(asdict(stage), stage.records(out), out.resolve().name)
-    (out / "README.md").write_text(card, encoding="utf-8")
-    write_json(out / INNER / STAGE, asdict(stage))
-    return stage
-
-
-def _shown(folder: Path, stage: Stage) -> dict[Path, Path]:
-    """Files that a stage's folder shows -> those of its steps."""
-    last = stage.step(folder, stage.variant) / "data.parquet"
-    rejecting = stage.step(folder, "compressed" if "compressed" in stage.steps else "raw")
-    shown = {folder / n: file for n, file in split_files(f"data/{stage.config}/train", last).items()}
-    rejected = files_of(rejecting / "rejected.parquet")
-    return shown | {folder / file.name: file for file in rejected}
-
-
-def _place(made: Path, shown: Path) -> None:
-    """Make a hard link to a step's file, or a copy if the file system has no links."""
-    shown.parent.mkdir(parents=True, exist_ok=True)
-    shown.unlink(missing_ok=True)
-    try:
-        os.link(made, shown)
-    except OSError:
-        shutil.copyfile(made, shown)

@@ -98,8 +98,8 @@ class Judge:
 
 def verdict_of(response: Response) -> Verdict:
     """Returns the verdict on the last line of a judge's reply, after its thinking; "unjudged" if it is incomplete."""
-    if response.finish_reason != "stop":
-        return no_verdict(response.error or "cut at max_tokens")
+    if why := response.unfinished:
+        return no_verdict(why)
     return verdict_in(split(response.text, response.reasoning).solution)
 
 

@@ -33,7 +33,7 @@ from hubkit.verifiers.base import (
 from hubkit.verifiers.compare import equal
 from hubkit.verifiers.extract import answer_in, key_of
 from hubkit.verifiers.forms import Words
-from hubkit.verifiers.options import choice_letter, choices, listed
+from hubkit.verifiers.options import choice_letter, choices, listed, shown
 from hubkit.verifiers.parse import read
 from hubkit.verifiers.plain import Inline
 from hubkit.verifiers.spelling import spell
@@ -47,7 +47,10 @@ _LETTER: Final = re.compile(
     r"(?:(?i:option|choice|answer)\s*:?\s*)?[\s(\[*_]*([A-Z])[\s*_]*(?:\Z|[).:\],/&*_}-]|(?:or|and)\b|(?=\s))(.*)",
     re.DOTALL,
 )
-_SECOND: Final = re.compile(r"[\s).*}\],]*(?:,|/|&|or\b|and\b|\+)?[\s(*\[]*[A-Z](?![A-Za-z'])")
+_SECOND: Final = re.compile(
+    r"[\s).*}\],$]*(?:,|/|&|or\b|and\b|\+)?(?:\s+(?:or|maybe|perhaps|possibly|probably|likely|also|even|else"
+    r"|option|choice|answer|the)\b)*[\s(*\[$]*[A-Z](?![A-Za-z'])"
+)
 _DENIED: Final = re.compile(
     r"[\s).:\]*_}$-]*(?:(?:is|was|are)\s+)?(?:not\b|n't|wrong|incorrect|false|ruled out|out\b)|[\s).:\]*_}$]*isn't",
     re.IGNORECASE,
@@ -77,8 +80,7 @@ class Choice(Verifier):
         if not source.options:
             return Asked(problem, choice_letter(answer, [], []), {})
         texts, labels = choices(cells[source.options])
-        shown = all(option in problem for option in texts)
-        whole = problem if shown else problem + listed(texts)
+        whole = problem if shown(problem, texts) else problem + listed(texts)
         letter = choice_letter(answer, texts, labels)
         if letter.strip() and not _choice(key_of(letter), texts):
             answer.refuse(

@@ -9,8 +9,7 @@ Decided here:
 - The last box counts, even if another answer stands after it. Boxes with nothing but "and", "or", commas, labels or
   "x =" between them are one answer. Other boxes in the same sentence make the answer several, too, unless a word
   between them takes the first one back or goes on from it ("no", "so", "hence", "=").
-- Text beside a box in its formula belongs to the answer: a sign, a percent sign, a unit, a term. If the box fills a
-blank ("7 + \\boxed{5} = 12"), the box alone is the answer.
+- Text beside a box may belong to the answer (beside.py).
 - Spellings of the box: \\boxed {7}, \\boxed7, \\fbox{7}, a box in a box, and boxed with a lost backslash (\x08oxed).
 - Without a box: the last <answer>…</answer>, then "#### 5", then what follows the last "answer is" or "Answer:", then a
   text of one line, then in the last sentence the only formula, the only bold part, what follows the only "is", or the
@@ -22,6 +21,8 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
+from hubkit.verifiers.beside import Box, with_surroundings
+
 __all__ = ["Answer", "answer_in", "boxed", "key_of", "marked_in"]
 
 
@@ -31,15 +32,9 @@ class Answer(NamedTuple):
     """Whether it was in a box or a tag, and so has no other text around it."""
 
 
-class _Box(NamedTuple):
-    start: int
-    end: int
-    content: str
-
-
 _OPEN: Final = re.compile(r"(?:\\|\x08)?(?:(?<=\\)boxed|(?<=\x08)oxed|(?<=\\)fbox|(?<=\\)framebox)\s*(\{?)")
 _MARKS: Final = ("\\boxed", "\x08oxed", "\\fbox", "\\framebox")
-_BRACE: Final = re.compile(r"\\[{}]|[{}]")
+_BRACE: Final = re.compile(r"\\.|[{}]", re.DOTALL)
 _UNBRACED: Final = re.compile(r"\\[dt]?frac\s*\{[^{}]*\}\s*\{[^{}]*\}|-?[^\s$,;{}]+")
 _TAG: Final = re.compile(
     r"(?:<answer>\s*(?:<\|begin_of_box\|>)?|<\|begin_of_box\|>)(.*?)(?:</answer>|<\|end_of_box\|>|\Z)",
@@ -49,7 +44,7 @@ _TAG: Final = re.compile(
 _HASHES: Final = re.compile(r"####[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
 _SAID: Final = re.compile(
     r"(?:(?:final answer|answer)(?:\s+is|\*{0,2}\s*:|\s*=)+|答案(?:\*{0,2}(?:是|为|：|:)){1,2})"
-    r"[\s*:：]*(?:(?:therefore|thus|then|hence|simply|just|exactly|indeed)\b[\s,:]*)?(?P<said>\S)",
+    r"[\s*:：}]*(?:(?:therefore|thus|then|hence|simply|just|exactly|indeed)\b[\s,:]*)?(?P<said>\S)",
     re.IGNORECASE,
 )
 _TAKEN_BACK: Final = re.compile(
@@ -121,7 +116,7 @@ def answer_in(text: str) -> Answer | None:
     return _said(text)
 
 
-def _last_box(text: str, end: int) -> _Box | None:
+def _last_box(text: str, end: int) -> Box | None:
     """The last box that begins before `end`."""
     start = max(text.rfind(mark, 0, end) for mark in _MARKS)
     if start < 0:
@@ -132,7 +127,7 @@ def _last_box(text: str, end: int) -> _Box | None:
     if not opened[1]:
         bare = _UNBRACED.match(text, opened.end())
         content = bare[0].rstrip(".:") if bare else ""
-        return _Box(start, opened.end() + len(content), content) if content else None
+        return Box(start, opened.end() + len(content), content) if content else None
     depth = 1
     for brace in _BRACE.finditer(text, opened.end()):
         depth += {"{": 1, "}": -1}.get(brace[0], 0)
@@ -141,13 +136,13 @@ def _last_box(text: str, end: int) -> _Box | None:
             outer = _last_box(text, start)
             if outer is not None and outer.end > start:
                 return outer
-            return _Box(start, brace.end(), text[opened.end() : brace.start()])
+            return Box(start, brace.end(), text[opened.end() : brace.start()])
     return None
 
 
-def _boxes(text: str, last: _Box) -> str:
+def _boxes(text: str, last: Box) -> str:
     """The last box, and those before it that are one answer with it."""
-    parts, box = [_with_surroundings(text, last)], last
+    parts, box = [with_surroundings(text, last)], last
     while (before := _last_box(text, box.start)) is not None:
         between = text[before.end : box.start]
         if len(between) > 200:
@@ -156,72 +151,13 @@ def _boxes(text: str, last: _Box) -> str:
         goes_on = _GOES_ON.search(between) and not _OF_ITS_OWN.search(between)
         if not joined and (goes_on or _SENTENCE_END.search(between) or _TAKEN_BACK.search(between)):
             break
-        part = _with_surroundings(text, before)
+        part = with_surroundings(text, before)
         if joined and not re.search(r"\w|[,;&]", between) and part.strip() == parts[0].strip():
             break  # said twice
         parts.insert(0, part)
         box = before
     distinct = list(dict.fromkeys(part.strip() for part in parts))
     return " \\text{ or } ".join(distinct)
-
-
-_DELIMITER: Final = re.compile(r"\\[\[\]()]|(?<!\\)\$\$?|\n|&|\\begin\{\w+\*?\}")
-_RELATION: Final = re.compile(
-    r"=|:|\\approx|≈|\\(?:R|r|Longr)ightarrow|\\implies|\\to(?![a-z])|\\text\{[^{}]*\}|\\in(?![a-z])|,|;|\\q?quad"
-)
-_SIGN: Final = re.compile(r"[-+−]|\\pm|±")
-_TERM: Final = re.compile(
-    r"(?:[\d)}A-Za-z]|\\[a-z]+)?\s*(?:[-+*/^_−×·]|\\cdot|\\times|\\pm)|\d|\\(?:pi|sqrt|frac)"
-)
-_SUFFIX: Final = re.compile(
-    r"(?:\s|\\[,;! ])*(?:\\?%|\^\{?\\circ\}?(?:\s*\\?(?:text|mathrm)?\{?[CF]\b\}?)?|°[CF]?"
-    r"|\\(?:text|mathrm|textrm|mbox)\s*\{[^{}]*\}(?:\^\{?\d\}?)?)"
-)
-_REMARK: Final = re.compile(
-    r"\\(?:text|mathrm|textrm|mbox)\s*\{\s*[(,.;]*\s*(?:where|since|as|for|because|if|when|with|by|in|is|which|that|approx\w*|rounded|"
-    r"i\.e|can|will|are|has|have)\b",
-    re.IGNORECASE,
-)
-
-
-def _with_surroundings(text: str, box: _Box) -> str:
-    before = text[max(0, box.start - 160) : box.start]
-    delimiters = list(_DELIMITER.finditer(before))
-    inside = delimiters[-1] if delimiters else None
-    formula = inside is not None and (inside[0] in ("\\[", "\\(", "&") or inside[0].startswith("\\begin"))
-    if inside is not None and inside[0] in ("$", "$$", "\n"):
-        paragraph = text[text.rfind("\n\n", 0, box.start) + 1 : box.start]
-        formula = len(re.findall(r"(?<!\\)\$\$?", paragraph)) % 2 == 1 or paragraph.rfind(
-            "\\["
-        ) > paragraph.rfind("\\]")
-    run = before[inside.end() if inside else 0 :]
-    relations = list(_RELATION.finditer(run))
-    run = run[relations[-1].end() if relations else 0 :].strip()
-    if not formula:
-        # In plain text only a sign right at the box is part of it: "- " may begin an item of a list.
-        sign = re.search(r"(?:^|[\s=(:])([-−])\Z", before)
-        run = "-" if sign else ""
-    after = text[box.end : box.end + 160]
-    content = box.content
-    if formula:
-        closing = _DELIMITER.search(after)
-        rest = after[: closing.start() if closing else len(after)].strip()
-    else:
-        rest = ""
-    if suffix := _SUFFIX.match(after):
-        if not _REMARK.match(suffix[0].strip().lstrip("\\,;! ")) and not _REMARK.search(suffix[0]):
-            content += suffix[0]
-        rest = rest[len(suffix[0].strip()) :].strip() if rest else rest
-    if run and not _SIGN.fullmatch(run) and re.match(r"=|\\text\{\s*=", rest):
-        return content  # a blank in an equation
-    if run and formula and not re.search(r"[-+*/^_\d){}−×·]\Z|\\(?:cdot|times|pm|pi)\Z", run):
-        run = ""  # words, or a label
-    if formula and rest and _TERM.match(rest) and not rest.startswith((".", ",")):
-        stop = re.search(r"=|,|;|\\text|\\q?quad|\\approx", rest)
-        content += " " + rest[: stop.start() if stop else len(rest)].rstrip(" .")
-    elif formula and re.match(r"\\text\{\s*(?:or|and)\s*\}", rest):
-        content += " " + rest
-    return f"{run}{content}" if run else content
 
 
 def _said(text: str) -> Answer | None:

@@ -21,11 +21,11 @@ from typing import Any
 
 from hubkit.verifiers import plain
 from hubkit.verifiers.base import Task, Verdict, Verifier, verdict
-from hubkit.verifiers.compare import equal
+from hubkit.verifiers.compare import Expressions, equal
 from hubkit.verifiers.extract import answer_in, key_of
 from hubkit.verifiers.forms import Form, Number, Words
 from hubkit.verifiers.parse import read
-from hubkit.verifiers.spelling import spell
+from hubkit.verifiers.spelling import spell, ungrouped_indian
 
 __all__ = ["Math"]
 
@@ -38,7 +38,8 @@ class Math(Verifier):
 
     def verify_inline(self, problem: Mapping[str, Any], text: str) -> Verdict | Task:
         """Decide what needs no sympy: the same spelling, and numbers and fractions."""
-        key, found = spell(key_of(problem["answer"])[:LONGEST]), answer_in(text)
+        written, found = key_of(problem["answer"])[:LONGEST], answer_in(text)
+        key = spell(written)
         if not key:
             return verdict(
                 "unparseable", "", f"the answer key {str(problem['answer'])[:40]!r} cannot be read"
@@ -54,11 +55,11 @@ class Math(Verifier):
             if answer == key:
                 return verdict("correct", found.text, "equal to the answer")
             form = read(answer)
-            same = equal(read(key), form, plain.Inline())
+            same = _equal(written, found.text, plain.Inline())
         except RecursionError:
             return verdict("unparseable", found.text, "nested too deeply")
         if same is None:
-            return Task(self.name, key, found.text)
+            return Task(self.name, written, found.text)
         if not same and not found.marked and isinstance(form, Words):
             return verdict("unparseable", "", "no answer found in the text")
         return verdict("correct" if same else "wrong", found.text, "equal" if same else "not equal")
@@ -66,10 +67,9 @@ class Math(Verifier):
     def verify_in_worker(self, task: Task) -> Verdict:
         from hubkit.verifiers.symbolic import SECONDS, Late, Symbolic
 
-        key, answer = read(task.answer), read(spell(task.text))
         try:
-            same = equal(key, answer, Symbolic())
-            if same is None and _unreadable(key):
+            same = _equal(task.answer, task.text, Symbolic())
+            if same is None and _unreadable(read(spell(task.answer))):
                 return verdict(
                     "unparseable", task.text, f"the answer key {task.answer[:40]!r} cannot be read"
                 )
@@ -78,6 +78,22 @@ class Math(Verifier):
         if same is None:
             return verdict("unparseable", task.text, "the answer cannot be read as mathematics")
         return verdict("correct" if same else "wrong", task.text, "equal" if same else "not equal")
+
+
+def _equal(key: str, answer: str, by: Expressions) -> bool | None:
+    """Whether an answer is the same as the key in one of the ways to read them: 12,34,567 is a number and a list."""
+    results: list[bool | None] = []
+    for one in _readings(key):
+        for other in _readings(answer):
+            if same := equal(one, other, by):
+                return True
+            results.append(same)
+    return None if None in results else False
+
+
+def _readings(text: str) -> list[Form]:
+    number = ungrouped_indian(text)
+    return [read(spell(text)), *([] if number is None else [read(spell(number))])]
 
 
 def _unreadable(key: Form) -> bool:

@@ -24,7 +24,7 @@ from hubkit.verifiers.base import RowSettings, Task, Verdict, Verifier, verdict
 from hubkit.verifiers.extract import answer_in, key_of
 from hubkit.verifiers.forms import Approximate, Based, Chain, Form, Named, Number, Relation
 from hubkit.verifiers.parse import read
-from hubkit.verifiers.spelling import spell
+from hubkit.verifiers.spelling import spell, ungrouped_indian
 from hubkit.verifiers.units import split_letter, units_differ
 
 __all__ = ["Numeric"]
@@ -86,7 +86,7 @@ def _verify(answer: str, text: str, metadata: str, in_worker: bool) -> Verdict |
     if value.number is None:
         return verdict("unparseable", text, "not a number that can be read whole")
     if units_differ(key.unit, value.unit):
-        return verdict("wrong", text, f"{value.unit.lstrip('?')} against {key.unit.lstrip('?')}")
+        return verdict("wrong", text, f"{value.unit.lstrip('?~')} against {key.unit.lstrip('?~')}")
     near = abs(value.number - key.number) <= Fraction(tolerance) * (abs(key.number) or 1)
     return verdict(
         "correct" if near else "wrong",
@@ -98,10 +98,10 @@ def _verify(answer: str, text: str, metadata: str, in_worker: bool) -> Verdict |
 def _read(text: str) -> _Quantity | None:
     """Returns the number in an answer. Returns None if it is not a single number."""
     try:
-        form = read(spell(_PERCENT.sub("", text[:1000])))
+        text = _PERCENT.sub("", text[:1000])
+        return _quantity(read(spell(ungrouped_indian(text) or text)))
     except RecursionError:
         return None
-    return _quantity(form)
 
 
 def _quantity(form: Form) -> _Quantity | None:

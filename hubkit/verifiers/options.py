@@ -12,7 +12,7 @@ from typing import Final
 
 from hubkit.verifiers.base import RowCell
 
-__all__ = ["choice_letter", "choices", "listed"]
+__all__ = ["choice_letter", "choices", "listed", "shown"]
 
 
 _NAMED: Final = ("ABCDEFGHIJ", "abcdefghij", "0123456789", "123456789")
@@ -81,6 +81,22 @@ def choice_letter(cell: RowCell, texts: Sequence[str], labels: Sequence[str]) ->
 def listed(texts: Sequence[str]) -> str:
     """Returns the options as they follow a problem that does not show them itself."""
     return "".join(f"\n{letter}. {text}" for letter, text in zip(_letters(26), texts, strict=False))
+
+
+def shown(problem: str, texts: Sequence[str]) -> bool:
+    """Whether a problem has its options in it: all of them in their order, as whole words."""
+    end = len(problem)
+    for text in reversed(texts):
+        text = text.strip()
+        while (end := problem.rfind(text, 0, end)) >= 0 and not _stands_alone(problem, end, end + len(text)):
+            end += len(text) - 1
+        if end < 0:
+            return False
+    return True
+
+
+def _stands_alone(problem: str, start: int, end: int) -> bool:
+    return not (problem[start - 1 : start].isalnum() or problem[end : end + 1].isalnum())
 
 
 def _letters(number: int) -> list[str]:

@@ -33,6 +33,7 @@ from hubkit.verifiers.forms import (
     Words,
 )
 from hubkit.verifiers.units import split_unit
+from hubkit.verifiers.words import said_twice
 
 __all__ = ["read", "split_top"]
 
@@ -379,6 +380,8 @@ def _encloses(text: str) -> bool:
 
 
 def _single(text: str) -> Form:
+    if (said := said_twice(text)) is not None:
+        return Number(said)
     expression, unit = split_unit(text)
     if expression.startswith("+"):
         expression = expression[1:].strip()

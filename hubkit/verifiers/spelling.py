@@ -5,8 +5,8 @@ r"""Normalises the spelling of answers: what looks alike in print becomes the sa
     spell("\\mathrm{cm}") -> "\\text{cm}"             spell("x \\leqslant 5") -> "x\\le 5"
 
 Nothing that changes the answer is dropped: units, words, signs and brackets stay. Decided here:
-- Groups of three digits between commas, {,}, \,, \  or spaces are one number; "1,5" and "1.234,5" are none, and in
-  brackets "(1,200)" is a pair, unless other elements there are set apart by a comma and a space.
+- Groups of three digits between commas, {,}, \,, \ , apostrophes or spaces are one number; "1,5" and "1.234,5" are
+  none, and in brackets "(1,200)" is a pair, unless other elements there are set apart by a comma and a space.
 - "3 1/4" and 3\frac{1}{4} are three and a quarter; 3\frac{5}{4} may be a product and stays as it is.
 - A bar or dots over decimals, and digits in parentheses after them, repeat: 0.2\overline{7} is 5/18. So do those before
   three dots that are written three times, or twice from the point on (0.333…, 0.1212…); 3.14… is no number.
@@ -18,15 +18,21 @@ import functools
 import re
 from typing import Final
 
-__all__ = ["spell"]
+__all__ = ["spell", "ungrouped_indian"]
 
 _LOOKALIKES: Final = str.maketrans(
     {
-        **dict.fromkeys("−–‐‑", "-"),
+        **dict.fromkeys("−–‐‑－﹣", "-"),
         **dict.fromkeys("×⋅·∙", "\\cdot "),
         **dict.fromkeys("\u00a0\u2002\u2003\u2005\u2009\u200a\u202f", " "),
         **dict.fromkeys("\u200b\u2060\ufeff", ""),
-        **{chr(0xFF10 + digit): str(digit) for digit in range(10)},
+        # Full-width, Arabic, Persian, Devanagari and Bengali digits.
+        **{
+            chr(zero + digit): str(digit)
+            for zero in (0xFF10, 0x660, 0x6F0, 0x966, 0x9E6)
+            for digit in range(10)
+        },
+        **dict(zip("＋＝／．％＜＞", "+=/.%<>", strict=True)),
         **{
             fraction: f"\\frac{{{top}}}{{{below}}}"
             for fraction, top, below in zip(
@@ -119,9 +125,17 @@ _GAP: Final = "\u2009"
 _GAP_COMMAND: Final = re.compile(r"\\[,;: ]|~")
 _NOTHING: Final = re.compile(r"\\!")
 _GROUPS: Final = re.compile(
-    rf"(?<![\d.,{_GAP}])(?<!\d )([1-9]\d{{0,2}})((?:,\d{{3}})+|(?:{_GAP}\s*\d{{3}})+|(?: \d{{3}})+)"
+    rf"(?<![\d.,{_GAP}])(?<!\d )([1-9]\d{{0,2}})((?:,\d{{3}})+|(?:{_GAP}\s*\d{{3}})+|(?: \d{{3}})+|(?:'\d{{3}})+)"
     rf"(?![\d,]?\d|[ {_GAP}]\d|/)"
 )
+_SPACED_LETTER: Final = re.compile(r"(?<=[\d}])(?: \\text ?\{ ?([KM]) ?\}|\\text ?\{ ([KM]) ?\})")
+_LETTER_UNITS: Final = {"K": "kelvin", "M": "molar"}
+"""With a space before them, as units have one. 5K and 5M may be thousands and millions (units.py)."""
+_INDIAN: Final = re.compile(
+    r"((?:\\text\s*\{[^{}\d]*\}|Rs\.?|INR|\\[$(,]|[$₹\s~])*-?)([1-9]\d?(?:,\d{2})+,\d{3}(?:\.\d+)?)"
+    r"((?:\\text\s*\{[^{}\d]*\}|\\[),]|[A-Za-z.$\s~])*)"
+)
+"""1,00,000 with a currency or a unit."""
 _LIST_COMMA: Final = re.compile(rf",[\s{_GAP}]|;")
 _BARE_FRAC: Final = re.compile(r"\\frac\s*(\{[^{}]*\}|\d|[A-Za-z])\s*(\{[^{}]*\}|\d|[A-Za-z])")
 _BARE_SQRT: Final = re.compile(r"\\sqrt\s*(\d|[A-Za-z])")
@@ -189,13 +203,13 @@ def spell(text: str) -> str:
     text = _ROOT.sub(r"\\sqrt{\1}", _ASCII.sub(r"\\\1", text))
     text = re.sub(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\cdot ", text)
     text = _COMMAND.sub(_command, text)
+    text = re.sub(r"\\\\(?:\[[^\]]*\])?", "\\\\newline ", text)
     text = (
         text.replace("\\{", "\\lbrace ")
         .replace("\\}", "\\rbrace ")
         .replace("\\lbrack", "[")
         .replace("\\rbrack", "]")
     )
-    text = re.sub(r"\\\\(?:\[[^\]]*\])?", "\\\\newline ", text)
     text = (
         _NOTHING.sub("", text)
         .replace("{,}", ",")
@@ -212,13 +226,23 @@ def spell(text: str) -> str:
     text = text.replace("*", "\\cdot ")
     text = _structured(re.sub(r"(\\[A-Za-z]+)\s+(?=[{\[(^_])", r"\1", text))
     text = _SPACE.sub(" ", text.replace(_GAP, " "))
+    text = _SPACED_LETTER.sub(lambda m: f"\\text{{{_LETTER_UNITS[m[1] or m[2]]}}}", text)
     text = _LOOSE.sub(r"\1", text)
     text = text.replace(" \\", "\\")
     text = re.sub(r"(\\[A-Za-z]+) (?![A-Za-z])", r"\1", text).strip()
-    text = text.replace("...", "\\dots ").rstrip()
+    text = text.replace("...", "\\dots ").removesuffix("\\newline").rstrip()
     while text[-1:] in (".", ",", ";", ":", "\\"):  # of "\\ " at the end the blank is gone
         text = text[:-1].rstrip()
     return _unwrapped(text)
+
+
+def ungrouped_indian(text: str) -> str | None:
+    """Returns an answer such as 12,34,567 as the number 1234567. Returns None if it has no lakhs and crores.
+
+    It may be a list, too, so both readings are compared.
+    """
+    found = _INDIAN.fullmatch(text.replace("{,}", ","))
+    return found[1] + found[2].replace(",", "") + found[3] if found else None
 
 
 def _small(match: re.Match[str]) -> str:
@@ -230,7 +254,7 @@ def _small(match: re.Match[str]) -> str:
 
 def _without_delimiters(text: str) -> str:
     """Without the signs that begin and end formulas; a dollar sign that is money becomes \\text{usd}."""
-    text = re.sub(r"\\[()\[\]]", " ", text.replace("\\$", "\\text{usd}"))
+    text = re.sub(r"(?<!\\)\\[()\[\]]", " ", text.replace("\\$", "\\text{usd}"))
     if text.count("$") % 2:
         text = re.sub(r"\$(?=\s*[-+]?[\d.])", r"\\text{usd}", text, count=1)
     return text.replace("$", " ")

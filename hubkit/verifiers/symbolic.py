@@ -188,17 +188,24 @@ def _points(symbols: Any) -> Iterator[dict[Any, Any]]:
 
 def _at(expression: Any, point: dict[Any, Any]) -> Any:
     """Returns the value at a point, to 40 digits. Returns None if there is none."""
+    from sympy import I
+
     try:
         value = expression.subs(point).evalf(DIGITS)
         if value.is_number and value.is_finite is not False and not value.free_symbols:
-            real, imaginary = value.as_real_imag()
+            real, imaginary = (_without_rest(part) for part in value.as_real_imag())
             if (real.is_Float or real.is_Rational) and imaginary.is_number:
-                return value
+                return real + imaginary * I
     except Late:
         raise
     except Exception:  # sympy raises all sorts where an expression has no value
         return None
     return None
+
+
+def _without_rest(value: Any) -> Any:
+    """Returns 0 for what sympy finds no digit of in more than a hundred places, such as \\sin\\pi; else the value."""
+    return value * 0 if value.is_Float and value._prec == 1 else value
 
 
 def _close(x: Any, y: Any) -> bool:

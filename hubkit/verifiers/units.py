@@ -12,7 +12,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["split_letter", "split_unit", "units_differ"]
+from hubkit.verifiers.words import number_in
+
+__all__ = ["is_unit", "split_letter", "split_unit", "units_differ"]
 
 _UNITS: Final = {
     "mm": "millimeter millimeters millimetre millimetres",
@@ -68,22 +70,47 @@ _UNITS: Final = {
     "kohm": "kilohm kilohms",
     "Mohm": "megohm megohms",
     "mol": "mole moles",
-    "k": "K kelvin",
+    "kelvin": "K kelvins",
+    "molar": "M",
     "pa": "Pa",
 }
 _NAMES: Final = {other: name for name, others in _UNITS.items() for other in [name, *others.split()]}
 _POWERS: Final = {
-    "hundred": "10^{2}",
-    "thousand": "10^{3}",
-    "million": "10^{6}",
-    "billion": "10^{9}",
-    "trillion": "10^{12}",
-    "dozen": "12",
+    name: value
+    for names, value in {
+        "hundred hundreds": "10^{2}",
+        "thousand thousands k": "10^{3}",
+        "lakh lakhs lac lacs": "10^{5}",
+        "million millions mn mln": "10^{6}",
+        "crore crores": "10^{7}",
+        "billion billions bn bln": "10^{9}",
+        "trillion trillions tn": "10^{12}",
+        "dozen dozens": "12",
+    }.items()
+    for name in names.split()
 }
+"""Words that are part of the number. Only a small k is a thousand: K is kelvin."""
+_PARTS: Final = re.compile(
+    r"(?:hal(?:f|ves)|(?:third|fourth|quarter|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth|millionth)s?)"
+    r"(?: of\b.*)?",
+    re.IGNORECASE,
+)
+"""5 tenths are not 5, and "5 fifth graders" are."""
+_MONEY: Final = re.compile(r"(?P<number>[-+]?[\d.]+) ?(?:\\text\{\s*)?(?P<power>[kKmMbB]|[mb]n)\s*\}?")
+"""Behind a currency: \\$5k, \\$5M."""
+_MONEY_POWERS: Final = {"k": "10^{3}", "m": "10^{6}", "b": "10^{9}"}
+_UNSPACED: Final = re.compile(r".*\d\\text\{[KMB]\}", re.DOTALL)
+"""5K may be five kelvin or five thousand, 5M five molar or five million, 5B five bytes or five billion. With a space
+before it, as units have one, K and M are units (spelling.py)."""
+_MANNER: Final = re.compile(
+    r" (?:long|tall|wide|high|deep|thick|old|away|apart|each|altogether|total|in total)\Z"
+)
+"""12 inches long are 12 inches."""
 _NO_UNITS: Final = re.compile(
     r"\b(?:or|and|not|no|more|less|fewer|than|at|least|most|about|approximately|to|from|over|minus|plus|times|negative|"
     r"remainder|base|pairs?|if|when|where|for|is|are|mod|half|quarters?|thirds?|squared|cubed|both|but|only|am|pm|"
-    r"north|south|east|west|left|right|up|down|bce?|ad|hundred|thousand|million|billion|trillion|dozen|score)\b",
+    r"north|south|east|west|left|right|up|down|below|under|bce?|ad|hundreds?|thousands?|millions?|billions?|trillions?|"
+    r"dozens?|score|gross|mil|lakhs?|lacs?|crores?|mn|mln|bn|bln|tn|(?-i:k)|factorial|pi|root|sqrt)\b",
     re.IGNORECASE,
 )
 _TRAILING: Final = re.compile(
@@ -109,7 +136,16 @@ _DEGREE: Final = re.compile(
 _TRIGONOMETRY: Final = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _PER: Final = re.compile(r"\A([A-Za-z]+) ([A-Za-z]+)\^-(\d)\Z")
 """m s^-1 is m/s."""
-_LETTER: Final = re.compile(r"(?P<number>.*[\d)}]) ?(?P<unit>[mgsJNWVL])")
+_LETTER: Final = re.compile(r"(?P<number>.*[\d)}])(?: ?(?P<unit>[mgsJNWVL])| (?P<kelvin>K))")
+_CASED: Final = re.compile(r"M[mgs]|[a-z]+[A-Z][A-Za-z]*|[A-Z]{1,2}[a-z]?[A-Z][a-z]")
+"""Units whose capital letters tell milli from mega: mM, MHz. Words are compared in lower case."""
+_IN_BRACKETS: Final = re.compile(
+    r"(?P<number>[-+]?(?:\d[\d.]*|\\frac\{\d+\}\{\d+\}))\((?:\\text\{)?\s*(?P<unit>[A-Za-z]{2,})\s*\}?\)"
+)
+_ORDINAL: Final = re.compile(
+    r"(?P<number>\d*(?:(?<!1)1(?=\D*st)|(?<!1)2(?=\D*nd)|(?<!1)3(?=\D*rd)|\d(?=\D*th)))"
+    r"(?:\^\{)?(?:\\text\{)?\s*(?:st|nd|rd|th)\s*\}{0,2}"
+)
 _PERCENT: Final = re.compile(r"(?P<number>[^%]*)(?:%|\\text\{\s*(?:percent|per cent)\s*\}| percent)")
 
 
@@ -118,7 +154,10 @@ def split_unit(text: str) -> tuple[str, str]:
     if text.isdecimal():
         return text, ""
     if (match := _LEADING.fullmatch(text)) and match["number"].strip():
-        inner, other = split_unit(match["number"].strip())
+        amount = match["number"].strip()
+        if money := _MONEY.fullmatch(amount):
+            amount = f"{money['number']}\\cdot{_MONEY_POWERS[money['power'][0].lower()]}"
+        inner, other = split_unit(amount)
         unit = _unit(match["unit"])
         return (match["sign"] + inner, unit) if not other or other == unit else (text, "")
     if (match := _PERCENT.fullmatch(text)) and re.fullmatch(
@@ -136,16 +175,25 @@ def split_unit(text: str) -> tuple[str, str]:
     if (match := _DEGREE.fullmatch(text)) and match["number"].strip() and not _TRIGONOMETRY.search(text):
         scale = re.sub(r"[^CF]", "", (match["scale"] or "").replace("\\text", ""))
         return match["number"].strip(), f"°{scale.lower()}" if scale else "degree"
+    if (match := _IN_BRACKETS.fullmatch(text)) and match["unit"] in _NAMES:
+        return match["number"], _unit(match["unit"])
+    if match := _ORDINAL.fullmatch(text):
+        return match["number"], ""
     for pattern in (_TRAILING, _PLAIN_TRAILING, _KNOWN_TRAILING):
         if match := pattern.fullmatch(text):
             number, words = match["number"].strip(), _words(match["unit"])
             first, _, rest = words.partition(" ")
-            if first.lower() in _POWERS and re.fullmatch(r"[-+]?[\d.]+", number):
+            power = _POWERS.get(first if len(first) == 1 else first.lower())
+            if power and re.fullmatch(r"[-+]?[\d.]+", number):
                 if _NO_UNITS.search(rest):
                     return text, ""
-                return f"{number}\\cdot{_POWERS[first.lower()]}", _unit(rest)
+                return f"{number}\\cdot{power}", _unit(rest)
             if not words or _NO_UNITS.search(words) or re.search(r"\d", re.sub(r"\^-?\d", "", words)):
                 return text, ""
+            if _PARTS.fullmatch(words) or number_in(words) is not None:
+                return text, ""
+            if pattern is _TRAILING and _UNSPACED.fullmatch(text):
+                return number, f"~{_unit(words)}"
             if pattern is _KNOWN_TRAILING and not (_known(words) and re.search(r"\d|\\pi", number)):
                 return text, ""
             if pattern is _PLAIN_TRAILING and not _known(words) and not re.search(r"[A-Za-z]{4,}", words):
@@ -154,10 +202,15 @@ def split_unit(text: str) -> tuple[str, str]:
     return text, ""
 
 
+def is_unit(word: str) -> bool:
+    """Whether a word is a known unit."""
+    return word in _NAMES
+
+
 def split_letter(text: str) -> tuple[str, str]:
     """The same of an expression whose last letter may be a unit or a variable: 5 m. Without one the unit is ""."""
     match = _LETTER.fullmatch(text)
-    return (match["number"], _NAMES[match["unit"]]) if match else (text, "")
+    return (match["number"], _NAMES[match["unit"] or match["kelvin"]]) if match else (text, "")
 
 
 def _words(text: str) -> str:
@@ -176,9 +229,10 @@ def _unit(words: str) -> str:
     words = _PER.sub(
         lambda m: f"{m[1]}/{m[2]}" + (f"^{m[3]}" if m[3] != "1" else ""), " ".join(words.split())
     )
+    words = _MANNER.sub("", words)
     if not words:
         return ""
-    plain = words if words in _NAMES else words.lower()
+    plain = words if words in _NAMES or _CASED.fullmatch(words) else words.lower()
     if plain in _NAMES:
         return _NAMES[plain]
     for word, power in (("square", "^2"), ("sq", "^2"), ("cubic", "^3")):
@@ -197,7 +251,12 @@ def _unit(words: str) -> str:
 
 
 def units_differ(one: str, other: str) -> bool:
-    """Whether two answers are in different units; a missing one, and "units", differ from nothing."""
+    """Whether two answers are in different units; a missing one, and "units", differ from nothing.
+
+    A unit after a "~" may be a part of the number, so that it differs from a missing one.
+    """
+    if "~" in (one[:1], other[:1]):
+        return one.removeprefix("~") != other.removeprefix("~")
     if not one or not other or one == other:
         return False
     nouns = [set(unit.removeprefix("?").rstrip("s").split()) for unit in (one, other)]

@@ -17,10 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubkit.errors import InputError
+from hubkit.errors import InputError, RecipeError
 from hubkit.problems.base import Pin
 from hubkit.problems.file import FileSource
 from hubkit.records import Problem
+from hubkit.stages.source import SourceOptions, open_source
 
 CHAT = [{"role": "user", "content": "What is 2 + 2?"}]
 REPLY = {"role": "assistant", "content": "4"}
@@ -171,6 +172,25 @@ def test_choices_of_known_shapes(
     assert found["problem"].splitlines() == ["Which of them?", *listed]
     shown = "Which of them? " + " or ".join(texts)
     assert one(tmp_path, row | {"problem": shown}, **keys)["problem"] == shown
+
+
+@pytest.mark.parametrize(
+    ("problem", "shown"),
+    [
+        ("Which? (A) 1 (B) 2", True),
+        ("Which, 1 or 2?", True),
+        ("What is 2 + 1 - 1?", False),
+        ("What is 12 - 21?", False),
+        ("What are 21 and 12?", False),
+    ],
+)
+def test_options_are_put_after_problems_that_have_only_their_signs(
+    tmp_path: Path, problem: str, shown: bool
+) -> None:
+    row = {"problem": problem, "answer": "B", "options": ["1", "2"]}
+    keys: dict[str, Any] = {"verifier": "choice", "options": "options", "good": row}
+    found = one(tmp_path, row, **keys)
+    assert found["problem"] == problem + ("" if shown else "\nA. 1\nB. 2")
 
 
 @pytest.mark.parametrize(
@@ -340,3 +360,41 @@ def test_a_problem_written_and_read_comes_back(
         assert [(r["problem"], r["answer"]) for r in found] == [(p, str(a)) for p, a, _ in rows], path.name
         assert [json.loads(r["metadata"])["tests"] for r in found] == tests, path.name
         assert FileSource(source="file", path=path.name).count(Pin(path=path)) == len(rows)
+
+
+def test_a_folder_of_save_to_disk_is_read_as_its_rows(tmp_path: Path) -> None:
+    """Several files, classes by their names, and the files beside the rows for no rows."""
+    import datasets
+
+    rows = {"problem": [f"{i} + 1?" for i in range(5)], "answer": ["a", "b", "a", "b", "a"]}
+    data = datasets.Dataset.from_dict(rows).class_encode_column("answer")
+    data.select(range(4, -1, -1)).save_to_disk(tmp_path / "saved", num_shards=2)
+    datasets.DatasetDict(train=data, test=data).save_to_disk(tmp_path / "both")
+    source = FileSource(source="file", path="saved", verifier="exact")
+    pin = source.pin(tmp_path, "problems.train", lambda *_: "")
+    assert [(row["problem"], row["answer"]) for row in source.rows(pin)] == [
+        (f"{i} + 1?", "ab"[i % 2]) for i in range(4, -1, -1)
+    ]
+    assert source.count(pin) == 5 and (source.size(pin) or 0) > 0
+    with pytest.raises(InputError, match=r"row 0 has no column 'question'"):
+        list(FileSource(source="file", path="saved", problem="question", answer="gone").rows(pin))
+    with pytest.raises(
+        RecipeError, match=r"problems.train.path: both holds a dataset's splits test, train .*both/test"
+    ):
+        FileSource(source="file", path="both").pin(tmp_path, "problems.train", lambda *_: "")
+    assert [row["answer"] for row in read(tmp_path / "both" / "test")] == ["a", "b", "a", "b", "a"]
+    origin, opened = open_source(str(tmp_path / "saved"), SourceOptions(unverified=True))
+    assert origin.name == "saved" and opened.digest == pin.digest
+    with pytest.raises(InputError, match="saved is a folder and has no split"):
+        open_source(str(tmp_path / "saved"), SourceOptions(split="test"))
+
+
+def test_arrow_files_of_both_forms_are_read(tmp_path: Path) -> None:
+    table = pa.table({"problem": ["1 + 1?", "2 + 2?"], "answer": [2, 4], "more": [b"\xff", b""]})
+    for name, writer in (("stream", pa.ipc.new_stream), ("file", pa.ipc.new_file)):
+        with writer(str(tmp_path / f"{name}.arrow"), table.schema) as out:
+            out.write_table(table)
+        assert [row["answer"] for row in read(tmp_path / f"{name}.arrow")] == ["2", "4"]
+    (tmp_path / "bad.arrow").write_bytes(b"nothing of the kind")
+    with pytest.raises(InputError, match=r"^bad\.arrow: cannot be read"):
+        read(tmp_path / "bad.arrow")

@@ -77,11 +77,23 @@ def test_anything_else_is_none(text: str) -> None:
     assert status == "unjudged" and reason.startswith("the judge gave no verdict: ")
 
 
-def test_a_reply_that_was_cut_or_failed_is_none() -> None:
-    assert said("Verdict: correct", finish_reason="length") == (
+@pytest.mark.parametrize(
+    ("finish", "why"),
+    [
+        ("length", "cut at max_tokens"),
+        ("content_filter", "the server ended it: content_filter"),
+        ("abort", "the server ended it: abort"),
+        ("error", "no answer came"),
+    ],
+)
+def test_a_reply_that_does_not_end_by_itself_is_none(finish: str, why: str) -> None:
+    assert said("Verdict: correct", finish_reason=finish) == (
         "unjudged",
-        "the judge gave no verdict: cut at max_tokens",
+        f"the judge gave no verdict: {why}",
     )
+
+
+def test_a_reply_that_failed_is_none() -> None:
     refused = verdict_of(Response("k", "", "error", error="400: too long"))
     assert (refused.status, refused.reason) == ("unjudged", "the judge gave no verdict: 400: too long")
 

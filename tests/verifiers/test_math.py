@@ -104,6 +104,38 @@ def test_key_and_answer_may_change_places(kind: str) -> None:
         ("5", "|3+4i|", "correct"),
         ("z-2i", "z+2i", "wrong"),
         ("6", "\\sum_{i=1}^{3} i", "correct"),
+        # What cancels is 0, and a small number is not.
+        ("0", "\\sin\\pi", "correct"),
+        ("\\cos\\frac{\\pi}{2}", "0", "correct"),
+        ("0", "\\sqrt{3+2\\sqrt{2}}-1-\\sqrt{2}", "correct"),
+        ("0", "\\sin\\pi+10^{-30}", "wrong"),
+        ("0", "e^{-300}", "wrong"),
+        # A number that is said twice is one, if both are the same.
+        ("5", "5 (five)", "correct"),
+        ("25", "\\text{twenty-five (25)}", "correct"),
+        ("105", "105 \\text{ (one hundred and five)}", "correct"),
+        ("5", "5 (four)", "wrong"),
+        ("5", "5 \\text{ (four)}", "wrong"),
+        ("5", "5\\text{ six}", "wrong"),
+        ("5", "5^{\\text{th}}", "correct"),
+        ("22nd", "22", "correct"),
+        ("5", "5nd", "wrong"),
+        ("5", "5 (cm)", "correct"),
+        ("5 m", "5 (cm)", "wrong"),
+        # Groups of digits.
+        ("1234567", "12,34,567", "correct"),
+        ("12,34,567", "\\text{Rs. }1234567", "correct"),
+        ("1234568", "12,34,567", "wrong"),
+        ("12, 34, 567", "567, 34, 12", "correct"),
+        ("2,10,100", "100,10,2", "correct"),
+        ("1234567", "1'234'567", "correct"),
+        ("1234567", "1’234’567", "correct"),
+        ("-15", "－１５", "correct"),
+        ("15", "١٥", "correct"),
+        ("15", "१५", "correct"),
+        # Two backslashes end a line, and escape no brace.
+        ("15", "15\\\\", "correct"),
+        ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\begin{pmatrix}1\\\\[2pt]2\\end{pmatrix}", "correct"),
     ],
 )
 def test_a_boxed_answer_is_read_as_it_is_meant(answer: str, guess: str, status: str) -> None:
@@ -129,6 +161,34 @@ def test_a_boxed_answer_is_read_as_it_is_meant(answer: str, guess: str, status: 
         ("18", "USD 18", "correct"),
         ("18", "US$18", "correct"),
         ("18 dollars", "EUR 18", "wrong"),
+        # Parts of the number.
+        ("5", "5\\text{k}", "wrong"),
+        ("5000", "5\\text{k}", "correct"),
+        ("5", "5 \\text{ k}", "wrong"),
+        ("5", "5\\text{bn}", "wrong"),
+        ("5", "5\\text{ billions}", "wrong"),
+        ("5", "5 lakh", "wrong"),
+        ("500000", "5 lakh", "correct"),
+        ("5 crore", "50000000 rupees", "correct"),
+        ("60", "5 dozens", "correct"),
+        ("5000", "\\$5k", "correct"),
+        ("5", "\\$5\\text{M}", "wrong"),
+        ("5000000", "\\$5M", "correct"),
+        # Kelvin, molar and bytes, or thousands, millions and billions.
+        ("300", "300\\,\\text{K}", "correct"),
+        ("300", "300\\text{ K}", "correct"),
+        ("300 \\text{ K}", "300\\mathrm{K}", "correct"),
+        ("5", "5\\text{K}", "wrong"),
+        ("5", "5\\text{M}", "wrong"),
+        ("5", "5\\text{B}", "wrong"),
+        ("30", "30\\text{ fifth graders}", "correct"),
+        # Milli and mega.
+        ("5 \\text{ MW}", "5\\text{ mW}", "wrong"),
+        ("5 \\text{ MHz}", "5\\text{ MHz}", "correct"),
+        ("5 \\text{ mM}", "5\\text{ mm}", "wrong"),
+        ("5 \\text{ Mg}", "5\\text{ mg}", "wrong"),
+        ("5 \\text{ KM}", "5\\text{ km}", "correct"),
+        ("300 K", "300\\text{ K}", "correct"),
     ],
 )
 @pytest.mark.parametrize("verifier", ["math", "numeric"])
@@ -140,6 +200,15 @@ def test_a_letter_is_a_unit_only_beside_one_and_for_numbers() -> None:
     assert judge("5", "\\boxed{5m}").status == "wrong"
     assert judge("5", "\\boxed{5m}", "numeric").status == "correct"
     assert judge("5", "\\boxed{5k}", "numeric").status == "unparseable"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["tenths", "hundredths", "halves", "factorial", "gross", "pi", "mil", "below zero", "thirds of a mile"],
+)
+def test_words_that_change_a_number_are_no_units(words: str) -> None:
+    for verifier in ("math", "numeric"):
+        assert not judge("5", f"\\boxed{{5\\text{{ {words}}}}}", verifier).correct
 
 
 @pytest.mark.parametrize(
@@ -162,6 +231,56 @@ def test_a_letter_is_a_unit_only_beside_one_and_for_numbers() -> None:
 )
 def test_answers_in_prose(text: str, status: str) -> None:
     assert judge("5", text).status == status
+
+
+BESIDE = {
+    "part of the answer": [
+        "$\\boxed{5}x$", "$x\\boxed{5}$", "$\\boxed{5} i$", "\\boxed{5}i", "$\\boxed{5}!$", "\\boxed{5}^2",
+        "\\boxed{5}e3", "$\\boxed{5}:1$", "\\boxed{5}:1", "\\boxed{5}/6", "\\boxed{5}.5", "$\\boxed{5},000$",
+        "$\\boxed{5}\\,000$", "\\boxed{5} \\times 10^3", "\\boxed{5}×10³", "$\\boxed{5}(x+1)$",
+        "$\\boxed{5}\\left(x+1\\right)$", "$\\boxed{5}\\sin x$", "$\\boxed{5}\\theta$", "$\\log \\boxed{5}$",
+        "$\\boxed{5}\\hat{i}$", "±\\boxed{5}", "$\\boxed{5}$%", "$\\boxed{5}\\,$ \\%", "\\boxed{5} percent",
+        "\\boxed{5} (%)", "\\boxed{5} million people", "$\\boxed{5}$ thousand", "\\boxed{5} dozen",
+        "\\boxed{5}k", "\\boxed{5}M", "\\boxed{5} or more", "$\\boxed{5}$ hundredths", "\\[\\boxed{5}\\]%",
+        "$\\boxed{5} \\bmod 7$",
+    ],
+    "no part of it": [
+        "$\\boxed{5}$. Then x.", "\\boxed{5}!", "\\boxed{5}, where x is 3", "- \\boxed{5}",
+        "\\boxed{5}: 1 is too small", "\\[ \\boxed{5} \\tag{1} \\]", "$\\boxed{5} \\blacksquare$",
+        "$\\boxed{5} (x>0)$", "$\\boxed{5} \\quad (x > 0)$", "$\\boxed{5}\\text{ (since } x > 0)$",
+        "\\boxed{5} (five)", "\\boxed{5} times", "\\boxed{5} cm", "\\boxed{5}m", "the \\boxed{5}th term",
+        "$\\boxed{5}x = 10$", "$x + \\boxed{5} = 8$", "$\\mathbf{Answer:} \\boxed{5}$", "\\boxed{5}\\text{.}",
+        "\\boxed{5}, 000", "\\boxed{5}s", "\\boxed{5} in total", "$\\boxed{5}\\,.$", "\\$\\boxed{5}",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "right"), [(text, kind[0] == "n") for kind in BESIDE for text in BESIDE[kind]]
+)
+def test_what_stands_beside_a_box(text: str, right: bool) -> None:
+    assert judge("5", text).correct is right
+
+
+@pytest.mark.parametrize(
+    ("answer", "text", "status"),
+    [
+        ("5000000", "\\boxed{5} million people", "correct"),
+        ("5x", "$\\boxed{5}x$", "correct"),
+        ("5 \\text{ m}", "It is \\boxed{5} cm.", "wrong"),
+        ("5 \\text{ m}", "It is $\\boxed{5}$ cm.", "wrong"),
+        ("5 years old", "He is \\boxed{5} years old.", "correct"),
+        ("5 years old", "His age is \\boxed{5} years.", "correct"),
+        ("30^\\circ C", "\\boxed{30} degrees Celsius", "correct"),
+        ("\\$5", "€\\boxed{5}", "wrong"),
+        ("5", "It is \\boxed{5} or 6.", "wrong"),
+        ("5, 6", "They are $\\boxed{5}$ and $6$.", "correct"),
+        ("5", "\\boxed{5} and 3 more are left", "correct"),
+        ("\\$5", "\\$\\boxed{5}", "correct"),
+    ],
+)
+def test_units_beside_a_box(answer: str, text: str, status: str) -> None:
+    assert judge(answer, text).status == status
 
 
 RATIONALS = st.builds(Fraction, st.integers(-(10**6), 10**6), st.integers(1, 10**4))

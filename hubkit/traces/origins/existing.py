@@ -16,9 +16,10 @@ import random
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import pyarrow as pa
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
@@ -32,7 +33,7 @@ from hubkit.problems.rows import Row, VerifierName
 from hubkit.records import PROBLEM_SCHEMA, TRACE_SCHEMA, RowWriter
 from hubkit.store import StepContext
 from hubkit.traces.origins.base import Origin
-from hubkit.traces.origins.shapes import ROLES, Found, find, recognise
+from hubkit.traces.origins.shapes import HISTORY, ROLES, Found, are_claims, find, recognise
 
 __all__ = [
     "PLACES",
@@ -40,7 +41,8 @@ __all__ = [
     "Existing",
     "FileTraces",
     "HubTraces",
-    "columns_of",
+    "Layout",
+    "layout_of",
     "read",
     "run",
     "unusable",
@@ -48,7 +50,9 @@ __all__ = [
 
 VERSION: Final = 2
 SCHEMA: Final = pa.schema([*TRACE_SCHEMA, ("claimed", pa.bool_())])
-_NOT_RESPONSES: Final = ("problem", "answer", "finish_reason", "correct")
+_RESPONSES: Final = ("chat", "text", "reasoning", "solution")
+FIRST: Final = 32
+"""Rows that show whether all have one system message, and whether a column of verdicts holds verdicts."""
 LONGEST: Final = 32_768
 """Tokens of a trace in estimates, since sources do not say how long theirs are."""
 
@@ -62,7 +66,8 @@ class Existing(Origin):
     source: str
     columns: dict[str, str] = Field(default={})
     """Names of columns that are not recognised, as role: column. Roles are problem, answer, chat, text (the whole
-    response), reasoning and solution, finish_reason, correct. A dot leads into a struct: reward_model.ground_truth."""
+    response), reasoning and solution, finish_reason, correct; and what belongs to the problem: instruction, context,
+    options, system. "" for none. A dot leads into a struct: reward_model.ground_truth."""
     verifier: VerifierName = "math"
     """How answers are compared: docs/verifiers.md."""
     model: str = ""
@@ -124,8 +129,8 @@ class Existing(Origin):
 class FileTraces(Existing):
     source: Literal["file"]
     path: str
-    """JSON lines, a JSON list, CSV, TSV (these also compressed: .gz, .bz2, .zst, .lz4) or Parquet beside the recipe:
-    a file, a folder of such files, or a pattern such as data/train-*.parquet."""
+    """JSON lines, a JSON list, CSV, TSV (these also compressed: .gz, .bz2, .zst, .lz4), Parquet or Arrow beside the
+    recipe: a file, a folder of such files or one of save_to_disk, or a pattern such as data/train-*.parquet."""
 
     def pin(self, folder: Path, key: str, commit: Callable[[str, str], str]) -> Pin:
         return FileSource(source="file", path=self.path).pin(folder, key, commit)
@@ -178,7 +183,7 @@ PLACES: Final[dict[str, type[Existing]]] = {"file": FileTraces, "hub": HubTraces
 
 
 def read(
-    origin: Existing, pin: Pin, seed: int, drop: Callable[[str, str], None]
+    origin: Existing, pin: Pin, seed: int, drop: Callable[[str, str], None], layout: Layout | None = None
 ) -> Iterator[tuple[str, list[Found]]]:
     """Yield (where, traces) of each row that passes the recipe's filters; `drop(reason, detail)` is called for others.
 
@@ -188,7 +193,7 @@ def read(
     if wrong:
         raise InputError(f"columns: there is nothing called {min(wrong)!r}", f"known are {', '.join(ROLES)}")
     chosen = _sampled(origin, pin, seed)
-    columns, needed = columns_of(origin, pin)
+    columns, needed, system = layout or layout_of(origin, pin)
     stop = origin.limit if chosen is None else max(chosen, default=-1) + 1
     for number, row in enumerate(islice(origin.rows(pin, needed), stop)):
         if chosen is not None and number not in chosen:
@@ -197,27 +202,73 @@ def read(
             drop("filtered", row.where)
             continue
         try:
-            yield row.where, find(row.values, row.where, columns)
+            found = find(row.values, row.where, columns)
+            yield row.where, [_with_system(trace, system) for trace in found]
         except InputError as error:
             drop("unreadable", error.message)
 
 
-def columns_of(origin: Existing, pin: Pin) -> tuple[dict[str, str], list[str] | None]:
-    """What the columns are, the recipe's before those that the first row lets recognise, and the columns to read;
-    None for a list of texts, which has no columns."""
-    rows = origin.rows(pin, None)
-    first = next(rows, None)
-    if isinstance(rows, Generator):
-        rows.close()  # a stream of datasets that is left half read can hang at exit
+class Layout(NamedTuple):
+    """What the columns of a source are."""
+
+    columns: dict[str, str]
+    """Role -> column: the recipe's, before those that the first row lets recognise."""
+    needed: list[str] | None
+    """Columns to read; None for a list of texts, which has none."""
+    system: str
+    """The system message that all of the first rows have, which is left out of problems; "" if there is none."""
+
+
+def layout_of(origin: Existing, pin: Pin) -> Layout:
+    """Returns what the columns of a source are, by its first rows."""
+    first = next(iter(_beginning(origin, pin, None, 1)), None)
     if first is None:
-        return dict(origin.columns), None
+        return Layout(dict(origin.columns), None, "")
     columns = recognise(first.values)
     if {"chat", "text", "reasoning"} & origin.columns.keys():
         # The recipe says where the response is, so nothing about that is guessed.
-        columns = {role: name for role, name in columns.items() if role in _NOT_RESPONSES}
+        columns = {role: name for role, name in columns.items() if role not in _RESPONSES}
     columns |= origin.columns
     bare = first.values.keys() == {"text"}
-    return columns, None if bare else sorted({*columns.values(), *origin.where})
+    asked = {HISTORY} & first.values.keys()
+    needed = None if bare else sorted({*filter(None, columns.values()), *origin.where, *asked})
+    system = _system(first, columns) or ""
+    if system or "correct" in columns:
+        for row in _beginning(origin, pin, needed, FIRST):
+            if _system(row, columns) not in (system, None):
+                system = ""  # of several, each is part of its problem
+            if "correct" not in origin.columns and not _is_claim(row, columns.get("correct", "")):
+                columns.pop("correct", None)
+    return Layout(columns, needed, system)
+
+
+def _beginning(origin: Existing, pin: Pin, columns: list[str] | None, number: int) -> list[Row]:
+    rows = origin.rows(pin, columns)
+    first = list(islice(rows, min(number, origin.limit or number)))
+    if isinstance(rows, Generator):
+        rows.close()  # a stream of datasets that is left half read can hang at exit
+    return first
+
+
+def _system(row: Row, columns: Mapping[str, str]) -> str | None:
+    try:
+        return find(row.values, row.where, columns)[0].system
+    except InputError:
+        return None
+
+
+def _is_claim(row: Row, column: str) -> bool:
+    try:
+        return not column or are_claims(look_up(row.values, column))
+    except KeyError:
+        return True
+
+
+def _with_system(trace: Found, common: str) -> Found:
+    """A system message that only some rows have is part of the problem."""
+    if trace.system in ("", common) or not trace.problem:
+        return trace
+    return replace(trace, problem=f"{trace.system}\n\n{trace.problem}")
 
 
 def _sampled(origin: Existing, pin: Pin, seed: int) -> set[int] | None:
@@ -257,6 +308,10 @@ def run(context: StepContext) -> None:
         context.count(f"dropped_{reason}")
         examples.setdefault(reason, detail)
 
+    layout = layout_of(origin, pin)
+    context.metrics["columns"] = layout.columns
+    if layout.system:
+        context.metrics["system_left_out"] = layout.system
     examples: dict[str, str] = {}
     """Reason -> the first row that was dropped for it."""
     groups: Counter[bytes] = Counter()
@@ -266,7 +321,7 @@ def run(context: StepContext) -> None:
         RowWriter(context.out / "problems.parquet", PROBLEM_SCHEMA) as problems,
         RowWriter(context.out / "traces.parquet", SCHEMA) as traces,
     ):
-        for where, found in read(origin, pin, config["seed"], drop):
+        for where, found in read(origin, pin, config["seed"], drop, layout):
             for trace in found:
                 reason = unusable(origin, trace, seen)
                 if reason:

@@ -3,28 +3,34 @@
     {"problem": "1 + 1?", "answer": "2", "generations": ["<think>a</think>2", "<think>b</think>3"]}
     {"messages": [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "<think>a</think>2"}]}
     {"question": "1 + 1?", "reasoning_content": "a", "content": "2"}
+    {"instruction": "Add them.", "input": "1, 1", "output": "<think>a</think>2"}    the problem "Add them.\\n\\n1, 1"
     "<|start|>user<|message|>1 + 1?<|end|><|start|>assistant<|channel|>analysis<|message|>a<|end|>…"
         -> Found("1 + 1?", "2", Thought("a", "2", "closed"), …)
 
 Columns are named by the recipe or recognised by the names in ROLES, also inside structs. A row with several responses
 gives several traces. Missing parts are "" or None; the step decides whether the rest is enough.
+
+A problem may stand in several columns: Alpaca's `input` comes after its instruction, a context or an instruction of its
+own before the question, options after it, each unless the problem has it already. The system message is a field of
+Found, since one that all rows have is no part of any problem.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hubkit.engines.replies import CLEAN, CUT
 from hubkit.errors import InputError
 from hubkit.problems.cells import Cell, look_up
 from hubkit.traces.thinking import Thought, opened_at, split
 from hubkit.verifiers.extract import boxed
+from hubkit.verifiers.options import choices, listed, shown
 
-__all__ = ["ROLES", "Found", "find", "recognise"]
+__all__ = ["HISTORY", "ROLES", "Found", "are_claims", "find", "recognise"]
 
 ROLES: Final[dict[str, tuple[str, ...]]] = {
     "chat": ("messages", "conversations", "conversation", "chat"),
@@ -50,17 +56,33 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "finish_reason": ("finish_reason", "finish_reasons", "stop_reason"),
     "correct": (
-        "is_correct", "correct", "correctness", "correctness_math_verify", "math_verify", "is_right", "score", "label",
-        "verified",
+        "is_correct", "correct", "correctness", "correctness_math_verify", "math_verify", "is_right",
     ),
+    "instruction": ("instruction",),
+    "context": ("input", "context", "passage", "paragraph", "article", "background", "body"),
+    "options": ("options", "choices"),
+    "system": ("system", "system_prompt", "system_message"),
 }  # fmt: skip
-"""Role of a column -> names by which it is recognised, the most likely first."""
+"""Role of a column -> names by which it is recognised, the most likely first. A score or a label, which may be a
+quality or a class, is a verdict only where the recipe says so."""
+BESIDE_THE_PROBLEM: Final = ("instruction", "context", "options", "system")
+"""Roles of columns that hold parts of a problem. `instruction` is one only beside a problem."""
+
+HISTORY: Final = "history"
+"""Column of earlier turns, in Alpaca's form as LLaMA-Factory has it."""
+WHOLE: Final = 20
+"""Characters from which on a text in another one is no chance."""
 
 _TURN: Final = re.compile(
-    r"<\|start\|>(user|assistant)(?=<\|)|<｜(User|Assistant)｜>|<\|im_start\|>(user|assistant)\n"
-    r"|<\|start_header_id\|>(user|assistant)<\|end_header_id\|>\s*|<\|turn>(user|model)\n|<start_of_turn>(user|model)\n"
+    r"<\|start\|>(user|assistant|system|developer)(?=<\|)|<｜(User|Assistant)｜>|<\|im_start\|>(user|assistant|system)\n"
+    r"|<\|start_header_id\|>(user|assistant|system)<\|end_header_id\|>\s*|<\|turn>(user|model|system)\n"
+    r"|<start_of_turn>(user|model)\n"
 )
 """Marks of a turn's beginning in a conversation that is one text."""
+_PICTURE: Final = re.compile(
+    r"<(?:\|)?(?:image|video|audio)(?:[_ ]?\d+)?(?:\|)?>|<\|(?:image_pad|vision_start)\|>"
+)
+"""Where a picture stood."""
 _TURN_END: Final = re.compile(r"(?:<\|end\|>|<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<turn\|>)\s*\Z")
 _MESSAGE: Final = re.compile(r"\A<\|message\|>")
 
@@ -77,6 +99,8 @@ class Found:
     """As the source says; "stop" where it says nothing."""
     claimed: bool | None
     """Whether the source calls it correct; None if it does not say."""
+    system: str = ""
+    """The system message."""
 
 
 def recognise(row: Mapping[str, Any]) -> dict[str, str]:
@@ -84,9 +108,10 @@ def recognise(row: Mapping[str, Any]) -> dict[str, str]:
     names = list(_names(row))
     found: dict[str, str] = {}
     for role, known in ROLES.items():
-        column = next((n for k in known for n in names if n.rsplit(".", 1)[-1].lower() == k), "")
-        if column and column not in found.values():
+        column = next((n for k in known for n in names if _last(n) == k), "")
+        if column and column not in found.values() and role not in BESIDE_THE_PROBLEM:
             found[role] = column
+    found |= _beside(row, found)
     if "chat" in found and _chat(look_up(row, found["chat"])) is None:
         del found["chat"]
     if "reasoning" in found:
@@ -103,10 +128,55 @@ def recognise(row: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def _beside(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str]:
+    """Returns role -> column of parts of the problem that stand in the same struct as it, if they are texts or options.
+    Rows of JSON leave out what they do not have, so another row may have others."""
+    problem = columns.get("problem", "")
+    struct = problem[: -len(_last(problem))] if problem else ""
+    try:
+        values = look_up(row, struct[:-1]) if struct else row
+    except KeyError:
+        values = None
+    if not isinstance(values, Mapping):
+        return {}
+    found: dict[str, str] = {}
+    for role in BESIDE_THE_PROBLEM:
+        named = sorted((name for name in values if name.lower() in ROLES[role]), key=_place(role))
+        free = (name for name in named if f"{struct}{name}" not in columns.values())
+        after = _last(problem) == "instruction"
+        column = next((f"{struct}{name}" for name in free if _is_part(role, name, values[name], after)), "")
+        if column:
+            found[role] = column
+    return found
+
+
+def _place(role: str) -> Callable[[str], int]:
+    return lambda name: ROLES[role].index(name.lower())
+
+
+def _is_part(role: str, name: str, value: Any, instructed: bool) -> bool:
+    """Whether a value is a part of the problem. A context in a shape that is no text is one, too, so that it is refused
+    and not left out; an `input` without an instruction may be anything."""
+    if role == "options":
+        try:
+            return bool(choices(Cell("", name, value)))
+        except InputError:
+            return False
+    if role == "context" and (instructed or name.lower() != "input"):
+        return True
+    texts = value if isinstance(value, list) else [value]
+    return all(text is None or isinstance(text, str) for text in texts)
+
+
+def _last(name: str) -> str:
+    """The last part of a name, as names are compared."""
+    return name.rsplit(".", 1)[-1].lower()
+
+
 def _names(row: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[str]:
     yield from (f"{prefix}{name}" for name in row)
     for name, value in row.items():
-        if isinstance(value, Mapping) and depth < 2:
+        if isinstance(value, Mapping) and depth < 2 and name.lower() not in ROLES["options"]:
             yield from _names(value, f"{prefix}{name}.", depth + 1)
 
 
@@ -127,6 +197,7 @@ def find(
     row: Mapping[str, Any], where: str, columns: Mapping[str, str], marks: tuple[str, str] | None = None
 ) -> list[Found]:
     """Returns the traces of a row. Raises InputError, naming row and column, for a value of no known shape."""
+    columns = _beside(row, columns) | dict(columns)
 
     def cell(role: str) -> Cell | None:
         column = columns.get(role)
@@ -135,16 +206,30 @@ def find(
         try:
             return Cell(where, column, look_up(row, column))
         except KeyError:
-            if role in ("answer", "finish_reason", "correct"):
+            if role in ("answer", "finish_reason", "correct", *BESIDE_THE_PROBLEM):
                 return None  # rows of JSON leave out what they do not have
             known = ", ".join(map(str, row)) or "none"
             raise InputError(f"{where} has no column {column!r}", f"its columns are {known}") from None
 
     asked = cell("problem")
     problem, answer = asked.problem() if asked is not None else "", _key(cell("answer"))
+    system = "\n\n".join(filter(None, (asked.system() if asked else "", _lines(cell("system")))))
+    if problem.strip():
+        given = columns.get("context", "")
+        problem = _whole(
+            problem.strip(),
+            _lines(cell("instruction")),
+            _lines(cell("context")),
+            cell("options"),
+            after=_last(given) == "input" or _last(columns["problem"]) == "instruction",
+        )
+    if row.get(HISTORY):
+        raise InputError(
+            f"{where}: a history of earlier turns is not one prompt", "leave such rows out: where"
+        )
     responses: list[tuple[str, str]] = []  # (text, reasoning apart)
     if (chat := cell("chat")) is not None and chat.value:
-        said = chat.problem()
+        said, system = chat.problem(), chat.system() or system
         problem, responses = problem or said, [_of_chat(chat)]
     elif (reasoning := cell("reasoning")) is not None:
         responses = [(_text(cell("solution")), _text(reasoning))]
@@ -153,19 +238,57 @@ def find(
     elif whole is not None:
         values = whole.value if isinstance(whole.value, list) else [whole.value]
         responses = [(_text(Cell(where, whole.column, value)), "") for value in values]
-    if len(responses) == 1 and (turns := _conversation(responses[0][0])) and problem.strip() in turns[0]:
-        problem, responses = problem or turns[0], [(turns[1], responses[0][1])]
+    if len(responses) == 1 and (turns := _conversation(responses[0][0])) and problem.strip() in turns.asked:
+        if turns.users > 1:
+            raise InputError(
+                f"{where}: a conversation with {turns.users} turns of the user is not one prompt",
+                "a problem is one user message; put what it needs into that one",
+            )
+        problem, system, responses = (
+            problem or turns.asked,
+            turns.system or system,
+            [(turns.said, responses[0][1])],
+        )
     if not responses:
         raise InputError(
             f"{where}: no response was recognised among {', '.join(map(str, row))}",
             "name its columns: columns: {problem: …, text: …} or {reasoning: …, solution: …}",
         )
+    if _PICTURE.search(problem):
+        raise InputError(f"{where}: the problem has a picture in it", "problems are text alone")
     finishes, claims = _each(cell("finish_reason"), len(responses)), _each(cell("correct"), len(responses))
     found = []
     for (text, apart), finish, claim in zip(responses, finishes, claims, strict=True):
         thought = split(_without_prompt(text, problem, marks), apart or None, marks)
-        found.append(Found(problem.strip(), answer.strip(), thought, _ended(finish), _as_bool(claim)))
+        found.append(Found(problem.strip(), answer.strip(), thought, _ended(finish), _as_bool(claim), system))
     return found
+
+
+def _whole(problem: str, instruction: str, given: str, options: Cell | None, after: bool) -> str:
+    """Returns the problem with its parts from other columns, with a blank line between: those that it does not have.
+    `after`: what is given follows it, as Alpaca's input does; a passage precedes the question about it."""
+    parts = [instruction, problem, given] if after else [instruction, given, problem]
+    whole = "\n\n".join(part for part in parts if part == problem or (part and not _same_text(part, problem)))
+    texts = choices(options)[0] if options is not None and options.value else []
+    return whole if shown(whole, texts) else whole + listed(texts)
+
+
+def _same_text(one: str, other: str) -> bool:
+    """Whether one of two texts has the other in it, as a prompt has its question; short ones may do so by chance."""
+    short, long = sorted((one, other), key=len)
+    return short == long or (len(short) >= WHOLE and short in long)
+
+
+def _lines(cell: Cell | None) -> str:
+    """A text, or several with blank lines between."""
+    if cell is None or cell.value is None:
+        return ""
+    values = cell.value if isinstance(cell.value, list) else [cell.value]
+    values = [
+        value for value in values if value == value
+    ]  # an empty cell of a table may be a number that is none
+    texts = (Cell(cell.where, cell.column, value).answer().strip() for value in values)
+    return "\n\n".join(text for text in texts if text not in ("", "<noinput>"))
 
 
 def _text(cell: Cell | None) -> str:
@@ -184,17 +307,37 @@ def _of_chat(cell: Cell) -> tuple[str, str]:
     return cell.answer(), next((last[k] for k in ROLES["reasoning"] if isinstance(last.get(k), str)), "")
 
 
-def _conversation(text: str) -> tuple[str, str] | None:
-    """(last user message, what the assistant wrote after it) of a conversation as one text; None if it is not one."""
+class _Turns(NamedTuple):
+    """A conversation that was one text."""
+
+    system: str
+    asked: str
+    """The user's last message."""
+    said: str
+    """What the assistant wrote after it."""
+    users: int
+    """Number of the user's messages."""
+
+
+def _conversation(text: str) -> _Turns | None:
+    """Returns the turns in a text. Returns None if it is no conversation."""
     turns = [(next(filter(None, m.groups())).lower(), m.start(), m.end()) for m in _TURN.finditer(text)]
     users = [i for i, (role, _, _) in enumerate(turns) if role == "user"]
     if not users or users[-1] + 1 >= len(turns):
         return None
-    _, _, begin = turns[users[-1]]
+
+    def message(turn: int) -> str:
+        return _MESSAGE.sub("", _TURN_END.sub("", text[turns[turn][2] : turns[turn + 1][1]])).strip()
+
+    # Harmony's system message is the template's; what people write there is the developer's.
+    harmony = text.startswith("<|start|>", turns[0][1])
+    system = [
+        i for i, (role, _, _) in enumerate(turns[:-1]) if role == ("developer" if harmony else "system")
+    ]
     _, start, after = turns[users[-1] + 1]
-    asked = _MESSAGE.sub("", _TURN_END.sub("", text[begin:start]))
     # Harmony's channels begin with the very token that begins the turn.
-    return asked.strip(), text[start if text.startswith("<|start|>", start) else after :]
+    said = text[start if text.startswith("<|start|>", start) else after :]
+    return _Turns("\n\n".join(map(message, system)), message(users[-1]), said, len(users))
 
 
 def _without_prompt(text: str, problem: str, marks: tuple[str, str] | None) -> str:
@@ -218,10 +361,26 @@ def _ended(finish: Any) -> str:
     return "stop" if word.lower() in CLEAN else "length" if word.lower() in CUT else word
 
 
+def are_claims(value: Any) -> bool:
+    """Whether a value of the column `correct` is one or several verdicts, or nothing. The number or letter of the right
+    option is none."""
+    values = value if isinstance(value, list) else [value]
+    return all(one in (None, "") or _as_bool(one) is not None for one in values)
+
+
 def _as_bool(value: Any) -> bool | None:
+    """A verdict: true, false, 1 or 0, also as text. Returns None for all else, such as a score of 0.7."""
     if isinstance(value, bool):
         return value
-    if isinstance(value, int | float) and value in (0, 1):
-        return bool(value)
-    text = str(value).strip().lower()
-    return {"true": True, "correct": True, "yes": True, "false": False, "wrong": False, "no": False}.get(text)
+    if isinstance(value, int | float):
+        return bool(value) if value in (0, 1) else None
+    text = value.strip().lower() if isinstance(value, str) else ""
+    return {
+        "true": True,
+        "1": True,
+        "correct": True,
+        "yes": True,
+        "false": False,
+        "0": False,
+        "wrong": False,
+    }.get(text, False if text in ("incorrect", "no") else None)

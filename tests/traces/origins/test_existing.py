@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import HfApi
 from support import MODELS
@@ -18,7 +20,7 @@ from hubkit.localhub import LocalHub
 from hubkit.problems.base import Pin
 from hubkit.records import read_rows
 from hubkit.stages.stages import verify
-from hubkit.traces.origins.existing import FileTraces, read
+from hubkit.traces.origins.existing import FileTraces, layout_of, read
 from hubkit.traces.origins.shapes import Found, find, recognise
 
 THINK = "<think>\n1 and 1\n</think>\n\n\\boxed{2}"
@@ -97,6 +99,188 @@ def test_a_shape_is_recognised_and_split(shape: str) -> None:
     assert (found.problem, found.answer) == ("1 + 1?", "2")
     assert (found.thought.reasoning, found.thought.solution) == ("1 and 1", "\\boxed{2}")
     assert found.finish_reason == "stop"
+
+
+WHOLE = {
+    "Alpaca": ({"instruction": "Add them.", "input": "1, 1", "output": THINK}, "Add them.\n\n1, 1"),
+    "Alpaca without input": ({"instruction": "Add 1 and 1.", "input": "", "output": THINK}, "Add 1 and 1."),
+    "Alpaca's older way to say so": ({"instruction": "1 + 1?", "input": "<noinput>", "output": THINK}, "1 + 1?"),
+    "a short input that the instruction has by chance": (
+        {"instruction": "Add 1 to it.", "input": "1", "output": THINK}, "Add 1 to it.\n\n1",
+    ),
+    "an input that is the rendered prompt": (
+        {"instruction": "Add them: 1, 1 and 0.", "input": "User: Add them: 1, 1 and 0.\nAssistant:", "output": THINK},
+        "Add them: 1, 1 and 0.",
+    ),
+    "Dolly": ({"instruction": "Add them.", "context": "1, 1", "response": THINK}, "Add them.\n\n1, 1"),
+    "a passage and a question": (
+        {"context": "We have 1 and 1.", "question": "How many?", "response": THINK}, "We have 1 and 1.\n\nHow many?",
+    ),
+    "SVAMP": (
+        {"Body": "We have 1 and 1.", "Question": "How many?", "response": THINK}, "We have 1 and 1.\n\nHow many?",
+    ),
+    "passages": ({"query": "How many?", "context": ["One.", "One."], "response": THINK}, "One.\n\nOne.\n\nHow many?"),
+    "an instruction of its own": (
+        {"instruction": "Be exact.", "question": "1 + 1?", "response": THINK}, "Be exact.\n\n1 + 1?",
+    ),
+    "context in the problem's struct": (
+        {"meta": {"question": "How many?", "context": "1, 1"}, "context": 7, "response": THINK}, "1, 1\n\nHow many?",
+    ),
+    "input beside a context": ({"input": "How many?", "context": "1, 1", "output": THINK}, "1, 1\n\nHow many?"),
+    "options": (
+        {"question": "1 + 1, of 3 and 2?", "options": ["2", "3"], "response": THINK}, "1 + 1, of 3 and 2?\nA. 2\nB. 3",
+    ),
+    "options in the problem": (
+        {"question": "1 + 1? (A) 2 (B) 3", "choices": {"text": ["2", "3"], "label": ["A", "B"]}, "response": THINK},
+        "1 + 1? (A) 2 (B) 3",
+    ),
+    "no options": ({"question": "1 + 1?", "options": None, "choices": [{"index": 0}], "response": THINK}, "1 + 1?"),
+    "problem and solution": ({"problem": "1 + 1?", "solution": THINK}, "1 + 1?"),
+    "input and output": ({"input": "1 + 1?", "output": THINK}, "1 + 1?"),
+    "query and response": ({"query": "1 + 1?", "response": THINK}, "1 + 1?"),
+    "prompt and completion": ({"prompt": "1 + 1?", "completion": THINK}, "1 + 1?"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", WHOLE)
+def test_no_column_with_a_part_of_the_problem_is_dropped(shape: str) -> None:
+    row, problem = WHOLE[shape]
+    (found,) = find(row, "x: row 0", recognise(row))
+    assert (found.problem, found.thought.solution) == (problem, "\\boxed{2}")
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (
+            {"question": "q?", "context": {"title": ["a"], "sentences": [["b"]]}},
+            "column 'context': a struct of",
+        ),
+        ({"instruction": "q?", "input": {"a": 1}}, "column 'input': a struct of"),
+        ({"instruction": "q?", "input": "", "history": [["a?", "b"]]}, "a history of earlier turns"),
+        ({"question": "<image>\nq?", "image": "a.png"}, "has a picture in it"),
+        ({"question": "Look at <image_1>."}, "has a picture in it"),
+    ],
+)
+def test_a_problem_that_cannot_be_put_together_is_refused(row: dict[str, Any], said: str) -> None:
+    row |= {"response": THINK}
+    with pytest.raises(InputError, match=said):
+        find(row, "x: row 0", recognise(row))
+
+
+def test_empty_parts_are_none() -> None:
+    for nothing in (None, float("nan"), [], ""):
+        row = {"question": "1 + 1?", "context": nothing, "history": [], "response": THINK}
+        assert find(row, "x: row 0", recognise(row))[0].problem == "1 + 1?"
+
+
+def test_a_part_that_only_later_rows_have_is_read(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "1 + 1?", "output": THINK},
+        {"instruction": "Add.", "input": "1, 1", "output": THINK},
+    ]
+    assert [f.problem for f in taken(*source(tmp_path, rows))[0]] == ["1 + 1?", "Add.\n\n1, 1"]
+    assert [f.problem for f in taken(*source(tmp_path, rows, columns={"context": ""}))[0]] == [
+        "1 + 1?",
+        "Add.",
+    ]
+
+
+def test_parts_of_the_problem_are_among_the_columns_that_are_decoded(tmp_path: Path) -> None:
+    row = {"instruction": "Add.", "input": "1, 1", "system": "Be brief.", "output": THINK, "more": "x"}
+    rows = [row | {"history": []}, row | {"history": [["a?", "b"]]}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    origin, pin = FileTraces(name="mine", source="file", path="t.parquet"), Pin(path=tmp_path / "t.parquet")
+    found, drops = taken(origin, pin)
+    assert [f.problem for f in found] == ["Add.\n\n1, 1"] and drops == {"unreadable": 1}
+    layout = layout_of(origin, pin)
+    assert layout.system == "Be brief." and "more" not in (layout.needed or ["more"])
+
+
+SYSTEM = {
+    "messages": lambda text: {
+        "messages": [
+            {"role": "system", "content": text},
+            {"role": "user", "content": "1 + 1?"},
+            {"role": "assistant", "content": THINK},
+        ]
+    },
+    "sharegpt": lambda text: {
+        "conversations": [
+            {"from": "system", "value": text},
+            {"from": "human", "value": "1 + 1?"},
+            {"from": "gpt", "value": THINK},
+        ]
+    },
+    "column": lambda text: {"system_prompt": text, "question": "1 + 1?", "response": THINK},
+    "prompt": lambda text: {
+        "prompt": [{"role": "system", "content": text}, {"role": "user", "content": "1 + 1?"}],
+        "response": THINK,
+    },
+    "ChatML as one text": lambda text: {
+        "text": chatml(("system", text), ("user", "1 + 1?"), ("assistant", THINK))
+    },
+    "harmony as one text": lambda text: {
+        "text": HARMONY.replace(
+            "<|start|>user",
+            f"<|start|>developer<|message|>{text}<|end|><|start|>user" if text else "<|start|>user",
+        )
+    },
+}
+
+
+def chatml(*turns: tuple[str, str]) -> str:
+    return "\n".join(f"<|im_start|>{role}\n{text}<|im_end|>" for role, text in turns if text)
+
+
+def test_several_turns_of_the_user_are_no_problem() -> None:
+    """Neither as messages nor in one text, where the last one alone would be silently taken for it."""
+    turns = [("user", "I have 1."), ("assistant", "So?"), ("user", "And 1 more?"), ("assistant", THINK)]
+    for row in (
+        {"messages": [{"role": role, "content": text} for role, text in turns]},
+        {"text": chatml(*turns)},
+        {"problem": "And 1 more?", "text": chatml(*turns)},
+    ):
+        with pytest.raises(InputError, match="is not one prompt"):
+            find(row, "x: row 0", recognise(row))
+
+
+@pytest.mark.parametrize("shape", SYSTEM)
+def test_a_system_message_is_part_of_the_problem_unless_all_rows_have_it(tmp_path: Path, shape: str) -> None:
+    for said, problems in (
+        (["Be brief."] * 2, ["1 + 1?"] * 2),
+        (["In base 2.", "In base 3."], ["In base 2.\n\n1 + 1?", "In base 3.\n\n1 + 1?"]),
+        (["Be brief."] * 40 + ["In base 3."], ["1 + 1?"] * 40 + ["In base 3.\n\n1 + 1?"]),
+        (["", "In base 3."], ["1 + 1?", "In base 3.\n\n1 + 1?"]),
+    ):
+        origin, pin = source(tmp_path, [SYSTEM[shape](text) for text in said])
+        assert [f.problem for f in taken(origin, pin)[0]] == problems
+        assert layout_of(origin, pin).system == (said[0] if said[0] == said[1] else "")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "claims"),
+    [
+        ("is_correct", [True, False, None], [True, False, None]),
+        ("correctness", [1, 0, 1.0], [True, False, True]),
+        ("correct", ["true", "0", "wrong"], [True, False, False]),
+        ("score", [1, 0, 1], [None, None, None]),
+        ("label", [0, 1, 1], [None, None, None]),
+        ("correct", [1, 0, 3], [None, None, None]),
+        ("correct", ["B", "1", "0"], [None, None, None]),
+        ("correctness", [0.7, 1, 0], [None, None, None]),
+    ],
+)
+def test_only_a_column_of_verdicts_says_what_is_correct(
+    tmp_path: Path, name: str, values: list[Any], claims: list[bool | None]
+) -> None:
+    rows = [{"problem": f"{i} + 1?", "answer": "2", "text": THINK, name: v} for i, v in enumerate(values)]
+    origin, pin = source(tmp_path, rows)
+    assert [f.claimed for f in taken(origin, pin)[0]] == claims
+    used = any(claim is not None for claim in claims)
+    assert layout_of(origin, pin).columns.get("correct", "") == (name if used else "")
+    named, pin = source(tmp_path, rows, columns={"correct": name})
+    assert layout_of(named, pin).columns["correct"] == name
 
 
 def test_several_responses_of_a_row_keep_their_own_finish_and_claim() -> None:
@@ -228,6 +412,7 @@ def test_existing_traces_are_verified_again_and_disagreement_is_counted(tmp_path
     assert records["traces/mine/0"].counts == {
         "traces": 4, "dropped_duplicate": 1, "dropped_no_answer": 1, "claimed_correct": 3, "claimed_wrong": 1,
     }  # fmt: skip
+    assert records["traces/mine/0"].metrics["columns"]["correct"] == "is_correct"
     counts = records["raw/mine"].counts
     assert counts == {
         "kept": 3, "dropped_wrong": 1, "claimed_correct_found_wrong": 1, "claimed_wrong_found_correct": 1,
