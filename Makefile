@@ -2,7 +2,7 @@
 # make test      format, lint, types, unit tests and an end-to-end run, on two cores
 # make test-all  those and the slow tests. Beyond pip: apt install chromium bubblewrap slurm-wlm munge nodejs npm
 # make sweep     the nano recipe with three seeds per student; what it shares with `make nano` is not made again
-# make smol      a real model on real problems: fetches 100 MB, then some hours on two cores with AMX; SEEDS=[0] for a third of it
+# make smol      a real model on real problems: fetches 100 MB, then some hours on two cores with AMX; 70 minutes with SEEDS=[0]
 # make docs      the files of docs/ that are generated from the code: cli.md, keys.md, recipe.schema.json
 # make picture   the pictures of README and docs/, from what `make sweep` made
 # make site      the documentation as a website, in site/
