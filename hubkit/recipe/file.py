@@ -38,8 +38,10 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
             f"cannot read {path}: {getattr(error, 'strerror', None) or error}", remedy
         ) from error
     raw, tree = _parse(path, text)
+    models = _models(raw)
     for override in overrides or []:
         _override(raw, override)
+    _forget_engines(raw, models)
     _inline_files(raw, path, tree)
     try:
         recipe = Recipe.model_validate(raw)
@@ -52,6 +54,22 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         raise RecipeError(explain(error, raw, path, tree), "see docs/recipes.md for the keys") from error
     except RecursionError as error:
         raise RecipeError(f"{path}: it is nested too deeply, or holds itself", "write it flat") from error
+
+
+def _models(raw: dict[str, Any]) -> set[str]:
+    """Returns the names of teachers, compressors and the judge."""
+    groups = [raw.get("teachers"), raw.get("traces"), raw.get("compressors"), [raw.get("judge")]]
+    models = [model for group in groups if isinstance(group, list) for model in group]
+    return {str(model.get("name")) for model in models if isinstance(model, dict)}
+
+
+def _forget_engines(raw: dict[str, Any], models: set[str]) -> None:
+    """Drop the engines of models that overrides took away: `--set compressors=[]` need not name its engine, too."""
+    run = raw.get("run")
+    engines = run.get("engines") if isinstance(run, dict) else None
+    if isinstance(engines, dict):
+        for name in models - _models(raw):
+            engines.pop(name, None)
 
 
 def _parse(path: Path, text: str) -> tuple[dict[str, Any], yaml.Node | None]:

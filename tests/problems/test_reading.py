@@ -279,7 +279,7 @@ BAD_TEXT = pa.Array.from_buffers(
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("a.jsonl", gzip.compress(LINES.encode(), mtime=0), r"compressed, which its name does not say \(call it a\.jsonl\.gz"),
+        ("a.jsonl", gzip.compress(LINES.encode(), mtime=0), r"compressed, which its name does not say"),
         ("a.jsonl", LINES.encode("latin-1"), r"^a\.jsonl:1: row 0: not UTF-8 \(byte 0xdf\)"),
         ("a.jsonl", LINES.encode() + '{"problem": "é"}'.encode("latin-1"), r"^a\.jsonl:3: row 2: not UTF-8"),
         ("a.csv", "problem,answer\né,1\n".encode("cp1252"), r"^a\.csv:2: row 0: not UTF-8"),

@@ -73,6 +73,10 @@ def test_names_with_dots_are_set_by_name(tmp_path: Path) -> None:
     assert run.engines["qwen3.5-397b"].vllm["tensor_parallel_size"] == 8, "the rest stays"
     named = load_recipe(NANO, ["teachers.0.name=t.1", "run.engines.t.1.batch_size=3"]).run
     assert named.engines["t.1"].batch_size == 3
+    without = load_recipe(
+        NANO, ["run.engines.nano-compressor.batch_size=3", "compressors=[]", "students.variants=[raw]"]
+    )
+    assert "nano-compressor" not in without.run.engines, "an engine goes with its model"
     with pytest.raises(RecipeError, match="unknown key 'such'"):
         load_recipe(NANO, ["run.engines.no.such.batch_size=3"])
 
