@@ -276,11 +276,7 @@ class Recipe(Section):
             near = difflib.get_close_matches(name, known, 1)
             why = "is a base, whose evaluations have the engine of `students`"
             if name not in [base.name for base in self.students.bases]:
-                why = (
-                    f"asks an engine for nothing; did you mean {near[0]!r}?"
-                    if near
-                    else "asks an engine for nothing"
-                )
+                why = "asks an engine for nothing" + (f" (did you mean {near[0]!r}?)" if near else "")
             raise AtKey(
                 f"{name!r} {why}; engines here are for {', '.join(dict.fromkeys(known))}",
                 *("run", "engines", name),
