@@ -72,6 +72,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", help="hubkit's run.precision")
     parser.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, help="default: on GPUs")
+    parser.add_argument("--sft", type=json.loads, default={}, help="more of SFTConfig, for both, as JSON")
+    parser.add_argument("--trainers", nargs="+", choices=TRAINERS, default=list(TRAINERS))
+    parser.add_argument(
+        "--profile", action="store_true", help="one more step, whose kernels are told: which took how long"
+    )
     parser.add_argument("--peak-tflops", type=float, default=989.0)
     parser.add_argument(
         "--apart", action=argparse.BooleanOptionalAction, help="a process per trainer; default: on CPUs"
@@ -152,7 +157,7 @@ def trainer_of(job: argparse.Namespace, folder: Path) -> tuple[Any, Any, dict[st
         "gradient_accumulation_steps": 1,
         "max_length": max(rows.lengths),
         "gradient_checkpointing": not cpu if job.checkpointing is None else job.checkpointing,
-    }
+    } | job.sft
     lora = {"r": 64, "lora_alpha": 128, "target_modules": "all-linear"} if job.method == "lora" else None
     work = folder / job.trainer
     work.mkdir(exist_ok=True)
@@ -215,6 +220,8 @@ def measure(job: argparse.Namespace, folder: Path) -> dict[str, Any]:
     trainer, rows, chosen = trainer_of(job, folder)
     times: list[float] = []
     spent: list[float] = []
+    profiler = torch.profiler.profile(record_shapes=False)
+    kernels: list[str] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc,unused-ignore]
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -222,12 +229,20 @@ def measure(job: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 self.note()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self.note()
             control.should_save = False
+            if profiler.profiler is not None:
+                profiler.stop()
+                kernels.extend(most_time(profiler, cuda))
+                control.should_training_stop = True
+                return
+            self.note()
             done = len(times) - 1
             counted = times[-1] - times[min(job.warm, done)]
             # What is so slow that it is still warming up is measured from its second step.
-            if counted >= job.seconds or (done > 1 and times[-1] - times[0] >= 4 * job.seconds):
+            slow = done > 1 and times[-1] - times[0] >= 4 * job.seconds
+            if job.profile and (counted >= job.seconds or slow or done == state.max_steps - 1):
+                profiler.start()
+            elif counted >= job.seconds or slow:
                 control.should_training_stop = True
 
         def note(self) -> None:
@@ -258,7 +273,18 @@ def measure(job: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "attention": chosen.get("attention"),
         "layout": chosen.get("layout"),
         "precision": chosen.get("precision"),
-    }
+    } | ({"kernels": kernels} if job.profile else {})
+
+
+def most_time(profiler: Any, cuda: bool) -> list[str]:
+    """Returns lines "ms  share  calls  name" of what took most time in a step, ascending by time."""
+    key = "self_device_time_total" if cuda else "self_cpu_time_total"
+    events = [(getattr(event, key) / 1e3, event.count, event.key) for event in profiler.key_averages()]
+    total = sum(time for time, _, _ in events) or 1
+    return [
+        f"{time:9.2f} ms {time / total:6.1%} {count:6} {name[:90]}"
+        for time, count, name in sorted(events)[-25:]
+    ]
 
 
 def work() -> None:
@@ -365,7 +391,7 @@ def main() -> None:
         jobs = []
         for number, row in enumerate(rows):
             (place := Path(folder) / str(number)).mkdir()
-            both = [given | row | {"folder": str(place), "trainer": trainer} for trainer in TRAINERS]
+            both = [given | row | {"folder": str(place), "trainer": trainer} for trainer in options.trainers]
             jobs += [job for job in both if tuple(job[name] for name in names) not in had]
         until = time.monotonic() + 60 * options.minutes if options.minutes else float("inf")
         for job, measured in results(jobs, apart, until):
@@ -373,7 +399,7 @@ def main() -> None:
             print(json.dumps(lines[-1]), flush=True)
             if options.json:
                 options.json.write_text("".join(json.dumps(line) + "\n" for line in lines))
-            if job["trainer"] == TRAINERS[-1]:
+            if job["trainer"] == options.trainers[-1]:
                 shutil.rmtree(job["folder"])  # a base of 8B is 16 GB
     if options.table:
         print("\n".join(goals(lines)))

@@ -32,7 +32,7 @@ FLASH: Final = {
     "kernels-community/flash-attn2": "kernels",
 }
 """Flash attention, by transformers' names -> the package that has it, or fetches it from the Hub."""
-ATTENTION: Final = {"cuda": (*FLASH, "flex_attention", "sdpa"), "cpu": ("sdpa",)}
+ATTENTION: Final = {"cuda": (*FLASH, "sdpa", "flex_attention"), "cpu": ("sdpa",)}
 """Attentions in the order in which they are tried if the recipe does not choose; missing ones are skipped."""
 LINEAR: Final = ("fla", "causal_conv1d")
 """Packages of the kernels for gated delta nets."""

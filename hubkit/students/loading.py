@@ -45,6 +45,8 @@ __all__ = [
 
 TOKENS_PER_DEVICE: Final = 8192
 """Maximum tokens of a micro-batch if the recipe does not say and memory allows: more are not faster."""
+ENOUGH: Final = 4096
+"""Tokens of a micro-batch for which activations that are computed twice would cost more than a larger one gains."""
 
 
 def examples_per_step(sft: dict[str, Any]) -> int:
@@ -96,6 +98,9 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
     model = load_model(AutoModelForCausalLM, base, dtype=loaded)
     make_saveable(model)
     keep_blocks_that_exist(model)
+    layout, sft["gradient_checkpointing"] = _layout(
+        context, base, cpu, bool(sft["bf16"]), max(rows.lengths, default=1)
+    )
     per_step = examples_per_step(sft)
     total = total_steps(len(rows), per_step, sft["num_train_epochs"], sft.get("max_steps", -1))
     arguments = SFTConfig(
@@ -130,7 +135,8 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
         trainer = trainer_class()(
             lengths=rows.lengths,
             forms=rows.forms,
-            layout=_layout(context, base, cpu, bool(sft["bf16"]), max(rows.lengths, default=1)),
+            layout=layout,
+            may_checkpoint=context.config["sft"].get("gradient_checkpointing") == "auto",
             model=model,
             args=arguments,
             train_dataset=rows.dataset,
@@ -151,6 +157,11 @@ def open_trainer(context: StepContext, base: Path, tokenizer: Any, rows: TokenRo
     if trainer.args.world_size > 1:  # all processes deal a step alike
         tokens = torch.tensor([trainer.layout.tokens], device=trainer.args.device)
         trainer.layout.tokens = int(trainer.accelerator.gather(tokens).min())
+    if config["lora"] and sft["bf16"] and not config["lora"].get("lora_dropout"):
+        # PEFT makes a float32 copy of every layer's input, of which autocast makes bfloat16 again.
+        for module in trainer.model.modules():
+            if hasattr(module, "cast_input_dtype_enabled"):
+                module.cast_input_dtype_enabled = False
     if config["lora"] and (bare := uncovered(trainer.model)):
         logging.getLogger("hubkit").warning(
             "sft.lora.target_modules leave these linear layers without an adapter: %s", ", ".join(bare)
@@ -203,30 +214,40 @@ def _shard_on_cpu() -> None:
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 
-def _layout(context: StepContext, base: Path, cpu: bool, narrow: bool, longest: int) -> Layout:
-    """Returns the layout: packed on GPUs, padded on CPUs, where packed attention costs three times as much.
+def _layout(context: StepContext, base: Path, cpu: bool, narrow: bool, longest: int) -> tuple[Layout, bool]:
+    """Returns the layout, with as many tokens at once as memory allows, and whether activations are computed twice.
 
-    It has as many tokens at once as memory allows. Raises RecipeError if the longest row alone does not fit.
+    Which layout is exact is looked at later (exact.py). Raises RecipeError if the longest row alone does not fit.
     """
-    wanted, device = context.runtime.get("layout", "auto"), "cpu" if cpu else "cuda"
+    device, sft = "cpu" if cpu else "cuda", context.config["sft"]
     tokens = context.runtime.get("tokens_per_device")
-    needs = memory.reckon(base, context.config, context.runtime, narrow, device, longest)
-    if needs is not None:
-        processes = context.runtime.get("accelerate", {}).get("num_processes", 1) if cpu else 1
+    accelerate = context.runtime.get("accelerate") or {}
+    checkpoints = bool(sft.get("gradient_checkpointing"))
+
+    def needed(at_once: int, twice: bool = checkpoints) -> memory.Needs | None:
+        config = context.config | {"sft": {**sft, "gradient_checkpointing": twice}}
+        return memory.reckon(base, config, context.runtime, narrow, device, at_once)
+
+    if needs := needed(longest):
+        processes = accelerate.get("num_processes", 1) if cpu else 1
         free = memory.free_bytes(device) // processes
         if cpu:
             free = memory.share_of(context.runtime.get("workers", 1) * processes, free)
         elif (sharing := context.runtime.get("workers_per_gpu", 1)) > 1:
             free = min(free, memory.whole_bytes(device) // sharing)
         memory.check_fits(context.step, needs, free, longest)
+        # Several processes have to do the same, whatever is free on the device of each.
+        if sft.get("gradient_checkpointing") == "auto" and accelerate.get("num_processes", 1) == 1:
+            once = needed(max(longest, tokens or ENOUGH), False)
+            checkpoints = once is None or once.total > memory.SLACK * free
+            needs = needed(longest, checkpoints) or needs
         tokens = tokens or memory.tokens_that_fit(needs, free, TOKENS_PER_DEVICE)
-        reckoned = memory.reckon(base, context.config, context.runtime, narrow, device, max(tokens, longest))
+        reckoned = needed(max(tokens, longest), checkpoints)
         context.metrics["memory_bytes"] = reckoned.total if reckoned else None
         if cpu and reckoned and reckoned.total * memory.FRAGMENTS <= free:
             keep_freed()
-    return Layout(
-        packed=not cpu if wanted == "auto" else wanted == "packed", tokens=tokens or TOKENS_PER_DEVICE
-    )
+    packed = context.runtime.get("layout", "auto") == "packed"
+    return Layout(packed=packed, tokens=tokens or TOKENS_PER_DEVICE), checkpoints
 
 
 def make_saveable(model: Any) -> None:

@@ -150,7 +150,9 @@ class Sft(_Passed):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     optim: str = "adamw_torch"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Literal["auto"] = False
+    """Compute activations twice and keep less of them. auto: only if a micro-batch does not fit otherwise. It changes
+    no student."""
     bf16: bool | None = None
     """Matrix products in bfloat16, with float32 weights. Unset: as run.precision says."""
     weights: Literal["float32", "bfloat16"] = "float32"
@@ -245,8 +247,10 @@ def method_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def training_arguments(sft: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the arguments in a recipe's `sft` that are SFTConfig's."""
-    return {name: value for name, value in sft.items() if name != "weights"}
+    """Returns the arguments in a recipe's `sft` that are SFTConfig's. Of gradient_checkpointing: auto it is what needs
+    least memory."""
+    known = {name: value for name, value in sft.items() if name != "weights"}
+    return known | {"gradient_checkpointing": bool(known.get("gradient_checkpointing"))}
 
 
 @functools.cache

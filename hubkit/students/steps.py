@@ -34,6 +34,9 @@ class Layout:
     rank: int = 0
     single: bool = False
     """Whether every example is its own micro-batch, for losses that are means over one (mixtures of experts)."""
+    masked: bool = True
+    """Whether the model is told which tokens of padded rows are padding. It is at their ends, where a causal model
+    does not look back from; without the mask, torch's fast attention needs no other kernel."""
 
     def cost(self, lengths: Sequence[int]) -> int:
         """Returns the tokens that these examples take together."""
@@ -141,6 +144,7 @@ def collate(micro: Sequence[Any], layout: Layout, pad: int) -> dict[str, Any]:
 
     Without examples it is one token without loss.
     """
+    import torch
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     examples = [
@@ -151,4 +155,7 @@ def collate(micro: Sequence[Any], layout: Layout, pad: int) -> dict[str, Any]:
     made: dict[str, Any] = DataCollatorForLanguageModeling(pad_token_id=pad, padding_free=layout.packed)(
         examples
     )
+    if not layout.packed and not layout.masked:
+        rows, width = made.pop("attention_mask").shape
+        made["position_ids"] = torch.arange(width).expand(rows, width)
     return made

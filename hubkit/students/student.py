@@ -169,6 +169,7 @@ def _train_and_write(context: StepContext) -> None:
         loss_tokens=_trained(trainer, rows.trained, rows.forms),
         examples_per_step=examples_per_step(context.config["sft"]),
         tokens_per_device=trainer.layout.tokens,
+        gradient_checkpointing=trainer.args.gradient_checkpointing,
         steps=trainer.state.global_step,
         final_loss=history[-1]["loss"] if history else None,
     )

@@ -69,10 +69,17 @@ def trainer_class() -> Any:
 
     class StudentTrainer(SFTTrainer):  # type: ignore[misc,unused-ignore]
         def __init__(
-            self, *, lengths: Sequence[int], layout: Layout, forms: int = 1, **arguments: Any
+            self,
+            *,
+            lengths: Sequence[int],
+            layout: Layout,
+            forms: int = 1,
+            may_checkpoint: bool = False,
+            **arguments: Any,
         ) -> None:
             super().__init__(**arguments)
             self.lengths, self.layout, self.forms = lengths, layout, forms
+            self.may_checkpoint = may_checkpoint and not self.args.gradient_checkpointing
             self.gradient_norm: Any = 0.0
             """Of the last step."""
             # A mixture's balancing loss is a mean over a micro-batch: only one of single examples has a meaning
@@ -158,13 +165,21 @@ def trainer_class() -> Any:
             return [[batch[i] for i in part] for part in parts]
 
         def _use_less(self, model: Any, micro: list[list[Any]], error: Exception) -> None:
-            """Halve the tokens at once and repeat the step. Raises StepError if that cannot help."""
+            """Keep fewer activations, or halve the tokens at once, and repeat the step. Raises StepError if neither
+            can help."""
             longest = max(len(example["input_ids"]) for batch in micro for example in batch)
             largest = max(
                 self.layout.cost([len(example["input_ids"]) for example in part])
                 for batch in micro
                 for part in self._parts(batch)
             )
+            if self.may_checkpoint and self.layout.processes == 1:
+                self.may_checkpoint = False
+                self.args.gradient_checkpointing = True
+                kwargs = self.args.gradient_checkpointing_kwargs or {"use_reentrant": False}
+                self.model.gradient_checkpointing_enable(kwargs)
+                self._forget(model)
+                return
             if self.layout.processes > 1 or largest <= longest:
                 setting = (
                     f"lower run.tokens_per_device (now {self.layout.tokens})"
@@ -175,8 +190,11 @@ def trainer_class() -> Any:
                 raise StepError(
                     f"out of memory on the device with {largest} tokens at once", setting
                 ) from error
-            model.zero_grad()
             self.layout.tokens = max(longest, largest // 2)
+            self._forget(model)
+
+        def _forget(self, model: Any) -> None:
+            model.zero_grad()
             torch.cuda.empty_cache()
 
     return StudentTrainer

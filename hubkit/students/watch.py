@@ -95,9 +95,8 @@ def watcher(context: StepContext, trainer: Any, examples: Sequence[Sequence[int]
                 left = state.max_steps - state.global_step
                 warm = max(0, args.get_warmup_steps(state.max_steps) - state.global_step)
                 self.look_at = state.global_step + min(left, warm + STEPS)
-            chosen = choose_layout(
-                trainer, trainer.model_wrapped, examples, context.runtime.get("attention", "auto")
-            )
+            asked = (context.runtime.get(name, "auto") for name in ("attention", "layout"))
+            chosen = choose_layout(trainer, trainer.model_wrapped, examples, *asked)
             context.metrics.update(chosen)
             if chosen["layout_note"]:
                 logging.getLogger("hubkit").warning("%s", chosen["layout_note"])

@@ -279,11 +279,12 @@ def chosen(*arguments):
 
 student._train, watch.choose_layout = limited, chosen
 sft = SFT | {{"optim": "sgd", "per_device_train_batch_size": 20, "num_train_epochs": 2}}
+sft["gradient_checkpointing"] = "auto" if sys.argv[5] == "auto" else False
 step = context(Path(sys.argv[1]), uneven(), model=Path(sys.argv[2]), sft=sft)
 step.runtime |= {{"layout": "padded", "tokens_per_device": 8192}}
 try:
     student.run(step)
-    print(step.metrics["steps"], step.metrics["tokens_per_device"])
+    print(*(step.metrics[name] for name in ("steps", "tokens_per_device", "gradient_checkpointing")))
 except Exception as error:
     print(type(error).__name__, error, getattr(error, "remedy", ""))
 """
@@ -295,17 +296,45 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("wide"), hidden_size=16, intermediate_size=16384)
 
 
-def limited(folder: Path, model: Path, megabytes: int, when: str = "from the start") -> str:
+def limited(
+    folder: Path, model: Path, megabytes: int, when: str = "from the start", checkpointing: str = ""
+) -> str:
     here = Path(__file__).parent
     code = LIMITED.format(paths=[str(here.parent), str(here)])
-    done = warm.run("-c", code, str(folder), str(model), str(megabytes), when)
+    done = warm.run("-c", code, str(folder), str(model), str(megabytes), when, checkpointing)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.strip()
 
 
 def test_a_step_that_memory_ran_out_on_is_taken_in_parts(wide: Path, tmp_path: Path) -> None:
-    steps, tokens = limited(tmp_path, wide, 400).split()
-    assert steps == "2" and 100 < int(tokens) < 2000
+    steps, tokens, checkpointing = limited(tmp_path, wide, 400).split()
+    assert steps == "2" and 100 < int(tokens) < 2000 and checkpointing == "False"
+
+
+def test_activations_are_computed_twice_before_a_step_is_taken_in_parts(tmp_path: Path) -> None:
+    """The estimate saw no need of it: most of this machine's memory is free, and the limit is the process's own."""
+    deep = save_tiny_model(tmp_path / "deep", hidden_size=16, intermediate_size=4096, num_hidden_layers=16)
+    steps, tokens, checkpointing = limited(tmp_path / "a", deep, 500, checkpointing="auto").split()
+    assert (steps, checkpointing) == ("2", "True") and int(tokens) >= 580
+
+
+def test_activations_are_computed_twice_if_they_do_not_fit_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auto = SFT | {"gradient_checkpointing": "auto", "optim": "sgd", "learning_rate": 0.3, "warmup_steps": 0}
+    large = context(tmp_path / "large", uneven(), sft=auto)
+    student.run(large)
+    assert large.metrics["gradient_checkpointing"] is False
+    once = {"sft": auto | {"gradient_checkpointing": False}, "lora": None}
+    needs = reckon(MODELS / "student-s", once, {}, False, "cpu", 4096)
+    assert needs is not None
+    monkeypatch.setattr(memory, "free_bytes", lambda device: int(needs.total / memory.SLACK) - 1)
+    small = context(tmp_path / "small", uneven(), sft=auto)
+    student.run(small)
+    assert small.metrics["gradient_checkpointing"] is True
+    first, second = (load_file(step.out / "model" / "model.safetensors") for step in (large, small))
+    for name, tensor in first.items():
+        torch.testing.assert_close(tensor, second[name], rtol=1e-4, atol=1e-5)
 
 
 def test_an_example_that_does_not_fit_says_which_setting_to_lower(tmp_path: Path) -> None:

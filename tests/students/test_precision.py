@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from students_support import context, rows, uneven
+from students_support import SFT, context, rows, uneven
 from tiny_model import HYBRID, save_tiny_model
 
 from hubkit.errors import GateError, RecipeError
-from hubkit.students import student, watch
+from hubkit.students import exact, kernels, student, watch
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,39 @@ def test_a_hybrid_model_without_its_kernels_is_not_packed_and_that_is_said(
     first, second = (load_file(step.out / "model" / "model.safetensors") for step in steps.values())
     for name, tensor in first.items():
         torch.testing.assert_close(tensor, second[name])
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "gemma3_text", "qwen3_5_text"])
+def test_padding_that_no_mask_tells_of_changes_nothing(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where torch's fast attention takes no mask: full attention, sliding windows, gated delta nets."""
+    model = save_tiny_model(tmp_path / "model", kind, **(HYBRID if "qwen3_5" in kind else {}))
+    students = []
+    for masked in (True, False):
+        layout = exact.Layout(packed=False, tokens=200, masked=masked)
+        monkeypatch.setattr(exact, "_layouts", lambda *_, layout=layout: [("sdpa", layout)])
+        # Without Adam's division by the size of gradients, which makes steps out of rounding.
+        plain = SFT | {"optim": "sgd", "learning_rate": 0.01, "warmup_steps": 0}
+        step = context(tmp_path / str(masked), uneven(), model=model, sft=plain)
+        student.run(step)
+        assert step.metrics["layout_difference"] < 1e-5
+        students.append(load_file(step.out / "model" / "model.safetensors"))
+    for name, tensor in students[0].items():
+        torch.testing.assert_close(tensor, students[1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_fastest_exact_layout_is_tried_first() -> None:
+    names = kernels.ATTENTION["cuda"]
+    tried = exact._layouts(names, "auto", "cuda")
+    assert [(name, how.packed, how.masked) for name, how in tried[:4]] == [
+        *((name, True, True) for name in kernels.FLASH),
+        ("sdpa", False, False),
+    ]
+    assert all(how.packed for _, how in exact._layouts(names, "packed", "cuda")[: len(names)])
+    assert not any(how.packed for _, how in exact._layouts(names, "padded", "cuda"))
+    on_cpu = exact._layouts(("sdpa",), "auto", "cpu")
+    assert [(name, how.packed, how.masked) for name, how in on_cpu] == [("sdpa", False, True)]
 
 
 @pytest.mark.slow

@@ -92,3 +92,7 @@ def test_a_first_token_is_never_predicted_from_the_example_before() -> None:
     assert padded["input_ids"].tolist() == [[5, 6, 7], [8, 9, 0]]
     assert padded["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     assert padded["labels"].tolist() == [[-100, 6, 7], [-100, 9, -100]]
+    without_mask = collate(examples, Layout(packed=False, tokens=9, masked=False), pad=0)
+    assert without_mask["position_ids"].tolist() == [[0, 1, 2], [0, 1, 2]]
+    assert "attention_mask" not in without_mask
+    assert without_mask["labels"].tolist() == padded["labels"].tolist()
