@@ -71,7 +71,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--attention", default="auto")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto", help="hubkit's run.precision")
-    parser.add_argument("--checkpointing", action=argparse.BooleanOptionalAction, help="default: on GPUs")
+    parser.add_argument(
+        "--checkpointing",
+        action=argparse.BooleanOptionalAction,
+        help="default: hubkit if memory is short, TRL on GPUs",
+    )
     parser.add_argument("--sft", type=json.loads, default={}, help="more of SFTConfig, for both, as JSON")
     parser.add_argument("--trainers", nargs="+", choices=TRAINERS, default=list(TRAINERS))
     parser.add_argument(
@@ -156,8 +160,10 @@ def trainer_of(job: argparse.Namespace, folder: Path) -> tuple[Any, Any, dict[st
         "per_device_train_batch_size": job.examples,
         "gradient_accumulation_steps": 1,
         "max_length": max(rows.lengths),
-        "gradient_checkpointing": not cpu if job.checkpointing is None else job.checkpointing,
+        "gradient_checkpointing": job.checkpointing,
     } | job.sft
+    if sft["gradient_checkpointing"] is None:
+        sft["gradient_checkpointing"] = "auto" if job.trainer == "hubkit" else not cpu
     lora = {"r": 64, "lora_alpha": 128, "target_modules": "all-linear"} if job.method == "lora" else None
     work = folder / job.trainer
     work.mkdir(exist_ok=True)
@@ -220,7 +226,8 @@ def measure(job: argparse.Namespace, folder: Path) -> dict[str, Any]:
     trainer, rows, chosen = trainer_of(job, folder)
     times: list[float] = []
     spent: list[float] = []
-    profiler = torch.profiler.profile(record_shapes=False)
+    kind = torch.profiler.ProfilerActivity
+    profiler = torch.profiler.profile(activities=[kind.CUDA if cuda else kind.CPU])
     kernels: list[str] = []
 
     class Clock(TrainerCallback):  # type: ignore[misc,unused-ignore]
@@ -270,6 +277,8 @@ def measure(job: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "setup_s": round(times[0] - begun, 1),
         "counted_s": round(times[-1] - times[first], 1),
         "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "checkpointing": trainer.args.gradient_checkpointing,
+        "tokens_at_once": getattr(trainer, "layout", None) and trainer.layout.tokens,
         "attention": chosen.get("attention"),
         "layout": chosen.get("layout"),
         "precision": chosen.get("precision"),

@@ -55,7 +55,7 @@ students:
         per_device_train_batch_size: 1
         gradient_accumulation_steps: 16
         max_length: {max_length}
-        gradient_checkpointing: true
+        gradient_checkpointing: auto
         bf16: true
       lora: {{r: 64, lora_alpha: 128}}
 

@@ -135,9 +135,8 @@ def tell_attention(asked: str, device: str) -> None:
             return
         reasons.append(reason)
     print(
-        f"warning: students are trained without flash attention: {'; '.join(reasons)}. flex_attention or sdpa is "
-        "taken: under 5,300 tokens/s were measured so on an H100 for 1.7B parameters and 16,384 tokens; pip install "
-        "'.[kernels]'",
+        f"warning: students are trained without flash attention: {'; '.join(reasons)}. torch's own is taken, which is "
+        "as fast, with examples padded, not packed: 1.08 times the tokens with nano's traces; pip install '.[kernels]'",
         file=sys.stderr,
     )
 

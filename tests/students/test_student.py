@@ -151,8 +151,9 @@ def test_a_student_does_not_depend_on_how_its_examples_are_laid_out(
         assert list(step.work.glob(f"checkpoints/*/rng_state_{last}.pth")), "there was a second process"
         shared = list(step.work.glob("checkpoints/*/pytorch_model_fsdp_0/*.distcp"))
         assert len(shared) == (2 if "share the weights" in layout else 0), "each process wrote its part"
+    assert step.metrics["device"] == ("cuda" if "GPU" in layout else "cpu")
     how = dict.fromkeys(
-        ("train_seconds", "train_cpu_seconds", "final_loss", "gradient_norm", "weights_moved", *HOW)
+        ("device", "train_seconds", "train_cpu_seconds", "final_loss", "gradient_norm", "weights_moved", *HOW)
     )
     assert step.metrics | how == one.metrics | how
     assert step.metrics["layout"] == ("packed" if "packed" in layout else "padded")
