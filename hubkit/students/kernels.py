@@ -135,8 +135,8 @@ def tell_attention(asked: str, device: str) -> None:
             return
         reasons.append(reason)
     print(
-        f"warning: students are trained without flash attention: {'; '.join(reasons)}. torch's own is taken, which is "
-        "as fast, with examples padded, not packed: 1.08 times the tokens with nano's traces; pip install '.[kernels]'",
+        f"warning: students are trained without flash attention: {'; '.join(reasons)}. torch's own is taken, "
+        "with examples padded, not packed: 1.08 times the tokens with nano's traces; pip install '.[kernels]'",
         file=sys.stderr,
     )
 
