@@ -114,7 +114,7 @@ class Run(Section):
     change which examples make an optimizer step: the method's `sft` says that. Unset: as many as fit, 8,192 at most."""
     layout: Literal["auto", "packed", "padded"] = "auto"
     """Training: packed: examples one after the other in one row; padded: each in its own row, padded to the longest.
-    auto: the faster one: packed with flash attention, which GPUs have, and padded otherwise."""
+    auto: the faster one, which is packed with flash attention, on GPUs, and padded without."""
 
     @field_validator("device")
     @classmethod
