@@ -16,8 +16,9 @@ from support import MODELS, ROOT
 
 # A background job of a script ignores Ctrl-C, and so would every process that a test sends it to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# Also the workers of recipes that a test runs in its own process.
+# Also the workers of recipes and the helpers of engines that a test runs in its own process.
 warm.use_for_workers()
+warm.use_for_helpers()
 
 LONGEST_FIRST: Final = (
     "tests/test_end_to_end.py",

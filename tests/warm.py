@@ -4,8 +4,8 @@
     run("-c", "import torch; print(torch.__version__)")
 
 Each is a process of its own, with its own environment, folder, output and exit status, and so are the workers that it
-starts for the steps of a recipe. Importing libraries again in each of some hundred processes was half of the processor
-time of all tests.
+starts for the steps of a recipe, and the helpers that an engine starts. Importing libraries again in each of some
+hundred processes was half of the processor time of all tests.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver, reduction
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Final
+from types import MappingProxyType, ModuleType, SimpleNamespace
+from typing import Any, ClassVar, Final
 
-__all__ = ["Python", "run", "use_for_workers"]
+__all__ = ["Child", "Python", "run", "use_for_helpers", "use_for_workers"]
 
 LIBRARIES: Final = (
     "torch", "torch._dynamo", "torch.distributed.tensor", "torch._inductor.cudagraph_utils", "sklearn.metrics",
@@ -105,6 +105,10 @@ class _Process(ForkServerProcess):
 
     environment: Mapping[str, str] | None = None
     """That of its starter if none is given."""
+    streams: Mapping[int, int] = MappingProxyType({1: 1, 2: 2})
+    """What it writes to: number -> descriptor in its starter."""
+    given: Sequence[int] = ()
+    """Further descriptors of its starter; in the process itself, its own numbers of them."""
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
@@ -113,19 +117,24 @@ class _Process(ForkServerProcess):
         return ForkServerProcess._Popen(process_obj)
 
     def __getstate__(self) -> tuple[Any, ...]:
-        streams = [reduction.DupFd(number) for number in (1, 2)]
-        rest = bytes(reduction.ForkingPickler.dumps(self.__dict__))
-        return dict(self.environment or os.environ), streams, rest
+        streams = {number: reduction.DupFd(mine) for number, mine in self.streams.items()}
+        given = [reduction.DupFd(mine) for mine in self.given]
+        rest = bytes(reduction.ForkingPickler.dumps(self.__dict__ | {"streams": {}}))
+        return dict(self.environment or os.environ), streams, given, rest
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         gc.freeze()  # collecting what the server has imported takes longer than most tests
-        environment, streams, rest = state
+        environment, streams, given, rest = state
         os.environ.clear()
         os.environ.update(environment)
-        for number, stream in zip((1, 2), streams, strict=True):
+        for number, stream in streams.items():
             os.dup2(stream.detach(), number)
         _use_hub()
+        _SERVED.append(multiprocessing.process.ORIGINAL_DIR)
+        forkserver._forkserver.ensure_running = _is_running
+        use_for_helpers()
         self.__dict__.update(pickle.loads(rest))
+        self.given = [each.detach() for each in given]
 
 
 class _Context(ForkServerContext):
@@ -182,6 +191,43 @@ class Python:
         return path.read_text("utf-8", "replace") if path.exists() else ""
 
 
+class Child:
+    """A started helper of an engine, with what hubkit.processes.JsonChild uses of Popen."""
+
+    living: ClassVar[list[Child]] = []
+    """Those that this process has started, but for those of which somebody waited for the end."""
+
+    def __init__(self, module: str, *arguments: str, env: Mapping[str, str], lifeline: int) -> None:
+        read_in, write_in = os.pipe()
+        read_out, write_out = os.pipe()
+        self._process = _Process(target=_child, args=(module, arguments, _path()), daemon=True)
+        self._process.environment = env
+        self._process.streams = {1: write_out, 2: 2}
+        self._process.given = (read_in, lifeline)
+        self._process.start()
+        for theirs in (read_in, write_out):
+            os.close(theirs)
+        self.stdin, self.stdout = os.fdopen(write_in, "wb"), os.fdopen(read_out, "rb")
+        self.living.append(self)
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self) -> int:
+        self._process.join()
+        if self in self.living:
+            self.living.remove(self)
+        return self._process.exitcode or 0
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
 def run(
     *arguments: str,
     cwd: Path | None = None,
@@ -231,8 +277,6 @@ def _python(arguments: tuple[str, ...], cwd: str, streams: list[Path], path: lis
     os.chdir(cwd)
     multiprocessing.process.ORIGINAL_DIR = cwd
     sys.path[:] = [cwd, *path, str(Path(__file__).parent)]  # the last for this module, in workers
-    _SERVED.append(cwd)
-    forkserver._forkserver.ensure_running = _is_running
     use_for_workers()
     try:
         match arguments:
@@ -249,6 +293,18 @@ def _python(arguments: tuple[str, ...], cwd: str, streams: list[Path], path: lis
         atexit._run_exitfuncs()
 
 
+def _child(module: str, arguments: tuple[str, ...], path: list[str]) -> None:
+    """In a helper, which ends with its starter as it always does: by the lifeline that it is given."""
+    process: Any = multiprocessing.process.current_process()
+    read_in, lifeline = process.given
+    os.dup2(read_in, 0)  # multiprocessing has closed what was there
+    os.close(read_in)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)
+    sys.path[:] = path
+    sys.argv = [module, *arguments, str(lifeline)]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
 def _is_running() -> None:
     """Of its own server a process knows the address only, and would start another one."""
 
@@ -257,3 +313,17 @@ def use_for_workers() -> None:
     """From here on what multiprocessing would spawn, such as a recipe's workers, comes from the fork server."""
     contexts: Any = multiprocessing.context._concrete_contexts
     contexts["spawn"] = _context
+
+
+def use_for_helpers() -> None:
+    """From here on helpers of an engine, each of which would import torch and transformers, come from the server."""
+    processes: Any = importlib.import_module("hubkit.processes")
+    processes.subprocess = SimpleNamespace(**vars(subprocess) | {"Popen": _open})
+
+
+def _open(command: list[str], **how: Any) -> Any:
+    match command:
+        case [sys.executable, "-m", "hubkit.engines.helper" as module, *arguments, lifeline]:
+            return Child(module, *arguments, env=how["env"], lifeline=int(lifeline))
+        case _:
+            return subprocess.Popen(command, **how)
