@@ -6,6 +6,7 @@ one process, so that what its fixtures make is made once.
 
 from __future__ import annotations
 
+import gc
 import signal
 from pathlib import Path
 from typing import Final
@@ -36,9 +37,21 @@ LONGEST_FIRST: Final = (
 """Files whose tests take longest, in this order: so that no process is left alone with one of them at the end."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    starts_others = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
+    if starts_others and not config.option.collectonly:
+        warm.share()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: index for index, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path.relative_to(ROOT).as_posix(), len(places)))
+
+
+def pytest_collection_finish() -> None:
+    # What test files have imported stays, and is a million objects: whoever collects garbage need not go through them.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
