@@ -23,16 +23,24 @@ warm.use_for_helpers()
 
 LONGEST_FIRST: Final = (
     "tests/test_end_to_end.py",
-    "tests/release/test_check.py",
-    "tests/evaluation/test_tasks.py",
-    "tests/test_recipes.py",
-    "tests/release/test_publish.py",
-    "tests/students/test_student.py",
-    "tests/engines/test_helpers.py",
-    "tests/executors/test_hf_jobs.py",
-    "tests/students/test_memory.py",
     "tests/spaces/test_page.py",
+    "tests/students/test_student.py",
+    "tests/release/test_check.py",
+    "tests/release/test_publish.py",
+    "tests/test_recipes.py",
+    "tests/evaluation/test_tasks.py",
+    "tests/release/test_submit.py",
     "tests/localhub/test_pages.py",
+    "tests/engines/test_transformers.py",
+    "tests/test_hub.py",
+    "tests/localhub/test_jobs.py",
+    "tests/cli/test_traces.py",
+    "tests/verifiers/test_pool.py",
+    "tests/localhub/test_process.py",
+    "tests/localhub/test_server.py",
+    "tests/engines/test_openai.py",
+    "tests/evaluation/test_published.py",
+    "tests/traces/origins/test_existing.py",
 )
 """Files whose tests take longest, in this order: so that no process is left alone with one of them at the end."""
 

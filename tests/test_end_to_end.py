@@ -336,7 +336,7 @@ runpy.run_module("hubkit", run_name="__main__")
 
 def test_two_runs_at_once(root: Path, tmp_path: Path) -> None:
     command = ["hubkit", "recipe", "run", *ARGUMENTS, "--set", "seed=7", "--out", str(root)]
-    command += ["--until", "contamination"]
+    command += ["--until", "traces"]
     lock, gate = root / "locks" / "run-nano.lock", tmp_path / "gate"
     assert not held(lock)
     # Both are there before one is stopped: that may be asking the fork server for a worker, which then waits for it.
