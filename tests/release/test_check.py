@@ -27,7 +27,7 @@ from hubkit.cli.release import _check
 from hubkit.errors import HubError, InputError
 from hubkit.hub import Access
 from hubkit.localhub import LocalHub
-from hubkit.release import publish, report
+from hubkit.release import publish
 from hubkit.release.check import Claims, check_release
 from hubkit.release.check.report import files, table
 from hubkit.release.manifest import Manifest
@@ -44,8 +44,7 @@ def _no_bars() -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A small run, published on the local Hub in its folder."""
-    run = build(tmp_path_factory.mktemp("run"))
-    run.finish("report", report.run, run.root / "r")
+    run = build(tmp_path_factory.mktemp("run"), reported=True)
     run.finish("publish", publish.run, run.root / "p")
     return run
 
