@@ -11,6 +11,7 @@ import signal
 from pathlib import Path
 from typing import Final
 
+import hypothesis
 import pytest
 import warm
 from support import MODELS, ROOT
@@ -20,6 +21,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Also the workers of recipes and the helpers of engines that a test runs in its own process.
 warm.use_for_workers()
 warm.use_for_helpers()
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 LONGEST_FIRST: Final = (
     "tests/test_end_to_end.py",
