@@ -10,7 +10,8 @@
 # processes that tests run in.
 
 PYTHON ?= python3
-WORKERS ?= 2
+# One more than two cores: for a quarter of its time a process waits, for a server, a browser or a deadline.
+WORKERS ?= 3
 SEEDS ?= [0,1,2]
 VENV := .venv
 # What is compiled once is not compiled again by the hundreds of processes that tests start.

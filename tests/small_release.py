@@ -5,7 +5,11 @@ Its texts are hostile on purpose: HTML, Markdown, template braces and code fence
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +24,7 @@ from hubkit.records import (
     messages_of,
     write_rows,
 )
+from hubkit.release import report
 from hubkit.store import Record, StepContext, Store, digest, digest_folder
 from hubkit.traces.lengths import length_metrics
 from hubkit.traces.variants import VARIANTS, truncated
@@ -150,8 +155,32 @@ def small_recipe() -> Recipe:
     )
 
 
-def build(root: Path) -> Run:
-    """Write all steps before report and publish, through the store."""
+def build(root: Path, reported: bool = False) -> Run:
+    """All steps before report and publish, and the report, in a folder of one's own."""
+    made = _made(reported)
+    shutil.copytree(made.root, root, dirs_exist_ok=True)
+
+    def moved(path: Path | str) -> Path:
+        return root / Path(path).relative_to(made.root)
+
+    models = {name: about | {"model": str(moved(about["model"]))} for name, about in made.models.items()}
+    return Run(root, made.recipe, {name: moved(folder) for name, folder in made.inputs.items()}, models)
+
+
+@functools.cache
+def _made(reported: bool) -> Run:
+    """Made once in a process, for copies; goes when it ends."""
+    folder = Path(tempfile.mkdtemp(prefix="small-release-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    if not reported:
+        return _build(folder)
+    run = build(folder / "run", reported=False)
+    run.finish("report", report.run, folder / "r")
+    return run
+
+
+def _build(root: Path) -> Run:
+    """Write them through the store."""
     recipe = small_recipe()
     run = Run(root, recipe, {}, {})
     for name in ("s", "sage", "short"):
@@ -282,8 +311,6 @@ def _variant(context: StepContext, kind: str) -> None:
 
 
 def _student(context: StepContext, base: Path) -> None:
-    import shutil
-
     if context.config["lora"]:
         adapter(base, context.out / "model")
     else:

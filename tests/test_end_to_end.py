@@ -22,8 +22,8 @@ from support import CHROMIUM, NANO, hubkit, needs_chromium
 from hubkit.localhub import LocalHub
 
 SMALL = [
-    "problems.train.size=24",
-    "problems.test.size=12",
+    "problems.train.size=16",
+    "problems.test.size=8",
     "students.bases=[{name: s, model: ./models/student-s}]",
     "students.methods.full.sft.num_train_epochs=1",
     "students.methods.lora.sft.num_train_epochs=1",
@@ -102,7 +102,7 @@ def test_every_step_is_done_and_nothing_is_lost_or_doubled(root: Path) -> None:
     assert {row["state"] for row in plan(root).values()} == {"done"}
     found = records(root)
     traces = sum(r["counts"]["traces"] for name, r in found.items() if name.startswith("traces/"))
-    assert traces == 24 * 2
+    assert traces == 16 * 2
     raw = found["raw/nano-teacher"]["counts"]
     assert sum(raw.values()) == traces and raw["kept"] > 0
     short = found["compressed/nano-teacher/nano-compressor"]["counts"]
@@ -248,7 +248,12 @@ def test_messages_train_in_trl_as_they_are(hub: LocalHub, tmp_path: Path) -> Non
         "output_dir": str(tmp_path / "out"),
     }
     arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-    plain(hub, f"sys.argv = {['trl', 'sft', *arguments]!r}\nfrom trl.cli import main\nmain()")
+    # What `trl sft` runs; by itself it starts a process that imports everything once more.
+    plain(
+        hub,
+        f"arguments = {arguments!r}\nfrom trl.scripts.sft import main, make_parser\n"
+        "main(*make_parser().parse_args_and_config(arguments, fail_with_unknown_args=False))",
+    )
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
@@ -319,20 +324,32 @@ def held(lock: Path) -> bool:
     return inode in Path("/proc/locks").read_text()
 
 
-def test_two_runs_at_once(root: Path) -> None:
-    command = ["-m", "hubkit", "recipe", "run", *ARGUMENTS, "--set", "seed=7", "--out", str(root)]
+WHEN = """
+import os, runpy, sys, time
+gate, *sys.argv = sys.argv[1:]
+while not os.path.exists(gate):
+    time.sleep(0.02)
+runpy.run_module("hubkit", run_name="__main__")
+"""
+"""Runs `hubkit` as soon as there is a file."""
+
+
+def test_two_runs_at_once(root: Path, tmp_path: Path) -> None:
+    command = ["hubkit", "recipe", "run", *ARGUMENTS, "--set", "seed=7", "--out", str(root)]
     command += ["--until", "traces"]
-    lock = root / "locks" / "run-nano.lock"
+    lock, gate = root / "locks" / "run-nano.lock", tmp_path / "gate"
     assert not held(lock)
-    first = warm.Python(*command)
+    # Both are there before one is stopped: that may be asking the fork server for a worker, which then waits for it.
+    second = warm.Python("-c", WHEN, str(gate), *command)
+    first = warm.Python("-m", *command)
     while not held(lock):
         assert first.poll() is None, "the first run ended before it held the folder"
         time.sleep(0.02)
     first.send_signal(signal.SIGSTOP)  # it cannot be done before the second has asked
-    # Not from the fork server: what was stopped may be asking it for a worker, and it would wait for the rest.
-    second = warm.run(*command, timeout=300, cold=True)
+    gate.touch()
+    _, told = second.communicate(timeout=300)
     first.send_signal(signal.SIGCONT)
     _, errors = first.communicate(timeout=300)
     assert first.returncode == 0, errors
-    assert second.returncode == 1 and "another process is at work" in second.stderr
-    assert len(second.stderr.strip().splitlines()) == 1
+    assert second.returncode == 1 and "another process is at work" in told
+    assert len(told.strip().splitlines()) == 1

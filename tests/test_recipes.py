@@ -141,11 +141,15 @@ def caller(path: Path, hub: LocalHub, home: Path) -> Command:
 
 @pytest.fixture
 def recipe(hub: LocalHub, tmp_path: Path) -> Command:
-    """The paper's recipe with one base and two variants."""
+    """The paper's recipe with one base, two variants and adapters alone: four students, two of each teacher.
+
+    The slow `test_rehearsal.py` trains them with all their weights too.
+    """
     path = cut(RECIPE, tmp_path / "recipe", hub)
     whole = yaml.safe_load(path.read_text(encoding="utf-8"))
     students = whole["students"]
     students |= {"bases": students["bases"][:1], "variants": ["raw", "compressed-llama-3.3-70b"]}
+    del students["methods"]["full"]
     path.write_text(yaml.safe_dump(whole), encoding="utf-8")
     return caller(path, hub, tmp_path)
 

@@ -6,6 +6,7 @@ fence("```\\nrm -rf", "text")  ->  a block between four backticks
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -69,6 +70,13 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 def markdown(template: str, values: Mapping[str, Any]) -> str:
     """Render a Markdown template of this package; every value is escaped unless `code` or `fence` made it."""
+    text = _environment().get_template(template).render(values)
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+@functools.cache
+def _environment() -> Environment:
+    """One for all cards of a process: compiling a template takes longer than rendering it."""
     # HTML escaping would not do for Markdown: `finalize` escapes every value for it.
     environment = Environment(
         loader=PackageLoader("hubkit.release"),
@@ -80,5 +88,4 @@ def markdown(template: str, values: Mapping[str, Any]) -> str:
         autoescape=False,  # noqa: S701
     )
     environment.filters |= {"code": code, "fence": fence, "link": link, "number": number, "percent": percent}
-    text = environment.get_template(template).render(values)
-    return re.sub(r"\n{3,}", "\n\n", text)
+    return environment

@@ -57,15 +57,14 @@ def same(found: list[Response], wanted: list[Response]) -> bool:
     return all(key % 3 for key in differ) and len(differ) <= len(wanted) // 20
 
 
-def processes() -> list[psutil.Process]:
+def processes() -> list[warm.Child]:
     """Helpers of this process."""
-    children = psutil.Process().children()
-    return [child for child in children if "hubkit.engines.helper" in child.cmdline()]
+    return [child for child in warm.Child.living if child.poll() is None]
 
 
 @pytest.fixture(scope="module")
 def engine(model: Path) -> Iterator[TransformersEngine]:
-    """Of three processes. Two that a test has started serve the next one too: each takes seconds to start."""
+    """Of three processes. Two that a test has started serve the next one too."""
     with TransformersEngine(model, 16, "cpu", threads=3) as engine:
         yield engine
     assert not processes()

@@ -45,6 +45,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_checkout_becomes_a_wheel_and_a_wheel_stays_one(checkout: Path, tmp_path: Path) -> None:
     uv("venv", "--seed", "--python", sys.executable, str(tmp_path / "a"))
     python = tmp_path / "a/bin/python"

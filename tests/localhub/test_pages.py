@@ -329,7 +329,9 @@ def test_attacks_in_every_text_that_pages_show(page: Page, hub: LocalHub) -> Non
     api.delete_repo("local/hostile", repo_type="dataset")
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 390)])
+@pytest.mark.parametrize(
+    ("theme", "width"), [pytest.param("light", 1280, marks=pytest.mark.slow), ("dark", 390)]
+)
 def test_pages_fit_a_phone_and_axe_finds_nothing_serious(
     browser: Any, hub: LocalHub, theme: str, width: int
 ) -> None:

@@ -20,12 +20,14 @@ from hub_support import add
 from huggingface_hub import HfApi
 from small_release import Run, build
 from support import hubkit
+from typer.testing import CliRunner
 
+from hubkit.cli import app
 from hubkit.cli.release import _check
 from hubkit.errors import HubError, InputError
 from hubkit.hub import Access
 from hubkit.localhub import LocalHub
-from hubkit.release import publish, report
+from hubkit.release import publish
 from hubkit.release.check import Claims, check_release
 from hubkit.release.check.report import files, table
 from hubkit.release.manifest import Manifest
@@ -42,8 +44,7 @@ def _no_bars() -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A small run, published on the local Hub in its folder."""
-    run = build(tmp_path_factory.mktemp("run"))
-    run.finish("report", report.run, run.root / "r")
+    run = build(tmp_path_factory.mktemp("run"), reported=True)
     run.finish("publish", publish.run, run.root / "p")
     return run
 
@@ -289,7 +290,7 @@ def test_cards_of_another_hubkit_are_confirmed_where_they_are_the_same(
     assert {c.status for c in found} == {"same", "not checked"} and len(found) > 8
 
 
-def test_report_badge_and_exit_codes(run: Run, tmp_path: Path) -> None:
+def test_report_badge_and_exit_codes(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = {"HF_HOME": str(tmp_path / "home")}
     with copy_of(run, tmp_path / "hub") as (_, api):
         # From nothing but the Hub: no runs folder, no cache, another working folder.
@@ -318,9 +319,11 @@ def test_report_badge_and_exit_codes(run: Run, tmp_path: Path) -> None:
         assert "0 differ" in text and "<script" not in text
         add(api, "local/tiny-short", {"config.json": b"{}"})
         # A report that was pushed changes nothing that was released; the new configuration does.
-        done = hubkit(*arguments, "--json", cwd=tmp_path, **home)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setenv("HF_HUB_CACHE", "")  # which the command sets, for its process
+        done = CliRunner().invoke(app, [*arguments, "--json"])
         said = json.loads(done.stdout)
-        assert done.returncode == 1 and not said["ok"]
+        assert done.exit_code == 1 and not said["ok"]
         assert {c["repo"] for c in said["claims"] if c["status"] == "differs"} == {"local/tiny-short"}
 
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from hubkit.cli import app
 from hubkit.errors import InputError
 from hubkit.evaluation.statistics import wilson
-from hubkit.release import every_eval, publish, report
+from hubkit.release import every_eval, publish
 from hubkit.release.boards import Boards, result_files
 from hubkit.release.every_eval import Origin
 from hubkit.release.leaderboard import Board, Scale
@@ -56,8 +56,7 @@ def validated(out: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
 
 
 def test_a_release(tmp_path: Path) -> None:
-    run = build(tmp_path / "run")
-    run.finish("report", report.run, run.root / "r")
+    run = build(tmp_path / "run", reported=True)
     run.finish("publish", publish.run, run.root / "p")
     arguments = ["release", "export", "local/tiny", "--hub", str(run.root / "hub")]
     home = {"HF_HOME": str(tmp_path / "home")}

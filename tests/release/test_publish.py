@@ -23,16 +23,14 @@ from hubkit.errors import HubError, InputError
 from hubkit.hub import Access
 from hubkit.localhub import LocalHub
 from hubkit.push import PUSHES
-from hubkit.release import publish, report
+from hubkit.release import publish
 from hubkit.release.boards import Boards
 from hubkit.release.layout import RepoFiles
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = build(tmp_path_factory.mktemp("run"))
-    run.finish("report", report.run, run.root / "r")
-    return run
+    return build(tmp_path_factory.mktemp("run"), reported=True)
 
 
 @pytest.fixture(scope="module", params=["xet", "lfs"])

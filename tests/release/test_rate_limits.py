@@ -19,7 +19,7 @@ from small_release import Run, build
 
 from hubkit.localhub import LocalHub
 from hubkit.recipe.config import Recipe
-from hubkit.release import publish, report
+from hubkit.release import publish
 
 MOST, WINDOW = 40, 3.0
 """Requests to the API in a window of seconds; a release of twelve repos has some 120."""
@@ -99,8 +99,7 @@ def test_every_repo_arrives_once_though_requests_are_counted(
     monkeypatch.setenv("HF_ENDPOINT", counting.endpoint)
     monkeypatch.setenv("HF_TOKEN", local.token)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # whose own client asks no API
-    built = build(tmp_path / "run")
-    built.finish("report", report.run, tmp_path / "r")
+    built = build(tmp_path / "run", reported=True)
     about = built.recipe.model_dump(mode="json")
     about["hub"] = {"endpoint": counting.endpoint, "namespace": "local"}
     run: Run = replace(built, recipe=Recipe.model_validate(about))

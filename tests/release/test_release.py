@@ -44,9 +44,7 @@ from hubkit.traces.variants import VARIANTS, Variant
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = build(tmp_path_factory.mktemp("run"))
-    run.finish("report", report.run, run.root / "r")
-    return run
+    return build(tmp_path_factory.mktemp("run"), reported=True)
 
 
 @pytest.fixture(scope="module")

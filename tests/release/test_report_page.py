@@ -23,8 +23,7 @@ pytestmark = needs_chromium
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a small run whose every text is hostile."""
-    run = build(tmp_path_factory.mktemp("run"))
-    run.finish("report", report.run, run.root / "r")
+    run = build(tmp_path_factory.mktemp("run"), reported=True)
     return run.inputs["report"] / "report.html"
 
 
@@ -79,8 +78,7 @@ def test_it_reads_well_anywhere(browser: Any, page_file: Path, width: int, theme
 
 def test_hostile_texts_are_shown_as_they_are(browser: Any, tmp_path: Path) -> None:
     """Every name, reason and sentence of the results is a payload: nothing runs, and all stand there as text."""
-    run = build(tmp_path / "run")
-    run.finish("report", report.run, run.root / "r")
+    run = build(tmp_path / "run", reported=True)
     folder = run.inputs["report"]
     results = json.loads((folder / "results.json").read_text())
     turn = itertools.cycle(PAYLOADS)

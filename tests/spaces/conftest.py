@@ -67,12 +67,20 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Closed with the module: while Playwright is open an event loop runs, and no test after it could start one."""
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """With one profile, so that a page finds Gradio's scripts in the cache and compiled.
+
+    Closed with the module: while Playwright is open an event loop runs, and no test after it could start one.
+    """
     from playwright.sync_api import sync_playwright
 
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield chromium
-        chromium.close()
+        context = playwright.chromium.launch_persistent_context(
+            tmp_path_factory.mktemp("profile"),
+            executable_path=CHROMIUM,
+            args=arguments,
+            accept_downloads=True,
+        )
+        yield context
+        context.close()

@@ -26,14 +26,15 @@ Open = Callable[..., Page]
 @pytest.fixture
 def visit(browser: Any, site: Site) -> Iterator[Open]:
     """Opens the page: visit("?tab=traces", width=390). Afterwards nothing may have run, failed or gone elsewhere."""
-    contexts, seen = [], []
+    pages: list[Page] = []
+    seen: list[str] = []
 
     def open_page(
         query: str = "", width: int = 1280, height: int = 900, asks: Callable[[Any], None] | None = None
     ) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
-        contexts.append(context)
-        page = context.new_page()
+        page = browser.new_page()
+        pages.append(page)
+        page.set_viewport_size({"width": width, "height": height})
         if asks:
             page.route("**/queue/join*", asks)
         page.set_default_timeout(60_000)
@@ -50,9 +51,11 @@ def visit(browser: Any, site: Site) -> Iterator[Open]:
         return page
 
     yield open_page
-    titles = [page.title() for context in contexts for page in context.pages]
-    for context in contexts:
-        context.close()
+    titles = [page.title() for page in pages]
+    for page in pages:
+        page.evaluate("localStorage.clear(), sessionStorage.clear()")
+        page.close()
+    browser.clear_cookies()
     # A page that is left or loaded again while an answer streams says that the stream ended.
     if any("BodyStreamBuffer was aborted" in line for line in seen):
         left = ("console: AbortError: BodyStreamBuffer", "console: Unexpected error Connection")

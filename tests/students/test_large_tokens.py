@@ -98,6 +98,7 @@ def labels(row: dict[str, Any], limit: int) -> list[int]:
     return [*([-100] * start), *ids[start:end], *([-100] * (len(ids) - end))][:limit]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forms", [1, 2])
 def test_rows_behind_the_bound_are_read_as_they_are(tokens: Path, tmp_path: Path, forms: int) -> None:
     last = last_rows()
@@ -116,6 +117,7 @@ def test_rows_behind_the_bound_are_read_as_they_are(tokens: Path, tmp_path: Path
     assert set(found.dataset[0]["input_ids"]) == {0} and len(found.dataset[-1]["input_ids"]) == LONG
 
 
+@pytest.mark.slow
 def test_steps_and_packing_take_rows_behind_the_bound(tokens: Path, tmp_path: Path) -> None:
     last = {row["id"]: row for row in last_rows()}
     order = [*(f"p-{n}" for n in range(ROWS)), *last]
