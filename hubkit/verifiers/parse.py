@@ -16,6 +16,7 @@ import functools
 import re
 from typing import Final
 
+from hubkit.verifiers import plain
 from hubkit.verifiers.forms import (
     Approximate,
     Based,
@@ -228,13 +229,16 @@ def _signed(text: str) -> str:
 
 
 def _listed(items: list[Form], either: bool = False) -> Form:
-    """A flat list. In "x = 2, 3" the name is that of all; "x < 1 or x > 4" is one set of numbers."""
+    """A flat list. In "x = 2, 3" the name is that of all; "x < 1 or x > 4" is one set of numbers, and
+    "1/2 or 0.5" one number."""
     if either and all(
         isinstance(i, Named) and isinstance(i.form, Several) and i.form.kind[0] in "([" for i in items
     ):
         names = {item.name for item in items if isinstance(item, Named)}
         if len(names) == 1:
             return Named(names.pop(), Union(tuple(item.form for item in items if isinstance(item, Named))))
+    if either and all(_same(items[0], item) for item in items[1:]):
+        return items[0]
     flat: list[Form] = []
     for item in items:
         flat += item.items if isinstance(item, Several) and item.kind == "list" else [item]
@@ -248,6 +252,12 @@ def _listed(items: list[Form], either: bool = False) -> Form:
         # "3 and 5 cm" is centimetres in both.
         flat = [item._replace(unit=numbers[-1].unit) for item in numbers]
     return Several("list", tuple(flat)) if len(flat) > 1 else flat[0]
+
+
+def _same(one: Form, other: Form) -> bool:
+    if isinstance(one, Number) and isinstance(other, Number) and one.unit == other.unit:
+        return plain.same(one.text, other.text) is True
+    return one == other
 
 
 def _split_at(pieces: list[str], *signs: str) -> list[str]:
