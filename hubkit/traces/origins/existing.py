@@ -339,6 +339,8 @@ def run(context: StepContext) -> None:
                     id = problem_id(origin.name, trace.problem) + again
                     problems.add(_problem(origin, trace, id))
                 traces.add(_trace(origin, trace, id, sample))
+                if trace.ran_on:
+                    context.count("ran_on")
                 if trace.claimed is not None:
                     context.count("claimed_correct" if trace.claimed else "claimed_wrong")
             context.progress(traces.rows, max(origin.count(traces.rows + 1), traces.rows))

@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple
 from hubkit.engines.replies import CLEAN, CUT
 from hubkit.errors import InputError
 from hubkit.problems.cells import Cell, look_up
-from hubkit.traces.thinking import Thought, opened_at, split
+from hubkit.traces.thinking import TURN, Thought, opened_at, own_turn, role_of, split, trimmed
 from hubkit.verifiers.extract import boxed
 from hubkit.verifiers.options import choices, listed, shown
 
@@ -73,17 +73,10 @@ HISTORY: Final = "history"
 WHOLE: Final = 20
 """Characters from which on a text in another one is no chance."""
 
-_TURN: Final = re.compile(
-    r"<\|start\|>(user|assistant|system|developer)(?=<\|)|<｜(User|Assistant)｜>|<\|im_start\|>(user|assistant|system)\n"
-    r"|<\|start_header_id\|>(user|assistant|system)<\|end_header_id\|>\s*|<\|turn>(user|model|system)\n"
-    r"|<start_of_turn>(user|model)\n"
-)
-"""Marks of a turn's beginning in a conversation that is one text."""
 _PICTURE: Final = re.compile(
     r"<(?:\|)?(?:image|video|audio)(?:[_ ]?\d+)?(?:\|)?>|<\|(?:image_pad|vision_start)\|>"
 )
 """Where a picture stood."""
-_TURN_END: Final = re.compile(r"(?:<\|end\|>|<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<turn\|>)\s*\Z")
 _MESSAGE: Final = re.compile(r"\A<\|message\|>")
 
 
@@ -101,6 +94,8 @@ class Found:
     """Whether the source calls it correct; None if it does not say."""
     system: str = ""
     """The system message."""
+    ran_on: bool = False
+    """Whether the model went on after the end of its turn; what it wrote then is left out."""
 
 
 def recognise(row: Mapping[str, Any]) -> dict[str, str]:
@@ -238,7 +233,7 @@ def find(
     elif whole is not None:
         values = whole.value if isinstance(whole.value, list) else [whole.value]
         responses = [(_text(Cell(where, whole.column, value)), "") for value in values]
-    if len(responses) == 1 and (turns := _conversation(responses[0][0])) and problem.strip() in turns.asked:
+    if len(responses) == 1 and (turns := _conversation(responses[0][0], problem.strip())):
         if turns.users > 1:
             raise InputError(
                 f"{where}: a conversation with {turns.users} turns of the user is not one prompt",
@@ -259,8 +254,11 @@ def find(
     finishes, claims = _each(cell("finish_reason"), len(responses)), _each(cell("correct"), len(responses))
     found = []
     for (text, apart), finish, claim in zip(responses, finishes, claims, strict=True):
-        thought = split(_without_prompt(text, problem, marks), apart or None, marks)
-        found.append(Found(problem.strip(), answer.strip(), thought, _ended(finish), _as_bool(claim), system))
+        said = _without_prompt(text, problem, marks)
+        thought, ran_on = split(said, apart or None, marks), own_turn(said) != said
+        found.append(
+            Found(problem.strip(), answer.strip(), thought, _ended(finish), _as_bool(claim), system, ran_on)
+        )
     return found
 
 
@@ -312,32 +310,36 @@ class _Turns(NamedTuple):
 
     system: str
     asked: str
-    """The user's last message."""
+    """The user's message with the problem."""
     said: str
-    """What the assistant wrote after it."""
+    """What the assistant wrote after it, and what follows that."""
     users: int
-    """Number of the user's messages."""
+    """Number of the user's messages up to it."""
 
 
-def _conversation(text: str) -> _Turns | None:
-    """Returns the turns in a text. Returns None if it is no conversation."""
-    turns = [(next(filter(None, m.groups())).lower(), m.start(), m.end()) for m in _TURN.finditer(text)]
-    users = [i for i, (role, _, _) in enumerate(turns) if role == "user"]
-    if not users or users[-1] + 1 >= len(turns):
-        return None
+def _conversation(text: str, problem: str) -> _Turns | None:
+    """Returns the turns in a text up to the answer to the problem; without a problem, to the last message of the user.
+
+    Returns None if it is no conversation about the problem.
+    """
+    turns = [(role_of(turn), turn.start(), turn.end()) for turn in TURN.finditer(text)]
 
     def message(turn: int) -> str:
-        return _MESSAGE.sub("", _TURN_END.sub("", text[turns[turn][2] : turns[turn + 1][1]])).strip()
+        end = turns[turn + 1][1] if turn + 1 < len(turns) else len(text)
+        return trimmed(_MESSAGE.sub("", text[turns[turn][2] : end]))
 
+    users = [i for i, (role, _, _) in enumerate(turns) if role in ("user", "inst")]
+    # Turns of the user after the one that has the problem are the model's own.
+    asked = next((i for i in (users if problem else users[-1:]) if problem in message(i)), len(turns))
+    if asked + 1 >= len(turns) and (problem or len(users) < 2):
+        return None
     # Harmony's system message is the template's; what people write there is the developer's.
     harmony = text.startswith("<|start|>", turns[0][1])
-    system = [
-        i for i, (role, _, _) in enumerate(turns[:-1]) if role == ("developer" if harmony else "system")
-    ]
-    _, start, after = turns[users[-1] + 1]
+    system = [i for i in range(asked) if turns[i][0] == ("developer" if harmony else "system")]
+    _, start, after = turns[asked + 1] if asked + 1 < len(turns) else ("", len(text), len(text))
     # Harmony's channels begin with the very token that begins the turn.
     said = text[start if text.startswith("<|start|>", start) else after :]
-    return _Turns("\n\n".join(map(message, system)), message(users[-1]), said, len(users))
+    return _Turns("\n\n".join(map(message, system)), message(asked), said, users.index(asked) + 1)
 
 
 def _without_prompt(text: str, problem: str, marks: tuple[str, str] | None) -> str:

@@ -28,7 +28,7 @@ from hubkit.store import CheckContext, StepContext, digest
 from hubkit.traces.join import reject_reason
 from hubkit.traces.journal import Journal, Key, answer, request_hash, request_seed, step_engine, step_journal
 from hubkit.traces.origins.base import Origin
-from hubkit.traces.thinking import split
+from hubkit.traces.thinking import own_turn, split
 
 __all__ = ["VERSION", "Teacher", "Thinking", "check", "requests_of", "run"]
 
@@ -167,6 +167,8 @@ def _rows(context: StepContext, journal: Journal, requests: Iterable[tuple[Key, 
         response = journal.get(key, request_hash(request))
         assert response is not None, f"{key} was answered"
         context.count(response.finish_reason)
+        if own_turn(response.text) != response.text:
+            context.count("ran_on")
         tokens["prompt_tokens"] += response.prompt_tokens
         tokens["completion_tokens"] += response.completion_tokens
         yield _trace(key, response, context.config)
