@@ -70,6 +70,8 @@ def test_key_and_answer_may_change_places(kind: str) -> None:
         ("(-\\infty,2)\\cup(2,\\infty)", "(-∞, 2) U (2, ∞)", "correct"),
         ("(-\\infty,2)\\cup(2,\\infty)", "(-∞, 2) U (3, ∞)", "wrong"),
         ("1:12", "1 : 12", "correct"),
+        ("8:05", "8:5", "wrong"),
+        ("8:5", "8:05", "wrong"),
         ("1:12", "1\\colon 12", "correct"),
         ("1:12", "1{:}12", "correct"),
         ("3:20", "6 : 40", "correct"),
