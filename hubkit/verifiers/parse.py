@@ -91,7 +91,8 @@ _MONTH: Final = re.compile(
 _ENVIRONMENT: Final = re.compile(
     r"\\begin\{([pbvBV]?matrix|smallmatrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.DOTALL
 )
-_WORDS: Final = re.compile(r"(?:[A-Za-z][A-Za-z'-]*[ .?!-]*)+")
+_WORDS: Final = re.compile(r"(?:[A-Za-z][A-Za-z'-]*+[ .?!-]*+)+")
+"""Possessive: otherwise a sentence that ends with another sign would take the age of the universe."""
 _PLAIN_LETTERS: Final = re.compile(r"[A-Za-z]|[a-z]{1,3}|[A-Z][a-z]{1,2}")
 """A product of letters. BAC may be an order, a segment or a word, so its letters keep their places."""
 _LETTERS_APART: Final = re.compile(r"[a-z]!*(?:[ -][a-z]!*)+|[A-Za-z]!+")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from fractions import Fraction
 from typing import Any
 
@@ -445,6 +446,19 @@ def test_sets_have_no_order_and_no_element_is_forgotten(
         changed = [*items[:place], other, *items[place + 1 :]]
         assert not correct(key, f"{left}{', '.join(changed)}{right}")
         assert not correct(key, f"{left}{', '.join([*items, other])}{right}")
+
+
+def test_sentences_in_a_box_take_no_time() -> None:
+    """They are read in the process of the run, where nothing would end them."""
+    sentence = "20, the total amount of money she made from the sheep farm "
+    started = time.process_time()
+    for text in (
+        f"{sentence * 5}is 2000*",
+        f"{sentence * 5}is é",
+        "It's a well-known fact - isn't it? " * 9 + "4*",
+    ):
+        assert judge("20", f"\\boxed{{{text}}}").status in ("wrong", "unparseable")
+    assert time.process_time() - started < 3
 
 
 @settings(deadline=None, max_examples=200)
