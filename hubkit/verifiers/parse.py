@@ -56,17 +56,7 @@ _NAME: Final = re.compile(
 )
 _NOT_NAMES: Final = re.compile(r"(?:not|at|less|more|least|most|about|no|than)\b", re.IGNORECASE)
 _TUPLE_NAME: Final = re.compile(r"\(([A-Za-z](?:_\{\w+\})?(?:,[A-Za-z](?:_\{\w+\})?)+)\)")
-_SIGNS: Final = {
-    "=": "=",
-    "<": "<",
-    ">": ">",
-    "\\le": "\\le",
-    "\\ge": "\\ge",
-    "\\ne": "\\ne",
-    "\\in": "\\in",
-    "\\approx": "\\approx",
-    "\\equiv": "\\equiv",
-}
+_SIGNS: Final = ("=", "<", ">", "\\le", "\\ge", "\\ne", "\\in", "\\approx", "\\equiv")
 _CLOCK: Final = re.compile(
     r"(\d{1,2}):(\d{2})(?::(\d{2}))? ?(?:\\text\{)? ?(?:([ap])\.? ?m\.?)? ?\}?", re.IGNORECASE
 )
@@ -275,7 +265,7 @@ def _split_at(pieces: list[str], *signs: str) -> list[str]:
 def _related(text: str, depth: int) -> Form | None:
     """Equations, inequalities, memberships; and ratios."""
     pieces = split_top(text)
-    signs = [_SIGNS[piece] for piece in pieces if piece in _SIGNS]
+    signs = [piece for piece in pieces if piece in _SIGNS]
     if not signs:
         if ":" in pieces:
             return Ratio(tuple(_read(part, depth + 1) for part in _split_at(pieces, ":")))
