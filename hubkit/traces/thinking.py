@@ -197,9 +197,9 @@ def _is_text(text: str, start: int, end: int, code: list[tuple[int, int]]) -> bo
     return quoted or any(a <= start < b for a, b in code)
 
 
-def opened_at(text: str, marks: tuple[str, str] | None = None) -> int | None:
+def opened_at(text: str) -> int | None:
     """Place of the first mark of a text, not counting quoted ones. Returns None if there is none, or it closes."""
-    first = next(iter(_hits(text, marks)), None)
+    first = next(iter(_hits(text, None)), None)
     return first.start if first is not None and first.opens else None
 
 

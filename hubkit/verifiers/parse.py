@@ -34,7 +34,7 @@ from hubkit.verifiers.forms import (
     Words,
 )
 from hubkit.verifiers.units import split_unit
-from hubkit.verifiers.words import said_twice
+from hubkit.verifiers.words import number_in, said_twice
 
 __all__ = ["read", "split_top"]
 
@@ -64,13 +64,6 @@ _HOUR: Final = re.compile(r"(\d{1,2}) ?(?:\\text\{)? ?([ap])\.? ?m\.? ?\}?", re.
 _BASED: Final = re.compile(
     r"\(?((?:[0-9][0-9A-Fa-f]*)|[A-F][0-9A-F]+)\)?_\{?(?:\\text\{)?\(?([0-9]{1,2}|[a-z]{3,12})\)?\}?\}?"
 )
-_BASES: Final = {
-    name: number
-    for number, name in enumerate(
-        "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split(),  # noqa: SIM905
-        2,
-    )
-}
 _MODULAR: Final = re.compile(r"(.*?)\(?\\pmod ?\{?(\d+)\}?\)?")
 _DEGREES: Final = re.compile(r"(-?)(\d+)\^\\circ ?(\d+)'(?: ?(\d+(?:\.\d+)?)'')?")
 _DATE: Final = re.compile(r"\d{4}-\d{1,2}-\d{1,2}|\d{1,2}([/-])\d{1,2}\1\d{2,4}|\d{1,2}\.\d{1,2}\.\d{2,4}")
@@ -140,7 +133,7 @@ def _special(text: str, depth: int) -> Form | None:
     if (match := _HOUR.fullmatch(text)) and 1 <= int(match[1]) <= 12:
         return Clock((int(match[1]) % 12 + (12 if match[2] in "pP" else 0)) * 3600)
     if match := _BASED.fullmatch(text):
-        base = int(match[2]) if match[2].isdecimal() else _BASES.get(match[2], 0)
+        base = int(match[2] if match[2].isdecimal() else number_in(match[2]) or 0)
         if 2 <= base <= 36 and all(int(digit, 36) < base for digit in match[1]):
             return Based(match[1].lstrip("0").upper() or "0", base)
         return Words(text) if match[1][0].isdigit() else None

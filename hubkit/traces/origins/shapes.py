@@ -134,9 +134,7 @@ def _chat(value: Any) -> list[Mapping[str, Any]] | None:
     return value if whole else None
 
 
-def find(
-    row: Mapping[str, Any], where: str, columns: Mapping[str, str], marks: tuple[str, str] | None = None
-) -> list[Found]:
+def find(row: Mapping[str, Any], where: str, columns: Mapping[str, str]) -> list[Found]:
     """Returns the traces of a row. Raises InputError, naming row and column, for a value of no known shape."""
     columns = parts_beside(row, columns.get("problem", ""), columns.values()) | dict(columns)
 
@@ -194,8 +192,8 @@ def find(
     finishes, claims = _each(cell("finish_reason"), len(responses)), _each(cell("correct"), len(responses))
     found = []
     for (text, apart), finish, claim in zip(responses, finishes, claims, strict=True):
-        said = _without_prompt(text, problem, marks)
-        thought, ran_on = split(said, apart or None, marks), own_turn(said) != said
+        said = _without_prompt(text, problem)
+        thought, ran_on = split(said, apart or None), own_turn(said) != said
         found.append(
             Found(problem.strip(), answer.strip(), thought, _ended(finish), _as_bool(claim), system, ran_on)
         )
@@ -255,11 +253,11 @@ def _conversation(text: str, problem: str) -> _Turns | None:
     return _Turns("\n\n".join(map(message, system)), message(asked), said, users.index(asked) + 1)
 
 
-def _without_prompt(text: str, problem: str, marks: tuple[str, str] | None) -> str:
+def _without_prompt(text: str, problem: str) -> str:
     """Returns a response without the prompt, which some files have before it in the same text."""
     if not problem.strip() or problem.strip() not in text:
         return text
-    start = opened_at(text, marks)
+    start = opened_at(text)
     return text[start:] if start and problem.strip() in text[:start] else text
 
 
