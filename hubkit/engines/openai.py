@@ -17,7 +17,6 @@ import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Any, Final, Self
 
 import aiohttp
@@ -93,9 +92,7 @@ class OpenAIEngine:
         self._endpoints()  # fails on a malformed address before the first request
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         return
 
     def _endpoints(self) -> Endpoints:

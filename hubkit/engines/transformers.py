@@ -16,7 +16,6 @@ import itertools
 import time
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 import psutil
@@ -139,9 +138,7 @@ class TransformersEngine:
         affordable = int(psutil.virtual_memory().available / (PROCESS_MEMORY + 4 * weights))
         return max(1, min(self._threads, affordable))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._helpers.end()
         del self._model
 

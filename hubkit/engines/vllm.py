@@ -23,7 +23,6 @@ import urllib.request
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import ExitStack, aclosing
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 import aiohttp
@@ -104,10 +103,8 @@ class VLLMEngine:
         )
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     async def stream(self, requests: Iterable[Request]) -> AsyncGenerator[Response]:
         """As the openai engine's. Raises EngineError with the end of the log when a server died."""
@@ -169,10 +166,8 @@ class _Server:
         self._process = self._running.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._running.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._running.__exit__(None, None, None)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def wait(self) -> None:

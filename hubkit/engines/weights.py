@@ -94,12 +94,11 @@ def _parts(folder: Path) -> list[Path]:
     return [folder / str(name) for name in sorted(named)]
 
 
-def misfit(folder: Path, shapes: Mapping[str, list[int]], auto: Any = None) -> str:
+def misfit(folder: Path, shapes: Mapping[str, list[int]]) -> str:
     """Returns how stored weights differ from the model that the config.json in a folder describes; "" if they do not.
 
-    `shapes` are those of the weights; `auto` is the class to load them with: by default that for text, or for token
-    classification if the model was made for that. Nothing is allocated. Quantised weights, whose shapes differ, are not
-    checked. Raises ValueError if no model can be built from the configuration.
+    `shapes` are those of the weights. Nothing is allocated. Quantised weights, whose shapes differ, are not checked.
+    Raises ValueError if no model can be built from the configuration.
     """
     import torch
     from transformers import AutoModelForTokenClassification
@@ -107,9 +106,8 @@ def misfit(folder: Path, shapes: Mapping[str, list[int]], auto: Any = None) -> s
     config = read_config(folder)
     if getattr(config, "quantization_config", None):
         return ""
-    if auto is None and str((config.architectures or [""])[0]).endswith("ForTokenClassification"):
-        auto = AutoModelForTokenClassification
-    auto = auto or text_class(folder)
+    classifies = str((config.architectures or [""])[0]).endswith("ForTokenClassification")
+    auto = AutoModelForTokenClassification if classifies else text_class(folder)
     with _quiet():
         try:
             with torch.device("meta"):

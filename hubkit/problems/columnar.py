@@ -24,20 +24,16 @@ __all__ = ["arrow_rows", "count_arrow", "parquet_rows"]
 
 def parquet_rows(path: Path, columns: list[str] | None) -> Iterator[Row]:
     with pq.ParquetFile(path) as file:
-        needed = _needed(path, file.schema_arrow.names, columns)
-        yield from _batched(path, file.iter_batches(batch_size=1024, columns=needed))
+        schema = file.schema_arrow
+        needed = _needed(path, schema.names, columns)
+        yield from _rows(path, schema, file.iter_batches(batch_size=1024, columns=needed))
 
 
 def arrow_rows(path: Path, columns: list[str] | None) -> Iterator[Row]:
     with _arrow_batches(path) as (schema, batches):
         needed = _needed(path, schema.names, columns)
         small = (batch.slice(start, 1024) for batch in batches for start in range(0, batch.num_rows, 1024))
-        classes = _classes(schema)
-        for row in _batched(path, (batch.select(needed) for batch in small)):
-            for name in classes.keys() & row.values.keys():
-                value = row.values[name]
-                row.values[name] = None if value in (None, -1) else classes[name][value]
-            yield row
+        yield from _rows(path, schema, (batch.select(needed) for batch in small))
 
 
 def count_arrow(path: Path) -> int:
@@ -84,12 +80,25 @@ def _needed(path: Path, names: list[str], columns: list[str] | None) -> list[str
     return needed
 
 
-def _batched(path: Path, batches: Iterable[pa.RecordBatch]) -> Iterator[Row]:
-    number = 0
+def _rows(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[Row]:
+    classes, number = _classes(schema), 0
     for batch in batches:
         for row in _dicts(batch, path, number):
-            yield Row(f"{path.name}: row {number}", row)
+            where = f"{path.name}: row {number}"
+            for name in classes.keys() & row.keys():
+                row[name] = _class_name(where, name, row[name], classes[name])
+            yield Row(where, row)
             number += 1
+
+
+def _class_name(where: str, column: str, value: Any, names: list[str]) -> str | None:
+    if value in (None, -1):
+        return None
+    if not isinstance(value, int) or not 0 <= value < len(names):
+        raise InputError(
+            f"{where}: column {column!r}: {value!r} is none of {len(names)} classes", "fix the value"
+        )
+    return names[value]
 
 
 def _dicts(batch: pa.RecordBatch, path: Path, first: int) -> Iterator[dict[str, Any]]:

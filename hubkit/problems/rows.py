@@ -13,12 +13,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import AfterValidator, Field
 
 from hubkit.errors import InputError
 from hubkit.problems.base import Description, Source, problem_id
 from hubkit.problems.cells import Cell, look_up
+from hubkit.problems.parts import PARTS, parts_beside, put_together, text_of
 from hubkit.records import Problem
+from hubkit.verifiers.options import choices, shown
 from hubkit.verifiers.table import TABLE
 
 __all__ = ["Row", "RowSource"]
@@ -49,16 +51,26 @@ def _known_verifier(name: str) -> str:
     return name
 
 
+def _known_parts(parts: dict[str, str]) -> dict[str, str]:
+    if wrong := sorted(parts.keys() - PARTS.keys()):
+        raise ValueError(f"no part of a problem is called {wrong[0]!r}: use {', '.join(PARTS)}")
+    return parts
+
+
 VerifierName = Annotated[str, AfterValidator(_known_verifier), Field(json_schema_extra={"enum": VERIFIERS})]
 
 
 class RowSource(Source):
     """Keys that sources of rows share: the columns of a problem, and how its answers are verified."""
 
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
+    LATER: ClassVar[frozenset[str]] = frozenset({"origin", "license", "parts"})
 
     problem: str = "problem"
     """Column of the prompt: text, or a chat with one user message. A dot leads into a struct: extra_info.question."""
+    parts: Annotated[dict[str, str], AfterValidator(_known_parts)] = Field(default={})
+    """Columns that hold parts of the problem, as part: column. Parts are instruction, context, options, system. Those
+    that are not named are recognised beside the problem, such as Alpaca's `input`. "" for none."""
     answer: str = "answer"
     """Column of the known answer. For code: any text, such as a known solution; for judge: any text that the judge can
     compare with."""
@@ -78,12 +90,6 @@ class RowSource(Source):
     license: str = ""
     """The licence of the problems, for the cards."""
 
-    @model_serializer(mode="wrap")
-    def _without_absent_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out later keys with their defaults, so that existing step keys stay valid."""
-        written: dict[str, Any] = dump(self)
-        return {name: value for name, value in written.items() if value or name not in ("origin", "license")}
-
     def described(self, text: str, dataset: str | None = None) -> Description:
         return Description(text, dataset, self.origin, self.license)
 
@@ -95,28 +101,37 @@ class RowSource(Source):
 
     def columns(self) -> list[str]:
         """Returns the columns that are read; no other is decoded."""
-        return [self.problem, self.answer, *TABLE[self.verifier].columns(self)]
+        parts = (column for column in self.parts.values() if column)
+        return list(dict.fromkeys([self.problem, self.answer, *TABLE[self.verifier].columns(self), *parts]))
 
     def more_columns(self) -> list[str]:
         """Returns further columns, which are read if the source has them."""
-        return TABLE[self.verifier].more_columns(self)
+        names = (name for part, names in PARTS.items() if part not in self.parts for name in names)
+        cased = (spelt for name in names for spelt in (name, name.capitalize(), name.upper()))
+        return [*TABLE[self.verifier].more_columns(self), *cased]
 
     def problems_of(self, rows: Iterable[Row], name: str) -> Iterator[Problem]:
         """Yield a Problem for every row; `name` is the source's. Raises InputError that names row and column."""
         system: str | None = None
         for row in rows:
             cells = {column: row.cell(column) for column in self.columns()}
+            parts = self._parts(row)
             # One system message for all rows may be left out: the recipe decides. Several would change the problems.
-            said = cells[self.problem].system()
+            told = parts.get("system", cells[self.problem])
+            said = "\n\n".join(filter(None, (cells[self.problem].system(), text_of(parts.get("system")))))
             if system not in (None, said):
-                cells[self.problem].refuse(
+                told.refuse(
                     "its system message differs from that of earlier rows",
-                    "a problem is the user message alone; put into it what the system message says",
+                    "a problem is the user message alone; put into it what the system message says, "
+                    'or leave it out: `parts: {system: ""}`',
                 )
             system = said
-            asked = TABLE[self.verifier].asked(self, cells[self.problem].problem(), cells[self.answer], cells)
+            problem = cells[self.problem].problem()
+            if parts and problem.strip():
+                problem = put_together(problem.strip(), self.problem, parts)
+            asked = TABLE[self.verifier].asked(self, problem, cells[self.answer], cells)
             values = {column: cell.value for column, cell in cells.items()} | asked.prepared
-            values |= {column: row.values.get(column) for column in self.more_columns()}
+            values |= {column: row.values.get(column) for column in TABLE[self.verifier].more_columns(self)}
             yield {
                 "id": problem_id(name.split("/")[-1], asked.problem),
                 "source": name,
@@ -125,6 +140,22 @@ class RowSource(Source):
                 "verifier": self.verifier,
                 "metadata": self._metadata(values, row.where),
             }
+
+    def _parts(self, row: Row) -> dict[str, Cell]:
+        """Returns the parts of a row's problem besides its column. Raises InputError for options that only the verifier
+        `choice` can tell apart, which needs their column by name."""
+        verifier = TABLE[self.verifier]
+        taken = [self.problem, self.answer, *verifier.columns(self), *verifier.more_columns(self)]
+        named = parts_beside(row.values, self.problem, [*taken, *self.parts.values()]) | self.parts
+        parts = {part: row.cell(column) for part, column in named.items() if column}
+        if self.verifier == "choice" and "options" in parts and not self.options:
+            options = parts.pop("options")
+            if not shown(row.cell(self.problem).problem(), choices(options)[0]):
+                options.refuse(
+                    "options that the problem does not show",
+                    f'say so: `options: {options.column}`, or leave them out: `parts: {{options: ""}}`',
+                )
+        return parts
 
     def _metadata(self, values: dict[str, Any], where: str) -> str:
         try:

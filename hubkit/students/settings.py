@@ -51,70 +51,30 @@ SFT_SETS: Final[dict[str, str]] = {
         ("model_init_kwargs", "trust_remote_code"), "the base and run.attention say how it is loaded"
     ),
     **dict.fromkeys(
-        (
-            *(
-                "output_dir",
-                "resume_from_checkpoint",
-                "ignore_data_skip",
-                "restore_callback_states_from_checkpoint",
-            ),
-            *("save_strategy", "save_steps", "save_total_limit", "save_only_model", "save_on_each_node"),
-            *(
-                "enable_jit_checkpoint",
-                "load_best_model_at_end",
-                "metric_for_best_model",
-                "greater_is_better",
-            ),
-            *("logging_strategy", "logging_steps", "logging_first_step", "log_on_each_node", "log_level"),
-            *(
-                "log_level_replica",
-                "disable_tqdm",
-                "report_to",
-                "run_name",
-                "project",
-                "debug",
-                "label_names",
-            ),
-            *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "skip_memory_metrics"),
-            *(
-                "eval_strategy",
-                "eval_steps",
-                "eval_delay",
-                "per_device_eval_batch_size",
-                "prediction_loss_only",
-            ),
-            *("eval_on_start", "eval_do_concat_batches", "eval_use_gather_object", "eval_accumulation_steps"),
-            *("include_for_metrics", "batch_eval_metrics", "eval_packing", "include_num_input_tokens_seen"),
-            *(
-                "push_to_hub",
-                "hub_token",
-                "hub_private_repo",
-                "hub_model_id",
-                "hub_strategy",
-                "hub_always_push",
-            ),
-            *("hub_revision", "do_train", "do_eval", "do_predict", "remove_unused_columns", "use_cache"),
-            *(
-                "dataset_text_field",
-                "dataset_kwargs",
-                "dataset_num_proc",
-                "shuffle_dataset",
-                "truncation_mode",
-            ),
-            *("completion_only_loss", "assistant_only_loss", "length_column_name", "auto_find_batch_size"),
-            *("average_tokens_across_devices", "dataloader_drop_last", "dataloader_in_order"),
-            *("ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers", "ddp_static_graph"),
-            *("ddp_backend", "ddp_timeout", "logging_nan_inf_filter"),
-        ),
+        """
+        output_dir resume_from_checkpoint ignore_data_skip restore_callback_states_from_checkpoint
+        save_strategy save_steps save_total_limit save_only_model save_on_each_node enable_jit_checkpoint
+        load_best_model_at_end metric_for_best_model greater_is_better logging_strategy logging_steps
+        logging_first_step log_on_each_node log_level log_level_replica disable_tqdm report_to run_name
+        project debug label_names trackio_space_id trackio_bucket_id trackio_static_space_id
+        skip_memory_metrics eval_strategy eval_steps eval_delay per_device_eval_batch_size
+        prediction_loss_only eval_on_start eval_do_concat_batches eval_use_gather_object
+        eval_accumulation_steps include_for_metrics batch_eval_metrics eval_packing
+        include_num_input_tokens_seen push_to_hub hub_token hub_private_repo hub_model_id hub_strategy
+        hub_always_push hub_revision do_train do_eval do_predict remove_unused_columns use_cache
+        dataset_text_field dataset_kwargs dataset_num_proc shuffle_dataset truncation_mode
+        completion_only_loss assistant_only_loss length_column_name auto_find_batch_size
+        average_tokens_across_devices dataloader_drop_last dataloader_in_order ddp_find_unused_parameters
+        ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout
+        logging_nan_inf_filter
+        """.split(),  # noqa: SIM905
         _BY_HUBKIT,
     ),
 }
 """Arguments of SFTConfig that a recipe does not give, and why."""
 LORA_SETS: Final = dict.fromkeys(
-    (
-        *("task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision"),
-        *("inference_mode", "runtime_config", "megatron_config", "megatron_core", "loftq_config"),
-    ),
+    """task_type peft_type auto_mapping peft_version base_model_name_or_path revision inference_mode runtime_config
+    megatron_config megatron_core loftq_config""".split(),  # noqa: SIM905
     _BY_HUBKIT,
 )
 """Arguments of LoraConfig that a recipe does not give, and why."""

@@ -22,14 +22,12 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Final
 
+from hubkit.verifiers.words import SMALL, TENS
+
 __all__ = ["false_equations", "invented"]
 
-_SMALL: Final = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-seventeen eighteen nineteen"""
-_TENS: Final = "twenty thirty forty fifty sixty seventy eighty ninety"
 _WORDS: Final = {
-    **{word: Fraction(value) for value, word in enumerate(_SMALL.split())},
-    **{word: Fraction(10 * value) for value, word in enumerate(_TENS.split(), 2)},
+    **{word: Fraction(value) for word, value in (SMALL | TENS).items()},
     "hundred": Fraction(100), "thousand": Fraction(1000), "million": Fraction(10**6), "dozen": Fraction(12),
     "half": Fraction(2), "halves": Fraction(2), "halved": Fraction(2), "twice": Fraction(2), "double": Fraction(2),
     "doubled": Fraction(2), "pair": Fraction(2), "both": Fraction(2), "thrice": Fraction(3), "triple": Fraction(3),

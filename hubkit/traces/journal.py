@@ -73,10 +73,7 @@ class Journal:
     Raises InputError if it was begun with another fingerprint, BusyError if another process has it open.
     """
 
-    def __init__(
-        self, path: Path, fingerprint: str, answers: Answers | None = None, token_ids: bool = False
-    ) -> None:
-        """`token_ids`: whether to keep them. They are two thirds of a response, and few steps read them."""
+    def __init__(self, path: Path, fingerprint: str, answers: Answers | None = None) -> None:
         try:
             # WAL with synchronous=NORMAL: a kill loses nothing; a power cut may lose the last commits,
             # which are then generated again, but never tears the file. The lock goes with the process.
@@ -98,7 +95,7 @@ class Journal:
             raise InputError(
                 f"{path.name} belongs to another configuration", f"remove {path}, or restore the recipe"
             )
-        self._path, self._answers, self._token_ids = path, answers, token_ids
+        self._path, self._answers = path, answers
         self._known: Known | None = None
         self._next = (last or 0) + 1
         self._pending: list[tuple[Key, str, Response]] = []
@@ -158,7 +155,7 @@ class Journal:
             failed = response.finish_reason == "error"
             tokens = (response.prompt_tokens, response.completion_tokens, response.uncounted_tokens)
             keys.append((*key, request, failed, *tokens, number))
-            texts.append((number, pack(response, self._token_ids)))
+            texts.append((number, pack(response)))
         try:
             self._db.execute("BEGIN")
             self._db.executemany("INSERT INTO responses VALUES (?, ?)", texts)

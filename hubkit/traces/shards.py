@@ -13,7 +13,7 @@ import pyarrow as pa
 from hubkit.records import RowWriter, read_batches
 from hubkit.store import Record, StepContext
 
-__all__ = ["join_shards", "keys_of", "shard_names", "sum_solutions"]
+__all__ = ["join_shards", "keys_of", "shard_names", "sum_records"]
 
 
 def shard_names(context: StepContext) -> list[str]:
@@ -34,16 +34,15 @@ def join_shards(context: StepContext, tables: dict[str, pa.Schema]) -> int:
                     writer.add_batch(batch)
                 context.progress(number + 1, len(shards))
         rows.append(writer.rows)
-    records = [context.record(name) for name in shards]
-    for record in records:
-        for reason, number in record.counts.items():
-            context.count(reason, number)
-    sum_solutions(context, records)
+    sum_records(context, [context.record(name) for name in shards])
     return rows[0]
 
 
-def sum_solutions(context: StepContext, records: Sequence[Record]) -> None:
-    """Add up the shards' tokens of solutions, shortened and raw."""
+def sum_records(context: StepContext, records: Sequence[Record]) -> None:
+    """Add up the shards' counts, and their tokens of solutions, shortened and raw."""
+    for record in records:
+        for reason, number in record.counts.items():
+            context.count(reason, number)
     for name in ("solution_tokens", "raw_solution_tokens"):
         if any(name in record.metrics for record in records):  # a shard without rows has none
             context.metrics[name] = sum(record.metrics.get(name, 0) for record in records)

@@ -13,6 +13,7 @@
   or, with special tokens stripped, `analysis…assistantfinal…`. All but `final` is reasoning.
 - Servers with a reasoning parser give the span in a field of its own, or there and in the text.
 - An empty span, which models write with thinking turned off, is ignored.
+- A model that goes on after the end of its turn writes the next one itself, often a user's: that is cut off.
 
 Only markup and blanks at the ends are removed. A `<think>` or `</think>` that stays in the text is written with
 a blank, `< /think>`, so that a Thought in the form of training data (`records.messages_of`) splits into itself, here
@@ -27,7 +28,7 @@ from typing import Final, Literal, NamedTuple
 
 from hubkit.engines.marks import FAMILY, PAIRS, TAG, Marks, opens_span
 
-__all__ = ["Thought", "inert", "opened_at", "split"]
+__all__ = ["TURN", "Thought", "inert", "opened_at", "own_turn", "role_of", "split", "trimmed"]
 
 STARTS: Final = (
     "\ufeff",
@@ -82,6 +83,24 @@ ENDS: Final = (
     "<|end_of_msg|>",
 )
 """Control tokens that end a turn or a solution."""
+TURN: Final = re.compile(
+    r"<\|im_start\|>(?:(user|assistant|system|tool)(?:\n|\Z)|\Z)"  # ChatML: Qwen, SmolLM, Yi and others
+    r"|<\|start_header_id\|>(?:(user|assistant|system|ipython)<\|end_header_id\|>\s*|\Z)"  # Llama 3
+    r"|<｜(User|Assistant)｜>"  # DeepSeek
+    r"|<(?:start_of_turn|\|turn)>(?:(user|model|system)(?:\n|\Z)|\Z)"  # Gemma
+    r"|<\|start\|>(user|assistant|system|developer)(?=<\|)"  # gpt-oss
+    r"|<\|(user|assistant|system|observation)\|>\s*"  # GLM, Phi, Zephyr
+    r"|\[(/?INST)\]"  # Mistral; [/INST] begins the answer
+    r"|<\|START_OF_TURN_TOKEN\|>(?:<\|(USER|CHATBOT|SYSTEM)_TOKEN\|>|\Z)"  # Cohere
+    r"|<\|start_of_role\|>(?:(user|assistant|system)<\|end_of_role\|>|\Z)"  # Granite
+)
+"""Beginning of a turn, of the models named beside the rows; also one that was cut off right there."""
+_OWN: Final = frozenset({"assistant", "model", "/inst", "chatbot"})
+"""Roles in which models write."""
+_ENDS_BEFORE: Final = ("<|user|>", "<|observation|>")
+"""Of GLM, whose turns end where the next one begins."""
+NEAR: Final = 200
+"""Characters, most of them blank, between the end of a turn and the next one."""
 MOST_SPANS: Final = 50
 """Maximum spans with different marks, or empty spans, in a row; models do not write more, and each costs a pass over
 the text."""
@@ -126,7 +145,7 @@ def split(text: str, reasoning: str | None = None, marks: tuple[str, str] | None
 
     `marks` are the (open, close) that a recipe adds to the table.
     """
-    field = reasoning or ""
+    field, text = own_turn(reasoning or ""), own_turn(text)
     if field and not text.strip():
         whole = _split(field, marks)
         if whole.form == "closed" and whole.solution:  # a server's parser that missed the close
@@ -146,9 +165,41 @@ def inert(text: str) -> str:
     return _THINK.sub(r"< \1>", text)
 
 
-def opened_at(text: str, marks: tuple[str, str] | None = None) -> int | None:
+def role_of(turn: re.Match[str]) -> str:
+    """The role in a match of TURN; that of a turn that was cut off before its role is "user"."""
+    return next(filter(None, turn.groups()), "user").lower()
+
+
+def own_turn(text: str) -> str:
+    """Returns the text up to the end of the model's own turn, if another one begins right after that.
+
+    Turns before it are the prompt, and stay. Marks in quotation marks and in code are text.
+    """
+    own, code = True, None
+    for turn in TURN.finditer(text):
+        role, start = role_of(turn), turn.start()
+        before = text[max(0, start - NEAR) : start].rstrip()
+        end = next((mark for mark in ENDS if before.endswith(mark)), "")
+        # Between gpt-oss's channels, too, one message ends and another one begins.
+        same = turn[0].startswith("<|start|>") and role in _OWN and end != "<|return|>"
+        if own and not same and (end or (before and turn[0].strip() in _ENDS_BEFORE)):
+            whole = text[:start].rstrip()
+            code = list(_code_blocks(text, 0)) if code is None else code
+            if not _is_text(text, len(whole) - len(end) if end else start, turn.end(), code):
+                return whole
+        own = role in _OWN
+    return text
+
+
+def _is_text(text: str, start: int, end: int, code: list[tuple[int, int]]) -> bool:
+    """Whether marks from `start` to `end` stand in quotation marks or in code."""
+    quoted = text[max(0, start - 1) : start] in _QUOTES and text[end : end + 1] in _QUOTES
+    return quoted or any(a <= start < b for a, b in code)
+
+
+def opened_at(text: str) -> int | None:
     """Place of the first mark of a text, not counting quoted ones. Returns None if there is none, or it closes."""
-    first = next(iter(_hits(text, marks)), None)
+    first = next(iter(_hits(text, None)), None)
     return first.start if first is not None and first.opens else None
 
 
@@ -156,7 +207,7 @@ def _split(text: str, marks: tuple[str, str] | None, after_span: bool = False) -
     """`after_span`: the text follows a span, so that only one right at its start is another."""
     reasonings: list[str] = []
     for _ in range(MOST_SPANS):
-        text = _trimmed(text, unwrap=after_span)
+        text = trimmed(text, unwrap=after_span)
         if not after_span and _HEADER_OPENED.match(text):
             text = _CHANNEL + text
         hits = _hits(text, marks)
@@ -165,7 +216,7 @@ def _split(text: str, marks: tuple[str, str] | None, after_span: bool = False) -
         if first is not None and not 0 <= channel < first.start:
             reasoning, rest, closed = _span(text, hits, first)
         elif parts := _harmony(text) if channel >= 0 else None if after_span else _bare(text):
-            first, (reasoning, rest) = None, (_trimmed(part, unwrap=False) for part in parts)
+            first, (reasoning, rest) = None, (trimmed(part) for part in parts)
             closed = bool(rest)
         else:
             break
@@ -178,7 +229,7 @@ def _split(text: str, marks: tuple[str, str] | None, after_span: bool = False) -
     return Thought("\n".join(reasonings), inert(text) if after_span else text, form)
 
 
-def _trimmed(text: str, unwrap: bool) -> str:
+def trimmed(text: str, unwrap: bool = False) -> str:
     """Returns the text without blanks and control tokens at its ends and, if asked, without tags around the whole."""
     before = None
     while text != before:
@@ -278,13 +329,13 @@ def _code_blocks(text: str, position: int) -> Iterator[tuple[int, int]]:
 def _pieces(text: str, hits: list[_Hit]) -> str:
     """What stands between marks, a line each."""
     edges = [0, *(edge for hit in hits for edge in (hit.start, hit.end)), len(text)]
-    pieces = (_trimmed(text[a:b], unwrap=False) for a, b in zip(edges[::2], edges[1::2], strict=True))
+    pieces = (trimmed(text[a:b]) for a, b in zip(edges[::2], edges[1::2], strict=True))
     return "\n".join(filter(None, pieces))
 
 
 def _without_marks(text: str, marks: tuple[str, str] | None) -> str:
     """Returns the text of a server's reasoning field, which may contain marks all the same."""
-    text = _trimmed(text, unwrap=False)
+    text = trimmed(text)
     hits = _hits(text, marks)
     outer = {hit.pair for hit in hits if (hit.start == 0 if hit.opens else hit.end == len(text))}
     return inert(_pieces(text, [hit for hit in hits if hit.pair in outer | {"think"}]))

@@ -84,13 +84,17 @@ _AFTER_FORMULA: Final = re.compile(r"(?:\$\$?|\\\)|\\\])?\*{0,2}")
 _WORDS_AFTER: Final = re.compile(
     r"[ \t~-]*\(?(?:(?P<percent>\\?%|(?:percent|per cent|pct)\b)"
     r"|(?P<power>(?:(?:hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?|(?:ten|hundred|thousand|million)ths?"
-    r"|or (?:more|less|fewer|greater|higher|lower|above|below))\b)"
+    r"|or (?:(?:more|less)(?! [a-z]+ly,? \$*\\boxed)|fewer|greater|higher|lower|above|below))\b)"
     r"|(?P<also>,? ?(?:or|and)(?:\s+(?:maybe|perhaps|possibly|also|even))?|,\s+(?:maybe|perhaps|possibly)"
     r"|,(?=\s+[A-Z]\b))"
     r"\s+\$?(?P<other>[-−]?\d[\d,./]*|[A-Z])\$?(?=\s*(?:[.;!?\n]|\Z))"
     r"|(?P<unit>[A-Za-z]{2,})(?=\s*(?:[.,;:!?)*$\n]|\Z)))"
 )
 """A unit counts only where its sentence or part of it ends: 5 square meters, 5 m/s and 5 years old have other ones."""
+_RESTATED: Final = re.compile(
+    r",? or (?:more|less) [a-z]+ly,? (?:\$(?P<formula>[^$\n]+)\$|(?P<number>[-−]?\d[\d,./]*))(?=\s*(?:[.;!?\n]|\Z))"
+)
+"""Not "or more": 3 or more precisely 3.14 are two values, and 3 or more precisely 3 is one."""
 _NO_UNIT_WORDS: Final = frozenset({"in", "second"})
 """Units that are other words, too."""
 
@@ -157,11 +161,14 @@ def _in_prose(content: str, after: str) -> str:
 
 
 def _words_after(content: str, after: str, start: int) -> str:
+    if restated := _RESTATED.match(after, start):
+        return f" \\text{{ or }} {restated['formula'] or restated['number'].rstrip('.,')}"
     found = _WORDS_AFTER.match(after, start)
     if found is None:
         return ""
     if found["also"]:
-        return f" \\text{{ or }} {found['other']}"
+        word = "and" if "and" in found["also"] else "or"
+        return f" \\text{{ {word} }} {found['other'].rstrip('.,')}"
     if not re.search(r"\d", content):
         return ""
     if found["percent"]:

@@ -70,7 +70,7 @@ def equal(a: Form, b: Form, by: Expressions) -> bool | None:
     if isinstance(a, Modular) and isinstance(b, Modular):
         return _modular(a, b, by)
     if isinstance(a, Ratio | Clock) and isinstance(b, Ratio | Clock) and type(a) is not type(b):
-        a, b = _as_ratio(a), _as_ratio(b)  # 1:12 may be read as a time, and 1 : 12 is none
+        a, b = _as_ratio(a), _as_ratio(b)  # 1:12 may be read as a time, and 1 : 12 and 1:5 are none
     if isinstance(a, Ratio) and isinstance(b, Ratio):
         return _ratio(a, b, by)
     if isinstance(a, Matrix) and isinstance(b, Matrix):
@@ -284,10 +284,13 @@ def _modular(a: Modular, b: Modular, by: Expressions) -> bool | None:
     return equal(a.residue, b.residue, by)
 
 
-def _as_ratio(form: Ratio | Clock) -> Ratio:
+def _as_ratio(form: Ratio | Clock) -> Ratio | Clock:
+    """A time as the ratio that is written like it; 8:05 is none."""
     if isinstance(form, Ratio):
         return form
     hours, minutes, seconds = form.seconds // 3600, form.seconds // 60 % 60, form.seconds % 60
+    if minutes < 10 or 0 < seconds < 10:
+        return form
     return Ratio(tuple(Number(str(part)) for part in (hours, minutes, *([seconds] if seconds else []))))
 
 

@@ -212,5 +212,5 @@ def _first_sentence(said: str) -> str:
     if formula and not re.match(r"\s*(?:\\?%|,?\s*(?:and|or)\b|[,^])", said[formula.end() :]):
         return str(next(filter(None, formula.groups())))
     said = _REASON.split(line)[0]
-    end = re.search(r"[.!?](?=\s|\*|\Z)(?!\d)|。", said)
+    end = re.search(r"(?<!\bi\.e)[.!?](?=\s|\*|\Z)(?!\d)|。", said)
     return said[: end.start() if end else len(said)].strip().strip("*").strip()

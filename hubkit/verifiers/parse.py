@@ -16,6 +16,7 @@ import functools
 import re
 from typing import Final
 
+from hubkit.verifiers import plain
 from hubkit.verifiers.forms import (
     Approximate,
     Based,
@@ -33,7 +34,7 @@ from hubkit.verifiers.forms import (
     Words,
 )
 from hubkit.verifiers.units import split_unit
-from hubkit.verifiers.words import said_twice
+from hubkit.verifiers.words import number_in, said_twice
 
 __all__ = ["read", "split_top"]
 
@@ -55,17 +56,7 @@ _NAME: Final = re.compile(
 )
 _NOT_NAMES: Final = re.compile(r"(?:not|at|less|more|least|most|about|no|than)\b", re.IGNORECASE)
 _TUPLE_NAME: Final = re.compile(r"\(([A-Za-z](?:_\{\w+\})?(?:,[A-Za-z](?:_\{\w+\})?)+)\)")
-_SIGNS: Final = {
-    "=": "=",
-    "<": "<",
-    ">": ">",
-    "\\le": "\\le",
-    "\\ge": "\\ge",
-    "\\ne": "\\ne",
-    "\\in": "\\in",
-    "\\approx": "\\approx",
-    "\\equiv": "\\equiv",
-}
+_SIGNS: Final = ("=", "<", ">", "\\le", "\\ge", "\\ne", "\\in", "\\approx", "\\equiv")
 _CLOCK: Final = re.compile(
     r"(\d{1,2}):(\d{2})(?::(\d{2}))? ?(?:\\text\{)? ?(?:([ap])\.? ?m\.?)? ?\}?", re.IGNORECASE
 )
@@ -73,13 +64,6 @@ _HOUR: Final = re.compile(r"(\d{1,2}) ?(?:\\text\{)? ?([ap])\.? ?m\.? ?\}?", re.
 _BASED: Final = re.compile(
     r"\(?((?:[0-9][0-9A-Fa-f]*)|[A-F][0-9A-F]+)\)?_\{?(?:\\text\{)?\(?([0-9]{1,2}|[a-z]{3,12})\)?\}?\}?"
 )
-_BASES: Final = {
-    name: number
-    for number, name in enumerate(
-        "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split(),  # noqa: SIM905
-        2,
-    )
-}
 _MODULAR: Final = re.compile(r"(.*?)\(?\\pmod ?\{?(\d+)\}?\)?")
 _DEGREES: Final = re.compile(r"(-?)(\d+)\^\\circ ?(\d+)'(?: ?(\d+(?:\.\d+)?)'')?")
 _DATE: Final = re.compile(r"\d{4}-\d{1,2}-\d{1,2}|\d{1,2}([/-])\d{1,2}\1\d{2,4}|\d{1,2}\.\d{1,2}\.\d{2,4}")
@@ -90,7 +74,8 @@ _MONTH: Final = re.compile(
 _ENVIRONMENT: Final = re.compile(
     r"\\begin\{([pbvBV]?matrix|smallmatrix|array)\}(?:\{[^{}]*\})?(.*)\\end\{\1\}", re.DOTALL
 )
-_WORDS: Final = re.compile(r"(?:[A-Za-z][A-Za-z'-]*[ .?!-]*)+")
+_WORDS: Final = re.compile(r"(?:[A-Za-z][A-Za-z'-]*+[ .?!-]*+)+")
+"""Possessive: otherwise a sentence that ends with another sign would take the age of the universe."""
 _PLAIN_LETTERS: Final = re.compile(r"[A-Za-z]|[a-z]{1,3}|[A-Z][a-z]{1,2}")
 """A product of letters. BAC may be an order, a segment or a word, so its letters keep their places."""
 _LETTERS_APART: Final = re.compile(r"[a-z]!*(?:[ -][a-z]!*)+|[A-Za-z]!+")
@@ -148,7 +133,7 @@ def _special(text: str, depth: int) -> Form | None:
     if (match := _HOUR.fullmatch(text)) and 1 <= int(match[1]) <= 12:
         return Clock((int(match[1]) % 12 + (12 if match[2] in "pP" else 0)) * 3600)
     if match := _BASED.fullmatch(text):
-        base = int(match[2]) if match[2].isdecimal() else _BASES.get(match[2], 0)
+        base = int(match[2] if match[2].isdecimal() else number_in(match[2]) or 0)
         if 2 <= base <= 36 and all(int(digit, 36) < base for digit in match[1]):
             return Based(match[1].lstrip("0").upper() or "0", base)
         return Words(text) if match[1][0].isdigit() else None
@@ -228,13 +213,16 @@ def _signed(text: str) -> str:
 
 
 def _listed(items: list[Form], either: bool = False) -> Form:
-    """A flat list. In "x = 2, 3" the name is that of all; "x < 1 or x > 4" is one set of numbers."""
+    """A flat list. In "x = 2, 3" the name is that of all; "x < 1 or x > 4" is one set of numbers, and
+    "1/2 or 0.5" one number."""
     if either and all(
         isinstance(i, Named) and isinstance(i.form, Several) and i.form.kind[0] in "([" for i in items
     ):
         names = {item.name for item in items if isinstance(item, Named)}
         if len(names) == 1:
             return Named(names.pop(), Union(tuple(item.form for item in items if isinstance(item, Named))))
+    if either and all(_same(items[0], item) for item in items[1:]):
+        return items[0]
     flat: list[Form] = []
     for item in items:
         flat += item.items if isinstance(item, Several) and item.kind == "list" else [item]
@@ -248,6 +236,12 @@ def _listed(items: list[Form], either: bool = False) -> Form:
         # "3 and 5 cm" is centimetres in both.
         flat = [item._replace(unit=numbers[-1].unit) for item in numbers]
     return Several("list", tuple(flat)) if len(flat) > 1 else flat[0]
+
+
+def _same(one: Form, other: Form) -> bool:
+    if isinstance(one, Number) and isinstance(other, Number) and one.unit == other.unit:
+        return plain.same(one.text, other.text) is True
+    return one == other
 
 
 def _split_at(pieces: list[str], *signs: str) -> list[str]:
@@ -264,7 +258,7 @@ def _split_at(pieces: list[str], *signs: str) -> list[str]:
 def _related(text: str, depth: int) -> Form | None:
     """Equations, inequalities, memberships; and ratios."""
     pieces = split_top(text)
-    signs = [_SIGNS[piece] for piece in pieces if piece in _SIGNS]
+    signs = [piece for piece in pieces if piece in _SIGNS]
     if not signs:
         if ":" in pieces:
             return Ratio(tuple(_read(part, depth + 1) for part in _split_at(pieces, ":")))

@@ -131,6 +131,10 @@ _GROUPS: Final = re.compile(
 _SPACED_LETTER: Final = re.compile(r"(?<=[\d}])(?: \\text ?\{ ?([KM]) ?\}|\\text ?\{ ([KM]) ?\})")
 _LETTER_UNITS: Final = {"K": "kelvin", "M": "molar"}
 """With a space before them, as units have one. 5K and 5M may be thousands and millions (units.py)."""
+_OLD_UPRIGHT: Final = re.compile(r"\{\s*\\rm(?![A-Za-z])\s*([^{}]*)\}|\\rm\s*\{([^{}]*)\}")
+"""{\\rm K} is \\mathrm{K} in the LaTeX of old."""
+_UPRIGHT_LETTER: Final = re.compile(r"(?<=[\d}])\\mathrm\s*\{\s*([KM])\s*\}(?!(?:\s|\\[,;: ]|~)*\\text)")
+"""A unit, too: \\mathrm is the font of units, \\text that of words. Small k is a thousand in both."""
 _INDIAN: Final = re.compile(
     r"((?:\\text\s*\{[^{}\d]*\}|Rs\.?|INR|\\[$(,]|[$₹\s~])*-?)([1-9]\d?(?:,\d{2})+,\d{3}(?:\.\d+)?)"
     r"((?:\\text\s*\{[^{}\d]*\}|\\[),]|[A-Za-z.$\s~])*)"
@@ -164,6 +168,11 @@ _UPRIGHT_FRACTION: Final = re.compile(
     r"\s*\{\\text\s*\{([^{}]*)\}(?:\^\{(\d)\})?\}"
 )
 """Of units behind a number."""
+_RESTATED: Final = re.compile(
+    r",?\s*(?:\\(?:text|mathrm|textrm|mbox)\s*\{[\s,]*)?"
+    r"(?<![A-Za-z])(?:i\.\s?e\.|or,?(?: more| less)? [a-z]+ly\b)[\s,]*\}?\s*"
+)
+"""Words before the same value again."""
 _TEXT_ALONE: Final = re.compile(r"\s*\\(?:text|textbf|mathrm|textrm|mbox)\s*\{([-+\d.,/ ]+)\}\s*")
 _SPACE: Final = re.compile(r"\s+")
 _LOOSE: Final = re.compile(r" ?([-+*/=<>^_(){}\[\],;|!&]) ?")
@@ -188,7 +197,8 @@ def spell(text: str) -> str:
     text = _SMALL.sub(_small, text).translate(_LOOKALIKES)
     if whole := _TEXT_ALONE.fullmatch(text):
         text = whole[1]
-    text = _UNION.sub(r"\1\\cup ", _NEGATIVE.sub("-", _LOOKS.sub("", text)))
+    text = _RESTATED.sub(r" \\text{ or } ", _LOOKS.sub("", text))
+    text = _UNION.sub(r"\1\\cup ", _NEGATIVE.sub("-", text))
     if any(sign in text for sign in _ROOTS):
         text = re.sub(
             r"([√∛∜])\s*(?:\{([^{}]*)\}|\(([^()]*)\)|(\d+|[A-Za-z]))",
@@ -202,7 +212,8 @@ def spell(text: str) -> str:
     text = re.sub(r"\\\\(?=(?:d?frac|sqrt|pi|cdot|times|text|left|right|infty)(?![A-Za-z]))", r"\\", text)
     text = _ROOT.sub(r"\\sqrt{\1}", _ASCII.sub(r"\\\1", text))
     text = re.sub(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)", r"\\cdot ", text)
-    text = _COMMAND.sub(_command, text)
+    text = _OLD_UPRIGHT.sub(lambda m: f"\\mathrm{{{m[1] or m[2]}}}", text)
+    text = _COMMAND.sub(_command, _UPRIGHT_LETTER.sub(r"\\text{ \1}", text))
     text = re.sub(r"\\\\(?:\[[^\]]*\])?", "\\\\newline ", text)
     text = (
         text.replace("\\{", "\\lbrace ")

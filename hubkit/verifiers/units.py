@@ -96,12 +96,15 @@ _PARTS: Final = re.compile(
     re.IGNORECASE,
 )
 """5 tenths are not 5, and "5 fifth graders" are."""
-_MONEY: Final = re.compile(r"(?P<number>[-+]?[\d.]+) ?(?:\\text\{\s*)?(?P<power>[kKmMbB]|[mb]n)\s*\}?")
-"""Behind a currency: \\$5k, \\$5M."""
+_MONEY: Final = re.compile(
+    r"(?P<number>[-+]?[\d.]+) ?(?:\\text\{\s*)?(?P<power>[kKmMbB]|[mb]n|kelvin|molar)\s*\}?"
+)
+"""Behind a currency: \\$5k, \\$5M, and \\$5 \\text{ M}, whose letter spelling.py takes for a unit."""
 _MONEY_POWERS: Final = {"k": "10^{3}", "m": "10^{6}", "b": "10^{9}"}
+_MONEY_UNITS: Final = frozenset({"dollar", "cent", "euro", "pound sterling", "rupee", "yen"})
 _UNSPACED: Final = re.compile(r".*\d\\text\{[KMB]\}", re.DOTALL)
 """5K may be five kelvin or five thousand, 5M five molar or five million, 5B five bytes or five billion. With a space
-before it, as units have one, K and M are units (spelling.py)."""
+before it, as units have one, or in \\mathrm, the font of units, K and M are units (spelling.py)."""
 _MANNER: Final = re.compile(
     r" (?:long|tall|wide|high|deep|thick|old|away|apart|each|altogether|total|in total)\Z"
 )
@@ -184,6 +187,8 @@ def split_unit(text: str) -> tuple[str, str]:
             number, words = match["number"].strip(), _words(match["unit"])
             first, _, rest = words.partition(" ")
             power = _POWERS.get(first if len(first) == 1 else first.lower())
+            if first in ("K", "M", "B") and _counted(rest):
+                power = _MONEY_POWERS[first.lower()]
             if power and re.fullmatch(r"[-+]?[\d.]+", number):
                 if _NO_UNITS.search(rest):
                     return text, ""
@@ -222,6 +227,12 @@ def _words(text: str) -> str:
 
 def _known(words: str) -> bool:
     return all(re.split(r"[\^]", part)[0] in _NAMES for part in re.split(r"[ /]", words) if part)
+
+
+def _counted(words: str) -> bool:
+    """Whether words are what millions may be of: M people and M dollars are no molar, M HCl is, and K s is kelvin."""
+    unit = _unit(words)
+    return unit in _MONEY_UNITS or (unit.startswith("?") and words.islower() and not _known(words))
 
 
 def _unit(words: str) -> str:

@@ -11,16 +11,16 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["number_in", "said_twice"]
+__all__ = ["SMALL", "TENS", "number_in", "said_twice"]
 
-_SMALL: Final = {
+SMALL: Final = {
     word: number
     for number, word in enumerate(
         "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "  # noqa: SIM905
         "seventeen eighteen nineteen".split()
     )
 }
-_TENS: Final = {
+TENS: Final = {
     word: 10 * number
     for number, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)  # noqa: SIM905
 }
@@ -63,12 +63,12 @@ def number_in(text: str) -> str | None:
 
 def _below_thousand(words: list[str]) -> int | None:
     match words:
-        case [hundreds, "hundred", *rest] if 0 < _SMALL.get(hundreds, 0) < 10:
+        case [hundreds, "hundred", *rest] if 0 < SMALL.get(hundreds, 0) < 10:
             more = _below_thousand(rest[1:] if rest[:1] == ["and"] else rest) if rest else 0
-            return None if more is None or more >= 100 else 100 * _SMALL[hundreds] + more
-        case [tens, ones] if tens in _TENS and 0 < _SMALL.get(ones, 0) < 10:
-            return _TENS[tens] + _SMALL[ones]
+            return None if more is None or more >= 100 else 100 * SMALL[hundreds] + more
+        case [tens, ones] if tens in TENS and 0 < SMALL.get(ones, 0) < 10:
+            return TENS[tens] + SMALL[ones]
         case [word]:
-            return _TENS.get(word, _SMALL.get(word))
+            return TENS.get(word, SMALL.get(word))
         case _:
             return None

@@ -43,6 +43,7 @@ rows = rows.add_column("audio", junk, feature=media).cast_column("audio", datase
 rows.push_to_hub("local/pictures")
 """
 LINES = b'{"prompt": [{"role": "user", "content": "5 - 5?"}], "reward_model": {"ground_truth": 0}}\n'
+ALPACA = b'{"instruction": "Add them.", "input": "1, 1", "output": "2"}\n'
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +63,17 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
 
         python(PUSH)
         api = HfApi(endpoint=hub.endpoint, token=hub.token)
-        api.create_repo("local/lines", repo_type="dataset")
-        api.upload_file(
-            path_or_fileobj=LINES, path_in_repo="train.jsonl", repo_id="local/lines", repo_type="dataset"
-        )
+        for name, lines in (("local/lines", LINES), ("local/alpaca", ALPACA)):
+            api.create_repo(name, repo_type="dataset")
+            api.upload_file(
+                path_or_fileobj=lines, path_in_repo="train.jsonl", repo_id=name, repo_type="dataset"
+            )
         pictures = {"dataset": "local/pictures", "problem": "question"}
         asked = [
             pictures,
             pictures | {"limit": 2},
             {"dataset": "local/lines", "problem": "prompt", "answer": "reward_model.ground_truth"},
+            {"dataset": "local/alpaca", "problem": "instruction", "answer": "output"},
             pictures | {"answer": "image"},
             pictures | {"problem": "questoin"},
             pictures | {"split": "test"},
@@ -88,6 +91,10 @@ def test_chats_and_parts_of_structs_are_read_and_an_unknown_size_stays_unknown(f
     assert found[2] == [None, [["5 - 5?", "0"]]]
 
 
+def test_a_problem_in_two_columns_is_put_together(found: list[Any]) -> None:
+    assert found[3] == [None, [["Add them.\n\n1, 1", "2"]]]
+
+
 def test_errors_are_one_line_that_says_what_and_where(found: list[Any]) -> None:
     expected = [
         "local/pictures: row 0 cannot be read: cannot identify image",
@@ -95,5 +102,5 @@ def test_errors_are_one_line_that_says_what_and_where(found: list[Any]) -> None:
         "local/pictures cannot be read: Bad split: test",
         "local/pictures cannot be read: BuilderConfig 'none' not found",
     ]
-    for text, start in zip(found[3:], expected, strict=True):
+    for text, start in zip(found[4:], expected, strict=True):
         assert text.startswith(start) and "\n" not in text

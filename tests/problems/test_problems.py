@@ -95,7 +95,9 @@ def test_what_a_verifier_needs_travels_with_the_problem(tmp_path: Path) -> None:
         {"options": ["a", "b", "0"]},
         {"options": ["a", "b", "1"]},
     ]
-    assert metadata("letters", verifier="choice") == [None, None]
+    assert metadata("letters", verifier="choice", parts={"options": ""}) == [None, None]
+    with pytest.raises(InputError, match=r"options that the problem does not show .*`options: options`"):
+        metadata("unsaid", verifier="choice")
     assert metadata("numeric", verifier="numeric", tolerance=0.01) == [{"tolerance": 0.01}] * 2
     with pytest.raises(InputError, match="no column 'cases'"):
         metadata("missing", verifier="code", tests="cases")

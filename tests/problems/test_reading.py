@@ -325,6 +325,80 @@ def test_columns_that_are_not_needed_are_not_decoded(tmp_path: Path) -> None:
         read(path, answer="audio")
 
 
+PARTS = {
+    "Alpaca": ({"instruction": "Add them.", "input": "1, 1"}, "instruction", "Add them.\n\n1, 1"),
+    "Alpaca without input": ({"instruction": "1 + 1?", "input": ""}, "instruction", "1 + 1?"),
+    "a passage": ({"context": "We have 1.", "question": "How many?"}, "question", "We have 1.\n\nHow many?"),
+    "SVAMP": ({"Body": "We have 1.", "Question": "How many?"}, "Question", "We have 1.\n\nHow many?"),
+    "options": ({"question": "Which?", "choices": ["one", "two"]}, "question", "Which?\nA. one\nB. two"),
+    "in a struct": (
+        {"info": {"context": "We have 1.", "question": "How many?"}}, "info.question", "We have 1.\n\nHow many?",
+    ),
+    "a passage that the problem has": (
+        {"context": "We have one red apple.", "question": "We have one red apple. How many?"}, "question",
+        "We have one red apple. How many?",
+    ),
+}  # fmt: skip
+
+
+def plain(row: dict[str, Any]) -> bool:
+    """Whether a row can stand in CSV, whose cells are texts."""
+    return all(isinstance(value, str) for value in row.values())
+
+
+@pytest.mark.parametrize(
+    ("shape", "ending"),
+    [
+        (shape, e)
+        for shape in PARTS
+        for e in ("jsonl", "parquet", "csv")
+        if e != "csv" or plain(PARTS[shape][0])
+    ],
+)
+def test_a_problem_in_several_columns_is_put_together(tmp_path: Path, shape: str, ending: str) -> None:
+    row, column, problem = PARTS[shape]
+    row = row | {"answer": "1"}
+    if ending == "csv":
+        content: Any = ",".join(row) + "\n" + ",".join(f'"{value}"' for value in row.values())
+    else:
+        content = json.dumps(row) if ending == "jsonl" else parquet(pa.Table.from_pylist([row]))
+    path = written(tmp_path / f"a.{ending}", content)
+    (found,) = read(path, problem=column)
+    assert found["problem"] == problem
+
+
+def test_parts_are_named_or_left_out_by_the_recipe(tmp_path: Path) -> None:
+    row = {"instruction": "Add them.", "input": "1, 1", "notes": "Use digits.", "answer": "2"}
+    path = written(tmp_path / "a.jsonl", json.dumps(row))
+
+    def problem(**parts: str) -> str:
+        (found,) = read(path, problem="instruction", parts=parts)
+        return found["problem"]
+
+    assert problem(context="") == "Add them."
+    assert problem(context="notes") == "Add them.\n\nUse digits."
+    with pytest.raises(InputError, match="row 0 has no column 'gone'"):
+        problem(context="gone")
+    with pytest.raises(ValueError, match="no part of a problem is called 'contxt': use instruction, context"):
+        problem(contxt="notes")
+    with pytest.raises(InputError, match="column 'input': a struct of 'a' is not text"):
+        one(tmp_path, {"instruction": "Add.", "input": {"a": 1}, "answer": "2"}, problem="instruction",
+            good=row)  # fmt: skip
+
+
+def test_system_messages_in_a_column_are_left_out_if_they_are_the_same(tmp_path: Path) -> None:
+    rows = [{"system_prompt": "Be brief.", "problem": f"{i}?", "answer": "1"} for i in range(2)]
+    path = written(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    assert [row["problem"] for row in read(path)] == ["0?", "1?"]
+    rows[1]["system_prompt"] = "Answer in French."
+    written(path, "\n".join(map(json.dumps, rows)))
+    with pytest.raises(
+        InputError, match=r"row 1: column 'system_prompt': its system message differs .*parts"
+    ):
+        read(path)
+    assert [row["problem"] for row in read(path, parts={"system": ""})] == ["0?", "1?"]
+
+
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 ROWS = st.lists(
     st.tuples(TEXT, TEXT | st.integers() | st.booleans(), st.lists(TEXT, min_size=1, max_size=3)),
@@ -387,6 +461,25 @@ def test_a_folder_of_save_to_disk_is_read_as_its_rows(tmp_path: Path) -> None:
     assert origin.name == "saved" and opened.digest == pin.digest
     with pytest.raises(InputError, match="saved is a folder and has no split"):
         open_source(str(tmp_path / "saved"), SourceOptions(split="test"))
+
+
+def test_classes_in_parquet_go_by_their_names(tmp_path: Path) -> None:
+    """As `datasets` wrote them, in its metadata; a number of no class is refused."""
+    import datasets
+
+    rows = {"problem": ["p?", "q?", "r?"], "answer": [2, 0, -1]}
+    features = datasets.Features(
+        {"problem": datasets.Value("string"), "answer": datasets.ClassLabel(names=["A", "B", "C"])}
+    )
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "a.parquet")
+    assert [row["answer"] for row in read(tmp_path / "a.parquet", verifier="choice")] == ["C", "A", ""]
+    table = pq.read_table(tmp_path / "a.parquet")
+    bad = table.set_column(1, "answer", pa.array([2, 7, 0])).replace_schema_metadata(table.schema.metadata)
+    pq.write_table(bad, tmp_path / "b.parquet")
+    with pytest.raises(InputError, match=r"b.parquet: row 1: column 'answer': 7 is none of 3 classes"):
+        read(tmp_path / "b.parquet")
+    pq.write_table(table.replace_schema_metadata(None), tmp_path / "c.parquet")
+    assert [row["answer"] for row in read(tmp_path / "c.parquet")] == ["2", "0", "-1"]
 
 
 def test_arrow_files_of_both_forms_are_read(tmp_path: Path) -> None:

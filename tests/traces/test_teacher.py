@@ -109,6 +109,18 @@ def test_finish_reasons_are_counted_and_reject_a_trace_for_a_true_reason(tmp_pat
     assert made.counts == {"content_filter": 1, "unknown": 1, "stop": 3, "length": 1, "traces": 6}
 
 
+def test_what_a_teacher_writes_after_its_turn_is_left_out_and_counted(tmp_path: Path) -> None:
+    with OpenAIServer() as server:
+        server.answers = {
+            "0?": {"content": "<think>a</think>5<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n6"}
+        }
+        made = step(tmp_path, server, 3)
+        teacher.run(made)
+    first = next(iter(read_rows(made.out / "traces.parquet")))
+    assert (first["reasoning"], first["solution"]) == ("a", "5")
+    assert made.counts == {"stop": 3, "ran_on": 1, "traces": 3}
+
+
 def test_a_recipes_own_marks_are_read(tmp_path: Path) -> None:
     with Stubborn(content="{{2 + 3}}5") as server:
         made = step(tmp_path, server, 3, thinking={"open": "{{", "close": "}}"})

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hubkit.engines.marks import PAIRS, TAG, opened_by
 from hubkit.records import messages_of
-from hubkit.traces.thinking import ENDS, STARTS, Thought, split
+from hubkit.traces.thinking import ENDS, STARTS, Thought, own_turn, split
 
 CASES = {
     "tags": ("<think>\n2 + 3\n</think>\n\nIt is 5.", None, ("2 + 3", "It is 5.", "closed")),
@@ -227,6 +227,8 @@ def test_many_marks_take_no_longer_than_the_text() -> None:
         "<think>a</think>" + "<answer>" * 20_000,
         "".join(f"<think:{i}></think:{i}>" for i in range(5_000)),
         "<|im_end|>" * 20_000,
+        "<|im_start|>assistant\n" * 20_000,
+        "x`<|im_end|><|im_start|>user\n`" * 5_000,
     ):
         split(hostile)
     assert time.process_time() - started < 30
@@ -238,7 +240,68 @@ def test_forms(case: str) -> None:
     assert split(text, field) == Thought(*wanted)
 
 
+NEXT_TURNS = {
+    "ChatML": ("<|im_start|>user\n", "<|im_end|>\n", "<|im_start|>assistant\n"),
+    "Llama 3": (
+        "<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>",
+        "<|start_header_id|>assistant<|end_header_id|>\n\n",
+    ),
+    "DeepSeek": ("<｜User｜>", "<｜end▁of▁sentence｜>", "<｜Assistant｜>"),
+    "Gemma": ("<start_of_turn>user\n", "<end_of_turn>\n", "<start_of_turn>model\n"),
+    "Gemma 4": ("<|turn>user\n", "<turn|>\n", "<|turn>model\n"),
+    "Mistral": ("[INST]", "</s>", "[/INST]"),
+    "gpt-oss": ("<|start|>user<|message|>", "<|return|>", "<|start|>assistant<|channel|>final<|message|>"),
+    "GLM": ("<|user|>\n", "", "<|assistant|>\n"),
+    "Phi": ("<|user|>\n", "<|end|>\n", "<|assistant|>\n"),
+    "Cohere": (
+        "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+    ),
+    "Granite": (
+        "<|start_of_role|>user<|end_of_role|>", "<|end_of_text|>\n", "<|start_of_role|>assistant<|end_of_role|>",
+    ),
+}  # fmt: skip
+"""How a user's turn begins, how any turn ends, how the model's begins."""
+
+
+@pytest.mark.parametrize("template", NEXT_TURNS)
+def test_what_a_model_writes_after_its_turn_is_left_out(template: str) -> None:
+    user, end, assistant = NEXT_TURNS[template]
+    answers = {
+        "<think>a</think>5": ("a", "5", "closed"),
+        "5": ("", "5", "none"),
+        "<think>a": ("a", "", "unclosed"),
+    }
+    if template == "gpt-oss":
+        final = "<|channel|>final<|message|>5"
+        answers = {f"<|channel|>analysis<|message|>a<|end|><|start|>assistant{final}": ("a", "5", "closed")}
+    for answer, wanted in answers.items():
+        for more in (
+            f"{user}More?",
+            f"{user}More?{end}{assistant}<think>b</think>6{end}",
+            f"{user.rstrip()}",
+            *([f"{assistant}<think>b</think>6"] if end else []),
+        ):
+            assert split(answer + end + more) == Thought(*wanted), (answer, more)
+        # The prompt before it is no turn that ends.
+        whole = f"{user}1 + 4?{'' if user == '[INST]' else end}{assistant}{answer}{end}"
+        assert own_turn(whole) == whole
+        assert own_turn(f"{whole}{user}More?") == whole.rstrip()
+
+
+def test_turns_that_a_text_speaks_of_are_text() -> None:
+    for text in (
+        "A turn ends with `<|im_end|>` and then comes `<|im_start|>user\n`.",
+        "GLM ends a turn with `<|user|>` as the next one begins.",
+        "So:\n```\nHi<|im_end|>\n<|im_start|>user\nHo<|im_end|>\n```\nThat is all.",
+        "It says <|im_end|> there, and goes on.",
+        "The list [INST] has no end before it.",
+    ):
+        assert own_turn(text) == text
+    assert own_turn("5<|im_end|>\n<|im_start|>") == "5<|im_end|>", "cut off where the next turn began"
+
+
 MARKUP = [
+    "<|im_start|>user\n",
     "<think>",
     "</think>",
     "[THINK]",
@@ -317,7 +380,8 @@ def test_a_rendered_thought_splits_into_itself(text: str, field: str | None) -> 
 
 @settings(max_examples=300)
 @given(TEXTS)
-def test_no_text_is_lost(text: str) -> None:
+def test_no_text_of_the_turn_is_lost(text: str) -> None:
+    text = own_turn(text)
     thought = split(text)
     if "<|" in text:
         # A header is dropped with its channel; where all words are markup's or in a message, none is.

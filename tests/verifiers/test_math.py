@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from fractions import Fraction
 from typing import Any
 
@@ -70,6 +71,8 @@ def test_key_and_answer_may_change_places(kind: str) -> None:
         ("(-\\infty,2)\\cup(2,\\infty)", "(-∞, 2) U (2, ∞)", "correct"),
         ("(-\\infty,2)\\cup(2,\\infty)", "(-∞, 2) U (3, ∞)", "wrong"),
         ("1:12", "1 : 12", "correct"),
+        ("8:05", "8:5", "wrong"),
+        ("8:5", "8:05", "wrong"),
         ("1:12", "1\\colon 12", "correct"),
         ("1:12", "1{:}12", "correct"),
         ("3:20", "6 : 40", "correct"),
@@ -178,9 +181,27 @@ def test_a_boxed_answer_is_read_as_it_is_meant(answer: str, guess: str, status: 
         ("300", "300\\,\\text{K}", "correct"),
         ("300", "300\\text{ K}", "correct"),
         ("300 \\text{ K}", "300\\mathrm{K}", "correct"),
+        ("300", "300\\mathrm{K}", "correct"),
+        ("300\\mathrm{K}", "300", "correct"),
+        ("300", "300{\\rm K}", "correct"),
+        ("0.1", "0.1\\mathrm{M}", "correct"),
+        ("300", "300\\mathrm{k}", "wrong"),
+        ("300", "300\\text{k}", "wrong"),
+        ("300000", "300\\mathrm{K}", "wrong"),
+        ("5 \\text{ m}", "5{\\rm cm}", "wrong"),
+        ("5000000", "\\$5\\mathrm{M}", "correct"),
+        ("5000000", "\\$5 \\text{ M}", "correct"),
+        ("5", "\\$5\\mathrm{M}", "wrong"),
         ("5", "5\\text{K}", "wrong"),
         ("5", "5\\text{M}", "wrong"),
         ("5", "5\\text{B}", "wrong"),
+        ("5", "5\\text{M people}", "wrong"),
+        ("5", "5\\mathrm{M}\\text{ people}", "wrong"),
+        ("5", "5\\text{ M dollars}", "wrong"),
+        ("5", "5\\text{B}\\,\\$", "wrong"),
+        ("5 million people", "5\\text{M people}", "correct"),
+        ("0.1", "0.1\\text{ M HCl}", "correct"),
+        ("5", "5\\,\\mathrm{K\\,m}", "correct"),
         ("30", "30\\text{ fifth graders}", "correct"),
         # Milli and mega.
         ("5 \\text{ MW}", "5\\text{ mW}", "wrong"),
@@ -281,6 +302,31 @@ def test_what_stands_beside_a_box(text: str, right: bool) -> None:
 )
 def test_units_beside_a_box(answer: str, text: str, status: str) -> None:
     assert judge(answer, text).status == status
+
+
+SAID_AGAIN = [
+    "\\boxed{{3}} or more precisely {}", "$\\boxed{{3}}$ or more exactly ${}$.", "\\boxed{{3}}, or {}.",
+    "\\boxed{{3}} or maybe {}", "$\\boxed{{3}}\\text{{ or more precisely }}{}$", "\\boxed{{3 \\text{{, i.e. }} {}}}",
+    "\\boxed{{3 \\text{{ or equivalently }} {}}}", "\\boxed{{3}} or \\boxed{{{}}}", "The answer is 3, i.e. {}",
+    "\\boxed{{3}} or more precisely \\boxed{{{}}}", "The answer is 3 or more precisely {}.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", SAID_AGAIN)
+@pytest.mark.parametrize("verifier", ["math", "numeric"])
+def test_a_value_said_again_is_one_answer_and_two_values_are_two(text: str, verifier: str) -> None:
+    for same in ("3", "3.0", "\\frac{6}{2}") if "$" in text or "boxed{{{}" in text else ("3", "3.0"):
+        assert judge("3", text.format(same), verifier).correct
+    for other in ("4", "3.14", "30"):
+        assert not judge("3", text.format(other), verifier).correct
+        assert not judge(other, text.format(other), verifier).correct
+
+
+def test_two_equal_roots_are_two() -> None:
+    assert judge("3, 3", "They are \\boxed{3} and 3.").correct
+    assert not judge("3", "They are \\boxed{3} and 3.").correct
+    assert not judge("3", "\\boxed{3} or more").correct
+    assert not judge("3", "\\boxed{3} or more precisely than that").correct
 
 
 RATIONALS = st.builds(Fraction, st.integers(-(10**6), 10**6), st.integers(1, 10**4))
@@ -400,6 +446,19 @@ def test_sets_have_no_order_and_no_element_is_forgotten(
         changed = [*items[:place], other, *items[place + 1 :]]
         assert not correct(key, f"{left}{', '.join(changed)}{right}")
         assert not correct(key, f"{left}{', '.join([*items, other])}{right}")
+
+
+def test_sentences_in_a_box_take_no_time() -> None:
+    """They are read in the process of the run, where nothing would end them."""
+    sentence = "20, the total amount of money she made from the sheep farm "
+    started = time.process_time()
+    for text in (
+        f"{sentence * 5}is 2000*",
+        f"{sentence * 5}is é",
+        "It's a well-known fact - isn't it? " * 9 + "4*",
+    ):
+        assert judge("20", f"\\boxed{{{text}}}").status in ("wrong", "unparseable")
+    assert time.process_time() - started < 3
 
 
 @settings(deadline=None, max_examples=200)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Literal, Self
 
 from pydantic import Field
@@ -133,9 +132,7 @@ class _Classifier:
         self._room = min(512, longest, self._tokenizer.model_max_length) - special
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         del self._model
 
     def scores(self, traces: Sequence[tuple[Row, list[str]]]) -> list[list[float] | None]:

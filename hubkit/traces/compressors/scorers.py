@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from hubkit.engines.slots import fastest_matmul_precision, matmul_precision
 from hubkit.engines.weights import load_model, read_config
-from hubkit.errors import EngineError, InputError
+from hubkit.errors import EngineError, InputError, first_line
 from hubkit.precision import weight_dtype
 from hubkit.traces.compressors.writing import Row
 from hubkit.traces.lengths import plain_backend
@@ -80,7 +79,7 @@ def open_scorer(auto: Any, folder: Path, what: str, device: str, precision: str)
         model = load_model(auto, folder, dtype=weight_dtype(precision, device, folder))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"cannot load the {what} {folder.name}: {str(error).splitlines()[0]}", "check its folder"
+            f"cannot load the {what} {folder.name}: {first_line(error)}", "check its folder"
         ) from error
     return tokenizer, model.to(device).eval()
 
@@ -121,9 +120,7 @@ class CausalScorer:
         self._check_head()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
         del self._model, self._head
 

@@ -19,10 +19,10 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 import pyarrow as pa
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from hubkit.errors import InputError
 from hubkit.problems.base import Description, Pin, problem_id
@@ -62,6 +62,10 @@ class Existing(Origin):
 
     step = "hubkit.traces.origins.existing:run"
     brings_problems = True
+    LATER: ClassVar[frozenset[str]] = frozenset({
+        "columns", "model", "license", "origin", "where", "sample", "limit", "characters", "unverified",
+        "config", "revision",
+    })  # fmt: skip
 
     source: str
     columns: dict[str, str] = Field(default={})
@@ -119,11 +123,6 @@ class Existing(Origin):
         parts += [f"{self.sample} of them drawn at random"] if self.sample else []
         parts += ["their answers were NOT verified"] if self.unverified else []
         return ", ".join(parts)
-
-    @model_serializer(mode="wrap")
-    def _without_absent_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out keys that are not given, so that existing step keys stay valid."""
-        return {name: value for name, value in dump(self).items() if value not in (None, "", {}, False)}
 
 
 class FileTraces(Existing):
@@ -339,6 +338,8 @@ def run(context: StepContext) -> None:
                     id = problem_id(origin.name, trace.problem) + again
                     problems.add(_problem(origin, trace, id))
                 traces.add(_trace(origin, trace, id, sample))
+                if trace.ran_on:
+                    context.count("ran_on")
                 if trace.claimed is not None:
                     context.count("claimed_correct" if trace.claimed else "claimed_wrong")
             context.progress(traces.rows, max(origin.count(traces.rows + 1), traces.rows))

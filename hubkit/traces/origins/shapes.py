@@ -10,25 +10,24 @@
 Columns are named by the recipe or recognised by the names in ROLES, also inside structs. A row with several responses
 gives several traces. Missing parts are "" or None; the step decides whether the rest is enough.
 
-A problem may stand in several columns: Alpaca's `input` comes after its instruction, a context or an instruction of its
-own before the question, options after it, each unless the problem has it already. The system message is a field of
-Found, since one that all rows have is no part of any problem.
+A problem may stand in several columns (problems.parts). The system message is a field of Found, since one that all rows
+have is no part of any problem.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from hubkit.engines.replies import CLEAN, CUT
 from hubkit.errors import InputError
 from hubkit.problems.cells import Cell, look_up
-from hubkit.traces.thinking import Thought, opened_at, split
+from hubkit.problems.parts import PARTS, last_name, parts_beside, put_together, text_of
+from hubkit.traces.thinking import TURN, Thought, opened_at, own_turn, role_of, split, trimmed
 from hubkit.verifiers.extract import boxed
-from hubkit.verifiers.options import choices, listed, shown
 
 __all__ = ["HISTORY", "ROLES", "Found", "are_claims", "find", "recognise"]
 
@@ -58,32 +57,17 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
     "correct": (
         "is_correct", "correct", "correctness", "correctness_math_verify", "math_verify", "is_right",
     ),
-    "instruction": ("instruction",),
-    "context": ("input", "context", "passage", "paragraph", "article", "background", "body"),
-    "options": ("options", "choices"),
-    "system": ("system", "system_prompt", "system_message"),
+    **PARTS,
 }  # fmt: skip
 """Role of a column -> names by which it is recognised, the most likely first. A score or a label, which may be a
 quality or a class, is a verdict only where the recipe says so."""
-BESIDE_THE_PROBLEM: Final = ("instruction", "context", "options", "system")
-"""Roles of columns that hold parts of a problem. `instruction` is one only beside a problem."""
 
 HISTORY: Final = "history"
 """Column of earlier turns, in Alpaca's form as LLaMA-Factory has it."""
-WHOLE: Final = 20
-"""Characters from which on a text in another one is no chance."""
-
-_TURN: Final = re.compile(
-    r"<\|start\|>(user|assistant|system|developer)(?=<\|)|<｜(User|Assistant)｜>|<\|im_start\|>(user|assistant|system)\n"
-    r"|<\|start_header_id\|>(user|assistant|system)<\|end_header_id\|>\s*|<\|turn>(user|model|system)\n"
-    r"|<start_of_turn>(user|model)\n"
-)
-"""Marks of a turn's beginning in a conversation that is one text."""
 _PICTURE: Final = re.compile(
     r"<(?:\|)?(?:image|video|audio)(?:[_ ]?\d+)?(?:\|)?>|<\|(?:image_pad|vision_start)\|>"
 )
 """Where a picture stood."""
-_TURN_END: Final = re.compile(r"(?:<\|end\|>|<\|im_end\|>|<\|eot_id\|>|<end_of_turn>|<turn\|>)\s*\Z")
 _MESSAGE: Final = re.compile(r"\A<\|message\|>")
 
 
@@ -101,6 +85,8 @@ class Found:
     """Whether the source calls it correct; None if it does not say."""
     system: str = ""
     """The system message."""
+    ran_on: bool = False
+    """Whether the model went on after the end of its turn; what it wrote then is left out."""
 
 
 def recognise(row: Mapping[str, Any]) -> dict[str, str]:
@@ -108,10 +94,10 @@ def recognise(row: Mapping[str, Any]) -> dict[str, str]:
     names = list(_names(row))
     found: dict[str, str] = {}
     for role, known in ROLES.items():
-        column = next((n for k in known for n in names if _last(n) == k), "")
-        if column and column not in found.values() and role not in BESIDE_THE_PROBLEM:
+        column = next((n for k in known for n in names if last_name(n) == k), "")
+        if column and column not in found.values() and role not in PARTS:
             found[role] = column
-    found |= _beside(row, found)
+    found |= parts_beside(row, found.get("problem", ""), found.values())
     if "chat" in found and _chat(look_up(row, found["chat"])) is None:
         del found["chat"]
     if "reasoning" in found:
@@ -126,51 +112,6 @@ def recognise(row: Mapping[str, Any]) -> dict[str, str]:
     if "reasoning" not in found:
         found.pop("solution", None)
     return found
-
-
-def _beside(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, str]:
-    """Returns role -> column of parts of the problem that stand in the same struct as it, if they are texts or options.
-    Rows of JSON leave out what they do not have, so another row may have others."""
-    problem = columns.get("problem", "")
-    struct = problem[: -len(_last(problem))] if problem else ""
-    try:
-        values = look_up(row, struct[:-1]) if struct else row
-    except KeyError:
-        values = None
-    if not isinstance(values, Mapping):
-        return {}
-    found: dict[str, str] = {}
-    for role in BESIDE_THE_PROBLEM:
-        named = sorted((name for name in values if name.lower() in ROLES[role]), key=_place(role))
-        free = (name for name in named if f"{struct}{name}" not in columns.values())
-        after = _last(problem) == "instruction"
-        column = next((f"{struct}{name}" for name in free if _is_part(role, name, values[name], after)), "")
-        if column:
-            found[role] = column
-    return found
-
-
-def _place(role: str) -> Callable[[str], int]:
-    return lambda name: ROLES[role].index(name.lower())
-
-
-def _is_part(role: str, name: str, value: Any, instructed: bool) -> bool:
-    """Whether a value is a part of the problem. A context in a shape that is no text is one, too, so that it is refused
-    and not left out; an `input` without an instruction may be anything."""
-    if role == "options":
-        try:
-            return bool(choices(Cell("", name, value)))
-        except InputError:
-            return False
-    if role == "context" and (instructed or name.lower() != "input"):
-        return True
-    texts = value if isinstance(value, list) else [value]
-    return all(text is None or isinstance(text, str) for text in texts)
-
-
-def _last(name: str) -> str:
-    """The last part of a name, as names are compared."""
-    return name.rsplit(".", 1)[-1].lower()
 
 
 def _names(row: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[str]:
@@ -193,11 +134,9 @@ def _chat(value: Any) -> list[Mapping[str, Any]] | None:
     return value if whole else None
 
 
-def find(
-    row: Mapping[str, Any], where: str, columns: Mapping[str, str], marks: tuple[str, str] | None = None
-) -> list[Found]:
+def find(row: Mapping[str, Any], where: str, columns: Mapping[str, str]) -> list[Found]:
     """Returns the traces of a row. Raises InputError, naming row and column, for a value of no known shape."""
-    columns = _beside(row, columns) | dict(columns)
+    columns = parts_beside(row, columns.get("problem", ""), columns.values()) | dict(columns)
 
     def cell(role: str) -> Cell | None:
         column = columns.get(role)
@@ -206,23 +145,17 @@ def find(
         try:
             return Cell(where, column, look_up(row, column))
         except KeyError:
-            if role in ("answer", "finish_reason", "correct", *BESIDE_THE_PROBLEM):
+            if role in ("answer", "finish_reason", "correct", *PARTS):
                 return None  # rows of JSON leave out what they do not have
             known = ", ".join(map(str, row)) or "none"
             raise InputError(f"{where} has no column {column!r}", f"its columns are {known}") from None
 
     asked = cell("problem")
     problem, answer = asked.problem() if asked is not None else "", _key(cell("answer"))
-    system = "\n\n".join(filter(None, (asked.system() if asked else "", _lines(cell("system")))))
+    system = "\n\n".join(filter(None, (asked.system() if asked else "", text_of(cell("system")))))
     if problem.strip():
-        given = columns.get("context", "")
-        problem = _whole(
-            problem.strip(),
-            _lines(cell("instruction")),
-            _lines(cell("context")),
-            cell("options"),
-            after=_last(given) == "input" or _last(columns["problem"]) == "instruction",
-        )
+        parts = {part: held for part in PARTS if (held := cell(part)) is not None}
+        problem = put_together(problem.strip(), columns["problem"], parts)
     if row.get(HISTORY):
         raise InputError(
             f"{where}: a history of earlier turns is not one prompt", "leave such rows out: where"
@@ -238,7 +171,7 @@ def find(
     elif whole is not None:
         values = whole.value if isinstance(whole.value, list) else [whole.value]
         responses = [(_text(Cell(where, whole.column, value)), "") for value in values]
-    if len(responses) == 1 and (turns := _conversation(responses[0][0])) and problem.strip() in turns.asked:
+    if len(responses) == 1 and (turns := _conversation(responses[0][0], problem.strip())):
         if turns.users > 1:
             raise InputError(
                 f"{where}: a conversation with {turns.users} turns of the user is not one prompt",
@@ -259,36 +192,12 @@ def find(
     finishes, claims = _each(cell("finish_reason"), len(responses)), _each(cell("correct"), len(responses))
     found = []
     for (text, apart), finish, claim in zip(responses, finishes, claims, strict=True):
-        thought = split(_without_prompt(text, problem, marks), apart or None, marks)
-        found.append(Found(problem.strip(), answer.strip(), thought, _ended(finish), _as_bool(claim), system))
+        said = _without_prompt(text, problem)
+        thought, ran_on = split(said, apart or None), own_turn(said) != said
+        found.append(
+            Found(problem.strip(), answer.strip(), thought, _ended(finish), _as_bool(claim), system, ran_on)
+        )
     return found
-
-
-def _whole(problem: str, instruction: str, given: str, options: Cell | None, after: bool) -> str:
-    """Returns the problem with its parts from other columns, with a blank line between: those that it does not have.
-    `after`: what is given follows it, as Alpaca's input does; a passage precedes the question about it."""
-    parts = [instruction, problem, given] if after else [instruction, given, problem]
-    whole = "\n\n".join(part for part in parts if part == problem or (part and not _same_text(part, problem)))
-    texts = choices(options)[0] if options is not None and options.value else []
-    return whole if shown(whole, texts) else whole + listed(texts)
-
-
-def _same_text(one: str, other: str) -> bool:
-    """Whether one of two texts has the other in it, as a prompt has its question; short ones may do so by chance."""
-    short, long = sorted((one, other), key=len)
-    return short == long or (len(short) >= WHOLE and short in long)
-
-
-def _lines(cell: Cell | None) -> str:
-    """A text, or several with blank lines between."""
-    if cell is None or cell.value is None:
-        return ""
-    values = cell.value if isinstance(cell.value, list) else [cell.value]
-    values = [
-        value for value in values if value == value
-    ]  # an empty cell of a table may be a number that is none
-    texts = (Cell(cell.where, cell.column, value).answer().strip() for value in values)
-    return "\n\n".join(text for text in texts if text not in ("", "<noinput>"))
 
 
 def _text(cell: Cell | None) -> str:
@@ -312,39 +221,43 @@ class _Turns(NamedTuple):
 
     system: str
     asked: str
-    """The user's last message."""
+    """The user's message with the problem."""
     said: str
-    """What the assistant wrote after it."""
+    """What the assistant wrote after it, and what follows that."""
     users: int
-    """Number of the user's messages."""
+    """Number of the user's messages up to it."""
 
 
-def _conversation(text: str) -> _Turns | None:
-    """Returns the turns in a text. Returns None if it is no conversation."""
-    turns = [(next(filter(None, m.groups())).lower(), m.start(), m.end()) for m in _TURN.finditer(text)]
-    users = [i for i, (role, _, _) in enumerate(turns) if role == "user"]
-    if not users or users[-1] + 1 >= len(turns):
-        return None
+def _conversation(text: str, problem: str) -> _Turns | None:
+    """Returns the turns in a text up to the answer to the problem; without a problem, to the last message of the user.
+
+    Returns None if it is no conversation about the problem.
+    """
+    turns = [(role_of(turn), turn.start(), turn.end()) for turn in TURN.finditer(text)]
 
     def message(turn: int) -> str:
-        return _MESSAGE.sub("", _TURN_END.sub("", text[turns[turn][2] : turns[turn + 1][1]])).strip()
+        end = turns[turn + 1][1] if turn + 1 < len(turns) else len(text)
+        return trimmed(_MESSAGE.sub("", text[turns[turn][2] : end]))
 
+    users = [i for i, (role, _, _) in enumerate(turns) if role in ("user", "inst")]
+    # Turns of the user after the one that has the problem are the model's own.
+    asked = next((i for i in (users if problem else users[-1:]) if problem in message(i)), len(turns))
+    if asked + 1 >= len(turns) and (problem or len(users) < 2):
+        return None
     # Harmony's system message is the template's; what people write there is the developer's.
     harmony = text.startswith("<|start|>", turns[0][1])
-    system = [
-        i for i, (role, _, _) in enumerate(turns[:-1]) if role == ("developer" if harmony else "system")
-    ]
-    _, start, after = turns[users[-1] + 1]
+    system = [i for i in range(asked) if turns[i][0] == ("developer" if harmony else "system")]
+    _, start, after = turns[asked + 1] if asked + 1 < len(turns) else ("", len(text), len(text))
     # Harmony's channels begin with the very token that begins the turn.
     said = text[start if text.startswith("<|start|>", start) else after :]
-    return _Turns("\n\n".join(map(message, system)), message(users[-1]), said, len(users))
+    return _Turns("\n\n".join(map(message, system)), message(asked), said, users.index(asked) + 1)
 
 
-def _without_prompt(text: str, problem: str, marks: tuple[str, str] | None) -> str:
+def _without_prompt(text: str, problem: str) -> str:
     """Returns a response without the prompt, which some files have before it in the same text."""
     if not problem.strip() or problem.strip() not in text:
         return text
-    start = opened_at(text, marks)
+    start = opened_at(text)
     return text[start:] if start and problem.strip() in text[:start] else text
 
 

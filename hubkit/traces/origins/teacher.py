@@ -15,9 +15,9 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from hubkit.engines import Request, Response
 from hubkit.engines.check import check_engine
@@ -28,7 +28,7 @@ from hubkit.store import CheckContext, StepContext, digest
 from hubkit.traces.join import reject_reason
 from hubkit.traces.journal import Journal, Key, answer, request_hash, request_seed, step_engine, step_journal
 from hubkit.traces.origins.base import Origin
-from hubkit.traces.thinking import split
+from hubkit.traces.thinking import own_turn, split
 
 __all__ = ["VERSION", "Teacher", "Thinking", "check", "requests_of", "run"]
 
@@ -67,6 +67,7 @@ class Teacher(Origin, ModelRef):
     """A model that answers each problem: an entry of a recipe's `teachers`."""
 
     step = "hubkit.traces.origins.teacher:run"
+    LATER: ClassVar[frozenset[str]] = frozenset({"thinking"})
 
     samples: int = Field(default=1, gt=0)
     """Responses per problem."""
@@ -75,14 +76,6 @@ class Teacher(Origin, ModelRef):
     """System message; empty for none."""
     thinking: Thinking | None = None
     """Only for marks that hubkit does not know: docs/engines.md."""
-
-    @model_serializer(mode="wrap")
-    def _without_absent_thinking(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out absent marks, so that existing step keys stay valid."""
-        written: dict[str, Any] = dump(self)
-        if self.thinking is None:
-            written.pop("thinking", None)
-        return written
 
     def generator(self) -> ModelRef:
         return self
@@ -167,6 +160,8 @@ def _rows(context: StepContext, journal: Journal, requests: Iterable[tuple[Key, 
         response = journal.get(key, request_hash(request))
         assert response is not None, f"{key} was answered"
         context.count(response.finish_reason)
+        if own_turn(response.text) != response.text:
+            context.count("ran_on")
         tokens["prompt_tokens"] += response.prompt_tokens
         tokens["completion_tokens"] += response.completion_tokens
         yield _trace(key, response, context.config)

@@ -14,7 +14,7 @@ from hubkit.errors import GateError, InputError
 from hubkit.records import REJECTED_SCHEMA, read_rows, write_rows
 from hubkit.store import StepContext
 from hubkit.traces.lengths import LENGTH_COLUMNS, count_tokens, length_metrics, quartiles, response_metrics
-from hubkit.traces.shards import keys_of, shard_names, sum_solutions
+from hubkit.traces.shards import keys_of, shard_names, sum_records
 from hubkit.traces.variants import VARIANTS
 
 __all__ = ["VERSION", "run"]
@@ -36,10 +36,7 @@ def run(context: StepContext) -> None:
     write_rows(rejected, _in_order(context, shards, rejected.name), REJECTED_SCHEMA)
     context.metrics.update(length_metrics(read_rows(out, columns=LENGTH_COLUMNS)))
     records = [context.record(name) for name in shards]
-    for record in records:
-        for reason, number in record.counts.items():
-            context.count(reason, number)
-    sum_solutions(context, records)
+    sum_records(context, records)
     response_metrics(context.metrics)
     if ratio := records[0].config.get("ratio"):
         context.metrics["ratio_target"] = ratio

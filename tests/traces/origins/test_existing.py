@@ -98,7 +98,7 @@ def test_a_shape_is_recognised_and_split(shape: str) -> None:
     (found,) = find(row, "x: row 0", recognise(row))
     assert (found.problem, found.answer) == ("1 + 1?", "2")
     assert (found.thought.reasoning, found.thought.solution) == ("1 and 1", "\\boxed{2}")
-    assert found.finish_reason == "stop"
+    assert found.finish_reason == "stop" and not found.ran_on
 
 
 WHOLE = {
@@ -243,6 +243,24 @@ def test_several_turns_of_the_user_are_no_problem() -> None:
     ):
         with pytest.raises(InputError, match="is not one prompt"):
             find(row, "x: row 0", recognise(row))
+
+
+def test_turns_that_a_model_wrote_itself_are_left_out() -> None:
+    more = [("user", "And 2 more?"), ("assistant", "<think>2 and 2</think>\\boxed{4}")]
+    for text in (
+        f"{THINK}<|im_end|>\n{chatml(*more)}",
+        chatml(("user", "1 + 1?"), ("assistant", THINK), *more),
+        chatml(("user", "1 + 1?"), ("assistant", THINK)) + "\n<|im_start|>user\n",
+    ):
+        (found,) = find(
+            {"problem": "1 + 1?", "text": text}, "x: row 0", {"problem": "problem", "text": "text"}
+        )
+        assert (found.thought.reasoning, found.thought.solution) == ("1 and 1", "\\boxed{2}")
+        assert found.ran_on
+    # Whose turns they are is not clear without the problem.
+    row = {"text": chatml(("user", "1 + 1?"), ("assistant", THINK), *more[:1])}
+    with pytest.raises(InputError, match="2 turns of the user"):
+        find(row, "x: row 0", recognise(row))
 
 
 @pytest.mark.parametrize("shape", SYSTEM)
@@ -401,7 +419,12 @@ def test_existing_traces_are_verified_again_and_disagreement_is_counted(tmp_path
         },
         {"problem": "1 + 1?", "answer": "2", "text": THINK, "is_correct": True},
         {"problem": "2 + 2?", "answer": "4", "text": THINK, "is_correct": True},
-        {"problem": "0 + 2?", "answer": "2", "text": THINK, "is_correct": False},
+        {
+            "problem": "0 + 2?",
+            "answer": "2",
+            "text": f"{THINK}<|im_end|>\n<|im_start|>user\nAnd \\boxed{{3}}?",
+            "is_correct": False,
+        },
         {"problem": "3 + 3?", "answer": "", "text": THINK},
     ]
     (tmp_path / "traces.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
@@ -411,6 +434,7 @@ def test_existing_traces_are_verified_again_and_disagreement_is_counted(tmp_path
     records = hubkit.run(recipe, out=out, until=["raw", "contamination"])
     assert records["traces/mine/0"].counts == {
         "traces": 4, "dropped_duplicate": 1, "dropped_no_answer": 1, "claimed_correct": 3, "claimed_wrong": 1,
+        "ran_on": 1,
     }  # fmt: skip
     assert records["traces/mine/0"].metrics["columns"]["correct"] == "is_correct"
     counts = records["raw/mine"].counts
