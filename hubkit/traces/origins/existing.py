@@ -48,7 +48,7 @@ __all__ = [
     "unusable",
 ]
 
-VERSION: Final = 2
+VERSION: Final = 3
 SCHEMA: Final = pa.schema([*TRACE_SCHEMA, ("claimed", pa.bool_())])
 _RESPONSES: Final = ("chat", "text", "reasoning", "solution")
 FIRST: Final = 32
