@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from hubkit.errors import HubError, InputError
 from hubkit.hub import Access, attempt
 from hubkit.release.text import markdown
-from hubkit.section import REPO_ID
+from hubkit.section import is_repo_id
 
 __all__ = ["configs", "details_folder", "details_repo", "push_details", "run_files"]
 
@@ -35,7 +35,7 @@ _LONGEST: Final = 96
 def details_repo(namespace: str, model: str) -> str:
     """Returns namespace/details_org__model. Raises InputError if the Hub does not take that."""
     name = f"{namespace}/details_{model.replace('/', '__')}"
-    if not REPO_ID.fullmatch(name):
+    if not is_repo_id(name, owned=True):
         raise InputError(f"{namespace!r} is no namespace", "write the name of a user or an organisation")
     if len(name) > _LONGEST:
         raise InputError(f"{name} is longer than the Hub's {_LONGEST} characters", "use another namespace")

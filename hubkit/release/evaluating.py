@@ -26,7 +26,7 @@ from hubkit.evaluation.tasks import describe
 from hubkit.hub import Access, attempt, download_file, download_model, resolve
 from hubkit.records import PROBLEM_SCHEMA
 from hubkit.release.leaderboard import Board, find_board, parse_board
-from hubkit.section import REPO_ID, Sampling
+from hubkit.section import Sampling, is_repo_id
 from hubkit.store import Record, StepContext, Store, digest
 
 __all__ = ["Task", "base_of", "benchmark_rows", "evaluate", "merged_adapter", "plan_task"]
@@ -139,7 +139,7 @@ def base_of(access: Access, model: str, revision: str) -> tuple[str, str] | None
         base, at = str(about["base_model_name_or_path"]), str(about.get("revision") or "")
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"adapter_config.json of {model} names no base", "save it with PEFT again") from None
-    if not REPO_ID.match(base) or "/" not in base:
+    if not is_repo_id(base, owned=True):
         raise InputError(
             f"the adapter {model} names its base as {base[:80]!r}, which is not a model on the Hub",
             "name it by its id in adapter_config.json, or publish merged weights",

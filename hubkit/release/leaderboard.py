@@ -24,6 +24,7 @@ import yaml
 
 from hubkit.errors import HubError, InputError
 from hubkit.hub import Access, attempt, download_file
+from hubkit.section import is_repo_id
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResultEntry
@@ -48,7 +49,6 @@ FOLDER: Final = ".eval_results"
 _LARGEST: Final = 1 << 20
 """Bytes of a YAML file from a repo."""
 _DEEPEST: Final = 32
-_REPO: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _TASK: Final = re.compile(r"[\w][\w ./:-]{0,127}")
 _URL: Final = re.compile(r"https?://[^\s<>\"'`\\]+")
 _LONGEST_NOTES: Final = 500
@@ -113,7 +113,7 @@ def load_yaml(data: bytes, what: str) -> Any:
 def parse_board(text: str) -> tuple[str, str]:
     """("org/name", "task") of org/name#task; the task is "" where none is named."""
     dataset, _, task = text.partition("#")
-    if not _REPO.fullmatch(dataset) or ".." in dataset or (task and not _TASK.fullmatch(task)):
+    if not is_repo_id(dataset, owned=True) or ".." in dataset or (task and not _TASK.fullmatch(task)):
         raise InputError(f"{text!r} is not a leaderboard", "write org/name#task, such as openai/gsm8k#gsm8k")
     return dataset, task
 
@@ -297,7 +297,7 @@ def check_entry(entry: EvalResultEntry) -> None:
 
     if (
         not isinstance(entry.dataset_id, str)
-        or not _REPO.fullmatch(entry.dataset_id)
+        or not is_repo_id(entry.dataset_id, owned=True)
         or ".." in entry.dataset_id
     ):
         raise wrong("no benchmark of the form org/name")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hubkit.engines.settings import EngineRuntime
-from hubkit.section import REPO_ID
+from hubkit.section import is_repo_id
 from hubkit.stages.source import tokenizer_folder
 from hubkit.store import RECORD, Record, StepContext, Store, digest, digest_file, digest_folder
 from hubkit.traces.compressors import Compressor
@@ -109,7 +109,7 @@ def pinned_model(model: str | Path, revision: str = "", served: bool = False) ->
         if not (Path(model) / "config.json").is_file():
             raise InputError(f"{model} is no model: it has no config.json", "give the folder of a model")
         return {"model": str(model), "revision": "", "digest": digest_folder(Path(model))}
-    if not REPO_ID.match(str(model)):
+    if not is_repo_id(str(model)):
         raise InputError(f"{str(model)!r} is neither a folder nor a Hub id", "give one of them")
     from hubkit.hub import resolve
 

@@ -21,6 +21,7 @@ from hubkit.records import EVALUATION_SCHEMA, SAMPLED_SCHEMA, part_of, read_rows
 from hubkit.release.details import details_folder
 from hubkit.release.manifest import PROVENANCE, Manifest, PublishedRepo
 from hubkit.release.results import Facts
+from hubkit.section import is_repo_id
 from hubkit.store import FileEntry, Record, digest
 from hubkit.traces.variants import VARIANTS
 
@@ -247,7 +248,7 @@ def fetch(access: Access, name: str, work: Path) -> Published:
 
     Raises HubError if a repo does not exist, InputError for a release without the records that a check needs.
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if not is_repo_id(name, owned=True):
         raise InputError(f"{name!r} is no release", "write namespace/recipe, such as local/nano")
     space = look(access, f"{name}{SPACE}", "space")
     manifest = Manifest.read(space.path("release.json").read_text(encoding="utf-8"))
