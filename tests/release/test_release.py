@@ -318,6 +318,24 @@ def test_cards_show_what_they_claim(facts: Facts, cards: CardContext) -> None:
     assert "of test, answer '1': it gets this one right" in card and "What is 1 + 0?" in card
 
 
+def test_a_licence_that_the_hub_does_not_know_is_named(facts: Facts, cards: CardContext) -> None:
+    link = "https://example.org/terms"
+    told = {"license": "other", "license_name": "our-terms-1.0", "license_link": link}
+    cards = replace(cards, recipe=Recipe.model_validate(facts.recipe.model_dump() | told))
+    texts = [
+        dataset_card(
+            cards, "sage", "local/tiny-traces", {v.name: (12, 1000) for v in facts.variants("sage")}
+        ),
+        student_card(cards, "s-raw-full", "local/tiny-s", "local/tiny-traces"),
+        model_card(cards, "s", "The base"),
+        evals_card(cards, {"outputs": (120, 5000), "results": (6, 500)}, {}, plot=False),
+    ]
+    for text in texts:
+        data = yaml.safe_load(text.split("---")[1])
+        assert {key: data[key] for key in told} == told
+    assert "as a whole is released under `our-terms-1.0`" in texts[0]
+
+
 def test_other_cards(cards: CardContext) -> None:
     text = evals_card(cards, {"outputs": (120, 5000), "results": (6, 500)}, {}, plot=True)
     assert [c["config_name"] for c in DatasetCard(text).data["configs"]] == ["outputs", "results"]
