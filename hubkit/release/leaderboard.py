@@ -28,7 +28,7 @@ from hubkit.section import is_repo_id
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResultEntry
-    from huggingface_hub.hf_api import DatasetLeaderboardEntry
+    from huggingface_hub.hf_api import DatasetLeaderboardEntry, RepoFile
 
 __all__ = [
     "FOLDER",
@@ -42,6 +42,7 @@ __all__ = [
     "load_yaml",
     "make_entry",
     "parse_board",
+    "result_tree",
     "rows",
 ]
 
@@ -105,6 +106,25 @@ def load_yaml(data: bytes, what: str) -> Any:
     except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
         line = " ".join(str(error).split())[:200]
         raise InputError(f"{what} is not valid YAML: {line}", "repair it first") from None
+
+
+def result_tree(access: Access, model: str, revision: str = "main") -> list[RepoFile]:
+    """Result files of a model, each with the commit that changed it last; [] if there is no such model."""
+    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.hf_api import RepoFile
+
+    api = access.api()
+
+    def there() -> list[RepoFile]:
+        try:
+            found = list(api.list_repo_tree(model, FOLDER, revision=revision, expand=True))
+        except (EntryNotFoundError, RepositoryNotFoundError):
+            return []
+        return [
+            file for file in found if isinstance(file, RepoFile) and file.path.endswith((".yaml", ".yml"))
+        ]
+
+    return attempt(access, f"look up the results in model {model} at {revision}", there)
 
 
 # Boards

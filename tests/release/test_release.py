@@ -275,6 +275,21 @@ def test_student_cards(facts: Facts, cards: CardContext) -> None:
         assert f"student/{student}" in text.replace("\\", "") and "student/s-raw-full-seed1" not in text
 
 
+def test_weights_that_were_not_looked_at_are_told(facts: Facts, cards: CardContext) -> None:
+    name = "student/s-raw-full"
+    record = facts.records[name]
+    unseen = record.metrics | {"weights_moved": None}
+    without = {key: value for key, value in record.metrics.items() if key != "weights_moved"}
+    for metrics, why in (
+        (unseen, "not looked at: no process had a part of them in memory"),
+        (without, "not looked at: this method of training does not"),
+    ):
+        changed = record.model_copy(update={"metrics": metrics})
+        seen = replace(facts, records=facts.records | {name: changed})
+        text = student_card(replace(cards, facts=seen), "s-raw-full", "local/tiny-s", "local/tiny-traces")
+        assert f"| weights that moved | {why} |" in text
+
+
 def test_a_student_is_of_its_own_base_s_commit(facts: Facts, cards: CardContext, tmp_path: Path) -> None:
     """Also where the recipe takes two commits of one repo as two bases."""
     models = {name: repo for name, repo in cards.models.items() if name != "s"}

@@ -25,7 +25,7 @@ from hubkit.section import is_repo_id
 from hubkit.store import FileEntry, Record, digest
 from hubkit.traces.variants import VARIANTS
 
-__all__ = ["Published", "Repo", "asked_of", "fetch"]
+__all__ = ["Published", "Repo", "asked_of", "fetch", "look"]
 
 SPACE: Final = "-compare"
 _IGNORED: Final = (".gitattributes",)
