@@ -124,7 +124,7 @@ def compare_results(
     from huggingface_hub.utils.sha import git_hash
 
     stale, theirs = [], []
-    for file in result_tree(access, repo_id):
+    for file in result_tree(access, repo_id, commits=True):
         ours = file.last_commit is not None and file.last_commit.title.endswith(SIGNED)
         content = files.get(file.path)
         if content is None and ours:

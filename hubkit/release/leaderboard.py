@@ -108,8 +108,8 @@ def load_yaml(data: bytes, what: str) -> Any:
         raise InputError(f"{what} is not valid YAML: {line}", "repair it first") from None
 
 
-def result_tree(access: Access, model: str, revision: str = "main") -> list[RepoFile]:
-    """Result files of a model, each with the commit that changed it last; [] if there is no such model."""
+def result_tree(access: Access, model: str, revision: str = "main", commits: bool = False) -> list[RepoFile]:
+    """Result files of a model, with `commits` each with the one that changed it last; [] if there is no such model."""
     from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
     from huggingface_hub.hf_api import RepoFile
 
@@ -117,7 +117,7 @@ def result_tree(access: Access, model: str, revision: str = "main") -> list[Repo
 
     def there() -> list[RepoFile]:
         try:
-            found = list(api.list_repo_tree(model, FOLDER, revision=revision, expand=True))
+            found = list(api.list_repo_tree(model, FOLDER, revision=revision, expand=commits))
         except (EntryNotFoundError, RepositoryNotFoundError):
             return []
         return [
