@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import AfterValidator, Field
 
 from hubkit.errors import InputError
 from hubkit.problems.base import Description, Source, problem_id
@@ -56,6 +56,7 @@ class RowSource(Source):
     """Keys that sources of rows share: the columns of a problem, and how its answers are verified."""
 
     VERSION: ClassVar[int] = 2
+    LATER: ClassVar[frozenset[str]] = frozenset({"origin", "license"})
 
     problem: str = "problem"
     """Column of the prompt: text, or a chat with one user message. A dot leads into a struct: extra_info.question."""
@@ -77,12 +78,6 @@ class RowSource(Source):
     """Where the problems come from, such as an address, for the cards."""
     license: str = ""
     """The licence of the problems, for the cards."""
-
-    @model_serializer(mode="wrap")
-    def _without_absent_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out later keys with their defaults, so that existing step keys stay valid."""
-        written: dict[str, Any] = dump(self)
-        return {name: value for name, value in written.items() if value or name not in ("origin", "license")}
 
     def described(self, text: str, dataset: str | None = None) -> Description:
         return Description(text, dataset, self.origin, self.license)

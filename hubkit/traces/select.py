@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from hubkit.errors import GateError
 from hubkit.problems.base import normalise
@@ -38,6 +38,8 @@ BATCH: Final = 512
 
 class Selection(Section):
     """A recipe's `select`: for each teacher, or each entry of `traces`."""
+
+    LATER = frozenset({"rows", "tokens", "pass_rate", "length"})
 
     rows: int | None = Field(default=None, gt=0)
     """Maximum number of traces."""
@@ -61,11 +63,6 @@ class Selection(Section):
         if self.pass_rate and not 0 <= self.pass_rate[0] <= self.pass_rate[1] <= 1:
             raise ValueError("pass_rate is from and to, each from 0 to 1, as [0.1, 0.9]")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_absent_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out keys that are not given, so that existing step keys stay valid."""
-        return {name: value for name, value in dump(self).items() if value is not None}
 
     def describe(self) -> str:
         """For cards."""

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from hubkit.section import ModelRef, Name, Section
 
 __all__ = ["Compressor"]
-
-_LATER: Final = {"kind": "rewrite", "ratio": None, "chunk_tokens": None, "solution": "keep"}
-"""Later keys with their defaults, which the first compressors have."""
 
 
 class Compressor(Section, ABC):
@@ -22,6 +19,7 @@ class Compressor(Section, ABC):
     """module:function of the step that writes one shard's data.parquet and rejected.parquet, in raw's order."""
     task: ClassVar[str] = "text-generation"
     """The model's task, by the Hub's name."""
+    LATER: ClassVar[frozenset[str]] = frozenset({"kind", "ratio", "chunk_tokens", "solution"})
 
     kind: str = "rewrite"
     """Name in the table; a subclass narrows it to a Literal."""
@@ -74,9 +72,3 @@ class Compressor(Section, ABC):
     def texts(self) -> dict[str, str]:
         """Long texts that cards show, by title: a prompt."""
         return {}
-
-    @model_serializer(mode="wrap")
-    def _without_later_keys(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out later keys with their defaults, so that existing step keys stay valid."""
-        written: dict[str, Any] = dump(self)
-        return {key: value for key, value in written.items() if key not in _LATER or value != _LATER[key]}

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from hubkit.engines import Request, Response
 from hubkit.engines.check import check_engine
@@ -67,6 +67,7 @@ class Teacher(Origin, ModelRef):
     """A model that answers each problem: an entry of a recipe's `teachers`."""
 
     step = "hubkit.traces.origins.teacher:run"
+    LATER = frozenset({"thinking"})
 
     samples: int = Field(default=1, gt=0)
     """Responses per problem."""
@@ -75,14 +76,6 @@ class Teacher(Origin, ModelRef):
     """System message; empty for none."""
     thinking: Thinking | None = None
     """Only for marks that hubkit does not know: docs/engines.md."""
-
-    @model_serializer(mode="wrap")
-    def _without_absent_thinking(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out absent marks, so that existing step keys stay valid."""
-        written: dict[str, Any] = dump(self)
-        if self.thinking is None:
-            written.pop("thinking", None)
-        return written
 
     def generator(self) -> ModelRef:
         return self
