@@ -140,16 +140,11 @@ def _no_word_of_nothing() -> Iterator[None]:
 
 
 def add_files(
-    access: Access,
-    repo_id: str,
-    repo_type: RepoType,
-    files: Mapping[str, bytes],
-    message: str,
-    parent: str | None = None,
+    access: Access, dataset: str, files: Mapping[str, bytes], message: str, parent: str | None = None
 ) -> str:
-    """Add files to a repo or replace them, in one commit. Returns its id.
+    """Add files to a dataset or replace them, in one commit. Returns its id.
 
-    Raises HubError when the repo stands at another commit than `parent` by now.
+    Raises HubError when the dataset stands at another commit than `parent` by now.
     """
     from huggingface_hub import CommitOperationAdd
 
@@ -157,10 +152,10 @@ def add_files(
     operations = [CommitOperationAdd(name, content) for name, content in sorted(files.items())]
     return attempt(
         access,
-        f"add files to {repo_type} {repo_id}",
+        f"add files to dataset {dataset}",
         lambda: str(
             api.create_commit(
-                repo_id, operations, commit_message=message, repo_type=repo_type, parent_commit=parent
+                dataset, operations, commit_message=message, repo_type="dataset", parent_commit=parent
             ).oid
         ),
     )

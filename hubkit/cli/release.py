@@ -167,7 +167,7 @@ def _check(
             )
         message = "Report of hubkit release check"
         # On what was checked: it may have been published again since.
-        add_files(access, found.evals.id, "dataset", files, message, found.evals.head)
+        add_files(access, found.evals.id, files, message, found.evals.head)
         typer.echo(
             f"report: {access.endpoint}/datasets/{found.evals.id}/blob/main/{reports.REPORT}", err=as_json
         )

@@ -10,7 +10,6 @@ It can be stopped and run again: answers are kept, and a finished evaluation is 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -176,6 +175,8 @@ def evaluate(
     An adapter is merged into its base first. `level` is what the chat template is given, as an evaluation's
     configuration has it. With `keep_engine` the model stays loaded for the next task.
     """
+    import joblib
+
     benchmark: dict[str, Any] = {"name": task.name, "sampling": sampling.model_dump(mode="json")}
     benchmark |= {"samples": samples} if samples > 1 else {}
     own = task.folder is not None
@@ -198,9 +199,7 @@ def evaluate(
             "engine": runtime.model_dump(mode="json"),
             "device": device,
             "keep_engine": keep_engine,
-            "threads": len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1,
+            "threads": joblib.cpu_count(),
         },
         inputs={"problems": task.folder} if task.folder else {},
         models={

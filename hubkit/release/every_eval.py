@@ -114,7 +114,7 @@ def export(score: Score, origin: Origin, out: Path, now: float | None = None) ->
 def export_release(release: Published, out: Path) -> list[Path]:
     """Write the evaluations of a published release below `out`. Returns the files written."""
     manifest, written = release.manifest, []
-    for step, record in release.steps("evaluation").items():
+    for step, record in release.facts.kind("evaluation").items():
         student, benchmark = record.config["student"], record.config["benchmark"]
         (score,) = read_run(release.facts.folders[step], main=True)
         own = bool(benchmark.get("problems"))

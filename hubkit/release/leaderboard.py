@@ -13,7 +13,6 @@ The format is https://huggingface.co/docs/hub/eval-results.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import yaml
 
 from hubkit.errors import HubError, InputError
 from hubkit.hub import Access, attempt, download_file
+from hubkit.release.lighteval_run import is_number
 from hubkit.section import is_repo_id
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def choose_scale(
     """
     lines = rows(access, board) if lines is None else lines
     # 0 is 0 on either scale.
-    given = [line.value for line in lines if isinstance(line.value, int | float) and _finite(line.value)]
+    given = [line.value for line in lines if is_number(line.value)]
     values = [float(value) for value in given if value > 0]
     above = sum(value > 1 for value in values)
     card = _scale_of_card(access, board)
@@ -324,7 +324,7 @@ def check_entry(entry: EvalResultEntry) -> None:
     if not isinstance(entry.task_id, str) or not _TASK.fullmatch(entry.task_id):
         raise wrong("no usable task id")
     value = entry.value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
+    if not is_number(value):
         raise wrong(f"no number as its value: {str(value)[:40]!r}")
     if not 0 <= value <= 100:
         raise wrong(f"the value {value:g}, which is outside 0 to 100")
@@ -362,10 +362,3 @@ def entry_yaml(entries: Iterable[EvalResultEntry | Mapping[str, Any]]) -> bytes:
     ]
     text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=1000)
     return text.encode()
-
-
-def _finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond the floats
-        return False

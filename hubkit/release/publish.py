@@ -127,7 +127,7 @@ class _Release:
         ):
             files = unchecked_files(f"{recipe.hub.namespace}/{recipe.name}")
             # On this release's files: another publisher's may have come since.
-            sha = add_files(self.access, evals.repo_id, "dataset", files, "Not checked yet", evals.sha)
+            sha = add_files(self.access, evals.repo_id, files, "Not checked yet", evals.sha)
             self.pushed[evals.repo_id] = replace(evals, sha=sha)
             self.cards.commits[evals.repo_id] = sha
             put_tag(self.access, self.pushed[evals.repo_id], f"v{recipe.version}")

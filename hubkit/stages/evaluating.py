@@ -8,7 +8,6 @@ The same call goes on where it stopped, and evaluates nothing twice.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -159,6 +158,8 @@ def _run(
     prompt: dict[str, Any],
     how: tuple[EngineRuntime, str],
 ) -> Path:
+    import joblib
+
     (called, name, asked, commit, folder), (engine, device) = task, how
     own = {"problems": name, "task": None} if folder else {"problems": None, "task": asked}
     nobody: dict[str, Any] = dict.fromkeys(("teacher", "variant", "method", "seed"))
@@ -178,8 +179,6 @@ def _run(
         runtime={
             "engine": engine.model_dump(mode="json"),
             "device": device,
-            "threads": len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1,
+            "threads": joblib.cpu_count(),
         },
     )

@@ -112,7 +112,7 @@ def compress(
             tokenizer=pinned_tokenizer(by),
             engine=engine,
             seed=seed,
-            runtime={"device": device},
+            device=device,
         )
         joined = run_step(
             root,

@@ -80,8 +80,8 @@ def compress_step(
     model: Model,
     tokenizer: Model,
     engine: EngineRuntime,
-    seed: int = 0,
-    runtime: Mapping[str, Any] | None = None,
+    seed: int,
+    device: str,
 ) -> Path:
     """Shorten verified traces with a compressor. Returns the folder of the step's output."""
     return run_step(
@@ -92,7 +92,7 @@ def compress_step(
         inputs={"problems": problems, "raw": raw},
         models={"compressor": model, "tokenizer": tokenizer},
         runtime=({"engine": engine.model_dump(mode="json")} if compressor.generator() else {})
-        | dict(runtime or {}),
+        | {"device": device},
     )
 
 

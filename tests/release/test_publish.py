@@ -237,7 +237,7 @@ def test_an_older_check_goes_with_any_change(
         return Path(api.hf_hub_download(evals, badge, repo_type="dataset", cache_dir=cache)).read_text()
 
     def check() -> None:
-        add_files(access, evals, "dataset", {badge: b"212 of 212"}, "Check of local/tiny")
+        add_files(access, evals, {badge: b"212 of 212"}, "Check of local/tiny")
 
     def killed(*_: Any) -> str:
         raise KeyboardInterrupt

@@ -149,9 +149,6 @@ class Published:
                 found.append(("results.json", f"{folder}/results_{date}.json"))
         return found
 
-    def steps(self, *kinds: str) -> dict[str, Record]:
-        return {name: record for name, record in self.records.items() if record.kind in kinds}
-
 
 class _Folders(Mapping[str, Path]):
     """Step name -> a folder with that step's published files, made when it is asked for."""

@@ -294,4 +294,4 @@ def check_contamination(release: Published, claims: Claims) -> None:
 
 
 def _problem_folders(release: Published) -> Iterable[tuple[str, Path]]:
-    return ((name, release.facts.folders[name]) for name in release.steps("problems"))
+    return ((name, release.facts.folders[name]) for name in release.facts.kind("problems"))
