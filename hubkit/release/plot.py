@@ -27,6 +27,7 @@ __all__ = [
     "colour_of",
     "drawn",
     "figures",
+    "logarithmic",
     "png",
     "style",
     "svg",
@@ -209,13 +210,20 @@ def style(theme: Theme, salt: str) -> dict[str, Any]:
     }
 
 
-def _set_axes(axis: Any, marks: list[_Mark]) -> None:
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, ScalarFormatter
+def logarithmic(axis: Any) -> None:
+    """Ticks at 1, 2, 5, 10, …, as plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-    axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter(ScalarFormatter())
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.axes.set_xscale("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ScalarFormatter())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _set_axes(axis: Any, marks: list[_Mark]) -> None:
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    logarithmic(axis.xaxis)
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     seeds = max((mark.seeds for mark in marks), default=1)
     axis.set_xlabel("mean output tokens (log scale)")
