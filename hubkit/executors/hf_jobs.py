@@ -24,7 +24,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 import yaml
@@ -118,11 +117,9 @@ class HfJobsExecutor(Watching[_Task]):
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._end()
-        self._here.__exit__(kind, error, trace)
+        self._here.__exit__(kind)
         if kind is not None:
             self._cancel([task.job for task in self._tasks])
         for task in self._tasks:

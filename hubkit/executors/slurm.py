@@ -21,7 +21,6 @@ import time
 from dataclasses import dataclass
 from itertools import count, groupby
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from hubkit.errors import HubkitError, StepError
@@ -79,9 +78,7 @@ class SlurmExecutor(Watching[_Task]):
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._end()
         if kind is not None and (names := [f"{task.job}_{task.index}" for task in self._tasks]):
             _slurm("scancel", *names)
