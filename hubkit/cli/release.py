@@ -16,11 +16,6 @@ __all__ = ["app"]
 app = typer.Typer(help="Check and export published releases.", no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:
-    """Check and export published releases."""
-
-
 @app.command()
 def check(
     release: Annotated[str, typer.Argument(metavar="NAMESPACE/RECIPE", help="A published release.")],

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import HubError, InputError
 from hubkit.evaluation import evaluation
+from hubkit.evaluation.benchmark import task_name
 from hubkit.evaluation.tasks import describe
 from hubkit.hub import Access, attempt, download_file, download_model, resolve
 from hubkit.records import PROBLEM_SCHEMA
@@ -49,8 +50,7 @@ class Task:
 
 def plan_task(access: Access, task: str, leaderboard: str, root: Path) -> Task:
     """Find a task's problems and its board. Raises a HubkitError if it cannot be evaluated or has no board."""
-    last = task.rpartition("#")[2].partition("|")[0]
-    name = re.sub(r"[^a-z0-9.]+", "-", last.lower()).strip("-.")[:39].rstrip("-.") or "task"
+    name = task_name(task)
     if "|" in task:
         _check_address(access)
         facts = describe(task)

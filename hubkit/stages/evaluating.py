@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import InputError
-from hubkit.evaluation.benchmark import level_named
+from hubkit.evaluation.benchmark import level_named, task_name
 from hubkit.section import Sampling
 from hubkit.stages.folder import INNER, own_folder
 from hubkit.stages.step import pinned_model, run_step
@@ -137,8 +137,7 @@ def _plan(task: str, root: Path) -> tuple[str, str, str, Path | None]:
     """(name, dataset, its commit, folder of its problems if they are hubkit's own) of a task."""
     from hubkit.hub import default_access, resolve
 
-    last = task.rpartition("#")[2].partition("|")[0]
-    name = re.sub(r"[^a-z0-9.]+", "-", last.lower()).strip("-.")[:39].rstrip("-.") or "task"
+    name = task_name(task)
     if "#" in task:
         from hubkit.release.evaluating import plan_task
 
