@@ -109,7 +109,7 @@ def compress(
             tokenizer=tokens,
             engine=engine,
             seed=seed,
-            runtime={"device": device},
+            device=device,
         )
         if on_rejected:
             for row in read_rows(out / "rejected.parquet"):

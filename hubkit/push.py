@@ -16,10 +16,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hubkit.errors import HubError
 from hubkit.hub import Access, RepoType, attempt, download_file
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd
 
 __all__ = [
     "PUSHES",
@@ -27,6 +30,7 @@ __all__ = [
     "CollectionItem",
     "Pushed",
     "add_files",
+    "additions",
     "commit_title",
     "push",
     "put_collection",
@@ -80,7 +84,7 @@ def push(
     private before anything is sent to it; a private repo stays private. Raises HubError for a repo that hubkit did not
     make.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+    from huggingface_hub import CommitOperationDelete
 
     api = access.api()
     attempt(
@@ -110,10 +114,7 @@ def push(
         gone = sorted(
             name for name in there - files.keys() if name in stale or not name.startswith((".", "LICENSE"))
         )
-        operations: list[Any] = [
-            CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
-            for name, content in sorted(files.items())
-        ]
+        operations: list[Any] = additions(files)
         operations += [CommitOperationDelete(name, is_folder=False) for name in gone]
         with _no_word_of_nothing():
             result = api.create_commit(
@@ -122,6 +123,16 @@ def push(
         return Pushed(repo_id, repo_type, str(result.oid), changed=result.oid != info.sha)
 
     return attempt(access, f"push {repo_type} {repo_id}", commit)
+
+
+def additions(files: Mapping[str, Path | bytes]) -> list[CommitOperationAdd]:
+    """Returns files as the operations of a commit, in the order of their names."""
+    from huggingface_hub import CommitOperationAdd
+
+    return [
+        CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
+        for name, content in sorted(files.items())
+    ]
 
 
 @contextmanager
@@ -140,27 +151,19 @@ def _no_word_of_nothing() -> Iterator[None]:
 
 
 def add_files(
-    access: Access,
-    repo_id: str,
-    repo_type: RepoType,
-    files: Mapping[str, bytes],
-    message: str,
-    parent: str | None = None,
+    access: Access, dataset: str, files: Mapping[str, bytes], message: str, parent: str | None = None
 ) -> str:
-    """Add files to a repo or replace them, in one commit. Returns its id.
+    """Add files to a dataset or replace them, in one commit. Returns its id.
 
-    Raises HubError when the repo stands at another commit than `parent` by now.
+    Raises HubError when the dataset stands at another commit than `parent` by now.
     """
-    from huggingface_hub import CommitOperationAdd
-
-    api = access.api()
-    operations = [CommitOperationAdd(name, content) for name, content in sorted(files.items())]
+    api, operations = access.api(), additions(files)
     return attempt(
         access,
-        f"add files to {repo_type} {repo_id}",
+        f"add files to dataset {dataset}",
         lambda: str(
             api.create_commit(
-                repo_id, operations, commit_message=message, repo_type=repo_type, parent_commit=parent
+                dataset, operations, commit_message=message, repo_type="dataset", parent_commit=parent
             ).oid
         ),
     )

@@ -28,12 +28,12 @@ from pydantic_core import CoreSchema
 __all__ = [
     "NAME_PATTERN",
     "NAME_RULE",
-    "REPO_ID",
     "AtKey",
     "ModelRef",
     "Name",
     "Sampling",
     "Section",
+    "is_repo_id",
     "prompt_sha",
     "union_of",
 ]
@@ -43,8 +43,7 @@ NAME_RULE: Final = "at most 39 lower case letters, digits, dots and dashes, the 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """Part of step names and repo ids."""
 
-REPO_ID: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")
-"""name or org/name, as the Hub writes ids."""
+_REPO_ID: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*/)?[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Section(BaseModel):
@@ -121,6 +120,11 @@ class Sampling(Section):
         """For cards: temperature 0.7, top_p 1.0, top_k 0, at most 400 tokens."""
         tokens = f"at most {self.max_tokens:,} tokens"
         return f"temperature {self.temperature}, top_p {self.top_p}, top_k {self.top_k}, {tokens}"
+
+
+def is_repo_id(text: str, owned: bool = False) -> bool:
+    """Whether a text has the form of an id on the Hub: org/name, or a name alone unless it has to be `owned`."""
+    return _REPO_ID.fullmatch(text) is not None and ("/" in text or not owned)
 
 
 def prompt_sha(text: str) -> str:

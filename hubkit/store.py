@@ -380,43 +380,32 @@ class Store:
             # Named by key, and this process holds the key's lock: an existing folder was left by a killed process.
             shutil.rmtree(context.out, ignore_errors=True)
             context.out.mkdir(parents=True)
+            started, clock, cpu = time.gmtime(), time.monotonic(), time.process_time()
             try:
-                return self._make(context, kind, version, key, inputs, function)
+                function(context)
+                files = manifest(context.out)
+                record = Record(
+                    step=context.step,
+                    kind=kind,
+                    version=version,
+                    key=key,
+                    config=context.config,
+                    inputs=inputs,
+                    runtime=context.runtime,
+                    output=digest([entry.model_dump() for entry in files]),
+                    files=files,
+                    counts=context.counts,
+                    metrics=context.metrics,
+                    started=time.strftime("%Y-%m-%dT%H:%M:%SZ", started),
+                    seconds=round(time.monotonic() - clock, 3),
+                    cpu_seconds=round(time.process_time() - cpu, 3),
+                    environment=environment(),
+                )
+                write_json(context.out / RECORD, record.model_dump())
+                self._put(context.out, record, context.work)
+                return record
             finally:
                 shutil.rmtree(context.out, ignore_errors=True)
-
-    def _make(
-        self,
-        context: StepContext,
-        kind: str,
-        version: int,
-        key: str,
-        inputs: dict[str, str],
-        function: Any,
-    ) -> Record:
-        started, clock, cpu = time.gmtime(), time.monotonic(), time.process_time()
-        function(context)
-        files = manifest(context.out)
-        record = Record(
-            step=context.step,
-            kind=kind,
-            version=version,
-            key=key,
-            config=context.config,
-            inputs=inputs,
-            runtime=context.runtime,
-            output=digest([entry.model_dump() for entry in files]),
-            files=files,
-            counts=context.counts,
-            metrics=context.metrics,
-            started=time.strftime("%Y-%m-%dT%H:%M:%SZ", started),
-            seconds=round(time.monotonic() - clock, 3),
-            cpu_seconds=round(time.process_time() - cpu, 3),
-            environment=environment(),
-        )
-        write_json(context.out / RECORD, record.model_dump())
-        self._put(context.out, record, context.work)
-        return record
 
     def lock(self, step: str, key: str) -> AbstractContextManager[None]:
         """Hold a step's lock, as the process that runs it does. Raises BusyError if another process holds it."""

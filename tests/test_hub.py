@@ -217,12 +217,12 @@ def test_push_is_one_commit_and_none_when_nothing_changed(local: Access, tmp_pat
 
 def test_files_are_added_to_what_they_are_for(local: Access) -> None:
     first = pushing.push(local, "local/x", "dataset", {"README.md": CARD}, "one").sha
-    added = pushing.add_files(local, "local/x", "dataset", {"a.txt": b"a"}, "a", first)
+    added = pushing.add_files(local, "local/x", {"a.txt": b"a"}, "a", first)
     # Again, as after an answer that was lost.
-    assert pushing.add_files(local, "local/x", "dataset", {"a.txt": b"a"}, "a", first) == added
+    assert pushing.add_files(local, "local/x", {"a.txt": b"a"}, "a", first) == added
     with pytest.raises(HubError, match="somebody else keeps committing"):
-        pushing.add_files(local, "local/x", "dataset", {"b.txt": b"b"}, "b", first)
-    assert pushing.add_files(local, "local/x", "dataset", {"b.txt": b"b"}, "b") != added
+        pushing.add_files(local, "local/x", {"b.txt": b"b"}, "b", first)
+    assert pushing.add_files(local, "local/x", {"b.txt": b"b"}, "b") != added
 
 
 def test_a_repo_of_somebody_else_is_not_replaced(local: Access) -> None:

@@ -11,7 +11,6 @@ import sys
 import time
 from collections import deque
 from datetime import timedelta
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
@@ -99,9 +98,7 @@ class Display:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._progress.stop()
 
     def on_event(self, event: str, state: State, info: dict[str, Any]) -> None:

@@ -16,11 +16,6 @@ __all__ = ["app"]
 app = typer.Typer(help="Check and export published releases.", no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:
-    """Check and export published releases."""
-
-
 @app.command()
 def check(
     release: Annotated[str, typer.Argument(metavar="NAMESPACE/RECIPE", help="A published release.")],
@@ -167,7 +162,7 @@ def _check(
             )
         message = "Report of hubkit release check"
         # On what was checked: it may have been published again since.
-        add_files(access, found.evals.id, "dataset", files, message, found.evals.head)
+        add_files(access, found.evals.id, files, message, found.evals.head)
         typer.echo(
             f"report: {access.endpoint}/datasets/{found.evals.id}/blob/main/{reports.REPORT}", err=as_json
         )

@@ -11,7 +11,6 @@ import importlib.util
 import io
 import time
 from contextvars import Context
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from hubkit.cli.progress import live_values
@@ -41,9 +40,7 @@ class Tracker:
             raise StepError("--trackio was given, and trackio is not installed", "pip install trackio")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for name in list(self._runs):
             self._finish(name)
 

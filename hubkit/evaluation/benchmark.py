@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from hubkit.errors import GateError, InputError, first_line
 from hubkit.section import Name, Sampling, Section
 
-__all__ = ["Benchmark", "check_level", "level_named"]
+__all__ = ["Benchmark", "check_level", "level_named", "task_name"]
 
 
 class Benchmark(Section):
@@ -46,6 +46,12 @@ class Benchmark(Section):
         if self.leaderboard and not re.fullmatch(r"[\w.-]+/[\w.-]+#[^#]+", self.leaderboard):
             raise ValueError(f"{self.leaderboard!r} is not a leaderboard: write org/name#task")
         return self
+
+
+def task_name(task: str) -> str:
+    """Returns a valid name for a benchmark of a task: gsm8k for gsm8k|0, sums for org/name#sums."""
+    last = task.rpartition("#")[2].partition("|")[0]
+    return re.sub(r"[^a-z0-9.]+", "-", last.lower()).strip("-.")[:39].rstrip("-.") or "task"
 
 
 def level_named(text: str) -> dict[str, str]:

@@ -49,14 +49,18 @@ def check(context: CheckContext) -> None:
     """Check that the engine is available and can serve the student."""
     engine = context.runtime["engine"]
     if "student" in context.inputs and engine["engine"] == "openai":
-        # It would answer with whatever model it serves, the same for every student.
-        raise EngineError(
-            f"{context.step}: an endpoint does not serve the student just trained",
-            "set run.engines.students.engine=transformers",
-        )
+        raise _not_served(context.step)
     if context.here:
         check_engine(engine, context.step)
     _check_room(context)
+
+
+def _not_served(step: str) -> EngineError:
+    """An endpoint would answer with whatever model it serves, the same for every student."""
+    return EngineError(
+        f"{step}: an endpoint does not serve the student just trained",
+        "set run.engines.students.engine=transformers",
+    )
 
 
 def _check_room(context: CheckContext) -> None:
@@ -143,11 +147,7 @@ def _student(context: StepContext) -> tuple[Path, Path | None, Any]:
     if "student" not in context.inputs:
         weights = context.model("base")
     elif context.runtime["engine"]["engine"] == "openai":
-        # It would answer with whatever model it serves, the same for every student.
-        raise EngineError(
-            f"{context.step}: an endpoint does not serve the student just trained",
-            "set run.engines.students.engine=transformers",
-        )
+        raise _not_served(context.step)
     elif (weights / "adapter_config.json").is_file():
         weights, adapter = context.model("base"), weights
         if context.runtime["engine"]["engine"] != "transformers":

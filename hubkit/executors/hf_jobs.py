@@ -24,7 +24,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 import yaml
@@ -35,6 +34,7 @@ from hubkit.executors.hf_worker import PROGRESS
 from hubkit.executors.installation import BOOTSTRAP, WHEEL, from_here, requirement_lines
 from hubkit.executors.local import LocalExecutor
 from hubkit.executors.run_repo import RunRepo, bring_home, files_below, is_plain, place_of, portable
+from hubkit.executors.watching import Task, Watching
 from hubkit.hub import attempt, check_namespace, default_access
 from hubkit.recipe.config import Recipe
 from hubkit.records import is_part
@@ -50,23 +50,16 @@ MAX_CONCURRENT: Final = 64
 HERE: Final = {"report", "publish"}
 _RECORD_ALONE: Final = ("judge", "verify", "compress", "control", "tokenise", "tokens")
 """Steps of which only the record is read here."""
-POLL_S: Final = 3.0
-"""Between questions to the Hub: one for all jobs together."""
 PATIENCE_S: Final = 900.0
 """For a Hub that does not answer, while jobs are followed."""
 LOG_S: Final = 10.0
 """After a job's end, for the rest of its log to arrive."""
-IN_VAIN: Final = 3
-"""Consecutive silent failures without progress before giving up."""
 _CLIENT: Final = f"huggingface_hub=={metadata.version('huggingface_hub')}"
 ENDED: Final = {"COMPLETED", "CANCELED", "DELETED", "ERROR"}
 
 
 @dataclass
-class _Task:
-    call: StepCall
-    future: Future[Record]
-    job: str = ""
+class _Task(Task):
     held: ExitStack = field(default_factory=ExitStack)
     """The step's lock, while its job runs: by it `hubkit recipe status` knows."""
     running: bool = False
@@ -75,21 +68,20 @@ class _Task:
     """Whether the job began the step; if not, trying again would not help."""
     last: str = ""
     """The last line of its log."""
-    done: int = -1
-    """Progress of the step when its last job failed silently."""
-    in_vain: int = 0
 
 
-class HfJobsExecutor:
+class HfJobsExecutor(Watching[_Task]):
     """Submits, follows logs and stages, and fetches results. Leaving it on an error cancels its jobs."""
 
     max_concurrent = MAX_CONCURRENT
+    poll_s = 3.0
 
     def __init__(self, recipe: Recipe, root: Path) -> None:
+        super().__init__(_Task, Store(root))
         access = default_access()
         if recipe.hub.endpoint != "local":
             access = replace(access, endpoint=recipe.hub.endpoint)
-        self._recipe, self._run, self._store = recipe, recipe.run, Store(root)
+        self._recipe, self._run = recipe, recipe.run
         self._access, self._namespace, self._api = access, recipe.hub.namespace, access.api()
         self._repo = RunRepo(access, f"{recipe.hub.namespace}/{recipe.name}-run")
         self._label = digest(self._repo.name)[:16]
@@ -98,14 +90,9 @@ class HfJobsExecutor:
         """Name in the run's repo -> hubkit's wheel, if jobs install one."""
         self._command: tuple[list[str], list[str]] = ([], [])
         """What uv installs for `python`, and the arguments of `python`."""
-        self._new: list[_Task] = []
-        self._tasks: list[_Task] = []
         self._left: dict[str, str] = {}
         """Key -> job: under way from a run that was killed."""
         self._answered = time.monotonic()
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
 
     def submit(self, call: StepCall) -> Future[Record]:
         if call.kind in HERE:
@@ -114,11 +101,7 @@ class HfJobsExecutor:
                     if name.partition("/")[0] == "student":
                         bring_home(call.root, folder)
             return self._here.submit(call)
-        task = _Task(call, Future())
-        task.future.set_running_or_notify_cancel()
-        with self._lock:
-            self._new.append(task)
-        return task.future
+        return super().submit(call)
 
     def __enter__(self) -> HfJobsExecutor:
         from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -134,12 +117,9 @@ class HfJobsExecutor:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._here.__exit__(kind, error, trace)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._end()
+        self._here.__exit__(kind)
         if kind is not None:
             self._cancel([task.job for task in self._tasks])
         for task in self._tasks:
@@ -191,21 +171,6 @@ class HfJobsExecutor:
                 )
             ),
         )
-
-    def _follow(self) -> None:
-        while True:
-            with self._lock:
-                new, self._new = self._new, []
-            try:
-                self._place(new)
-                self._look()
-            except Exception as error:  # also a bug here must not leave the run waiting for ever
-                for task in [*new, *self._tasks]:
-                    if not task.future.done():
-                        task.future.set_exception(error)
-                return
-            if self._stop.wait(POLL_S if self._tasks and not self._new else 0.3):
-                return
 
     def _place(self, tasks: list[_Task]) -> None:
         """Give each task a job: one that is under way, or a new one. Outputs that are on the Hub are fetched."""
@@ -344,8 +309,7 @@ class HfJobsExecutor:
             raise self._told(failed)
         if stage in ("ERROR", "COMPLETED") and task.began and self._goes_on(task):
             self._drop(task)
-            with self._lock:
-                self._new.append(_Task(task.call, task.future, done=task.done, in_vain=task.in_vain))
+            self._add(_Task(task.call, task.future, done=task.done, in_vain=task.in_vain))
             return
         raise self._lost(task, stage, message)
 
@@ -415,19 +379,6 @@ class HfJobsExecutor:
 
         return attempt(self._access, "look at a job", look)
 
-    def _goes_on(self, task: _Task) -> bool:
-        """Whether to retry a step whose job failed silently: not after repeated failures without progress."""
-        try:
-            text = (self._store.work(task.call.step, task.call.key) / "progress.json").read_text(
-                encoding="utf-8"
-            )
-            done = int(json.loads(text)["done"])
-        except (OSError, ValueError, KeyError):
-            done = 0
-        task.in_vain = 0 if done > task.done else task.in_vain + 1
-        task.done = max(done, task.done)
-        return task.in_vain < IN_VAIN
-
     def _lost(self, task: _Task, stage: str, message: str) -> StepError:
         if stage == "CANCELED":
             remedy = "run again: it goes on where it stopped"
@@ -460,7 +411,7 @@ class HfJobsExecutor:
                         log.flush()
                 return
             except Exception:  # whatever the client meets on the way; the stage of the job decides
-                time.sleep(POLL_S)
+                time.sleep(self.poll_s)
 
     def _keep_progress(self, call: StepCall, text: str) -> None:
         with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):

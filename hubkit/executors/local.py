@@ -12,7 +12,6 @@ import signal
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing.queues import SimpleQueue
-from types import TracebackType
 
 from hubkit.devices import gpus_of_workers, workers_per_gpu
 from hubkit.executors.call import StepCall, execute, prepare_process
@@ -50,9 +49,7 @@ class LocalExecutor:
     def __enter__(self) -> LocalExecutor:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             for process in list((self._pool._processes or {}).values()):
                 process.terminate()

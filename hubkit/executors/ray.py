@@ -12,7 +12,6 @@ import socket
 import sys
 from concurrent.futures import Future
 from functools import partial
-from types import TracebackType
 from typing import Any, Final
 
 from hubkit.engines.kept import release
@@ -70,9 +69,7 @@ class RayExecutor:
             ) from None
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         import ray
 
         ray.shutdown()

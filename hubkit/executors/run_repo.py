@@ -23,6 +23,7 @@ from typing import Any, Final, TypeVar
 from hubkit.errors import HubError, InputError
 from hubkit.executors.call import StepCall
 from hubkit.hub import Access, attempt, default_access
+from hubkit.push import additions
 from hubkit.store import ELSEWHERE, Record, digest_file
 
 __all__ = ["RunRepo", "bring_home", "files_below", "is_plain", "place_of", "portable"]
@@ -161,14 +162,11 @@ class RunRepo:
         stale: Callable[[str], bool] = lambda name: False,
     ) -> str:
         """Add files, and delete those others that `stale` names, in one commit. Returns the newest commit."""
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+        from huggingface_hub import CommitOperationDelete
 
         def commit() -> str:
             gone = sorted(name for name in self.files() - add.keys() if stale(name))
-            operations: list[Any] = [
-                CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
-                for name, content in sorted(add.items())
-            ]
+            operations: list[Any] = additions(add)
             operations += [CommitOperationDelete(name, is_folder=False) for name in gone]
             done = self._api.create_commit(self.name, operations, commit_message=message, repo_type="dataset")
             return str(done.oid)

@@ -17,30 +17,24 @@ import shlex
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import count, groupby
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from hubkit.errors import HubkitError, StepError
 from hubkit.executors.call import StepCall, error_from_json
+from hubkit.executors.watching import Task, Watching
 from hubkit.recipe.runtime import Resources, Run
-from hubkit.store import Record, Store
+from hubkit.store import Store
 
 __all__ = ["SlurmExecutor", "script"]
 
-POLL_S: Final = 5.0
-"""Between questions to Slurm: one for all jobs together."""
 GRACE_S: Final = 30.0
 """After a task's end until its result must be seen: shared folders show new files late."""
 ARRAY: Final = 1000
 """Tasks per array; Slurm's MaxArraySize is 1001 unless a site raised it."""
-IN_VAIN: Final = 3
-"""Consecutive attempts, ended from outside, without progress before giving up."""
 ENDED: Final = {
     "BOOT_FAIL",
     "CANCELLED",
@@ -57,40 +51,25 @@ FROM_OUTSIDE: Final = {"BOOT_FAIL", "NODE_FAIL", "PREEMPTED", "TIMEOUT"}
 
 
 @dataclass
-class _Task:
-    call: StepCall
-    future: Future[Record]
+class _Task(Task):
     folder: Path = Path()
-    job: str = ""
     index: int = 0
     ended: float = 0.0
     """When it was first seen to have ended, by time.monotonic(); 0 before."""
     state: str = ""
-    done: int = -1
-    """Progress of the step when an attempt last ended from outside."""
-    in_vain: int = 0
 
 
-class SlurmExecutor:
+class SlurmExecutor(Watching[_Task]):
     """Submits with sbatch, follows with squeue and the run's folder. Leaving it on an error cancels its tasks."""
 
+    poll_s = 5.0
+
     def __init__(self, run: Run, root: Path) -> None:
+        super().__init__(_Task, Store(root))
         self.max_concurrent = sys.maxsize  # the queue is Slurm's
-        self._run, self._store, self._waves = run, Store(root), root / "slurm"
-        self._new: list[_Task] = []
-        self._tasks: list[_Task] = []
+        self._run, self._waves = run, root / "slurm"
         self._left: dict[str, tuple[str, int, Path]] = {}
         """Key -> job, index, folder: tasks under way from a run that was killed."""
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-
-    def submit(self, call: StepCall) -> Future[Record]:
-        task = _Task(call, Future())
-        task.future.set_running_or_notify_cancel()
-        with self._lock:
-            self._new.append(task)
-        return task.future
 
     def __enter__(self) -> SlurmExecutor:
         if shutil.which("sbatch") is None:
@@ -99,11 +78,8 @@ class SlurmExecutor:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._end()
         if kind is not None and (names := [f"{task.job}_{task.index}" for task in self._tasks]):
             _slurm("scancel", *names)
 
@@ -120,21 +96,6 @@ class SlurmExecutor:
                     call = StepCall.from_json((folder / f"{index}.json").read_text(encoding="utf-8"))
                     found[call.key] = (job, index, folder)
         return found
-
-    def _follow(self) -> None:
-        while True:
-            with self._lock:
-                new, self._new = self._new, []
-            try:
-                self._place(new)
-                self._look()
-            except Exception as error:  # a bug here must not leave the run waiting for ever
-                for task in [*new, *self._tasks]:
-                    if not task.future.done():
-                        task.future.set_exception(error)
-                return
-            if self._stop.wait(POLL_S if self._tasks and not self._new else 0.3):
-                return
 
     def _place(self, tasks: list[_Task]) -> None:
         for task in tasks:
@@ -216,24 +177,10 @@ class SlurmExecutor:
         if time.monotonic() - task.ended < GRACE_S:
             return False
         if task.state in FROM_OUTSIDE and self._goes_on(task):
+            task.job = ""
+            self._add(task)
             return True
         raise self._lost(task)
-
-    def _goes_on(self, task: _Task) -> bool:
-        """Submit a step again that was ended from outside, unless it made no progress IN_VAIN times in a row."""
-        try:
-            progress = self._store.work(task.call.step, task.call.key) / "progress.json"
-            done = int(json.loads(progress.read_text(encoding="utf-8"))["done"])
-        except (OSError, ValueError, KeyError):
-            done = 0
-        task.in_vain = 0 if done > task.done else task.in_vain + 1
-        task.done = max(done, task.done)
-        if task.in_vain >= IN_VAIN:
-            return False
-        with self._lock:
-            task.job = ""
-            self._new.append(task)
-        return True
 
     def _lost(self, task: _Task) -> StepError:
         log = task.folder / f"{task.index}.log"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
 from pydantic import (
     Discriminator,
@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from hubkit.evaluation.benchmark import Benchmark
+from hubkit.licenses import LICENSES, license_named, nearest_license
 from hubkit.problems import SOURCES, Source
 from hubkit.problems.contamination import Decontamination
 from hubkit.recipe.runtime import Run
@@ -178,7 +179,9 @@ class Hub(Section):
 
 
 class Recipe(Section):
-    LATER: ClassVar[frozenset[str]] = frozenset({"judge", "traces", "select", "decontamination"})
+    LATER: ClassVar[frozenset[str]] = frozenset(
+        {"judge", "traces", "select", "decontamination", "license_name", "license_link"}
+    )
 
     name: Name
     version: int = Field(default=1, gt=0)
@@ -186,7 +189,11 @@ class Recipe(Section):
     description: str
     """One or two sentences, for cards and the collection."""
     license: str = "apache-2.0"
-    """Licence of all repos of the release, by the Hub's name."""
+    """Licence of all repos of the release, by the Hub's name. `other` for one that the Hub does not know."""
+    license_name: str = Field(default="", pattern=r"^([a-z0-9][a-z0-9.-]*)?$")
+    """Short name of a licence that is `other`, in lower case and without spaces: coqui-public-model-license."""
+    license_link: str = Field(default="", pattern=r"^(https?://\S+)?$")
+    """Address of the text of a licence that is `other`."""
     language: list[str] = Field(default=["en"])
     """Languages of the traces, for the cards."""
     seed: int = 0
@@ -214,6 +221,27 @@ class Recipe(Section):
     """Where the release is published."""
     run: Run = Run()
     """How steps run. Never part of an identity."""
+
+    @field_validator("license")
+    @classmethod
+    def _hub_knows_the_license(cls, name: str) -> str:
+        if name not in LICENSES:
+            near = license_named(name) or nearest_license(name)
+            meant = f" (did you mean {near!r}?)" if near else ""
+            raise ValueError(
+                f"the Hub has no licence {name!r}{meant}; take one of https://huggingface.co/docs/hub/"
+                "repositories-licenses, or `other` with license_name and license_link"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _only_another_license_has_a_name(self) -> Recipe:
+        for key in ("license_name", "license_link"):
+            if getattr(self, key) and self.license != "other":
+                raise AtKey(
+                    f"the Hub knows {self.license} by itself: write `license: other`, or leave this out", key
+                )
+        return self
 
     @model_validator(mode="after")
     def _names_exist(self) -> Recipe:
@@ -292,6 +320,11 @@ class Recipe(Section):
                     f"the student of ({parts}) would be called {student.name!r}, as {other} is: rename one of them"
                 )
             owners[student.name] = f"that of ({parts})"
+
+    def card_license(self) -> dict[str, Any]:
+        """Returns what the head of every card says about the licence."""
+        told = {"license_name": self.license_name, "license_link": self.license_link}
+        return {"license": self.license} | {key: text for key, text in told.items() if text}
 
     def origins(self) -> list[Origin]:
         """Returns the origins of traces: teachers, then existing traces."""

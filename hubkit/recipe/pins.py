@@ -13,7 +13,7 @@ from hubkit.errors import InputError, RecipeError
 from hubkit.evaluation.tasks import TaskFacts
 from hubkit.problems.base import Pin, beside
 from hubkit.recipe.config import Recipe
-from hubkit.section import REPO_ID, ModelRef
+from hubkit.section import ModelRef, is_repo_id
 from hubkit.store import digest, digest_file, digest_folder, write_json
 
 __all__ = ["Model", "pin_models", "recall", "served", "task_facts", "tokenizer_digests"]
@@ -206,7 +206,7 @@ def _model(reference: ModelRef, folder: Path, pins: _Pins) -> Model:
             if not (place / file).is_file():
                 raise RecipeError(f"{reference.model} is no model: it has no {file}", "check the path")
         return Model(str(place), "", digest_folder(place))
-    if not REPO_ID.match(reference.model):
+    if not is_repo_id(reference.model):
         raise RecipeError(f"{reference.model!r} is no Hub id", "write org/name, or ./folder for a local one")
     commit = pins.commit("model", reference.model, reference.revision)
     return Model(reference.model, commit, commit)

@@ -8,24 +8,32 @@ benchmark `gsm8k`, lighteval's    -> openai/gsm8k, found by its eval.yaml or nam
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from hubkit.errors import HubkitError, InputError
 from hubkit.evaluation.benchmark import Benchmark
-from hubkit.hub import Access, attempt, download_file
+from hubkit.hub import Access, download_file
 from hubkit.push import SIGNED
 from hubkit.release.cards import CardContext
-from hubkit.release.leaderboard import FOLDER, Board, Scale, choose_scale, entry_yaml, load_yaml, make_entry
+from hubkit.release.leaderboard import (
+    Board,
+    Scale,
+    choose_scale,
+    entry_yaml,
+    load_yaml,
+    make_entry,
+    result_tree,
+)
 from hubkit.release.lighteval_run import Score, read_run
 from hubkit.release.results import Facts
 from hubkit.release.submission import board_of, file_name, notes_of
 from hubkit.store import Record
 from hubkit.students.gates import level_of
 
-__all__ = ["OWN_SCALE", "Boards", "result_files", "stale_results"]
+__all__ = ["OWN_SCALE", "Boards", "compare_results", "result_files"]
 
 OWN_SCALE: Final = Scale(100, "a benchmark of this release")
 
@@ -103,36 +111,29 @@ def result_files(cards: CardContext, name: str, boards: Boards) -> dict[str, Pat
     return files
 
 
-def stale_results(
-    access: Access, repo_id: str, kept: Collection[str], problems: str, boards: Boards
-) -> list[str]:
-    """Returns the result files that an earlier release left in a model's repo and that this one lacks: those of
-    benchmarks that were renamed or removed.
+def compare_results(
+    access: Access, repo_id: str, files: Mapping[str, Path | bytes], problems: str, boards: Boards
+) -> tuple[list[str], list[str]]:
+    """Returns (stale, theirs): result files on the Hub to remove, and those that somebody else wrote over.
 
-    A file is a release's if a release's commit was the last to change it; what anybody else submitted or edited stays.
+    Stale are those of benchmarks that were renamed or removed: an earlier release left them, and this one lacks them. A
+    file is a release's if a release's commit was the last to change it; what anybody else submitted or edited stays,
+    also under a name that this release has.
     Where a board was not found this time, files for other datasets than `problems` stay too: one may be of that board.
     """
-    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
-    from huggingface_hub.hf_api import RepoFile
+    from huggingface_hub.utils.sha import git_hash
 
-    api = access.api()
-
-    def there() -> list[RepoFile]:
-        try:
-            found = list(api.list_repo_tree(repo_id, FOLDER, expand=True))
-        except (EntryNotFoundError, RepositoryNotFoundError):
-            return []
-        return [file for file in found if isinstance(file, RepoFile)]
-
-    found = attempt(access, f"look up the results in model {repo_id}", there)
-    stale = [
-        file.path
-        for file in found
-        if file.path not in kept and file.last_commit is not None and file.last_commit.title.endswith(SIGNED)
-    ]
-    if not boards.missing:
-        return stale
-    return [path for path in stale if _datasets(access, repo_id, path) == {problems}]
+    stale, theirs = [], []
+    for file in result_tree(access, repo_id, commits=True):
+        ours = file.last_commit is not None and file.last_commit.title.endswith(SIGNED)
+        content = files.get(file.path)
+        if content is None and ours:
+            stale.append(file.path)
+        elif isinstance(content, bytes) and not ours and git_hash(content) != file.blob_id:
+            theirs.append(file.path)
+    if boards.missing:
+        stale = [path for path in stale if _datasets(access, repo_id, path) == {problems}]
+    return stale, theirs
 
 
 def _datasets(access: Access, repo_id: str, path: str) -> set[str]:

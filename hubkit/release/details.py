@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 
 from hubkit.errors import HubError, InputError
 from hubkit.hub import Access, attempt
+from hubkit.push import additions
 from hubkit.release.text import markdown
-from hubkit.section import REPO_ID
+from hubkit.section import is_repo_id
 
 __all__ = ["configs", "details_folder", "details_repo", "push_details", "run_files"]
 
@@ -35,7 +36,7 @@ _LONGEST: Final = 96
 def details_repo(namespace: str, model: str) -> str:
     """Returns namespace/details_org__model. Raises InputError if the Hub does not take that."""
     name = f"{namespace}/details_{model.replace('/', '__')}"
-    if not REPO_ID.fullmatch(name):
+    if not is_repo_id(name, owned=True):
         raise InputError(f"{namespace!r} is no namespace", "write the name of a user or an organisation")
     if len(name) > _LONGEST:
         raise InputError(f"{name} is longer than the Hub's {_LONGEST} characters", "use another namespace")
@@ -107,7 +108,7 @@ def _literal(path: str) -> str:
 
 def push_details(access: Access, repo_id: str, model: str, files: Mapping[str, Path | bytes]) -> str:
     """Add a run to a details dataset, made where there is none, in one commit. Returns the page's address."""
-    from huggingface_hub import CommitOperationAdd, DatasetCard, DatasetCardData
+    from huggingface_hub import DatasetCard, DatasetCardData
 
     api = access.api()
     attempt(
@@ -135,14 +136,9 @@ def push_details(access: Access, repo_id: str, model: str, files: Mapping[str, P
             'print(details[0]["metric"], details[0]["model_response"]["text"])',
         }
         card = str(DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{markdown('details.md', values)}"))
-        contents = {**files, "README.md": card.encode()}
-        operations = [
-            CommitOperationAdd(name, content if isinstance(content, bytes) else str(content))
-            for name, content in sorted(contents.items())
-        ]
         api.create_commit(
             repo_id,
-            operations,
+            additions({**files, "README.md": card.encode()}),
             commit_message=f"Details of {model}",
             repo_type="dataset",
             parent_commit=info.sha,

@@ -10,7 +10,6 @@ It can be stopped and run again: answers are kept, and a finished evaluation is 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -22,11 +21,12 @@ import pyarrow.parquet as pq
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import HubError, InputError
 from hubkit.evaluation import evaluation
+from hubkit.evaluation.benchmark import task_name
 from hubkit.evaluation.tasks import describe
 from hubkit.hub import Access, attempt, download_file, download_model, resolve
 from hubkit.records import PROBLEM_SCHEMA
 from hubkit.release.leaderboard import Board, find_board, parse_board
-from hubkit.section import REPO_ID, Sampling
+from hubkit.section import Sampling, is_repo_id
 from hubkit.store import Record, StepContext, Store, digest
 
 __all__ = ["Task", "base_of", "benchmark_rows", "evaluate", "merged_adapter", "plan_task"]
@@ -50,8 +50,7 @@ class Task:
 
 def plan_task(access: Access, task: str, leaderboard: str, root: Path) -> Task:
     """Find a task's problems and its board. Raises a HubkitError if it cannot be evaluated or has no board."""
-    last = task.rpartition("#")[2].partition("|")[0]
-    name = re.sub(r"[^a-z0-9.]+", "-", last.lower()).strip("-.")[:39].rstrip("-.") or "task"
+    name = task_name(task)
     if "|" in task:
         _check_address(access)
         facts = describe(task)
@@ -139,7 +138,7 @@ def base_of(access: Access, model: str, revision: str) -> tuple[str, str] | None
         base, at = str(about["base_model_name_or_path"]), str(about.get("revision") or "")
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"adapter_config.json of {model} names no base", "save it with PEFT again") from None
-    if not REPO_ID.match(base) or "/" not in base:
+    if not is_repo_id(base, owned=True):
         raise InputError(
             f"the adapter {model} names its base as {base[:80]!r}, which is not a model on the Hub",
             "name it by its id in adapter_config.json, or publish merged weights",
@@ -176,6 +175,8 @@ def evaluate(
     An adapter is merged into its base first. `level` is what the chat template is given, as an evaluation's
     configuration has it. With `keep_engine` the model stays loaded for the next task.
     """
+    import joblib
+
     benchmark: dict[str, Any] = {"name": task.name, "sampling": sampling.model_dump(mode="json")}
     benchmark |= {"samples": samples} if samples > 1 else {}
     own = task.folder is not None
@@ -198,9 +199,7 @@ def evaluate(
             "engine": runtime.model_dump(mode="json"),
             "device": device,
             "keep_engine": keep_engine,
-            "threads": len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1,
+            "threads": joblib.cpu_count(),
         },
         inputs={"problems": task.folder} if task.folder else {},
         models={

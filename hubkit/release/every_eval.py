@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hubkit.errors import InputError
 from hubkit.release.lighteval_run import Score, other_shares, read_run
-from hubkit.section import REPO_ID
+from hubkit.section import is_repo_id
 from hubkit.students.gates import level_of
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def export(score: Score, origin: Origin, out: Path, now: float | None = None) ->
         raise InputError(
             f"{score.results.name} has no details beside it", "give the folder of a finished run"
         )
-    if not REPO_ID.match(origin.model) or "/" not in origin.model:
+    if not is_repo_id(origin.model, owned=True):
         raise InputError(f"{origin.model!r} is not a model on the Hub", "name it: --model org/name")
     of = "\n".join((origin.model, score.task, *origin.level.values(), ""))
     digest = hashlib.sha256(of.encode() + score.details.read_bytes()).digest()
@@ -114,7 +114,7 @@ def export(score: Score, origin: Origin, out: Path, now: float | None = None) ->
 def export_release(release: Published, out: Path) -> list[Path]:
     """Write the evaluations of a published release below `out`. Returns the files written."""
     manifest, written = release.manifest, []
-    for step, record in release.steps("evaluation").items():
+    for step, record in release.facts.kind("evaluation").items():
         student, benchmark = record.config["student"], record.config["benchmark"]
         (score,) = read_run(release.facts.folders[step], main=True)
         own = bool(benchmark.get("problems"))

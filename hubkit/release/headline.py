@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from hubkit.release.results import peers
 from hubkit.traces.variants import VARIANTS, Variant
 
 __all__ = ["headline"]
 
-_PEERS: Final = ("benchmark", "teacher", "base", "method", "seed")
 _LEVEL: Final = 0.05
 """Significance level: two accuracies differ if Holm's corrected p is below it."""
 
@@ -33,12 +33,12 @@ def headline(
     the latter count where students have several seeds. A pair is two students that differ in the variant alone;
     differences are points of accuracy against the raw one.
     """
-    raw = {_key(row): row for row in rows if row["variant"] == "raw"}
-    told = {(_key(test), test["a"], test["b"]): test["p_holm"] < _LEVEL for test in tests}
+    raw = {peers(row): row for row in rows if row["variant"] == "raw"}
+    told = {(peers(test), test["a"], test["b"]): test["p_holm"] < _LEVEL for test in tests}
     pairs: dict[str, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
     for row in rows:
-        if row["kind"] and row["variant"] != "raw" and _key(row) in raw:
-            pairs.setdefault(row["variant"], []).append((raw[_key(row)], row))
+        if row["kind"] and row["variant"] != "raw" and peers(row) in raw:
+            pairs.setdefault(row["variant"], []).append((raw[peers(row)], row))
     short = [name for name, found in pairs.items() if VARIANTS[found[0][1]["kind"]].compressed]
     sentences = []
     for name in short:
@@ -49,11 +49,13 @@ def headline(
         ]
         who = "compressed traces" if len(short) == 1 else f"{name} traces"
         tested = dict.fromkeys(
-            next(((key, "raw", name) for key in (_all_seeds(b), _key(b)) if (key, "raw", name) in told), None)
+            next(
+                ((key, "raw", name) for key in (_all_seeds(b), peers(b)) if (key, "raw", name) in told), None
+            )
             for _, b in pairs[name]
         )
         known = [told[pair] for pair in tested if pair]
-        sentence = f"Students of {who} answer in {_range(shares, 100, 0)} % of the tokens of raw ones"
+        sentence = f"Students of {who} answer in {_range(shares)} % of the tokens of raw ones"
         sentence += f"; accuracy {_points(pairs[name])}"
         if known:
             sentence += f", {_told(known)}"
@@ -76,20 +78,16 @@ def headline(
         who = "One student" if len({variant for variant, _, _ in asked}) == 1 else f"One student ({name})"
         told_apart = [level["p_holm"] < _LEVEL for level in found_]
         sentences.append(
-            f"{who} asked for {short_} effort answers in {_range([v['length'] or 0 for v in found_], 100, 0)} % "
-            f"of the tokens it takes at {long}, shorter on {_range([v['shorter'] for v in found_], 100, 0)} % of the "
-            f"problems; accuracy {_range([v['difference'] for v in found_], 100, 1, signed=True)} points, "
+            f"{who} asked for {short_} effort answers in {_range([v['length'] or 0 for v in found_])} % "
+            f"of the tokens it takes at {long}, shorter on {_range([v['shorter'] for v in found_])} % of the "
+            f"problems; accuracy {_range([v['difference'] for v in found_], 1, signed=True)} points, "
             f"{_told(told_apart)}"
         )
     return " ".join(f"{sentence}." for sentence in sentences)
 
 
-def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in _PEERS)
-
-
 def _all_seeds(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return _key({**row, "seed": None})
+    return peers({**row, "seed": None})
 
 
 def _told(known: Sequence[bool]) -> str:
@@ -101,11 +99,11 @@ def _told(known: Sequence[bool]) -> str:
 
 
 def _points(pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
-    return f"{_range([b['accuracy'] - a['accuracy'] for a, b in pairs], 100, 1, signed=True)} points"
+    return f"{_range([b['accuracy'] - a['accuracy'] for a, b in pairs], 1, signed=True)} points"
 
 
-def _range(values: Sequence[float], scale: float, digits: int, signed: bool = False) -> str:
-    """[0.22, 0.25] -> "22 to 25"; one number where both ends read the same."""
-    ends = [f"{scale * value:{'+' if signed else ''}.{digits}f}" for value in (min(values), max(values))]
+def _range(values: Sequence[float], digits: int = 0, signed: bool = False) -> str:
+    """Shares as percents, [0.22, 0.25] -> "22 to 25"; one number where both ends read the same."""
+    ends = [f"{100 * value:{'+' if signed else ''}.{digits}f}" for value in (min(values), max(values))]
     ends = [end.replace("-", "−") for end in ends]
     return ends[0] if ends[0] == ends[1] else " to ".join(ends)

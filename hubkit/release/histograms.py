@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hubkit.release.plot import NARROW, THEMES, WIDE, Theme, colour_of, drawn, style
+from hubkit.release.plot import NARROW, THEMES, WIDE, Theme, colour_of, drawn, logarithmic, style
 from hubkit.traces.variants import Variant
 
 __all__ = ["lengths"]
@@ -34,7 +34,6 @@ def _histograms(
     import matplotlib
     import numpy as np
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     panels = _panels(tokens)
     every = [max(1, n) for values in tokens.values() for n in values] or [1, 2]
@@ -55,10 +54,7 @@ def _histograms(
                     # Controls have the lengths of what they are cut to: a dashed line stays visible on another.
                     linestyle="--" if variant.row.matched else "-",
                 )
-            axis.set_xscale("log")
-            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.xaxis.set_major_formatter(ScalarFormatter())
-            axis.xaxis.set_minor_formatter(NullFormatter())
+            logarithmic(axis.xaxis)
             axis.set_ylabel("traces")
             axis.spines[["top", "right"]].set_visible(False)
             axis.set_title(title, loc="left", fontsize=10)

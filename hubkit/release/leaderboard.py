@@ -13,7 +13,6 @@ The format is https://huggingface.co/docs/hub/eval-results.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,10 +23,12 @@ import yaml
 
 from hubkit.errors import HubError, InputError
 from hubkit.hub import Access, attempt, download_file
+from hubkit.release.lighteval_run import is_number
+from hubkit.section import is_repo_id
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResultEntry
-    from huggingface_hub.hf_api import DatasetLeaderboardEntry
+    from huggingface_hub.hf_api import DatasetLeaderboardEntry, RepoFile
 
 __all__ = [
     "FOLDER",
@@ -41,6 +42,7 @@ __all__ = [
     "load_yaml",
     "make_entry",
     "parse_board",
+    "result_tree",
     "rows",
 ]
 
@@ -48,7 +50,6 @@ FOLDER: Final = ".eval_results"
 _LARGEST: Final = 1 << 20
 """Bytes of a YAML file from a repo."""
 _DEEPEST: Final = 32
-_REPO: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _TASK: Final = re.compile(r"[\w][\w ./:-]{0,127}")
 _URL: Final = re.compile(r"https?://[^\s<>\"'`\\]+")
 _LONGEST_NOTES: Final = 500
@@ -107,13 +108,32 @@ def load_yaml(data: bytes, what: str) -> Any:
         raise InputError(f"{what} is not valid YAML: {line}", "repair it first") from None
 
 
+def result_tree(access: Access, model: str, revision: str = "main", commits: bool = False) -> list[RepoFile]:
+    """Result files of a model, with `commits` each with the one that changed it last; [] if there is no such model."""
+    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.hf_api import RepoFile
+
+    api = access.api()
+
+    def there() -> list[RepoFile]:
+        try:
+            found = list(api.list_repo_tree(model, FOLDER, revision=revision, expand=commits))
+        except (EntryNotFoundError, RepositoryNotFoundError):
+            return []
+        return [
+            file for file in found if isinstance(file, RepoFile) and file.path.endswith((".yaml", ".yml"))
+        ]
+
+    return attempt(access, f"look up the results in model {model} at {revision}", there)
+
+
 # Boards
 
 
 def parse_board(text: str) -> tuple[str, str]:
     """("org/name", "task") of org/name#task; the task is "" where none is named."""
     dataset, _, task = text.partition("#")
-    if not _REPO.fullmatch(dataset) or ".." in dataset or (task and not _TASK.fullmatch(task)):
+    if not is_repo_id(dataset, owned=True) or ".." in dataset or (task and not _TASK.fullmatch(task)):
         raise InputError(f"{text!r} is not a leaderboard", "write org/name#task, such as openai/gsm8k#gsm8k")
     return dataset, task
 
@@ -208,7 +228,7 @@ def choose_scale(
     """
     lines = rows(access, board) if lines is None else lines
     # 0 is 0 on either scale.
-    given = [line.value for line in lines if isinstance(line.value, int | float) and _finite(line.value)]
+    given = [line.value for line in lines if is_number(line.value)]
     values = [float(value) for value in given if value > 0]
     above = sum(value > 1 for value in values)
     card = _scale_of_card(access, board)
@@ -297,14 +317,14 @@ def check_entry(entry: EvalResultEntry) -> None:
 
     if (
         not isinstance(entry.dataset_id, str)
-        or not _REPO.fullmatch(entry.dataset_id)
+        or not is_repo_id(entry.dataset_id, owned=True)
         or ".." in entry.dataset_id
     ):
         raise wrong("no benchmark of the form org/name")
     if not isinstance(entry.task_id, str) or not _TASK.fullmatch(entry.task_id):
         raise wrong("no usable task id")
     value = entry.value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
+    if not is_number(value):
         raise wrong(f"no number as its value: {str(value)[:40]!r}")
     if not 0 <= value <= 100:
         raise wrong(f"the value {value:g}, which is outside 0 to 100")
@@ -342,10 +362,3 @@ def entry_yaml(entries: Iterable[EvalResultEntry | Mapping[str, Any]]) -> bytes:
     ]
     text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=1000)
     return text.encode()
-
-
-def _finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond the floats
-        return False

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hubkit.records import read_rows
-from hubkit.release.results import Facts, Row
+from hubkit.release.results import Facts, Row, peers
 from hubkit.store import Record
 
 __all__ = ["obedience"]
@@ -79,10 +79,9 @@ def _lengths(folder: Path) -> dict[str, int]:
 
 def _test(tests: Sequence[Mapping[str, Any]], row: Row) -> Row:
     """Of the paired test of two levels: short less long."""
-    same = ("benchmark", "teacher", "base", "method", "seed")
     for test in tests:
         levels = (test.get("a_level"), test.get("b_level"))
-        if test["a"] == test["b"] == row["variant"] and all(test[name] == row[name] for name in same):
+        if test["a"] == test["b"] == row["variant"] and peers(test) == peers(row):
             values = {name: test[name] for name in ("difference", "ci_low", "ci_high", "p", "p_holm")}
             if levels == (row["short"], row["long"]):
                 return values

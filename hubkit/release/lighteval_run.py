@@ -19,7 +19,7 @@ from typing import Any, Final, TypeGuard
 from hubkit.errors import InputError
 from hubkit.evaluation.statistics import Z95, effective, wilson
 
-__all__ = ["Score", "find_results", "other_shares", "read_run"]
+__all__ = ["Score", "find_results", "is_number", "other_shares", "read_run"]
 
 _LARGEST: Final = 64 << 20
 """Bytes of a results file."""
@@ -129,9 +129,7 @@ def other_shares(score: Score) -> dict[str, float]:
                 for name, value in values.items()
                 if name != score.metric
                 and not name.endswith("_stderr")
-                and isinstance(value, int | float)
-                and not isinstance(value, bool)
-                and _finite(value)
+                and is_number(value)
                 and 0 <= value <= 1
             }
     return {}
@@ -234,7 +232,7 @@ def _is_count(value: Any) -> TypeGuard[int]:
 
 
 def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
+    if not is_number(value):
         raise InputError(f"{where} is not a number: {str(value)[:40]!r}", "evaluate it again")
     return float(value)
 
@@ -306,8 +304,9 @@ def _answers(details: Path) -> float:
     return max(counts) if counts and max(counts) > 1 else math.inf
 
 
-def _finite(value: float) -> bool:
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether a value of a file is a finite number; true and false are none."""
     try:
-        return math.isfinite(value)
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:  # an integer beyond the floats
         return False

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,8 +18,8 @@ __all__ = ["PROVENANCE", "Manifest", "PublishedRepo"]
 PROVENANCE: Final = "provenance"
 """Folder of the evaluations dataset with the recipe and the record of every step."""
 
-_Id = Annotated[str, Field(pattern=re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$"))]
-_Sha = Annotated[str, Field(pattern=re.compile(r"^[0-9a-f]{40}$"))]
+_Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]
+_Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
 class PublishedRepo(BaseModel):

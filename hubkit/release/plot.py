@@ -27,6 +27,7 @@ __all__ = [
     "colour_of",
     "drawn",
     "figures",
+    "logarithmic",
     "png",
     "style",
     "svg",
@@ -209,13 +210,20 @@ def style(theme: Theme, salt: str) -> dict[str, Any]:
     }
 
 
-def _set_axes(axis: Any, marks: list[_Mark]) -> None:
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, ScalarFormatter
+def logarithmic(axis: Any) -> None:
+    """Ticks at 1, 2, 5, 10, …, as plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-    axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.xaxis.set_major_formatter(ScalarFormatter())
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.axes.set_xscale("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(ScalarFormatter())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _set_axes(axis: Any, marks: list[_Mark]) -> None:
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    logarithmic(axis.xaxis)
     axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     seeds = max((mark.seeds for mark in marks), default=1)
     axis.set_xlabel("mean output tokens (log scale)")
@@ -346,56 +354,30 @@ def _key(marks: list[_Mark], theme: Theme) -> list[Any]:
     """The legend, apart by what a look says: by colour, number, shape and fill."""
     from matplotlib.lines import Line2D
 
-    soft = THEMES[theme]["soft"]
-    handles = []
+    ink, soft, ground = (THEMES[theme][name] for name in ("ink", "soft", "ground"))
+    handles: list[Any] = []
+
+    def add(label: str, **look: Any) -> None:
+        handles.append(Line2D([], [], label=label, **({"color": soft, "linestyle": ""} | look)))
+
     kinds = {mark.kind for mark in marks}
     for kind in sorted(kinds, key=lambda kind: VARIANTS[kind].order if kind else 99):
-        shape = "o" if kind else "X"
-        label = kind or BASE_LABEL
-        handles.append(Line2D([], [], linestyle="", marker=shape, color=colour_of(kind, theme), label=label))
-    compressors = _names(marks, "compressor")
+        add(kind or BASE_LABEL, marker="o" if kind else "X", color=colour_of(kind, theme))
+    compressors, methods, bases = (_names(marks, name) for name in ("compressor", "method", "base"))
     for number, compressor in enumerate(compressors if len(compressors) > 1 else [], 1):
-        ink = THEMES[theme]["ink"]
-        handles.append(
-            Line2D(
-                [],
-                [],
-                linestyle="",
-                marker=f"${number}$",
-                color=ink,
-                markeredgewidth=0,
-                label=_short(compressor),
-            )
-        )
-    methods, bases = _names(marks, "method"), _names(marks, "base")
+        add(_short(compressor), marker=f"${number}$", color=ink, markeredgewidth=0)
     for number, method in enumerate(methods if len(methods) > 1 else []):
-        shape = _MARKERS[number % len(_MARKERS)]
-        handles.append(
-            Line2D([], [], linestyle="", marker=shape, color=soft, label=_short(f"method {method}"))
-        )
+        add(_short(f"method {method}"), marker=_MARKERS[number % len(_MARKERS)])
     for number, base in enumerate(bases if len(bases) > 1 else []):
         fill = _FILLS[number % len(_FILLS)]
-        ground = THEMES[theme]["ground"]
-        handles.append(
-            Line2D(
-                [],
-                [],
-                linestyle="",
-                marker="o",
-                fillstyle=fill,
-                color=soft,
-                markerfacecoloralt=ground,
-                label=_short(f"base {base}"),
-            )
-        )
+        add(_short(f"base {base}"), marker="o", fillstyle=fill, markerfacecoloralt=ground)
     joined = [(a, b) for a in marks for b in marks if _joined(a, b)]
     if joined:
         leveled = [_levels(a, b) and a.kind != "raw" for a, b in joined]
         found = ["raw to compressed"] * (not all(leveled)) + ["level to level"] * any(leveled)
-        label = f"same student, {' or '.join(found)}"
-        handles.append(Line2D([], [], color=soft, linewidth=1.2, alpha=0.55, label=label))
+        add(f"same student, {' or '.join(found)}", linestyle="-", linewidth=1.2, alpha=0.55)
     if len(_front(marks)) > 1:
-        handles.append(Line2D([], [], color=soft, linestyle="--", linewidth=1, label="Pareto front"))
+        add("Pareto front", linestyle="--", linewidth=1)
     return handles
 
 

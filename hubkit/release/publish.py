@@ -11,6 +11,8 @@ A repo that the Hub holds already is not committed again, so a release that was 
 
 from __future__ import annotations
 
+import json
+import logging
 import shlex
 import shutil
 import sys
@@ -43,8 +45,9 @@ from hubkit.recipe.repos import (
     space_repo,
     traces_repo,
 )
-from hubkit.release.boards import Boards, stale_results
+from hubkit.release.boards import Boards, compare_results
 from hubkit.release.cards import CardContext
+from hubkit.release.check.published import look
 from hubkit.release.check.report import unchecked_files
 from hubkit.release.layout import (
     Material,
@@ -59,7 +62,7 @@ from hubkit.store import CheckContext, StepContext, manifest, write_json
 
 __all__ = ["VERSION", "check", "run", "usage"]
 
-VERSION: Final = 11
+VERSION: Final = 12
 
 
 @dataclass
@@ -75,6 +78,11 @@ class _Release:
     """Repo id -> its commit."""
     notes: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def message(self) -> str:
+        recipe = self.cards.recipe
+        return f"{recipe.name} version {recipe.version}{SIGNED}"
+
     def push(self, repos: Sequence[RepoFiles]) -> None:
         """Push repos, several at the same time. If one fails, pushed repos stay, and are not pushed again."""
         with ThreadPoolExecutor(PUSHES) as pool:
@@ -89,26 +97,58 @@ class _Release:
                 raise
 
     def _send(self, repo: RepoFiles) -> Pushed:
-        recipe = self.cards.recipe
-        message = f"{recipe.name} version {recipe.version}{SIGNED}"
-        stale = (
-            stale_results(self.access, repo.id, repo.files, self.cards.problems, self.boards)
-            if repo.type == "model"
-            else ()
-        )
-        pushed = push(self.access, repo.id, repo.type, repo.files, message, recipe.hub.private, stale)
-        if repo.id == self.cards.evals and (
-            pushed.changed or commit_title(self.access, repo.id, repo.type, pushed.sha) == message
-        ):
-            # What the card links until somebody pushes the report of a check; of an older one nothing is left. Where
-            # nothing has been committed since a release, this was killed before it came to that.
-            name = f"{recipe.hub.namespace}/{recipe.name}"
-            files = unchecked_files(name)
-            # On this release's files: another publisher's may have come since.
-            sha = add_files(self.access, repo.id, repo.type, files, "Not checked yet", pushed.sha)
-            pushed = replace(pushed, sha=sha)
+        recipe, files = self.cards.recipe, repo.files
+        stale: list[str] = []
+        if repo.type == "model":
+            stale, theirs = compare_results(self.access, repo.id, files, self.cards.problems, self.boards)
+            files = {name: content for name, content in files.items() if name not in theirs}
+            for name in theirs:
+                logging.getLogger("hubkit").warning(
+                    "%s of %s was changed by others and stays; the release's own is put there once it is deleted",
+                    name,
+                    repo.id,
+                )
+        pushed = push(self.access, repo.id, repo.type, files, self.message, recipe.hub.private, stale)
         put_tag(self.access, pushed, f"v{recipe.version}")
         return pushed
+
+    def take_away_check(self) -> None:
+        """Put a note in the place of an older check's report, unless the release is what was checked.
+
+        Before the Space is pushed: it names the commits of all repos, so that any change is one of the Space, too. It
+        is what the cards link until somebody pushes the report of a check.
+        """
+        recipe, evals = self.cards.recipe, self.pushed[self.cards.evals]
+        # Where nothing has been committed to the evaluations since a release, it was killed before it came to this.
+        if (
+            evals.changed
+            or commit_title(self.access, evals.repo_id, evals.repo_type, evals.sha) == self.message
+            or not self._is_on_hub()
+        ):
+            files = unchecked_files(f"{recipe.hub.namespace}/{recipe.name}")
+            # On this release's files: another publisher's may have come since.
+            sha = add_files(self.access, evals.repo_id, files, "Not checked yet", evals.sha)
+            self.pushed[evals.repo_id] = replace(evals, sha=sha)
+            self.cards.commits[evals.repo_id] = sha
+            put_tag(self.access, self.pushed[evals.repo_id], f"v{recipe.version}")
+
+    def _is_on_hub(self) -> bool:
+        """Whether the Space on the Hub is this release's, but for the commit of a report of a check."""
+        from huggingface_hub.utils.sha import git_hash
+
+        evals = self.cards.evals
+        try:
+            there = look(self.access, self.cards.space, "space")
+            commit = json.loads(there.path("release.json").read_text(encoding="utf-8"))["revision"]
+        except (HubError, ValueError, KeyError, TypeError):
+            return False
+        repos = [repo | {"sha": commit} if repo["id"] == evals else repo for repo in self.repos()]
+        then = space(replace(self.cards, commits=self.cards.commits | {evals: commit}), repos)
+        contents = ((n, c if isinstance(c, bytes) else c.read_bytes()) for n, c in then.files.items())
+        ids = {name: git_hash(content) for name, content in contents}
+        return ids == {
+            n: blob for n, blob in there.files.items() if n in ids or not n.startswith((".", "LICENSE"))
+        }
 
     def repos(self) -> list[dict[str, str]]:
         """For release.json, here and in the Space."""
@@ -141,6 +181,7 @@ def run(context: StepContext) -> None:
         release = _Release(access, context, cards, material.boards, total)
         for stage in layout(cards, material):
             release.push(stage)
+        release.take_away_check()
         release.push([space(cards, release.repos())])
         items = [
             CollectionItem(p.repo_id, p.repo_type, release.notes[p.repo_id]) for p in release.pushed.values()
@@ -158,7 +199,7 @@ def run(context: StepContext) -> None:
                 repo | {"url": f"{cards.endpoint}/{repo_path(p.repo_id, p.repo_type)}"}
                 for repo, p in zip(release.repos(), release.pushed.values(), strict=True)
             ],
-            "problems": cards.problems,
+            "problems": cards.problems if facts.kind("problems") else None,
             "traces": {teacher: traces_repo(recipe, teacher) for teacher in facts.teachers()},
             "students": {n: cards.models[n] for n in _students(facts)},
             "leaderboards": material.boards.as_dict(),

@@ -34,6 +34,7 @@ __all__ = [
     "compare",
     "null_tests",
     "paired_tests",
+    "peers",
     "results_schema",
     "student_rows",
     "variant_order",
@@ -190,9 +191,9 @@ def student_rows(facts: Facts) -> list[Row]:
             row["adapter"] = method_card(training.config).adapter
             row |= {name: training.metrics.get(name) for name in _TRAINING}
         rows.append(row)
-    raw = {_peers(row): row for row in rows if row["kind"] == "raw"}
+    raw = {peers(row): row for row in rows if row["kind"] == "raw"}
     for row in rows:
-        beside = raw.get(_peers(row)) if row["origin"] == "student" else None
+        beside = raw.get(peers(row)) if row["origin"] == "student" else None
         if beside is not None:
             row |= {ratio: _ratio(row[name], beside[name]) for ratio, name in _RATIOS.items()}
 
@@ -227,7 +228,8 @@ def without_level_of(row: Row) -> Row:
     return {name: value for name, value in row.items() if name != "level"}
 
 
-def _peers(row: Row) -> tuple[Any, ...]:
+def peers(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Returns what students have in common that differ in the variant alone; of rows and of tests."""
     return tuple(row[name] for name in ("benchmark", "teacher", "base", "method", "seed"))
 
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from hubkit.errors import HubError
 from hubkit.hub import Access, attempt
+from hubkit.push import additions
 from hubkit.release.leaderboard import rows
 from hubkit.release.submission import Item
 
@@ -35,8 +36,6 @@ def send(
     access: Access, model: str, items: Sequence[Item], message: str, pull_request: bool, body: str = ""
 ) -> Sent:
     """Make one commit with all files: on main, or as a pull request. Raises HubError if main has moved since."""
-    from huggingface_hub import CommitOperationAdd
-
     api = access.api()
     head = str(attempt(access, f"look up model {model}", lambda: api.model_info(model)).sha)
     if any(item.head != head for item in items):
@@ -44,7 +43,7 @@ def send(
             f"{model} has changed since the submission was planned",
             "run again to plan it for the current files",
         )
-    operations = [CommitOperationAdd(item.path, item.content) for item in items]
+    operations = additions({item.path: item.content for item in items})
     tried = False
 
     def commit() -> Sent:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from hubkit.licenses import license_named
 from hubkit.release.columns import size_category, variant_fields
 from hubkit.release.text import markdown
 from hubkit.store import Record
@@ -13,7 +13,6 @@ from hubkit.traces.variants import Variant
 
 __all__ = ["scores_card", "stage_card"]
 
-_LICENSE: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,60}")
 _SAID: Final = ("claimed_correct", "claimed_wrong")
 _DISAGREEMENT: Final = ("claimed_correct_found_wrong", "claimed_wrong_found_correct")
 
@@ -30,7 +29,7 @@ def stage_card(stage: Mapping[str, Any], records: Mapping[str, Record], where: s
     config = stage["config"]
     data = DatasetCardData(
         pretty_name=f"{stage['name']}: {config}",
-        license=stage["license"] if _LICENSE.fullmatch(stage["license"]) else None,
+        license=license_named(stage["license"]) or None,
         task_categories=["text-generation"],
         size_categories=size_category(rows),
         source_datasets=[stage["dataset"]] if stage["dataset"] else None,

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from hubkit.errors import HubError, InputError
-from hubkit.hub import Access, attempt, download_file, own_namespaces
+from hubkit.hub import Access, attempt, download_file, own_namespaces, resolve
 from hubkit.release.leaderboard import (
     FOLDER,
     Board,
@@ -25,6 +26,7 @@ from hubkit.release.leaderboard import (
     load_yaml,
     make_entry,
     parse_board,
+    result_tree,
 )
 
 if TYPE_CHECKING:
@@ -43,7 +45,8 @@ __all__ = [
     "notes_of",
 ]
 
-_FILE: Final = re.compile(rf"{re.escape(FOLDER)}/[^/]+\.ya?ml")
+_AT_ONCE: Final = 8
+"""Pull requests that are looked at at the same time."""
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _BRANCH: Final = re.compile(r"[A-Za-z0-9][\w./-]{0,99}")
 
@@ -236,34 +239,7 @@ def _held(access: Access, model: str) -> tuple[str, list[_Held], dict[str, str]]
     api = access.api()
     held: list[_Held] = []
     unreadable: dict[str, str] = {}
-
-    def add(
-        revision: str, number: int | None, known: set[tuple[str, str]]
-    ) -> tuple[str, set[tuple[str, str]]]:
-        info = attempt(
-            access,
-            f"look up model {model}",
-            lambda: api.model_info(model, revision=revision or None, files_metadata=True),
-            patient=False,
-        )
-        files = {(s.rfilename, str(s.blob_id)) for s in info.siblings or [] if _FILE.fullmatch(s.rfilename)}
-        for name, _ in sorted(files - known):
-            data = download_file(model, name, "model", str(info.sha), access).read_bytes()
-            try:
-                found = load_yaml(data, name)
-                entries = found if isinstance(found, list) else []
-                if not entries or not all(
-                    isinstance(e, dict) and isinstance(e.get("dataset"), dict) for e in entries
-                ):
-                    raise InputError(f"{name} is not a list of results", "repair it first")
-            except InputError as error:
-                if number is None:
-                    unreadable[name] = error.message
-                continue
-            held.extend(_Held(name, place, entry, number) for place, entry in enumerate(entries))
-        return str(info.sha), files
-
-    head, on_main = add("", None, set())
+    head = resolve(model, "", access=access)
     numbers = attempt(
         access,
         f"list the pull requests of {model}",
@@ -272,8 +248,27 @@ def _held(access: Access, model: str) -> tuple[str, list[_Held], dict[str, str]]
             for d in api.get_repo_discussions(model, discussion_type="pull_request", discussion_status="open")
         ],
     )
-    for number in numbers:
-        add(f"refs/pr/{number}", number, on_main)
+    revisions = [head, *(f"refs/pr/{number}" for number in numbers)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        trees = list(pool.map(lambda revision: result_tree(access, model, revision), revisions))
+    on_main = {(file.path, file.blob_id) for file in trees[0]}
+    for number, revision, tree in zip([None, *numbers], revisions, trees, strict=True):
+        for file in tree:
+            if number is not None and (file.path, file.blob_id) in on_main:
+                continue
+            data = download_file(model, file.path, "model", revision, access).read_bytes()
+            try:
+                found = load_yaml(data, file.path)
+                entries = found if isinstance(found, list) else []
+                if not entries or not all(
+                    isinstance(e, dict) and isinstance(e.get("dataset"), dict) for e in entries
+                ):
+                    raise InputError(f"{file.path} is not a list of results", "repair it first")
+            except InputError as error:
+                if number is None:
+                    unreadable[file.path] = error.message
+                continue
+            held.extend(_Held(file.path, place, entry, number) for place, entry in enumerate(entries))
     return head, held, unreadable
 
 

@@ -31,7 +31,7 @@ from hubkit.release.submission import (
     locate,
     notes_of,
 )
-from hubkit.section import REPO_ID, Sampling
+from hubkit.section import Sampling, is_repo_id
 from hubkit.students.gates import level_of
 
 __all__ = ["Done", "Planned", "Wish", "carry_out", "plan"]
@@ -156,7 +156,7 @@ def plan(wish: Wish, root: Path, access: Access | None = None) -> Planned:
     from hubkit import __version__
 
     access = access or default_access()
-    if not REPO_ID.match(wish.model) or "/" not in wish.model:
+    if not is_repo_id(wish.model, owned=True):
         raise InputError(f"{wish.model!r} is not a model on the Hub", "write org/model")
     if wish.results is None and not wish.tasks:
         raise InputError("nothing to submit", "give --task gsm8k|0, or --results of a finished run")

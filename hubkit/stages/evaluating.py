@@ -8,7 +8,6 @@ The same call goes on where it stopped, and evaluates nothing twice.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from typing import Any, Final
 
 from hubkit.engines.settings import EngineRuntime
 from hubkit.errors import InputError
-from hubkit.evaluation.benchmark import level_named
+from hubkit.evaluation.benchmark import level_named, task_name
 from hubkit.section import Sampling
 from hubkit.stages.folder import INNER, own_folder
 from hubkit.stages.step import pinned_model, run_step
@@ -138,8 +137,7 @@ def _plan(task: str, root: Path) -> tuple[str, str, str, Path | None]:
     """(name, dataset, its commit, folder of its problems if they are hubkit's own) of a task."""
     from hubkit.hub import default_access, resolve
 
-    last = task.rpartition("#")[2].partition("|")[0]
-    name = re.sub(r"[^a-z0-9.]+", "-", last.lower()).strip("-.")[:39].rstrip("-.") or "task"
+    name = task_name(task)
     if "#" in task:
         from hubkit.release.evaluating import plan_task
 
@@ -159,6 +157,8 @@ def _run(
     prompt: dict[str, Any],
     how: tuple[EngineRuntime, str],
 ) -> Path:
+    import joblib
+
     (called, name, asked, commit, folder), (engine, device) = task, how
     own = {"problems": name, "task": None} if folder else {"problems": None, "task": asked}
     nobody: dict[str, Any] = dict.fromkeys(("teacher", "variant", "method", "seed"))
@@ -178,8 +178,6 @@ def _run(
         runtime={
             "engine": engine.model_dump(mode="json"),
             "device": device,
-            "threads": len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1,
+            "threads": joblib.cpu_count(),
         },
     )

@@ -9,6 +9,7 @@ from typing import Any, Final
 import yaml
 
 from hubkit.errors import InputError
+from hubkit.licenses import license_named
 from hubkit.recipe.file import load_recipe
 from hubkit.stages.inspect import Inspection
 from hubkit.traces.origins.existing import Existing, FileTraces
@@ -63,7 +64,6 @@ students:
 hub: {{endpoint: local, namespace: local}}
 run: {{device: auto}}
 """
-_LICENSE: Final = "other"
 _LENGTHS: Final = (4096, 8192, 16384, 32768)
 
 
@@ -92,7 +92,7 @@ def write_recipe(path: Path, origin: Existing, seen: Inspection, source: str) ->
         file=_comment(path.name),
         name=origin.name,
         description=_flow(f"Students of existing traces: {origin.place()}."),
-        license=_flow(origin.license or _LICENSE),
+        license=_flow(license_named(origin.license) or "other"),
         rows=seen.rows,
         more=", the first" if seen.more else "",
         usable=seen.lack_key if keyless else seen.usable,

@@ -19,7 +19,7 @@ from hubkit.errors import InputError
 from hubkit.problems.base import Pin
 from hubkit.problems.file import is_saved
 from hubkit.problems.hub import dataset_card
-from hubkit.section import REPO_ID
+from hubkit.section import is_repo_id
 from hubkit.traces.origins.existing import Existing, FileTraces, HubTraces
 
 __all__ = ["SourceOptions", "open_source", "slug", "tokenizer_folder"]
@@ -71,7 +71,7 @@ def open_source(source: str, options: SourceOptions | None = None) -> tuple[Exis
             {"name": slug(name), "source": "file", "path": path.name, "license": options.license, **common},
         )
         return origin, origin.pin(path.absolute().parent, "source", _no_commit)
-    if path.is_dir() or not REPO_ID.match(source) or "/" not in source or source.startswith("."):
+    if path.is_dir() or not is_repo_id(source, owned=True):
         what = "a folder" if path.is_dir() else "neither a file nor org/name on the Hub"
         raise InputError(
             f"{source!r} is {what}",
@@ -126,7 +126,7 @@ def tokenizer_folder(model: str | Path) -> Path:
         if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
             raise InputError(f"{folder} has no tokenizer.json", "give the folder of a model, or its Hub id")
         return folder
-    if not REPO_ID.match(str(model)):
+    if not is_repo_id(str(model)):
         raise InputError(f"{str(model)!r} is neither a folder nor a Hub id", "give one of them")
     from hubkit.hub import download_tokenizer, resolve
 

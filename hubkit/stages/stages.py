@@ -21,7 +21,7 @@ from hubkit.errors import InputError
 from hubkit.problems.base import Pin
 from hubkit.push import Pushed
 from hubkit.records import read_rows
-from hubkit.section import REPO_ID
+from hubkit.section import is_repo_id
 from hubkit.stages.folder import INNER, Stage, check_own, own_folder, put, read_stage, relative, shown_files
 from hubkit.stages.inspect import Stats, stats
 from hubkit.stages.source import SourceOptions, open_source, tokenizer_folder
@@ -112,7 +112,7 @@ def compress(
             tokenizer=pinned_tokenizer(by),
             engine=engine,
             seed=seed,
-            runtime={"device": device},
+            device=device,
         )
         joined = run_step(
             root,
@@ -242,11 +242,10 @@ def push(folder: Path, repo_id: str, private: bool = False) -> Pushed:
         raise InputError(
             f"{folder} is not the folder of a finished stage", "give one that `hubkit traces` made"
         )
-    namespace, slash, _ = repo_id.partition("/")
-    if not (slash and REPO_ID.match(repo_id)):
+    if not is_repo_id(repo_id, owned=True):
         raise InputError(f"{repo_id!r} is no Hub id", "write org/name")
     access = default_access()
-    check_namespace(access, namespace)
+    check_namespace(access, repo_id.partition("/")[0])
     shown = shown_files(folder, stage)
     if gone := [file for file in shown if not file.is_file()]:
         raise InputError(f"{gone[0]} is gone", "run the stage again into a new folder")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hubkit.engines.settings import EngineRuntime
-from hubkit.section import REPO_ID
+from hubkit.section import is_repo_id
 from hubkit.stages.source import tokenizer_folder
 from hubkit.store import RECORD, Record, StepContext, Store, digest, digest_file, digest_folder
 from hubkit.traces.compressors import Compressor
@@ -80,8 +80,8 @@ def compress_step(
     model: Model,
     tokenizer: Model,
     engine: EngineRuntime,
-    seed: int = 0,
-    runtime: Mapping[str, Any] | None = None,
+    seed: int,
+    device: str,
 ) -> Path:
     """Shorten verified traces with a compressor. Returns the folder of the step's output."""
     return run_step(
@@ -92,7 +92,7 @@ def compress_step(
         inputs={"problems": problems, "raw": raw},
         models={"compressor": model, "tokenizer": tokenizer},
         runtime=({"engine": engine.model_dump(mode="json")} if compressor.generator() else {})
-        | dict(runtime or {}),
+        | {"device": device},
     )
 
 
@@ -109,7 +109,7 @@ def pinned_model(model: str | Path, revision: str = "", served: bool = False) ->
         if not (Path(model) / "config.json").is_file():
             raise InputError(f"{model} is no model: it has no config.json", "give the folder of a model")
         return {"model": str(model), "revision": "", "digest": digest_folder(Path(model))}
-    if not REPO_ID.match(str(model)):
+    if not is_repo_id(str(model)):
         raise InputError(f"{str(model)!r} is neither a folder nor a Hub id", "give one of them")
     from hubkit.hub import resolve
 

@@ -14,7 +14,9 @@ from support import MODELS, hubkit
 
 from hubkit.localhub import LocalHub
 from hubkit.recipe.file import load_recipe
-from hubkit.stages.source import slug
+from hubkit.stages.inspect import inspect
+from hubkit.stages.scaffold import write_recipe
+from hubkit.stages.source import SourceOptions, open_source, slug
 
 THINK = "<think>\n{0} and {0} make {1}, says the table of sums that I know by heart.\n</think>\n\nIt is \\boxed{{{1}}}."
 
@@ -166,6 +168,15 @@ def test_a_recipe_of_a_file_holds_whatever_its_columns_are_called(tmp_path: Path
         "problem": "question", "text": 'a: "b"\n# {c}',
     }  # fmt: skip
     assert told["unverified"] and "every card says so" in out.read_text()
+
+
+@pytest.mark.parametrize(("stated", "license_"), [("ask its authors", "other"), ("Apache 2.0", "apache-2.0")])
+def test_a_recipe_has_a_licence_that_the_hub_knows(tmp_path: Path, stated: str, license_: str) -> None:
+    path, out = write(tmp_path / "t.jsonl"), tmp_path / "r.yaml"
+    origin, pin = open_source(str(path), SourceOptions(license=stated))
+    write_recipe(out, origin, inspect(origin, pin, sample=0), str(path))
+    recipe = load_recipe(out)
+    assert (recipe.license, recipe.traces[0].license) == (license_, stated)
 
 
 def test_names_of_sources_become_names_of_recipes() -> None:

@@ -206,45 +206,79 @@ for repo in ("local/tiny-traces", "local/tiny-evals", "local/tiny-problems"):
     assert problems == ["train 20", "test 20"]
 
 
-def test_a_release_that_was_killed_shows_no_older_check(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_older_check_goes_with_any_change(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the release's own commit and the one that takes an older check's report away."""
-    add, badge = publish.add_files, ".check/badge.svg"  # type: ignore[attr-defined]
+    """It stays only where the release is the one that was checked."""
+    add_files, badge = publish.add_files, ".check/badge.svg"  # type: ignore[attr-defined]
+    evals, card = "local/tiny-evals", b"---\ntags: [hubkit]\n---\n# x\n"
+    repos: list[tuple[str, Any]] = [
+        ("local/tiny-traces", "dataset"),
+        ("local/tiny-s", "model"),
+        (evals, "dataset"),
+    ]
+
+    def layout(*_: Any) -> list[list[RepoFiles]]:
+        """A few small repos in the place of all; the Space is as it is."""
+        return [[RepoFiles(repo, kind, {"README.md": card}, "")] for repo, kind in repos]
+
+    monkeypatch.setattr(publish, "layout", layout)
+    monkeypatch.setattr(run, "hub", "hub-checked")
+    numbers = iter(range(99))
+
+    def release() -> dict[str, Any]:
+        run.finish("publish", publish.run, tmp_path / str(next(numbers)))
+        return dict(json.loads((run.inputs["publish"] / "release.json").read_text()))
+
+    def shown() -> str:
+        cache = tmp_path / f"cache-{next(numbers)}"
+        return Path(api.hf_hub_download(evals, badge, repo_type="dataset", cache_dir=cache)).read_text()
+
+    def check() -> None:
+        add_files(access, evals, {badge: b"212 of 212"}, "Check of local/tiny")
 
     def killed(*_: Any) -> str:
         raise KeyboardInterrupt
 
-    with LocalHub(tmp_path / "hub") as hub:
+    # As where traces came with their problems.
+    inputs = {
+        step: folder for step, folder in run.inputs.items() if not step.startswith(("problems/", "publish"))
+    }
+    monkeypatch.setattr(run, "inputs", inputs)
+    release()
+    with LocalHub(run.root / run.hub) as hub:
         access = Access(hub.endpoint, hub.token)
-        context: Any = SimpleNamespace(count=lambda what: None, progress=lambda *_, **__: None)
-        cards: Any = SimpleNamespace(recipe=small_recipe(), evals="local/tiny-evals", commits={})
-
-        def send(text: str) -> None:
-            files: dict[str, Path | bytes] = {"README.md": f"---\ntags: [hubkit]\n---\n# {text}\n".encode()}
-            publish._Release(access, context, cards, Boards({}, {}), 1).push(
-                [RepoFiles("local/tiny-evals", "dataset", files, "")]
-            )
-
-        def shown() -> str:
-            got = access.api().hf_hub_download(
-                "local/tiny-evals", badge, repo_type="dataset", cache_dir=tmp_path / "cache"
-            )
-            return Path(got).read_text()
-
-        send("one")
-        add(access, "local/tiny-evals", "dataset", {badge: b"212 of 212"}, "Check of local/tiny")
-        send("one")
+        api = access.api()
+        assert "not run yet" in shown()
+        check()
+        again = release()
+        assert again["problems"] is None
         assert shown() == "212 of 212", "a check of what is there stays"
+        assert release() == again
+        for repo, kind, path in (
+            ("local/tiny-compare", "space", "app.py"),
+            ("local/tiny-compare", "space", "another.py"),
+            ("local/tiny-s", "model", "config.json"),
+            (evals, "dataset", "data.json"),
+        ):
+            check()
+            api.upload_file(path_or_fileobj=b"{}", path_in_repo=path, repo_id=repo, repo_type=kind)
+            told = release()
+            assert "not run yet" in shown(), path
+            commit = next(one["sha"] for one in told["repos"] if one["id"] == evals)
+            refs = api.list_repo_refs(evals, repo_type="dataset")
+            assert [tag.target_commit for tag in refs.tags] == [commit] == [api.dataset_info(evals).sha]
+
+        # Between the release's own commit and the one that takes the report away.
+        check()
+        api.upload_file(path_or_fileobj=b"{}", path_in_repo="data.json", repo_id=evals, repo_type="dataset")
         monkeypatch.setattr(publish, "add_files", killed)
         with pytest.raises(KeyboardInterrupt):
-            send("two")
-        monkeypatch.setattr(publish, "add_files", add)
-        send("two")
+            release()
+        assert shown() == "212 of 212"
+        monkeypatch.setattr(publish, "add_files", add_files)
+        release()
         assert "not run yet" in shown()
-        send("two")
-        titles = [c.title for c in access.api().list_repo_commits("local/tiny-evals", repo_type="dataset")]
-    assert len(titles) == 6 and titles[0] == "Not checked yet"
 
 
 @pytest.mark.parametrize("found", [True, False])
@@ -283,6 +317,33 @@ def test_results_of_a_benchmark_that_was_renamed_leave_with_it(tmp_path: Path, f
         names = access.api().list_repo_files("local/tiny-s")
     left = {name.removeprefix(".eval_results/") for name in names if name.startswith(".eval_results/")}
     assert left == {"new.yaml", "edited.yaml", "theirs.yaml"} | (set() if found else {"gsm8k.yaml"})
+
+
+def test_a_result_that_others_wrote_over_stays(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    context: Any = SimpleNamespace(count=lambda what: None, progress=lambda *_, **__: None)
+    cards: Any = SimpleNamespace(recipe=small_recipe(), problems="local/tiny-problems", evals="", commits={})
+    path, card = ".eval_results/sums.yaml", b"---\ntags: [hubkit]\n---\n# x\n"
+
+    def result(value: int) -> bytes:
+        return f"- dataset: {{id: local/tiny-problems, task_id: x}}\n  value: {value}\n".encode()
+
+    with LocalHub(tmp_path / "hub") as hub:
+        access = Access(hub.endpoint, hub.token)
+        api = access.api()
+
+        def send(content: bytes) -> bytes:
+            repo = RepoFiles("local/tiny-s", "model", {"README.md": card, path: content}, "")
+            publish._Release(access, context, cards, Boards({}, {}), 1).push([repo])
+            return Path(api.hf_hub_download("local/tiny-s", path, cache_dir=tmp_path / "cache")).read_bytes()
+
+        assert send(result(50)) == result(50)
+        assert send(result(51)) == result(51), "a release replaces its own"
+        add(api, "local/tiny-s", {path: result(99)})
+        assert not caplog.messages
+        assert send(result(52)) == result(99)
+        assert [message for message in caplog.messages if path in message and "stays" in message]
+        api.delete_file(path, "local/tiny-s")
+        assert send(result(52)) == result(52)
 
 
 def test_a_recipe_cannot_send_the_token_elsewhere(

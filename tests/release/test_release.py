@@ -273,6 +273,21 @@ def test_student_cards(facts: Facts, cards: CardContext) -> None:
         assert f"student/{student}" in text.replace("\\", "") and "student/s-raw-full-seed1" not in text
 
 
+def test_weights_that_were_not_looked_at_are_told(facts: Facts, cards: CardContext) -> None:
+    name = "student/s-raw-full"
+    record = facts.records[name]
+    unseen = record.metrics | {"weights_moved": None}
+    without = {key: value for key, value in record.metrics.items() if key != "weights_moved"}
+    for metrics, why in (
+        (unseen, "not looked at: no process had a part of them in memory"),
+        (without, "not looked at: this method of training does not"),
+    ):
+        changed = record.model_copy(update={"metrics": metrics})
+        seen = replace(facts, records=facts.records | {name: changed})
+        text = student_card(replace(cards, facts=seen), "s-raw-full", "local/tiny-s", "local/tiny-traces")
+        assert f"| weights that moved | {why} |" in text
+
+
 def test_a_student_is_of_its_own_base_s_commit(facts: Facts, cards: CardContext, tmp_path: Path) -> None:
     """Also where the recipe takes two commits of one repo as two bases."""
     models = {name: repo for name, repo in cards.models.items() if name != "s"}
@@ -314,6 +329,24 @@ def test_cards_show_what_they_claim(facts: Facts, cards: CardContext) -> None:
     assert f"-60.0 points, p = {test['p_holm']:.2g}" in card
     # The question of the snippet is of the benchmark, and was answered right: 3 of 20 were.
     assert "of test, answer '1': it gets this one right" in card and "What is 1 + 0?" in card
+
+
+def test_a_licence_that_the_hub_does_not_know_is_named(facts: Facts, cards: CardContext) -> None:
+    link = "https://example.org/terms"
+    told = {"license": "other", "license_name": "our-terms-1.0", "license_link": link}
+    cards = replace(cards, recipe=Recipe.model_validate(facts.recipe.model_dump() | told))
+    texts = [
+        dataset_card(
+            cards, "sage", "local/tiny-traces", {v.name: (12, 1000) for v in facts.variants("sage")}
+        ),
+        student_card(cards, "s-raw-full", "local/tiny-s", "local/tiny-traces"),
+        model_card(cards, "s", "The base"),
+        evals_card(cards, {"outputs": (120, 5000), "results": (6, 500)}, {}, plot=False),
+    ]
+    for text in texts:
+        data = yaml.safe_load(text.split("---")[1])
+        assert {key: data[key] for key in told} == told
+    assert "as a whole is released under `our-terms-1.0`" in texts[0]
 
 
 def test_other_cards(cards: CardContext) -> None:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from hub_support import add
-from huggingface_hub import HfApi
+from huggingface_hub import CommitOperationAdd, HfApi
 from support import MODELS, hubkit
 from typer.testing import CliRunner
 
@@ -293,6 +293,27 @@ def test_another_s_model_gets_a_pull_request(api: HfApi, mine: Access, theirs: s
     )
     with pytest.raises(InputError, match=r"pull request #1 proposes 37\.5"):
         plan(wish, tmp_path, mine)
+
+
+def test_many_pull_requests_are_looked_at_without_their_other_files(
+    api: HfApi, mine: Access, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = yaml.safe_dump([{"dataset": {"id": "openai/gsm8k", "task_id": "gsm8k"}, "value": 12.5}]).encode()
+    for number in range(12):
+        name = ".eval_results/all.yaml" if number == 9 else f"{number}.txt"
+        operations = [CommitOperationAdd(name, held)]
+        api.create_commit(model, operations, commit_message=f"Number {number}", create_pr=True)
+    asked = []
+    model_info = HfApi.model_info
+
+    def listed(self: HfApi, *given: Any, **more: Any) -> Any:
+        asked.append(more)
+        return model_info(self, *given, **more)
+
+    monkeypatch.setattr(HfApi, "model_info", listed)
+    with pytest.raises(InputError, match=r"pull request #10 proposes 12\.5"):
+        plan(Wish(model, results=run_of(tmp_path, model)), tmp_path, mine)
+    assert len(asked) < 4 and not any(more.get("files_metadata") for more in asked)
 
 
 def test_results_that_are_there(api: HfApi, mine: Access, model: str, tmp_path: Path) -> None:

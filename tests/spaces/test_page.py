@@ -439,6 +439,34 @@ def test_a_phone_needs_no_scrolling_sideways(visit: Open, theme: str) -> None:
     assert figure.evaluate("e => e.currentSrc.length > 1000 && e.getBoundingClientRect().width <= 390")
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_what_is_chosen_ends_before_the_arrow(visit: Open, width: int) -> None:
+    page = visit(width=width, height=844)
+    ready(page, "compare")
+    for label, choice in (("Show", "Compressed right, raw wrong"), ("Order", "Fewest right first")):
+        box = page.get_by_label(label, exact=True)
+        box.click()
+        page.get_by_role("option", name=choice).click()
+        expect(box).to_have_value(choice)
+    for name in ("Compare", "Traces"):
+        tab(page, name)
+        ready(page, name.lower())
+        boxes = page.locator('[role="combobox"]:visible')
+        assert boxes.count() >= 2
+        for box in boxes.all():
+            label, text, room, arrow = box.evaluate("""e => {
+                const style = getComputedStyle(e), pen = document.createElement("canvas").getContext("2d");
+                pen.font = style.font;
+                const left = e.getBoundingClientRect().x + parseFloat(style.paddingLeft);
+                const right = e.getBoundingClientRect().right - parseFloat(style.paddingRight);
+                const arrow = e.parentElement.querySelector(".dropdown-arrow").getBoundingClientRect().x;
+                return [e.ariaLabel, left + pen.measureText(e.value).width, right, arrow];
+            }""")
+            assert room <= arrow, (label, room, arrow)
+            # A long name ends with three dots; the page's own choices are read whole.
+            assert name == "Traces" or text <= room, (label, text, room)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -42,7 +42,7 @@ def evals_card(
     data = DatasetCardData(
         pretty_name=f"{recipe.name}: evaluations",
         language=recipe.language,
-        license=recipe.license,
+        **recipe.card_license(),
         task_categories=["text-generation"],
         size_categories=size_category(sizes["outputs"][0]),
         tags=[*TAGS, "evaluation", "lighteval"],

@@ -14,7 +14,7 @@ import numpy as np
 
 from hubkit.records import read_rows
 from hubkit.release.examples import examples
-from hubkit.release.results import Facts, Row
+from hubkit.release.results import Facts, Row, peers
 from hubkit.students.gates import level_of
 from hubkit.traces.variants import Variant
 
@@ -79,8 +79,7 @@ def beside_raw(rows: list[Row], tests: list[Row], facts: Facts) -> list[Row]:
     """
 
     def key(row: Mapping[str, Any], variant: str | None, level: str | None) -> tuple[Any, ...]:
-        same = (row[name] for name in ("benchmark", "teacher", "base", "method", "seed"))
-        return (*same, variant, level)
+        return (*peers(row), variant, level)
 
     found = {
         key(test, test["b"], test.get("b_level")): {

@@ -55,7 +55,7 @@ def student_card(
         base_model_relation=method.relation,
         datasets=[dataset_id],
         language=recipe.language,
-        license=recipe.license,
+        **recipe.card_license(),
         library_name=method.library,
         pipeline_tag="text-generation",
         tags=[*TAGS, *method.tags],
@@ -108,7 +108,7 @@ def model_card(context: CardContext, name: str, role: str) -> str:
     task = next((c.task for c in recipe.compressors if c.name == name), "text-generation")
     data = ModelCardData(
         language=recipe.language,
-        license=recipe.license,
+        **recipe.card_license(),
         library_name="transformers",
         pipeline_tag=task,
         tags=["hubkit", "reasoning", "distillation"],

@@ -26,7 +26,7 @@ def problems_card(
     data = DatasetCardData(
         pretty_name=f"{recipe.name}: problems",
         language=recipe.language,
-        license=recipe.license,
+        **recipe.card_license(),
         task_categories=["text-generation"],
         size_categories=size_category(sum(rows for rows, _ in sizes.values())),
         source_datasets=sorted({d.dataset or "original" for d in described.values()}),

@@ -23,9 +23,8 @@ def space_card(context: CardContext, card: str, datasets: Iterable[str], sdk_ver
     recipe = context.recipe
     title = f"{recipe.name}: students side by side"
     data: dict[str, Any] = dict(SpaceCard(card).data.to_dict())  # type: ignore[no-untyped-call]
-    data |= {
+    data |= recipe.card_license() | {
         "title": title,
-        "license": recipe.license,
         "sdk_version": sdk_version,
         "models": list(context.models.values()),
         "datasets": list(datasets),

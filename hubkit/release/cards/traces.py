@@ -29,7 +29,7 @@ def dataset_card(
     data = DatasetCardData(
         pretty_name=f"{recipe.name}: reasoning traces of {teacher}",
         language=recipe.language,
-        license=recipe.license,
+        **recipe.card_license(),
         task_categories=["text-generation"],
         size_categories=size_category(sum(rows for rows, _ in sizes.values())),
         source_datasets=_sources(recipe, teacher),

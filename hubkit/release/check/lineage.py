@@ -132,14 +132,14 @@ def _made(release: Published) -> Iterator[tuple[str, str, Pairs]]:
                 f"config {variant.name}",
                 _data_pairs(release.repos[repo_id], folder, files, "data"),
             )
-    for name, record in release.steps("problems").items():
+    for name, record in release.facts.kind("problems").items():
         folder = f"data/{name.partition('/')[2]}/"
         yield (
             release.problems.id,
             f"config {folder[5:-1]}",
             _data_pairs(release.problems, folder, record.files, "problems"),
         )
-    for record in release.steps("evaluation").values():
+    for record in release.facts.kind("evaluation").values():
         sums = {e.path: e.sha256 for e in record.files}
         level = record.config.get("level", {}).get("value")
         about = f"{at_level(record.config['student'], level)} on {record.config['benchmark']['name']}"
@@ -148,7 +148,7 @@ def _made(release: Published) -> Iterator[tuple[str, str, Pairs]]:
             f"{about}: lighteval's files",
             [(n, sums[p]) for p, n in release.details(record)],
         )
-    for record in release.steps("report").values():
+    for record in release.facts.kind("report").values():
         yield manifest.evals, "report", [(e.path, e.sha256) for e in record.files]
 
 

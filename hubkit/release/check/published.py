@@ -21,10 +21,11 @@ from hubkit.records import EVALUATION_SCHEMA, SAMPLED_SCHEMA, part_of, read_rows
 from hubkit.release.details import details_folder
 from hubkit.release.manifest import PROVENANCE, Manifest, PublishedRepo
 from hubkit.release.results import Facts
+from hubkit.section import is_repo_id
 from hubkit.store import FileEntry, Record, digest
 from hubkit.traces.variants import VARIANTS
 
-__all__ = ["Published", "Repo", "asked_of", "fetch"]
+__all__ = ["Published", "Repo", "asked_of", "fetch", "look"]
 
 SPACE: Final = "-compare"
 _IGNORED: Final = (".gitattributes",)
@@ -148,9 +149,6 @@ class Published:
                 found.append(("results.json", f"{folder}/results_{date}.json"))
         return found
 
-    def steps(self, *kinds: str) -> dict[str, Record]:
-        return {name: record for name, record in self.records.items() if record.kind in kinds}
-
 
 class _Folders(Mapping[str, Path]):
     """Step name -> a folder with that step's published files, made when it is asked for."""
@@ -247,7 +245,7 @@ def fetch(access: Access, name: str, work: Path) -> Published:
 
     Raises HubError if a repo does not exist, InputError for a release without the records that a check needs.
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+    if not is_repo_id(name, owned=True):
         raise InputError(f"{name!r} is no release", "write namespace/recipe, such as local/nano")
     space = look(access, f"{name}{SPACE}", "space")
     manifest = Manifest.read(space.path("release.json").read_text(encoding="utf-8"))

@@ -73,6 +73,8 @@ def _alike(a: str, b: str) -> float:
 def _context(
     release: Published, step: str, config: dict[str, Any], folder: Path, n: int, device: str, student: bool
 ) -> StepContext:
+    import joblib
+
     out, work = folder / "out", folder / "work"
     out.mkdir(parents=True)
     work.mkdir()
@@ -91,7 +93,7 @@ def _context(
         runtime={
             "engine": EngineRuntime().model_dump(mode="json"),
             "device": device,
-            "threads": os.cpu_count() or 1,
+            "threads": joblib.cpu_count(),
         },
         inputs=inputs,
         models={"base": {"model": str(base), "revision": ""}},

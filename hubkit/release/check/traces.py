@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -51,7 +51,7 @@ def check_traces(release: Published, claims: Claims) -> None:
     origins = {origin.name: origin for origin in release.recipe.origins()}
     for teacher, repo in release.manifest.traces.items():
         variants = facts.variants(teacher)
-        problems = _Problems(release, origins[teacher])
+        problems = _problems(release, origins[teacher])
         raw: dict[Key, _Raw] = {}
         lengths: dict[Variant, dict[Key, int]] = {}
         for variant, step in variants.items():
@@ -117,15 +117,12 @@ def _make_again(
     claims.compare_rows(repo, what, wrong, n)
 
 
-class _Problems:
-    """Published problems of training by id, one set at a time in memory."""
-
-    def __init__(self, release: Published, origin: Origin) -> None:
-        # Origins that bring their own problems have them in their rows alone.
-        step = f"problems/{release.recipe.train_on}"
-        known = step in release.records and not origin.brings_problems
-        rows = read_rows(release.facts.folders[step] / "problems.parquet") if known else []
-        self.rows = {row["id"]: row for row in rows}
+def _problems(release: Published, origin: Origin) -> dict[str, Row]:
+    """Returns the published problems of training by id; {} for an origin that brings its own, in its rows alone."""
+    step = f"problems/{release.recipe.train_on}"
+    if step not in release.records or origin.brings_problems:
+        return {}
+    return {row["id"]: row for row in read_rows(release.facts.folders[step] / "problems.parquet")}
 
 
 class _Variant:
@@ -136,15 +133,11 @@ class _Variant:
         variant: Variant,
         raw: dict[Key, _Raw],
         lengths: dict[Variant, dict[Key, int]],
-        problems: _Problems,
+        problems: dict[str, Row],
         release: Published,
     ) -> None:
-        self._variant, self._raw, self._problems, self._tokenizer = (
-            variant,
-            raw,
-            problems,
-            release.tokenizer(),
-        )
+        self._variant, self._raw, self._problems = variant, raw, problems
+        self._tokenizer = release.tokenizer()
         compressors = {compressor.name: compressor for compressor in release.recipe.compressors}
         self._keeps = (
             variant.compressor not in compressors or compressors[variant.compressor].solution == "keep"
@@ -192,7 +185,7 @@ class _Variant:
         note(
             "messages hold problem, reasoning, solution", row, "" if row["messages"] == text else "other text"
         )
-        problem = self._problems.rows.get(row["id"]) if self._problems.rows else row
+        problem = self._problems.get(row["id"]) if self._problems else row
         same = problem and all(row[k] == problem[k] for k in ("problem", "answer", "source", "verifier"))
         note(
             "problem and answer, as published",
@@ -218,8 +211,8 @@ class _Variant:
 
     def _verify(self, batch: list[Row]) -> None:
         what = "answer verified again"
-        if self._problems.rows:
-            asked = [(self._problems.rows.get(row["id"]), row) for row in batch]
+        if self._problems:
+            asked = [(self._problems.get(row["id"]), row) for row in batch]
         else:
             # The problems came with the traces: each row has its own, with all that some verifiers need.
             what += ", by the known answer of its row"
@@ -229,7 +222,7 @@ class _Variant:
         able = [(p, row) for p, row in asked if p is not None and p["verifier"] != "judge"]
         if len(able) < len(asked) and any(p is not None and p["verifier"] == "judge" for p, _ in asked):
             self.skipped[what] = "a language model judged these answers; ask it again with the recipe"
-        if not self._problems.rows and any(_needs_metadata(p["verifier"]) for p, _ in able):
+        if not self._problems and any(_needs_metadata(p["verifier"]) for p, _ in able):
             self.skipped[what] = "their verifier needs more than the answer, which is published with no row"
             return
         for (_, row), verdict in zip(able, verify_problems((p, r["solution"]) for p, r in able), strict=True):
@@ -259,7 +252,6 @@ def check_contamination(release: Published, claims: Claims) -> None:
     """Run the contamination step again on the published problems, and compare its report."""
     from hubkit.errors import GateError, HubkitError
     from hubkit.problems import contamination
-    from hubkit.store import StepContext
 
     where, record = release.manifest.problems or release.name, release.records.get("contamination")
     if record is None or f"problems/{release.recipe.train_on}" not in release.records:
@@ -267,7 +259,7 @@ def check_contamination(release: Published, claims: Claims) -> None:
             where, "contamination", "the release has no such record, or no training problems of its own"
         )
         return
-    sets = {name.partition("/")[2]: folder for name, folder in _problem_folders(release)}
+    sets = {step.partition("/")[2]: release.facts.folders[step] for step in release.facts.kind("problems")}
     used = {b.problems for b in release.recipe.benchmarks if b.problems}
     train_on = release.recipe.train_on
     inputs = {f"{contamination.TRAINING}problems/{train_on}": sets[train_on]}
@@ -291,7 +283,3 @@ def check_contamination(release: Published, claims: Claims) -> None:
         for metrics in (record.metrics, context.metrics)
     )
     claims.compare(where, "contamination: test problems in the training set", said, found)
-
-
-def _problem_folders(release: Published) -> Iterable[tuple[str, Path]]:
-    return ((name, release.facts.folders[name]) for name in release.steps("problems"))

@@ -20,6 +20,7 @@ class Compressor(Section, ABC):
     """module:function of the step that writes one shard's data.parquet and rejected.parquet, in raw's order."""
     task: ClassVar[str] = "text-generation"
     """The model's task, by the Hub's name."""
+    LATER: ClassVar[frozenset[str]] = frozenset({"kind", "ratio", "chunk_tokens", "solution"})
 
     kind: str = "rewrite"
     """Name in the table; a subclass narrows it to a Literal."""

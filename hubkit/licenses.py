@@ -1,0 +1,40 @@
+"""The licences that the Hub knows; it refuses a card with another one.
+
+license_named("MIT") -> "mit"        license_named("MIT (problems: CC BY)") -> ""
+
+From https://huggingface.co/docs/hub/repositories-licenses at 242f4a1 of huggingface/hub-docs, the list that the Hub
+checks cards against.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Final
+
+__all__ = ["LICENSES", "license_named", "nearest_license"]
+
+_NAMES: Final = """
+apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
+afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
+cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0 cc-by-nc-nd-3.0
+cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0 cdla-permissive-1.0
+cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl gpl gpl-2.0 gpl-3.0
+lgpl lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl apple-ascl apple-amlr mpl-2.0 odc-by odbl
+openmdw-1.0 openmdw-1.1 openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr
+deepfloyd-if-license fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2 llama3.3 llama4
+grok2-community gemma unknown other
+"""
+LICENSES: Final = frozenset(_NAMES.split())
+
+
+def license_named(text: str) -> str:
+    """Returns the Hub's name of a licence that is written as SPDX or people write it; "" if the Hub knows none."""
+    name = re.sub(r"\s+", "-", text.strip().lower())
+    return name if name in LICENSES else ""
+
+
+def nearest_license(text: str) -> str:
+    """Returns the Hub's licence that a text is nearest to; "" if it is near none."""
+    name = re.sub(r"\s+", "-", text.strip().lower())
+    return next(iter(difflib.get_close_matches(name, sorted(LICENSES), 1)), "")
