@@ -15,7 +15,6 @@ __all__ = ["Compressor"]
 class Compressor(Section, ABC):
     """Shortens traces. Its fields, except name, model and shards, are the identity of its steps."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"kind", "ratio", "chunk_tokens", "solution"})
     step: ClassVar[str]
     """module:function of the step that writes one shard's data.parquet and rejected.parquet, in raw's order."""
     task: ClassVar[str] = "text-generation"
