@@ -37,6 +37,8 @@ def run_step(
     `function` is its module:function. An input is the folder of a step, or one with Parquet files. A model is
     identified by its digest, else by its name and commit.
     """
+    import joblib
+
     models = dict(models or {})
     module = importlib.import_module(function.partition(":")[0])
     digests = {of: _digest(folder) for of, folder in inputs.items()}
@@ -52,7 +54,8 @@ def run_step(
     context = StepContext(
         step=name,
         config=config,
-        runtime={"device": "auto", "threads": 1} | dict(runtime or {}),
+        # No other step runs beside it.
+        runtime={"device": "auto", "threads": joblib.cpu_count()} | dict(runtime or {}),
         inputs=dict(inputs),
         models=models,
         paths=dict(paths or {}),
