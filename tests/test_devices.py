@@ -138,6 +138,8 @@ def test_students_on_a_shared_gpu_take_their_share_of_its_memory(
     monkeypatch.setattr(memory, "whole_bytes", lambda device: 100)
     monkeypatch.setattr(memory, "check_fits", lambda step, needs, free, tokens: seen.append(free))
     for runtime in ({}, {"workers_per_gpu": 2}):
-        context: Any = type("Context", (), {"runtime": runtime, "config": {}, "metrics": {}, "step": "s"})()
+        context: Any = type(
+            "Context", (), {"runtime": runtime, "config": {"sft": {}}, "metrics": {}, "step": "s"}
+        )()
         loading._layout(context, tmp_path, cpu=False, narrow=True, longest=1)
     assert seen == [80, 50]

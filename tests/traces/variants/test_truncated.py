@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support import MODELS, ROOT
 
 from hubkit.errors import InputError
 from hubkit.records import read_rows, write_rows
 from hubkit.store import StepContext, Store
-from hubkit.traces.cut import cut, cut_batch
+from hubkit.traces.cut import REACH, cut, cut_batch
 from hubkit.traces.lengths import count_tokens, length_metrics, token_counts
 from hubkit.traces.variants import VARIANTS
 from hubkit.traces.variants.truncated import run
@@ -59,15 +59,24 @@ def cut_alone(kind: str, text: str, budget: int) -> str:
     if len(offsets) <= budget:
         return text
     best = ""
-    for place in [budget, *range(budget + 1, min(budget + 4, len(offsets))), *range(budget - 1, 0, -1)]:
+    for place in [
+        budget,
+        *range(budget + 1, min(budget + REACH + 1, len(offsets))),
+        *range(budget - 1, 0, -1),
+    ]:
         candidate = text[: offsets[place - 1][1]]
         tokens = length(kind, candidate)
         if tokens == budget:
             return candidate
         if tokens < budget:
             best = max(best, candidate, key=len)
-            if place < budget - 3:
+            if place < budget - REACH:
                 break
+    # Within a token, such as one of a letter and its accent.
+    for end in range(len(best) + 1, min(len(best) + 1 + 4 * REACH, len(text) + 1)):
+        if length(kind, text[:end]) > budget:
+            break
+        best = text[:end]
     return best
 
 
@@ -81,6 +90,7 @@ TEXTS = st.one_of(
 @pytest.mark.parametrize("kind", KINDS)
 @settings(deadline=None, max_examples=150)
 @given(text=TEXTS, budget=st.integers(1, 60))
+@example(text="aÀ", budget=1)
 def test_a_cut_is_a_beginning_within_the_budget(kind: str, text: str, budget: int) -> None:
     short = cut(tokenizer(kind), text, budget)
     assert text.startswith(short)
