@@ -1,11 +1,12 @@
-"""What the recipe asks of cards of 24, 48 and 80 GB, by arithmetic: nothing here was measured on one.
+"""What the recipe asks of cards of 24, 48 and 80 GB, by arithmetic; of these cards, training was measured on an H100.
 
     python recipes/one-gpu/budget.py        Markdown; needs no GPU and no download
 
 Memory of training is what hubkit reckons before it trains (hubkit/students/memory.py). Generation reads the weights
 and the keys and values of all sequences, once for each token of each; training takes 6 products a parameter and
-token, or 4 where only an adapter learns. UTILISATION of what the card's maker names is assumed for both. Hours are
-from above: every answer is counted as long as the recipe lets it get.
+token, or 4 where only an adapter learns. Generation is assumed to reach UTILISATION of what the card's maker names,
+training TRAINING, which is what an H100 reached. Hours are from above: every answer is counted as long as the recipe
+lets it get.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from hubkit.students.memory import Needs, Shape, reckon, shape_in
 
 HERE: Final = Path(__file__).resolve().parent
 UTILISATION: Final = 0.4
+TRAINING: Final = 0.1
+"""Of 0.6B parameters at 8,192 tokens (docs/scaling.md)."""
 STEP_S: Final = 0.004
 """Seconds that a decoding step takes at least, however little it reads."""
 MOST_SEQUENCES: Final = 256
@@ -140,7 +143,7 @@ def main() -> None:
                 products = 4 if config["lora"] else 6
                 shape = shapes[base.model]
                 assert shape is not None
-                train += products * shape.parameters * tokens / (UTILISATION * card.flops)
+                train += products * shape.parameters * tokens / (TRAINING * card.flops)
             known = {model: shape for model, shape in shapes.items() if shape is not None}
             hours = [
                 generating(card, teacher.model, known[teacher.model], rows, prompt, trace),
