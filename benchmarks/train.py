@@ -1,6 +1,6 @@
 """How fast students train: hubkit's trainer beside plain TRL, in one run, on random weights in real shapes.
 
-    python benchmarks/train.py --table --json table.json    # on a GPU: all rows of TABLE, 11 minutes on an H100
+    python benchmarks/train.py --table --json table.json    # on a GPU: all rows of TABLE, 8 minutes on an H100
     python benchmarks/train.py --table --trial              # the same loop in small, on any machine: what the tests run
     python benchmarks/train.py --shape qwen3-0.6b --length 8192              # one row
     python benchmarks/train.py --base recipes/nano/models/student-s --tokens RUNS/steps/tokens/VARIANT/KEY \\
@@ -12,17 +12,17 @@ floating-point operations, 4 x for an adapter), the peak of memory in GiB, atten
 if it could not be measured, such as without enough memory; then the next one follows. A table ends with its goals.
 With --json the lines are kept in a file, and a second call measures what is not in it.
 
-Needs no internet: weights and tokens are random, the tokenizer is one of the nano models'. (HF_HUB_OFFLINE=0 lets
-`kernels` fetch flash attention.) Rows are of --length tokens, or of --length and --short in turn. The first --warm
-steps, in which kernels tune themselves, are not counted; it stops after --steps steps or --seconds that count. Nothing
-is saved meanwhile.
+Needs no internet: weights and tokens are random, the tokenizer is one of the nano models'. A table's bases take 22 GB.
+(HF_HUB_OFFLINE=0 lets `kernels` fetch flash attention.) Rows are of --length tokens, or of --length and --short in
+turn. The first --warm steps, in which kernels tune themselves, are not counted; it stops after --steps steps or
+--seconds that count. Nothing is saved meanwhile.
 
 Plain TRL is SFTTrainer with its own packing of the same rows and the same precision; its weights are float32, too. On
 a GPU one process measures all, since imports and the kernels' tuning take longer than the steps; on a CPU each
 trainer has its own, so that memory of one is not counted for the other.
 
-How long a table takes: a trainer loads for 5 to 15 s, tunes and warms up for 10 and is measured for 15. Fourteen are 8
-minutes; imports, seven bases, and the first call of fla's kernels, of over a minute, are 3 more.
+How long a table takes: a trainer loads for 3 to 9 s and warms up for as long (an 8B for 40), and is measured for 15.
+Fourteen are some 7 minutes on an H100; the first call of fla's kernels is over a minute more.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def trainer_of(job: argparse.Namespace, folder: Path) -> tuple[Any, Any, dict[st
     from hubkit.students.rows import TokenRows
     from hubkit.students.watch import watcher
 
-    base, cpu = Path(job.base) if job.base else folder / "base", on_cpu(job)
+    base, cpu = Path(job.base) if job.base else folder.parent / f"base-{job.shape}", on_cpu(job)
     if not base.is_dir():
         make_base(job, base)
     rows = TokenRows(make_rows(job, folder), folder, None, 1.0)
@@ -409,7 +409,7 @@ def main() -> None:
             if options.json:
                 options.json.write_text("".join(json.dumps(line) + "\n" for line in lines))
             if job["trainer"] == options.trainers[-1]:
-                shutil.rmtree(job["folder"])  # a base of 8B is 16 GB
+                shutil.rmtree(job["folder"])
     if options.table:
         print("\n".join(goals(lines)))
     sys.exit(any("error" in line for line in lines))
