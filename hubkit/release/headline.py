@@ -64,7 +64,7 @@ def headline(
             kind: found
             for kind, row in VARIANTS.items()
             for other, found in pairs.items()
-            if row.matched and other == Variant(kind, name.partition("-")[2]).name
+            if row.matched and other == Variant(kind, pairs[name][0][1]["compressor"] or "").name
         }
         if [*controls] == ["truncated"]:
             sentences.append(f"Cut to the same length instead: {_points(controls['truncated'])}")

@@ -11,10 +11,10 @@ from hubkit.release.headline import headline
 
 
 def row(variant: str | None, accuracy: float, tokens: float, **more: Any) -> dict[str, Any]:
-    kind = variant.partition("-")[0] if variant else None
+    kind, _, compressor = (variant or "").partition("-")
     same = {"benchmark": "sums", "teacher": "sage", "base": "s", "method": "full", "seed": 0}
-    values = {"variant": variant, "kind": kind, "accuracy": accuracy, "mean_output_tokens": tokens}
-    return same | values | more
+    values = {"variant": variant, "kind": kind or None, "compressor": compressor or None}
+    return same | values | {"accuracy": accuracy, "mean_output_tokens": tokens} | more
 
 
 def paired(a: str, b: str, p: float, **more: Any) -> dict[str, Any]:
