@@ -28,6 +28,8 @@ hypothesis.settings.register_profile("any machine", deadline=None, derandomize=T
 hypothesis.settings.load_profile("any machine")
 
 LONGEST_FIRST: Final = (
+    "tests/test_scale.py",  # of `make test-all`
+    "tests/test_rehearsal.py",
     "tests/test_end_to_end.py",
     "tests/spaces/test_page.py",
     "tests/students/test_student.py",
