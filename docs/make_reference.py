@@ -87,7 +87,8 @@ def _kind(told: dict[str, Any]) -> str:
         if choice in told:
             return " or ".join(dict.fromkeys(map(_kind, told[choice])))
     if "const" in told or "enum" in told:
-        return ", ".join(f"`{value}`" for value in told.get("enum", [told.get("const")]))
+        values = told.get("enum", [told.get("const")])
+        return ", ".join(f"`{value if isinstance(value, str) else json.dumps(value)}`" for value in values)
     kind = told.get("type", "anything")
     if kind == "array":
         return f"list of {_kind(told['items'])}" if told.get("items") else "list"

@@ -110,7 +110,7 @@ class Sft(_Passed):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     optim: str = "adamw_torch"
-    gradient_checkpointing: bool | Literal["auto"] = False
+    gradient_checkpointing: Literal[True, False, "auto"] = False
     """Compute activations twice and keep less of them. auto: only if a micro-batch does not fit otherwise. It changes
     no student."""
     bf16: bool | None = None
