@@ -102,7 +102,7 @@ def measured(file: Path, whole: bool = True) -> Iterator[None]:
             except psutil.Error:
                 continue
         total += own.memory_full_info().pss if total else 0
-        peak = max(peak, total, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        peak = max(peak, total, _own_peak())
         all_of_it = zip(mine(), *children.values(), strict=True)
         cpu, read, written = (sum(found) - at for found, at in zip(all_of_it, before, strict=True))
         cost = Cost(cpu, peak, int(read), int(written), ((started, time.time()),))
@@ -120,6 +120,12 @@ def measured(file: Path, whole: bool = True) -> Iterator[None]:
     ended.set()
     watcher.join()
     look()
+
+
+def _own_peak() -> int:
+    """Not getrusage's maxrss, which begins with the memory of the process that started this one."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def costs_in(folder: Path) -> tuple[dict[str, Cost], list[str]]:

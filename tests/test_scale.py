@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -40,6 +42,26 @@ def scale(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setitem(sys.modules, "scale", module)
     spec.loader.exec_module(module)
     return module
+
+
+MEASURED = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+from scale_costs import measured
+
+with measured(Path(sys.argv[2])):
+    pass
+"""
+
+
+def test_a_peak_is_that_of_the_process_itself(tmp_path: Path) -> None:
+    """Not of the one that started it, beside which a step's growth would not show."""
+    ballast = b"x" * (300 << 20)
+    file = tmp_path / "cost.json"
+    subprocess.run([sys.executable, "-c", MEASURED, str(ROOT / "benchmarks"), str(file)], check=True)
+    assert 0 < json.loads(file.read_text())["peak"] < len(ballast)
 
 
 def grown(found: dict[int, dict[str, Any]], kind: str) -> int:
