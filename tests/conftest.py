@@ -53,12 +53,6 @@ LONGEST_FIRST: Final = (
 """Files whose tests take longest, in this order: so that no process is left alone with one of them at the end."""
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    starts_others = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
-    if starts_others and not config.option.collectonly:
-        warm.share()
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: index for index, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path.relative_to(ROOT).as_posix(), len(places)))

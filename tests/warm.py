@@ -174,7 +174,6 @@ class _Process(ForkServerProcess):
         _VERIFIERS._forkserver_address, _VERIFIERS._forkserver_alive_fd = verifiers, alive
         for server in (forkserver._forkserver, _VERIFIERS):
             server.ensure_running = _is_running
-        use_for_helpers(verifiers=True)
         self.__dict__.update(pickle.loads(rest))
         self.given = given
 
