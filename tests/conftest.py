@@ -18,9 +18,8 @@ from support import MODELS, ROOT
 
 # A background job of a script ignores Ctrl-C, and so would every process that a test sends it to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# Also the workers of recipes and the helpers of engines that a test runs in its own process.
+# Also the workers of recipes that a test runs in its own process.
 warm.use_for_workers()
-warm.use_for_helpers()
 
 # How long an example takes depends on what else the machine does. A change is tested by the same examples as the code
 # before it: `--hypothesis-profile default` draws others.
@@ -37,6 +36,7 @@ LONGEST_FIRST: Final = (
     "tests/release/test_publish.py",
     "tests/test_recipes.py",
     "tests/evaluation/test_tasks.py",
+    "tests/engines/test_helpers.py",
     "tests/release/test_submit.py",
     "tests/localhub/test_pages.py",
     "tests/engines/test_transformers.py",

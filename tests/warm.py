@@ -4,8 +4,8 @@
     run("-c", "import torch; print(torch.__version__)")
 
 Each is a process of its own, with its own environment, folder, output and exit status, and so are the workers that it
-starts for the steps of a recipe, the helpers that an engine starts, and the verifiers of what it starts. Importing
-libraries again in each of some hundred processes was half of the processor time of all tests.
+starts for the steps of a recipe. Importing libraries again in each of some hundred processes was half of the processor
+time of all tests.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from multiprocessing import forkserver, reduction
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from types import MappingProxyType, ModuleType, SimpleNamespace
-from typing import Any, ClassVar, Final
+from types import ModuleType
+from typing import Any, Final
 
-__all__ = ["Child", "Python", "run", "share", "use_for_helpers", "use_for_workers"]
+__all__ = ["Python", "run", "use_for_workers"]
 
 LIBRARIES: Final = (
     "torch", "torch._dynamo", "torch.distributed.tensor", "torch._inductor.cudagraph_utils", "sklearn.metrics",
@@ -50,8 +49,6 @@ HUBKIT: Final = (
     "hubkit.release.publish", "hubkit.release.report",
 )  # fmt: skip
 """What most commands and their workers import: half a second, most of it for pydantic to build the recipe's classes."""
-_HELPER: Final = "hubkit.engines.helper"
-_VERIFIER: Final = "hubkit.verifiers.worker"
 _HUB: Final = ("HF_", "HUGGING", "TRANSFORMERS_", "HOME", "XDG_")
 _READ_BY: Final = ("huggingface_hub.constants", "datasets.config")
 """Modules that read the Hub's address, its token's place and the cache from the environment when they are imported."""
@@ -61,51 +58,26 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 _ENVIRONMENT: Final = dict(os.environ)
 _SERVER: Final = forkserver.ForkServer()
 _SERVER.set_forkserver_preload([*LIBRARIES, *HUBKIT])
-_VERIFIERS: Final = forkserver.ForkServer()
-"""A server of its own for them: torch alone takes more addresses than a verifier may have."""
-_VERIFIERS.set_forkserver_preload(["math_verify", "hubkit.verifiers.table", "hubkit.processes"])
 _SERVED: Final[list[str]] = []
-"""Not empty in a process of a fork server: it asks the servers that are there."""
-_STARTING: Final = threading.RLock()
-_SHARED: Final = "TEST_FORK_SERVERS"
-"""Variable with the addresses of the servers that the processes of one run of all tests share."""
-
-
-def share() -> None:
-    """Start the servers for the processes that pytest-xdist starts after this."""
-    _start()
-    os.environ[_SHARED] = json.dumps([_SERVER._forkserver_address, _VERIFIERS._forkserver_address])
+"""Not empty in a process of a fork server: it knows its own server only."""
 
 
 def _start() -> None:
-    """Start the servers, in the environment of the tests, unless they run or somebody shares his."""
-    if shared := os.environ.pop(_SHARED, None):
-        for server, address in zip((_SERVER, _VERIFIERS), json.loads(shared), strict=True):
-            server._forkserver_address = address
-            server._forkserver_alive_fd = os.open(os.devnull, os.O_RDONLY)  # it lives as long as its starter
-            server.ensure_running = _is_running
-        return
+    """Have the next process come from the server, which starts in the environment of the tests."""
     now = dict(os.environ)
     os.environ.clear()
     os.environ.update(_ENVIRONMENT)
     try:
         _SERVER.ensure_running()
-        _VERIFIERS.ensure_running()
     finally:
         os.environ.clear()
         os.environ.update(now)
-
-
-def _stop_sharing() -> None:
-    """From here on this process has its own servers: the shared ones are gone."""
-    for server in (_SERVER, _VERIFIERS):
-        vars(server).pop("ensure_running", None)
-        server._forkserver_address = server._forkserver_alive_fd = None
+    forkserver.connect_to_new_process = _SERVER.connect_to_new_process
 
 
 def _use_hub() -> None:
     """In a child whose Hub or cache is not the server's: what libraries have read of the environment, read again."""
-    if not sys.modules.keys() >= {*_READ_BY} or all(
+    if all(
         os.environ.get(n) == _ENVIRONMENT.get(n) for n in {*os.environ, *_ENVIRONMENT} if n.startswith(_HUB)
     ):
         return
@@ -133,49 +105,27 @@ class _Process(ForkServerProcess):
 
     environment: Mapping[str, str] | None = None
     """That of its starter if none is given."""
-    streams: Mapping[int, int] = MappingProxyType({1: 1, 2: 2})
-    """What it writes to: number -> descriptor in its starter."""
-    given: Sequence[int] = ()
-    """Further descriptors of its starter; in the process itself, its own numbers of them."""
-    verifies: bool = False
 
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
-        with _STARTING:
-            if not _SERVED:
-                _start()
-            server = _VERIFIERS if process_obj.verifies else forkserver._forkserver if _SERVED else _SERVER
-            forkserver.connect_to_new_process = server.connect_to_new_process
-            try:
-                return ForkServerProcess._Popen(process_obj)
-            except (ConnectionRefusedError, FileNotFoundError):
-                if "ensure_running" not in vars(server) or _SERVED:
-                    raise
-                _stop_sharing()
-                _start()
-                return ForkServerProcess._Popen(process_obj)
+        if not _SERVED:
+            _start()
+        return ForkServerProcess._Popen(process_obj)
 
     def __getstate__(self) -> tuple[Any, ...]:
-        streams = {number: reduction.DupFd(mine) for number, mine in self.streams.items()}
-        given = [reduction.DupFd(mine) for mine in (*self.given, _VERIFIERS._forkserver_alive_fd)]
-        rest = bytes(reduction.ForkingPickler.dumps(self.__dict__ | {"streams": {}}))
-        return dict(self.environment or os.environ), streams, given, _VERIFIERS._forkserver_address, rest
+        streams = [reduction.DupFd(number) for number in (1, 2)]
+        rest = bytes(reduction.ForkingPickler.dumps(self.__dict__))
+        return dict(self.environment or os.environ), streams, rest
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         gc.freeze()  # collecting what the server has imported takes longer than most tests
-        environment, streams, given, verifiers, rest = state
+        environment, streams, rest = state
         os.environ.clear()
         os.environ.update(environment)
-        for number, stream in streams.items():
+        for number, stream in zip((1, 2), streams, strict=True):
             os.dup2(stream.detach(), number)
         _use_hub()
-        _SERVED.append(multiprocessing.process.ORIGINAL_DIR)
-        *given, alive = [each.detach() for each in given]
-        _VERIFIERS._forkserver_address, _VERIFIERS._forkserver_alive_fd = verifiers, alive
-        for server in (forkserver._forkserver, _VERIFIERS):
-            server.ensure_running = _is_running
         self.__dict__.update(pickle.loads(rest))
-        self.given = given
 
 
 class _Context(ForkServerContext):
@@ -232,44 +182,6 @@ class Python:
         return path.read_text("utf-8", "replace") if path.exists() else ""
 
 
-class Child:
-    """A started helper of an engine or verifier, with what hubkit.processes.JsonChild uses of Popen."""
-
-    living: ClassVar[list[Child]] = []
-    """Those that this process has started, but for those of which somebody waited for the end."""
-
-    def __init__(self, module: str, *arguments: str, env: Mapping[str, str], lifeline: int) -> None:
-        read_in, write_in = os.pipe()
-        read_out, write_out = os.pipe()
-        self._process = _Process(target=_child, args=(module, arguments, sys.path), daemon=True)
-        self._process.verifies = module == _VERIFIER
-        self._process.environment = env
-        self._process.streams = {1: write_out, 2: 2}
-        self._process.given = (read_in, lifeline)
-        self._process.start()
-        for theirs in (read_in, write_out):
-            os.close(theirs)
-        self.stdin, self.stdout = os.fdopen(write_in, "wb"), os.fdopen(read_out, "rb")
-        self.living.append(self)
-
-    @property
-    def pid(self) -> int:
-        assert self._process.pid is not None
-        return self._process.pid
-
-    def poll(self) -> int | None:
-        return self._process.exitcode
-
-    def wait(self) -> int:
-        self._process.join()
-        if self in self.living:
-            self.living.remove(self)
-        return self._process.exitcode or 0
-
-    def kill(self) -> None:
-        self._process.kill()
-
-
 def run(
     *arguments: str,
     cwd: Path | None = None,
@@ -319,6 +231,8 @@ def _python(arguments: tuple[str, ...], cwd: str, streams: list[Path], path: lis
     os.chdir(cwd)
     multiprocessing.process.ORIGINAL_DIR = cwd
     sys.path[:] = [cwd, *path, str(Path(__file__).parent)]  # the last for this module, in workers
+    _SERVED.append(cwd)
+    forkserver._forkserver.ensure_running = _is_running
     use_for_workers()
     try:
         match arguments:
@@ -335,18 +249,6 @@ def _python(arguments: tuple[str, ...], cwd: str, streams: list[Path], path: lis
         atexit._run_exitfuncs()
 
 
-def _child(module: str, arguments: tuple[str, ...], path: list[str]) -> None:
-    """In a helper or verifier, which ends with its starter as it always does: by the lifeline that it is given."""
-    process: Any = multiprocessing.process.current_process()
-    read_in, lifeline = process.given
-    os.dup2(read_in, 0)  # multiprocessing has closed what was there
-    os.close(read_in)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.path[:] = path
-    sys.argv = [module, *arguments, str(lifeline)]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
-
-
 def _is_running() -> None:
     """Of its own server a process knows the address only, and would start another one."""
 
@@ -355,22 +257,3 @@ def use_for_workers() -> None:
     """From here on what multiprocessing would spawn, such as a recipe's workers, comes from the fork server."""
     contexts: Any = multiprocessing.context._concrete_contexts
     contexts["spawn"] = _context
-
-
-def use_for_helpers(verifiers: bool = False) -> None:
-    """From here on helpers of an engine, each of which would import torch and transformers, come from the server."""
-    processes: Any = importlib.import_module("hubkit.processes")
-    processes.subprocess = SimpleNamespace(
-        **vars(subprocess) | {"Popen": functools.partial(_open, [_HELPER, *[_VERIFIER] * verifiers])}
-    )
-
-
-def _open(modules: list[str], command: list[str], **how: Any) -> Any:
-    match command:
-        # Where tests put modules of their own before those of the libraries, these are imported.
-        case [sys.executable, "-m", module, *arguments, lifeline] if module in modules and {
-            *how["env"]["PYTHONPATH"].split(os.pathsep)
-        } <= {*sys.path}:
-            return Child(module, *arguments, env=how["env"], lifeline=int(lifeline))
-        case _:
-            return subprocess.Popen(command, **how)
