@@ -157,8 +157,6 @@ def _run(
     prompt: dict[str, Any],
     how: tuple[EngineRuntime, str],
 ) -> Path:
-    import joblib
-
     (called, name, asked, commit, folder), (engine, device) = task, how
     own = {"problems": name, "task": None} if folder else {"problems": None, "task": asked}
     nobody: dict[str, Any] = dict.fromkeys(("teacher", "variant", "method", "seed"))
@@ -178,6 +176,5 @@ def _run(
         runtime={
             "engine": engine.model_dump(mode="json"),
             "device": device,
-            "threads": joblib.cpu_count(),
         },
     )
