@@ -8,9 +8,9 @@
 
 Prints one line of JSON per trainer as soon as it is measured: tokens/s, tokens per second of CPU (which other work on
 the machine does not change), MFU (of --peak-tflops, by default an H100's 989 in bfloat16; a token is 6 x parameters
-floating-point operations, 4 x for an adapter), the peak of memory in GiB, attention, layout and precision; `error`
-if it could not be measured, such as without enough memory; then the next one follows. A table ends with its goals.
-With --json the lines are kept in a file, and a second call measures what is not in it.
+floating-point operations, 4 x for an adapter), the peak of memory in GiB beside what hubkit estimated, attention,
+layout and precision; `error` if it could not be measured, such as without enough memory; then the next one follows. A
+table ends with its goals. With --json the lines are kept in a file, and a second call measures what is not in it.
 
 Needs no internet: weights and tokens are random, the tokenizer is one of the nano models'. A table's bases take 22 GB.
 (HF_HUB_OFFLINE=0 lets `kernels` fetch flash attention.) Rows are of --length tokens, or of --length and --short in
@@ -274,6 +274,7 @@ def measure(job: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "tokens_per_cpu_s": None if cuda else round(counted / (spent[-1] - spent[first]), 1),
         "mfu": round(work / (job.peak_tflops * 1e12), 4) if cuda else None,
         "peak_gib": round(memory.peak_bytes("cuda" if cuda else "cpu") / 2**30, 2),
+        "estimated_gib": round(chosen["memory_bytes"] / 2**30, 2) if chosen.get("memory_bytes") else None,
         "setup_s": round(times[0] - begun, 1),
         "counted_s": round(times[-1] - times[first], 1),
         "device": torch.cuda.get_device_name() if cuda else "cpu",
@@ -393,18 +394,18 @@ def main() -> None:
     if options.json and options.json.is_file():
         found = map(json.loads, options.json.read_text().splitlines())
         lines = [line for line in found if "error" not in line]
-    names = ("shape", "base", "tokens", "method", "length", "short", "examples", "trainer")
-    had = {tuple(line.get(name) for name in names) for line in lines}
+    names = ("shape", "base", "tokens", "method", "length", "short", "examples", "sft", "trainer")
+    had = [[line.get(name) or None for name in names] for line in lines]
     apart = options.apart if options.apart is not None else not options.trial and on_cpu(options)
     with tempfile.TemporaryDirectory() as folder:
         jobs = []
         for number, row in enumerate(rows):
             (place := Path(folder) / str(number)).mkdir()
             both = [given | row | {"folder": str(place), "trainer": trainer} for trainer in options.trainers]
-            jobs += [job for job in both if tuple(job[name] for name in names) not in had]
+            jobs += [job for job in both if [job[name] or None for name in names] not in had]
         until = time.monotonic() + 60 * options.minutes if options.minutes else float("inf")
         for job, measured in results(jobs, apart, until):
-            lines.append({name: job[name] for name in names if job[name] is not None} | measured)
+            lines.append({name: job[name] for name in names if job[name]} | measured)
             print(json.dumps(lines[-1]), flush=True)
             if options.json:
                 options.json.write_text("".join(json.dumps(line) + "\n" for line in lines))
